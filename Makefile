@@ -1,0 +1,48 @@
+# Every target makes the virtual environment it needs. `make help` lists them.
+VENV := .venv
+PY := $(VENV)/bin/python
+PYTHON ?= python3
+SEEDS ?= 1000
+SEED ?= 0
+
+.PHONY: help demo test lint sim replay bench chaos clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# The exact versions of requirements.lock, checked by hash; then this checkout on top of them.
+$(VENV)/ready: requirements.lock pyproject.toml
+	@echo "making $(VENV) (about a minute, once)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "edgenode needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(VENV)/ready  ## five nodes, 200 jobs, three kills, a verdict (two minutes)
+	@$(PY) scripts/demo.py
+
+test: $(VENV)/ready  ## all tests
+	@$(PY) -m pytest -n auto
+
+lint: $(VENV)/ready  ## ruff and mypy --strict
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+sim: $(VENV)/ready  ## SEEDS=1000 simulated meshes, each with its own faults
+	@$(PY) -m edgenode.sim --seeds $(SEEDS)
+
+replay: $(VENV)/ready  ## run SEED=n of the simulator again, with its story
+	@$(PY) -m edgenode.sim --seed $(SEED) --story
+
+bench: $(VENV)/ready  ## throughput and latency of three nodes on this machine
+	@$(PY) scripts/bench.py
+
+chaos: $(VENV)/ready  ## kill, pause and restart real nodes at random, and judge the history
+	@$(PY) scripts/chaos.py
+
+clean:  ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

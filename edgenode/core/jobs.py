@@ -1,0 +1,595 @@
+"""A job's record, the steps of its life, and how two copies of it become one.
+
+A record has a part that never changes (the spec, kept as the bytes the entry node made) and parts that do,
+each with an order of its own (PROTOCOL section 1 of the design; README "How one job stays one job"):
+
+    part      written by                     joined by
+    set       a decision of the old holders  epoch; a higher epoch replaces set, ownership and outcome
+    own       the owner under its ballot     ballot, then the owner's write number
+    outcome   the owner; `settled` spreads   settled, firm, ballot, value: in that sequence
+    counters  the owner (anyone for cancel)  maximum per ballot; union; or
+    history   whoever did it                 the latest HISTORY_MAX of a total order
+
+`join` is therefore commutative, associative and idempotent, and never gives up a settled outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
+
+import msgpack
+
+from edgenode.core.errors import EdgeNodeError, MalformedMessage
+from edgenode.core.types import (
+    NOBODY,
+    TERMINAL,
+    Ballot,
+    Delivery,
+    JobId,
+    NodeId,
+    Partition,
+    Seconds,
+    StartToken,
+    State,
+    Wall,
+)
+
+HISTORY_MAX: Final = 20
+COUNTED_BALLOTS_MAX: Final = 64
+"""Ballots with counts of their own; a job that moved more often merges the oldest counts into one."""
+LOSSES_MAX: Final = 64
+NO_TOKEN: Final = StartToken(0, NOBODY, 0)
+DAY_S: Final = 86_400.0
+UNFINISHED_DAYS: Final = 7
+ERROR_CHARS_MAX: Final = 4_000
+
+
+class Step(StrEnum):
+    """What can happen to a job."""
+
+    FALL_DUE = "fall due"
+    START = "start"
+    LOSE = "lose"  # the runner is gone
+    RETRY = "retry"  # the task failed, and may try again
+    SUCCEED = "succeed"
+    FAIL = "fail"  # for good
+    CANCEL = "cancel"
+    EXPIRE = "expire"
+
+
+# Rows are states, columns are steps; a missing pair is illegal. The README's diagram shows this table.
+TRANSITIONS: Final[Mapping[tuple[State, Step], State]] = {
+    (State.SCHEDULED, Step.FALL_DUE): State.QUEUED,
+    (State.SCHEDULED, Step.CANCEL): State.CANCELLED,
+    (State.SCHEDULED, Step.EXPIRE): State.EXPIRED,
+    (State.SCHEDULED, Step.FAIL): State.FAILED,
+    (State.WAITING, Step.FALL_DUE): State.QUEUED,
+    (State.WAITING, Step.CANCEL): State.CANCELLED,
+    (State.WAITING, Step.EXPIRE): State.EXPIRED,
+    (State.WAITING, Step.FAIL): State.FAILED,
+    (State.QUEUED, Step.START): State.RUNNING,
+    (State.QUEUED, Step.CANCEL): State.CANCELLED,
+    (State.QUEUED, Step.EXPIRE): State.EXPIRED,
+    (State.QUEUED, Step.FAIL): State.FAILED,
+    # A start that was called lost may still finish first: its result counts while there is no outcome.
+    (State.QUEUED, Step.SUCCEED): State.SUCCEEDED,
+    (State.SCHEDULED, Step.SUCCEED): State.SUCCEEDED,
+    (State.RUNNING, Step.LOSE): State.QUEUED,
+    (State.RUNNING, Step.RETRY): State.SCHEDULED,
+    (State.RUNNING, Step.SUCCEED): State.SUCCEEDED,
+    (State.RUNNING, Step.FAIL): State.FAILED,
+    (State.RUNNING, Step.CANCEL): State.CANCELLED,
+    (State.RUNNING, Step.EXPIRE): State.EXPIRED,
+}
+
+
+class IllegalTransition(EdgeNodeError):
+    status, slug, title, definite = 409, "illegal-transition", "The job is not in that state", True
+
+
+# ------------------------------------------------------------------------------------------ the spec
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait before attempt n + 1. Exponential waits are drawn from 0 to the cap (full jitter)."""
+
+    kind: str = "exponential"  # or "constant"
+    base_s: Seconds = 1.0
+    cap_s: Seconds = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a submitter may say about a job. Every field has a default, and only others are encoded."""
+
+    queue: str = "default"
+    priority: int = 4  # 0 (last) to 9 (first)
+    run_at: Wall = 0.0  # 0: at once
+    timeout_s: Seconds = 0.0  # 0: none
+    deadline: Wall = 0.0  # 0: none
+    max_attempts: int = 3
+    max_losses: int = 3
+    delivery: Delivery = Delivery.AT_LEAST_ONCE
+    partition: Partition = Partition.RUN
+    acks: int = 0  # 0: a majority of the holders
+    ttl_s: Seconds = DAY_S
+    requires: tuple[tuple[str, str], ...] = ()
+    backoff: Backoff = Backoff()
+    retry_of: str = ""
+
+
+DEFAULTS: Final = Options()
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What was submitted. Never changes; `payload` is a JSON object in UTF-8, opaque to the core."""
+
+    id: JobId
+    task: str
+    payload: bytes
+    submitted_at: Wall
+    expires_at: Wall
+    options: Options = DEFAULTS
+
+
+def encode_spec(spec: Spec) -> bytes:
+    """The bytes that are stored, sent and digested from now on."""
+    options: dict[str, Any] = {}
+    for name in Options.__slots__:
+        value = getattr(spec.options, name)
+        if value != getattr(DEFAULTS, name):
+            options[name] = (value.kind, value.base_s, value.cap_s) if name == "backoff" else value
+    packed: bytes = msgpack.packb(
+        (spec.id, spec.task, spec.payload, spec.submitted_at, spec.expires_at, options)
+    )
+    return packed
+
+
+@lru_cache(maxsize=4096)
+def decode_spec(blob: bytes) -> Spec:
+    """Read what `encode_spec` wrote.
+
+    Raises:
+        MalformedMessage: these bytes are no spec.
+    """
+    try:
+        job, task, payload, submitted_at, expires_at, options = msgpack.unpackb(blob)
+        if not (isinstance(job, bytes) and len(job) == 16 and isinstance(payload, bytes)):
+            raise MalformedMessage("a spec needs a 16-byte id and a payload of bytes")
+        if not (isinstance(task, str) and isinstance(options, dict)):
+            raise MalformedMessage("a spec needs a task name and options")
+        if "backoff" in options:
+            options["backoff"] = Backoff(*options["backoff"])
+        if "delivery" in options:
+            options["delivery"] = Delivery(options["delivery"])
+        if "partition" in options:
+            options["partition"] = Partition(options["partition"])
+        if "requires" in options:
+            options["requires"] = tuple((str(k), str(v)) for k, v in options["requires"])
+        # An option that a newer version added means nothing here.
+        known = {name: value for name, value in options.items() if name in Options.__slots__}
+        return Spec(JobId(job), task, payload, float(submitted_at), float(expires_at), Options(**known))
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise MalformedMessage(f"not a spec: {error}") from error
+
+
+# ---------------------------------------------------------------------------------------- the record
+
+
+class Own(NamedTuple):
+    """What the owner wrote last. Ordered by ballot, then by its count of writes; the rest breaks no ties
+    between honest owners, but makes the order total."""
+
+    ballot: Ballot
+    write: int
+    state: State
+    token: StartToken = NO_TOKEN  # of the start that is running, else NO_TOKEN
+    runner: NodeId = NOBODY
+    boot: int = 0  # the runner's boot count when it was started: a quick reboot is another runner
+    started_at: Wall = 0.0
+    due_at: Wall = 0.0  # not before this day (run_at, or a retry's backoff)
+
+
+class Outcome(NamedTuple):
+    """How a job ended. The field order is the order of `join`."""
+
+    settled: bool
+    firm: bool
+    ballot: Ballot
+    state: State
+    result: bytes  # JSON, b"" if none
+    error: str
+    token: StartToken
+    runner: NodeId
+    finished_at: Wall
+
+    @property
+    def value(self) -> tuple[State, bytes, str, StartToken, NodeId, Wall]:
+        """What a reader is told; two outcomes with one value are the same result."""
+        return self[3:]
+
+
+class Note(NamedTuple):
+    """One line of a job's history: what happened, on which evidence."""
+
+    at: Wall
+    kind: str
+    node: NodeId
+    detail: str
+
+
+Counts = tuple[tuple[Ballot, int], ...]
+
+
+class Record(NamedTuple):
+    """One copy of a job. Immutable: every step makes a new one."""
+
+    id: JobId
+    spec: bytes
+    epoch: int
+    holders: tuple[NodeId, ...]
+    own: Own
+    outcome: Outcome | None = None
+    starts: Counts = ()
+    failures: Counts = ()
+    losses: tuple[StartToken, ...] = ()
+    cancel: bool = False
+    history: tuple[Note, ...] = ()
+
+    @property
+    def state(self) -> State:
+        return self.own.state if self.outcome is None else self.outcome.state
+
+    @property
+    def ballot(self) -> Ballot:
+        return self.own.ballot
+
+    @property
+    def owner(self) -> NodeId:
+        return self.own.ballot.owner
+
+    @property
+    def settled(self) -> bool:
+        return self.outcome is not None and self.outcome.settled
+
+    @property
+    def start_count(self) -> int:
+        """How often the job was started, on all sides of every cut that this copy knows of."""
+        return sum(count for _, count in self.starts)
+
+    @property
+    def failure_count(self) -> int:
+        return sum(count for _, count in self.failures)
+
+
+def majority(count: int, of: tuple[NodeId, ...]) -> bool:
+    """Whether `count` distinct members of the set `of` are more than half of it."""
+    return 2 * count > len(of)
+
+
+def new_record(spec: bytes, job: JobId, holders: tuple[NodeId, ...], due_at: Wall, now: Wall) -> Record:
+    """The first record of a job: its first holder owns it under term 1."""
+    state = State.SCHEDULED if due_at > now else State.QUEUED
+    own = Own(Ballot(1, holders[0]), 0, state, due_at=due_at)
+    return Record(job, spec, 0, holders, own)
+
+
+def _bump(counts: Counts, ballot: Ballot) -> Counts:
+    found = dict(counts)
+    found[ballot] = found.get(ballot, 0) + 1
+    return bounded(found)
+
+
+def bounded(found: dict[Ballot, int]) -> Counts:
+    """Sorted counts, of the newest ballots only (a job that moved 64 times has other troubles)."""
+    return tuple(sorted(found.items())[-COUNTED_BALLOTS_MAX:])
+
+
+def write_own(record: Record, **changes: Any) -> Record:
+    """The owner's next write: the same record with changes to `own`, numbered."""
+    own = record.own
+    return record._replace(own=own._replace(write=own.write + 1, **changes))
+
+
+def _stepped(record: Record, step: Step) -> State:
+    if record.outcome is not None:
+        raise IllegalTransition(f"{step} after the end", state=record.state)
+    target = TRANSITIONS.get((record.own.state, step))
+    if target is None:
+        raise IllegalTransition(f"{step} from {record.own.state}", state=record.own.state)
+    return target
+
+
+def next_token(record: Record) -> StartToken:
+    """The token of the next start under the present ballot."""
+    ballot = record.own.ballot
+    return StartToken(ballot.term, ballot.owner, dict(record.starts).get(ballot, 0) + 1)
+
+
+def started(record: Record, *, runner: NodeId, boot: int, at: Wall) -> Record:
+    """START: the job runs on `runner` under a token that no other start has."""
+    state = _stepped(record, Step.START)
+    token = next_token(record)
+    after = write_own(record, state=state, token=token, runner=runner, boot=boot, started_at=at)
+    return after._replace(starts=_bump(record.starts, record.own.ballot))
+
+
+def _idle(record: Record, state: State, due_at: Wall) -> Record:
+    return write_own(record, state=state, token=NO_TOKEN, runner=NOBODY, boot=0, due_at=due_at)
+
+
+def lost(record: Record, *, counted: bool, note: Note) -> Record:
+    """LOSE: the runner is gone. `counted=False` for a loss that says nothing against the job."""
+    state = _stepped(record, Step.LOSE)
+    after = with_note(_idle(record, state, record.own.due_at), note)
+    if counted:
+        losses = tuple(sorted({*record.losses, record.own.token})[-LOSSES_MAX:])
+        after = after._replace(losses=losses)
+    return after
+
+
+def failed_once(record: Record, *, due_at: Wall, note: Note) -> Record:
+    """RETRY: the task raised, and runs again on `due_at`."""
+    state = _stepped(record, Step.RETRY)
+    after = _idle(with_note(record, note), state, due_at)
+    return after._replace(failures=_bump(record.failures, record.own.ballot))
+
+
+def fallen_due(record: Record) -> Record:
+    """FALL_DUE: its day has come."""
+    return write_own(record, state=_stepped(record, Step.FALL_DUE))
+
+
+_ENDS: Final = {
+    State.SUCCEEDED: Step.SUCCEED,
+    State.FAILED: Step.FAIL,
+    State.CANCELLED: Step.CANCEL,
+    State.EXPIRED: Step.EXPIRE,
+}
+
+
+def decided(
+    record: Record,
+    state: State,
+    *,
+    firm: bool,
+    at: Wall,
+    result: bytes = b"",
+    error: str = "",
+    token: StartToken = NO_TOKEN,
+    runner: NodeId = NOBODY,
+    failed: bool = False,
+) -> Record:
+    """The end of a job, as its owner saw it: SUCCEED, FAIL, CANCEL or EXPIRE, by `state`."""
+    _stepped(record, _ENDS[state])
+    outcome = Outcome(
+        False, firm, record.own.ballot, state, result, error[:ERROR_CHARS_MAX], token, runner, at
+    )
+    after = write_own(record)._replace(outcome=outcome)
+    return after._replace(failures=_bump(record.failures, record.own.ballot)) if failed else after
+
+
+def adopted(record: Record, ballot: Ballot) -> Record:
+    """A firm owner writes a found outcome again, under its own ballot (Paxos phase 2, same value)."""
+    assert record.outcome is not None
+    outcome = record.outcome._replace(settled=False, firm=True, ballot=ballot)
+    own = record.own
+    write = own.write + 1 if own.ballot == ballot else 1
+    return record._replace(outcome=outcome, own=own._replace(ballot=ballot, write=write))
+
+
+def settled(record: Record) -> Record:
+    """A majority of the holders has this outcome on disk under a firm owner: it never changes again."""
+    assert record.outcome is not None
+    return record._replace(outcome=record.outcome._replace(settled=True))
+
+
+def taken_over(record: Record, ballot: Ballot, note: Note) -> Record:
+    """The same job under a new ballot; what runs goes on until somebody says otherwise."""
+    own = record.own._replace(ballot=ballot, write=1)
+    return with_note(record._replace(own=own), note)
+
+
+def with_note(record: Record, note: Note) -> Record:
+    return record._replace(history=_latest({*record.history, note}))
+
+
+def _latest(notes: Iterable[Note]) -> tuple[Note, ...]:
+    return tuple(sorted(notes)[-HISTORY_MAX:])
+
+
+# ---------------------------------------------------------------------------------------------- join
+
+
+def join(a: Record, b: Record) -> Record:
+    """The least record that says everything either copy says.
+
+    Returns one of the arguments, unchanged, where it already does: `join(a, b) is a` means b is no news.
+    """
+    if a is b or a == b:
+        return a
+    assert a.id == b.id
+    if a.spec != b.spec:
+        # One key used with two payloads on two sides of a cut. Whole records, or the result of one job
+        # would be shown for the other.
+        return a if a.spec > b.spec else b
+    top = a if (a.epoch, a.holders) >= (b.epoch, b.holders) else b
+    if a.epoch == b.epoch:
+        own = max(a.own, b.own)
+        outcome = _greater_outcome(a.outcome, b.outcome)
+    else:
+        own, outcome = top.own, top.outcome
+    joined = Record(
+        a.id,
+        a.spec,
+        top.epoch,
+        top.holders,
+        own,
+        outcome,
+        _merge_counts(a.starts, b.starts),
+        _merge_counts(a.failures, b.failures),
+        a.losses if a.losses == b.losses else tuple(sorted({*a.losses, *b.losses})[-LOSSES_MAX:]),
+        a.cancel or b.cancel,
+        a.history if a.history == b.history else _latest({*a.history, *b.history}),
+    )
+    if joined == a:
+        return a
+    return b if joined == b else joined
+
+
+def _greater_outcome(a: Outcome | None, b: Outcome | None) -> Outcome | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return max(a, b)
+
+
+def _merge_counts(a: Counts, b: Counts) -> Counts:
+    if a == b or not b:
+        return a
+    if not a:
+        return b
+    merged = dict(a)
+    for ballot, count in b:
+        merged[ballot] = max(count, merged.get(ballot, 0))
+    return bounded(merged)
+
+
+# --------------------------------------------------------------------------------------------- bytes
+
+FORMAT: Final = 1
+
+
+def encode(record: Record) -> bytes:
+    """The one canonical encoding: equal records give equal bytes, stored, sent and digested alike."""
+    packed: bytes = msgpack.packb((FORMAT, *record))
+    return packed
+
+
+def digest(record: Record) -> bytes:
+    """8 bytes that stand for this copy in comparisons."""
+    return blake2b(encode(record), digest_size=8).digest()
+
+
+_STATES: Final = {str(state): state for state in State}
+
+
+def decode(blob: bytes) -> Record:
+    """Read what `encode` wrote.
+
+    Raises:
+        MalformedMessage: these bytes are no record (a damaged row, or a peer that speaks nonsense).
+    """
+    try:
+        form, job, spec, epoch, holders, own, outcome, starts, failures, losses, cancel, history = (
+            msgpack.unpackb(blob)
+        )
+        if form != FORMAT:
+            raise MalformedMessage(f"a record of format {form}, known is {FORMAT}")
+        if not (isinstance(job, bytes) and len(job) == 16 and isinstance(spec, bytes) and holders):
+            raise MalformedMessage("a record needs a 16-byte id, a spec and holders")
+        if not (isinstance(epoch, int) and isinstance(cancel, bool)):
+            raise MalformedMessage("a record needs an epoch and a cancel flag")
+        return Record(
+            JobId(job),
+            spec,
+            epoch,
+            tuple(map(_node, holders)),
+            _own(own),
+            None if outcome is None else _outcome(outcome),
+            tuple((_ballot(ballot), int(count)) for ballot, count in starts),
+            tuple((_ballot(ballot), int(count)) for ballot, count in failures),
+            tuple(map(_token, losses)),
+            cancel,
+            tuple(Note(float(at), str(kind), _node(node), str(text)) for at, kind, node, text in history),
+        )
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        raise MalformedMessage(f"not a record: {error}") from error
+
+
+@lru_cache(maxsize=4096)
+def _node(name: object) -> NodeId:
+    """One string object per node, however many records name it."""
+    if not isinstance(name, str):
+        raise ValueError("a node id is text")
+    return NodeId(name)
+
+
+def _ballot(fields: list[Any]) -> Ballot:
+    term, owner = fields
+    return Ballot(int(term), _node(owner))
+
+
+def _token(fields: list[Any]) -> StartToken:
+    term, owner, start = fields
+    return StartToken(int(term), _node(owner), int(start)) if term else NO_TOKEN
+
+
+def _own(fields: list[Any]) -> Own:
+    ballot, write, state, token, runner, boot, started_at, due_at = fields
+    return Own(
+        _ballot(ballot),
+        int(write),
+        _STATES[state],
+        _token(token),
+        _node(runner),
+        int(boot),
+        float(started_at),
+        float(due_at),
+    )
+
+
+def _outcome(fields: list[Any]) -> Outcome:
+    is_settled, firm, ballot, state, result, error, token, runner, finished_at = fields
+    if _STATES[state] not in TERMINAL or not isinstance(result, bytes) or not isinstance(error, str):
+        raise ValueError("an outcome needs a terminal state, a result in bytes and an error text")
+    return Outcome(
+        bool(is_settled),
+        bool(firm),
+        _ballot(ballot),
+        _STATES[state],
+        result,
+        error,
+        _token(token),
+        _node(runner),
+        float(finished_at),
+    )
+
+
+# ------------------------------------------------------------------------------------------ the text
+
+
+def job_text(job: JobId) -> str:
+    """The id as people see it: 8-4-4-4-12 lower-case hexadecimal (RFC 9562 section 4)."""
+    text = job.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def parse_job_id(text: str) -> JobId | None:
+    """The id behind `text`, or None if it is not one as `job_text` writes it."""
+    bare = text.replace("-", "")
+    if len(text) != 36 or len(bare) != 32:
+        return None
+    try:
+        job = JobId(bytes.fromhex(bare))
+    except ValueError:
+        return None
+    return job if job_text(job) == text.lower() else None
+
+
+def make_job_id(wall: Wall, chance: bytes) -> JobId:
+    """A UUIDv7 of this moment; `chance` is 10 random bytes (RFC 9562 section 5.7)."""
+    assert len(chance) == 10
+    stamp = int(wall * 1000).to_bytes(6, "big")
+    return JobId(stamp + bytes((0x70 | chance[0] & 0x0F, chance[1], 0x80 | chance[2] & 0x3F)) + chance[3:])
+
+
+def made_at(job: JobId) -> Wall:
+    """When the id was made, to the millisecond, by its maker's clock."""
+    return int.from_bytes(job[:6], "big") / 1000

@@ -1,0 +1,306 @@
+"""What the core hears (events, facts in the past) and what it orders (effects).
+
+`Node.handle(event, now)` returns effects to be carried out *in order*, with one rule for whoever does: a
+`Persist` is durable before any later effect of the same list, or of a later list, leaves the machine. Only
+membership's messages (`Send` with `urgent=True`) may overtake. So nothing ever asserts what is not on disk,
+and the core needs no word about when a write was done; only about one that failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, NewType, Protocol
+
+from edgenode.core.errors import EdgeNodeError
+from edgenode.core.jobs import Record, Spec
+from edgenode.core.types import JobId, NodeId, Promise, StartToken, Wall
+from edgenode.core.wire import Message, Query, Verdict
+
+RequestId = NewType("RequestId", int)
+"""Made by the shell for each local request; comes back in exactly one `Answer`."""
+
+
+# ---------------------------------------------------------------------------------------- the archive
+
+
+class Row(NamedTuple):
+    """What one disk has of one job. `promise` is None when equal to the record's own epoch and ballot.
+
+    A row may hold a promise without a record (`blob == b""`): a word given before any copy came.
+    """
+
+    id: JobId
+    blob: bytes
+    promise: Promise | None
+
+
+class Archive(Protocol):
+    """The synchronous read side of this node's disk, as `Storage` is to etcd's raft.
+
+    Sees everything whose `Persist` is durable. Records leave the core's memory only after that.
+    """
+
+    def get(self, jobs: Sequence[JobId]) -> dict[JobId, Row]: ...
+
+    def scan(self, after: JobId, limit: int) -> list[Row]:
+        """Rows in id order, strictly after `after`."""
+        ...
+
+
+# --------------------------------------------------------------------------------------------- events
+
+
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """The first event: every unsettled row of this disk, and the peers it remembers."""
+
+    rows: tuple[Row, ...]
+    peers: tuple[bytes, ...]  # as `Remember` wrote them
+
+
+@dataclass(frozen=True, slots=True)
+class ClockRead:
+    """What the wall clock shows now. Comes at the start and about every second."""
+
+    wall: Wall
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """Nothing happened, but `deadline()` has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageArrived:
+    source: NodeId  # proved by TLS
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp:
+    """A handshake was completed; `address` is where the peer was reached, None if it called us."""
+
+    peer: NodeId
+    boot: int
+    address: tuple[str, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDown:
+    """A link ended. `refused`: its port was tried at once and refused, so its process is gone."""
+
+    peer: NodeId
+    boot: int
+    refused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitAsked:
+    """Answered with `SubmitDone`. Specs are complete: ids made, options checked."""
+
+    request: RequestId
+    specs: tuple[Spec, ...]
+    acks: int  # 0: a majority of the holders
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAsked:
+    """Answered with `ReadDone`. With `wait_s` > 0, when all are terminal and settled, or time is up."""
+
+    request: RequestId
+    jobs: tuple[JobId, ...]
+    wait_s: float
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAsked:
+    """Answered with `SearchDone`."""
+
+    request: RequestId
+    query: Query
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDropped:
+    """The client went away: no answer is wanted."""
+
+    request: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class SearchedHere:
+    """Ends a `SearchHere`."""
+
+    ticket: int
+    records: tuple[bytes, ...]
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """Ends a `Run`, whatever happened: the task returned or raised, its worker died, or it was stopped.
+
+    `lost`: the worker died under it, so this says nothing of how the task would have ended.
+    """
+
+    job: JobId
+    token: StartToken
+    verdict: Verdict
+    lost: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRefused:
+    """The disk takes no writes (full, read-only, broken). Nothing after the failed Persist has left."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveAsked:
+    """Hand everything over, then say goodbye: ends with `Left`."""
+
+
+Event = (
+    Booted | ClockRead | TimePassed | MessageArrived | LinkUp | LinkDown | SubmitAsked | ReadAsked
+    | SearchAsked | RequestDropped | SearchedHere | RunEnded | StoreRefused | LeaveAsked
+)  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------- effects
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Make these rows durable, all or nothing."""
+
+    rows: tuple[StoredRow, ...]
+
+
+class StoredRow(NamedTuple):
+    """A row and what the store indexes of it."""
+
+    row: Row
+    owner: NodeId
+    settled: bool
+    state: str
+    task: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    to: NodeId
+    message: Message
+    urgent: bool = False  # membership: not behind a disk
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Start a worker on this job; ends in exactly one `RunEnded`."""
+
+    job: JobId
+    token: StartToken
+    spec: Spec
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopRun:
+    job: JobId
+    token: StartToken
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitDone:
+    request: RequestId
+    receipts: tuple[Receipt, ...]  # in the order of the specs
+
+
+class Receipt(NamedTuple):
+    """Which disks have the job; or why it was not taken."""
+
+    job: JobId
+    nodes: tuple[NodeId, ...]
+    error: EdgeNodeError | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadDone:
+    """`errors` has the jobs that could not be shown."""
+
+    request: RequestId
+    records: dict[JobId, Record]
+    errors: dict[JobId, EdgeNodeError]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchDone:
+    request: RequestId
+    records: tuple[Record, ...]
+    more: bool
+    unanswered: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchHere:
+    """Look through this disk's rows, off the event loop; ends in one `SearchedHere`."""
+
+    ticket: int
+    query: Query
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a member listens; boot 0 if not known."""
+
+    peer: NodeId
+    boot: int
+    addresses: tuple[tuple[str, int], ...]
+    keep: bool  # False: end the links and forget it
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """The address book changed: keep links to these."""
+
+    changes: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Keep these peers on disk (opaque to the store), for the next start."""
+
+    peers: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """These records changed on this node: for event streams and logs."""
+
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Something an operator should know; `kind` is stable and counted as a metric."""
+
+    kind: str
+    text: str
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """All is handed over; the process may end."""
+
+
+Effect = (
+    Persist | Send | Run | StopRun | SubmitDone | ReadDone | SearchDone | SearchHere | Peers | Remember
+    | Changed | Log | Left
+)  # fmt: skip

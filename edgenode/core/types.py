@@ -1,0 +1,136 @@
+"""The words every layer shares: identifiers, ballots, start tokens, states and time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Final, NamedTuple, NewType, Protocol, TypeVar
+
+_T = TypeVar("_T")
+
+Instant = float
+"""Seconds on this process's monotonic clock. Every decision uses it; it never goes backwards."""
+Seconds = float
+"""A duration."""
+Wall = float
+"""Seconds since the Unix epoch, UTC. For people, and for days written into records."""
+
+NodeId = NewType("NodeId", str)
+"""16 characters of lower-case base32: a hash of the node's public key, proved by TLS."""
+JobId = NewType("JobId", bytes)
+"""16 bytes of a UUIDv7 (RFC 9562 section 5.7): sorts by time, which keeps the store's writes local."""
+
+NOBODY: Final = NodeId("")
+FOREVER: Final[Instant] = float("inf")
+
+
+class Ballot(NamedTuple):
+    """Who owns a job, and since which move. Ordered as in Paxos: by term, ties by owner.
+
+    Always compared whole: two owners of one term do exist after a partition.
+    """
+
+    term: int
+    owner: NodeId
+
+
+NO_BALLOT: Final = Ballot(0, NOBODY)
+
+
+class Promise(NamedTuple):
+    """A holder's word, on its disk, not to acknowledge writes below this."""
+
+    epoch: int
+    ballot: Ballot
+
+
+class StartToken(NamedTuple):
+    """Names one start of a job, for ever. Handed to the task as its fencing token."""
+
+    term: int
+    owner: NodeId
+    start: int
+
+    @property
+    def ballot(self) -> Ballot:
+        return Ballot(self.term, self.owner)
+
+
+class State(StrEnum):
+    """Where a job is in its life. The transitions are a table in `core/jobs.py`."""
+
+    SCHEDULED = "scheduled"
+    WAITING = "waiting"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+TERMINAL: Final = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED})
+
+
+class MemberState(StrEnum):
+    """What the mesh believes of a member (SWIM's words, and `leaving` for one that hands over)."""
+
+    READY = "ready"
+    JOINING = "joining"
+    SUSPECT = "suspect"
+    LEAVING = "leaving"
+    DEAD = "dead"
+    LEFT = "left"
+
+
+class Delivery(StrEnum):
+    AT_LEAST_ONCE = "at-least-once"
+    AT_MOST_ONCE = "at-most-once"
+
+
+class Partition(StrEnum):
+    """What a job does on a side of a cut that has no majority of its holders."""
+
+    RUN = "run"
+    WAIT = "wait"
+
+
+class Load(NamedTuple):
+    """How busy a node is: travels on every ping and its answer, and is never compared or digested."""
+
+    owned: int = 0  # unfinished jobs it coordinates
+    queued: int = 0
+    running: int = 0
+    done: int = 0  # jobs that ended here since the node started
+    free: int = 0  # slots
+
+
+class MemberInfo(NamedTuple):
+    """What a node says of itself. Only the node itself changes it, under a new incarnation."""
+
+    id: NodeId
+    name: str
+    boot: int  # how often this identity has started: evidence about one life says nothing of the next
+    addresses: tuple[tuple[str, int], ...]  # peer (mTLS) host and port, best first
+    api: str  # base URL of its HTTP API
+    version: str
+    weight: float
+    slots: int
+    labels: tuple[tuple[str, str], ...]
+    tasks: tuple[str, ...]
+    joined_at: Wall
+    ready: bool  # takes new jobs
+
+
+class Dice(Protocol):
+    """The random source that the shell (or a simulator's seed) hands in: `random.Random` fits."""
+
+    def random(self) -> float: ...
+
+    def uniform(self, a: float, b: float) -> float: ...
+
+    def randrange(self, start: int, stop: int) -> int: ...
+
+    def sample(self, population: Sequence[_T], k: int) -> list[_T]: ...
+
+    def randbytes(self, n: int) -> bytes: ...

@@ -1,0 +1,56 @@
+"""What the job side of the core may know of the members: a read-only face of membership."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+from typing import Protocol
+
+from edgenode.core.rendezvous import Ranking
+from edgenode.core.types import Instant, Load, MemberInfo, NodeId
+
+
+class Standing(Enum):
+    """How sure we are that a node can answer."""
+
+    LIVING = "living"  # ready, joining, suspect or leaving
+    UNKNOWN = "unknown"  # remembered or named by somebody, but not met in this life, for less than the grace
+    SILENT = "silent"  # dead on the evidence of silence; also not met within the grace
+    GONE = "gone"  # dead on proof (its process ended), or left
+
+
+class View(Protocol):
+    """Read-only. All answers are as of the last event handled."""
+
+    @property
+    def me(self) -> NodeId: ...
+
+    @property
+    def boot(self) -> int:
+        """This life's boot count."""
+        ...
+
+    @property
+    def formed(self) -> bool:
+        """False while this node was told of peers, has met none, and the formation time is not over."""
+        ...
+
+    def standing(self, node: NodeId) -> Standing: ...
+
+    def is_living(self, node: NodeId) -> bool: ...
+
+    def dead_since(self, node: NodeId) -> Instant | None:
+        """Since when `standing` has been SILENT or GONE; None if it is not."""
+        ...
+
+    def ranking(self) -> Ranking:
+        """The members that may get new jobs: ready and suspect ones. The same object until it changes."""
+        ...
+
+    def members(self) -> Iterable[NodeId]:
+        """Everyone known that is not forgotten, this node included, in id order."""
+        ...
+
+    def info(self, node: NodeId) -> MemberInfo | None: ...
+
+    def load(self, node: NodeId) -> Load: ...

@@ -1,0 +1,552 @@
+"""What nodes say to each other: every message, and the one codec between them and bytes.
+
+A frame is a MessagePack array `[tag, field, ...]`. There is no sender field anywhere: who sent a message is
+what TLS proved, and the transport passes that beside the message. Messages about jobs carry batches, never
+one job. Field types are the schema: decoding checks each, and the length of every string and list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+
+import msgpack
+
+from edgenode.core.errors import MalformedMessage
+from edgenode.core.types import (
+    Ballot,
+    JobId,
+    Load,
+    MemberInfo,
+    MemberState,
+    NodeId,
+    Promise,
+    StartToken,
+    State,
+    Wall,
+)
+
+FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
+"""A frame carries one message. The largest is a submission of 10,000 jobs."""
+CATCH_UP_BYTES: Final = 64 * 1024
+"""Copies travel in pieces of about this size, so that an acknowledgement never waits behind megabytes."""
+ITEMS_MAX: Final = 20_000
+NAME_CHARS_MAX: Final = 512
+TEXT_CHARS_MAX: Final = 16_384
+
+
+# --------------------------------------------------------------------------------------------- items
+
+
+class Rumour(NamedTuple):
+    """One member's state as somebody believes it. `accuser` is who first said suspect or dead."""
+
+    info: MemberInfo
+    incarnation: int
+    state: MemberState
+    accuser: NodeId
+
+
+class SubmitItem(NamedTuple):
+    spec: bytes
+    holders: tuple[NodeId, ...]
+
+
+class SubmitAnswer(NamedTuple):
+    """`refused` is empty when the nodes in `nodes` have the job on disk."""
+
+    job: JobId
+    nodes: tuple[NodeId, ...]
+    refused: str
+
+
+class Stored(NamedTuple):
+    """Exactly this write is on this disk: nothing else may be concluded from it."""
+
+    job: JobId
+    epoch: int
+    ballot: Ballot
+    write: int
+    firm: bool  # the firm bit of the outcome in the write; False if it had none
+
+
+class Refusal(NamedTuple):
+    """Not acknowledged: a higher promise stands. `copy` is what the refuser has (b"" for nothing)."""
+
+    job: JobId
+    epoch: int
+    ballot: Ballot  # the one refused
+    promise: Promise
+    copy: bytes
+
+
+class AskItem(NamedTuple):
+    job: JobId
+    epoch: int
+    term: int  # the owner-to-be is the sender
+    expires_at: Wall
+    digest: bytes  # of the asker's copy, so that an equal one need not travel
+
+
+class Promised(NamedTuple):
+    """A promise, with the promiser's copy: its bytes, or b"" when `same` or when it has none."""
+
+    job: JobId
+    epoch: int
+    term: int
+    same: bool
+    copy: bytes
+
+
+class Digest(NamedTuple):
+    job: JobId
+    digest: bytes
+
+
+class Mark(NamedTuple):
+    """This outcome is settled: the copy with `digest` (settled bit included) is the last word."""
+
+    job: JobId
+    digest: bytes
+
+
+class GiftItem(NamedTuple):
+    job: JobId
+    ballot: Ballot  # the giver's; a receiver that sees a higher one ignores the gift
+
+
+class GrantItem(NamedTuple):
+    job: JobId
+    token: StartToken
+    boot: int  # of the runner: a grant to an earlier life starts nothing
+    record: bytes
+
+
+class Verdict(NamedTuple):
+    """How one start ended on its runner."""
+
+    state: State  # SUCCEEDED, FAILED (raised) or CANCELLED
+    result: bytes  # JSON
+    error: str
+    retry_after_s: float  # >= 0: the task asked to be tried again; -1: by the job's own backoff
+    final: bool  # no further attempt, whatever max_attempts says
+
+
+class ResultItem(NamedTuple):
+    job: JobId
+    token: StartToken
+    verdict: Verdict
+    finished_at: Wall
+
+
+class TokenItem(NamedTuple):
+    job: JobId
+    token: StartToken
+
+
+class Query(NamedTuple):
+    """Which jobs to list: empty strings match all. `after` is exclusive; ids are in falling order."""
+
+    state: str
+    task: str
+    queue: str
+    after: bytes  # b"" to begin
+    limit: int
+
+
+# ------------------------------------------------------------------------------------------ messages
+
+MESSAGES: Final[dict[int, tuple[type[Any], Callable[[list[Any]], Any]]]] = {}
+TAGS: Final[dict[type[Any], int]] = {}
+_T = TypeVar("_T")
+
+
+def message(tag: int) -> Callable[[type[_T]], type[_T]]:
+    """Make a class a message: a frozen dataclass, entered in the one table from tag to class."""
+
+    def enter(cls: type[_T]) -> type[_T]:
+        made = dataclass(frozen=True, slots=True)(cls)
+        assert tag not in MESSAGES, f"tag {tag} is taken"
+        TAGS[made] = tag
+        MESSAGES[tag] = (made, _decoder_of_fields(made))
+        return made
+
+    return enter
+
+
+# Which values a type admits, compiled once per message class.
+
+
+def _decoder(kind: Any) -> Callable[[Any], Any]:
+    origin = get_origin(kind)
+    if origin is tuple:
+        item, *rest = get_args(kind)
+        if rest == [Ellipsis]:
+            return _sequence(_decoder(item))
+        return _fixed([_decoder(part) for part in (item, *rest)])
+    if kind in (NodeId, str):
+        return _text
+    if kind is JobId:
+        return _job
+    if kind is int:
+        return _int
+    if kind in (float, Wall):
+        return _float
+    if kind is bool:
+        return _bool
+    if kind is bytes:
+        return _bytes
+    if kind in (State, MemberState):
+        return _member_of(kind)
+    if isinstance(kind, type) and issubclass(kind, tuple):
+        fields = _decoder_of_fields(kind)
+        return lambda value: fields(_list(value))
+    raise TypeError(f"no decoder for {kind!r}")  # a bug, at import
+
+
+def _decoder_of_fields(cls: type[Any]) -> Callable[[list[Any]], Any]:
+    hints = get_type_hints(cls)
+    names = getattr(cls, "_fields", None) or tuple(cls.__dataclass_fields__)
+    decoders = [_decoder(hints[name]) for name in names]
+    count = len(decoders)
+
+    def decode_fields(values: list[Any]) -> Any:
+        if len(values) < count:
+            raise MalformedMessage(f"{cls.__name__} has {count} fields, got {len(values)}")
+        # Further fields are from a newer version, and mean nothing here.
+        return cls(*[each(value) for each, value in zip(decoders, values, strict=False)])
+
+    return decode_fields
+
+
+def _list(value: Any) -> list[Any]:
+    if type(value) is not list or len(value) > ITEMS_MAX:
+        raise MalformedMessage(f"expected a list of at most {ITEMS_MAX}")
+    return value
+
+
+def _sequence(each: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: tuple([each(item) for item in _list(value)])
+
+
+def _fixed(parts: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    def decode_fixed(value: Any) -> Any:
+        values = _list(value)
+        if len(values) != len(parts):
+            raise MalformedMessage(f"expected {len(parts)} values, got {len(values)}")
+        return tuple([each(item) for each, item in zip(parts, values, strict=True)])
+
+    return decode_fixed
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str or len(value) > TEXT_CHARS_MAX:
+        raise MalformedMessage(f"expected text of at most {TEXT_CHARS_MAX} characters")
+    return value
+
+
+def _job(value: Any) -> bytes:
+    if type(value) is not bytes or len(value) != 16:
+        raise MalformedMessage("a job id is 16 bytes")
+    return value
+
+
+def _int(value: Any) -> int:
+    if type(value) is not int:
+        raise MalformedMessage("expected an integer")
+    return value
+
+
+def _float(value: Any) -> float:
+    if type(value) is not float and type(value) is not int:
+        raise MalformedMessage("expected a number")
+    if value != value:
+        raise MalformedMessage("expected a number, not NaN")
+    return float(value)
+
+
+def _bool(value: Any) -> bool:
+    if type(value) is not bool:
+        raise MalformedMessage("expected true or false")
+    return value
+
+
+def _bytes(value: Any) -> bytes:
+    if type(value) is not bytes:
+        raise MalformedMessage("expected bytes")
+    return value
+
+
+def _member_of(kind: Any) -> Callable[[Any], Any]:
+    known = {str(member): member for member in kind}
+
+    def decode_member(value: Any) -> Any:
+        found = known.get(value) if type(value) is str else None
+        if found is None:
+            raise MalformedMessage(f"not a {kind.__name__}: {value!r:.40}")
+        return found
+
+    return decode_member
+
+
+# Membership (control link). Tags 1 to 19.
+
+
+@message(1)
+class Ping:
+    """Are you there? (SWIM section 3.1.) `target` guards against an address that changed hands."""
+
+    seq: int
+    target: NodeId
+    load: Load
+    rumours: tuple[Rumour, ...]
+
+
+@message(2)
+class PingReq:
+    """Please ping `target` for me, and tell me either way."""
+
+    seq: int
+    target: NodeId
+    rumours: tuple[Rumour, ...]
+
+
+@message(3)
+class Pong:
+    """Answers `Ping` and, relayed, `PingReq`."""
+
+    seq: int
+    load: Load
+    rumours: tuple[Rumour, ...]
+
+
+@message(4)
+class Nack:
+    """The target of your `PingReq` did not answer me: you, at least, can be heard (Lifeguard)."""
+
+    seq: int
+    rumours: tuple[Rumour, ...]
+
+
+@message(5)
+class Sync:
+    """Everything I believe of everybody. `reply` is False when an answer in kind is wanted."""
+
+    reply: bool
+    load: Load
+    rumours: tuple[Rumour, ...]
+
+
+@message(6)
+class Evidence:
+    """I saw a process die: its link reset and its port refuses. About one life only: `boot`."""
+
+    node: NodeId
+    boot: int
+    incarnation: int
+
+
+# Jobs (bulk link). Tags 20 and up.
+
+
+@message(20)
+class Submit:
+    """Make these jobs. `place` is the receiver's place among their holders; 0 owns by being named."""
+
+    request: int
+    place: int
+    acks: int  # 0: a majority of the holders
+    items: tuple[SubmitItem, ...]
+
+
+@message(21)
+class Submitted:
+    request: int
+    answers: tuple[SubmitAnswer, ...]
+
+
+@message(22)
+class Write:
+    """Store these copies, and say so."""
+
+    records: tuple[bytes, ...]
+
+
+@message(23)
+class Acks:
+    stored: tuple[Stored, ...]
+
+
+@message(24)
+class Refused:
+    refusals: tuple[Refusal, ...]
+
+
+@message(25)
+class Ask:
+    """I would own these (Paxos phase 1a)."""
+
+    items: tuple[AskItem, ...]
+
+
+@message(26)
+class Promises:
+    """Paxos phase 1b."""
+
+    items: tuple[Promised, ...]
+
+
+@message(27)
+class Offer:
+    """You are responsible for these, and this is what I have of them."""
+
+    items: tuple[Digest, ...]
+
+
+@message(28)
+class Taken:
+    """I have these as you do, or newer: no need to send them."""
+
+    jobs: tuple[JobId, ...]
+
+
+@message(29)
+class Wanted:
+    """Send me your copies of these."""
+
+    jobs: tuple[JobId, ...]
+
+
+@message(30)
+class Copies:
+    """For merging. Merging never acknowledges anything."""
+
+    records: tuple[bytes, ...]
+
+
+@message(31)
+class Marks:
+    items: tuple[Mark, ...]
+
+
+@message(32)
+class Marked:
+    jobs: tuple[JobId, ...]
+
+
+@message(33)
+class Gift:
+    """Please ask for these: I am leaving them to you, and own them until you have my promise."""
+
+    items: tuple[GiftItem, ...]
+
+
+@message(40)
+class WantWork:
+    """I have this many free slots and nothing of my own to run."""
+
+    slots: int
+
+
+@message(41)
+class Grant:
+    items: tuple[GrantItem, ...]
+
+
+@message(42)
+class Result:
+    items: tuple[ResultItem, ...]
+
+
+@message(43)
+class ResultTaken:
+    """These results are on disk at enough holders, or will never count: forget them."""
+
+    items: tuple[TokenItem, ...]
+
+
+@message(44)
+class Have:
+    """Do you still run these? What you deny now you must never start."""
+
+    items: tuple[TokenItem, ...]
+
+
+@message(45)
+class Has:
+    held: tuple[TokenItem, ...]
+    denied: tuple[TokenItem, ...]
+
+
+@message(46)
+class Stop:
+    """These starts are superseded."""
+
+    items: tuple[TokenItem, ...]
+
+
+@message(50)
+class Read:
+    """`follow`: tell me again when one of them changes state."""
+
+    request: int
+    jobs: tuple[JobId, ...]
+    follow: bool
+
+
+@message(51)
+class ReadAnswer:
+    """`owned` says which of the records their reader coordinates; `asking` are being taken over."""
+
+    request: int
+    records: tuple[bytes, ...]
+    owned: tuple[JobId, ...]
+    asking: tuple[JobId, ...]
+    missing: tuple[JobId, ...]
+
+
+@message(52)
+class Search:
+    request: int
+    query: Query
+
+
+@message(53)
+class SearchAnswer:
+    request: int
+    records: tuple[bytes, ...]
+    complete: bool  # no further match on this disk
+
+
+Message = (
+    Ping | PingReq | Pong | Nack | Sync | Evidence
+    | Submit | Submitted | Write | Acks | Refused | Ask | Promises | Offer | Taken | Wanted | Copies
+    | Marks | Marked | Gift | WantWork | Grant | Result | ResultTaken | Have | Has | Stop
+    | Read | ReadAnswer | Search | SearchAnswer
+)  # fmt: skip
+MembershipMessage = Ping | PingReq | Pong | Nack | Sync | Evidence
+CONTROL: Final = (Ping, PingReq, Pong, Nack, Sync, Evidence)
+"""Travel on the control link: a ping never queues behind jobs."""
+
+
+def encode(sent: Message) -> bytes:
+    cls: type[Any] = type(sent)
+    fields = [getattr(sent, name) for name in cls.__slots__]
+    packed: bytes = msgpack.packb([TAGS[cls], *fields])
+    return packed
+
+
+def decode(frame: bytes) -> Message:
+    """Turn bytes from a peer into a message, or raise MalformedMessage and nothing else."""
+    if len(frame) > FRAME_BYTES_MAX:
+        raise MalformedMessage(f"a frame of {len(frame)} bytes, the limit is {FRAME_BYTES_MAX}")
+    try:
+        tag, *fields = msgpack.unpackb(frame)
+        found = MESSAGES.get(tag) if type(tag) is int else None
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
+        raise MalformedMessage(f"not a message: {error}") from error
+    if found is None:
+        raise MalformedMessage(f"unknown message tag {tag!r:.40}")
+    decoded: Message = found[1](fields)
+    return decoded
