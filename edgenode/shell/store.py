@@ -1,0 +1,655 @@
+"""One node's disk: its jobs, promises, identity and remembered peers, in one SQLite file.
+
+The 202 of a submission is sent because this module called `done`, so `done(None)` means exactly: a power cut
+now loses nothing of it. Three decisions follow from measurements:
+
+- One writer thread takes everything that is queued into one transaction and one fsync (group commit): the
+  more there is to do, the less each job costs.
+- Rows go in by multi-row statements. `sqlite3` lets go of the interpreter lock at every statement step and
+  must win it back; with a busy event loop that made a row 20 times dearer when each was its own step.
+- The write-ahead log is folded into the file after `done` was called, never before: nobody waits for it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Final, NamedTuple
+from zlib import crc32
+
+import msgpack
+
+from edgenode.core.errors import EdgeNodeError
+from edgenode.core.signals import Persist, Row, StoredRow
+from edgenode.core.types import Ballot, JobId, NodeId, Promise
+from edgenode.core.wire import Query
+
+Done = Callable[[Exception | None], None]
+"""Called once per commit, from the writer thread, in the order of the commits."""
+
+FILE_NAME: Final = "jobs.db"
+LOCK_NAME: Final = "lock"
+APPLICATION_ID: Final = 0x45444745  # "EDGE", in the header of the file
+SCHEMA_VERSION: Final = 1
+QUEUE_BYTES_MAX: Final = 64 * 1024 * 1024
+"""What may wait for the disk. At 100 MB/s that is more than half a second late: refuse, don't collect."""
+ROW_BYTES: Final = 128
+"""What a row costs besides its record, for counting only."""
+CHECKPOINT_ROWS: Final = 2_000
+CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
+SEARCH_BYTES_MAX: Final = 4 * 1024 * 1024
+"""A search answer fits well into one frame of the wire; the rest is asked for with the next cursor."""
+READ_CHUNK: Final = 256
+STATEMENT_ROWS: Final = 512
+STATEMENT_STEP: Final = 32
+
+SCHEMA: Final = """
+CREATE TABLE jobs (
+    id BLOB PRIMARY KEY,
+    settled INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    task TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    promise BLOB,
+    checksum INTEGER NOT NULL,
+    blob BLOB NOT NULL
+);
+CREATE INDEX unsettled ON jobs (settled) WHERE settled = 0;
+CREATE TABLE damaged (id BLOB PRIMARY KEY);
+CREATE TABLE node (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+INSERT INTO node VALUES ('boots', 0);
+"""
+# The small columns come before the blob, so that a search that filters does not read overflow pages.
+COLUMNS: Final = ("id", "settled", "state", "task", "queue", "owner", "promise", "checksum", "blob")
+# One SQL row; `?` values in the order of COLUMNS.
+Values = tuple[bytes, bool, str, str, str, str, bytes | None, int, bytes]
+
+
+# --------------------------------------------------------------------------------------------- errors
+
+
+class DiskRefused(EdgeNodeError):
+    """The disk took no write: full, read-only, broken, or too far behind. It may take the next one."""
+
+    status, slug, title = 503, "disk-refused", "The node's disk refuses writes"
+
+
+class StoreLocked(EdgeNodeError):
+    status, slug, title, definite = 503, "store-locked", "Another process uses this data folder", True
+
+
+class StoreDamaged(EdgeNodeError):
+    """The file as a whole cannot be trusted. Nothing was changed: what to do is for a person to decide."""
+
+    status: ClassVar[int] = 500
+    slug, title, definite = "store-damaged", "The store is damaged", True
+
+
+class StoreTooNew(EdgeNodeError):
+    slug, title, definite = "store-too-new", "The store was written by a newer version", True
+
+
+# ----------------------------------------------------------------------------------------------- rows
+
+
+class Boot(NamedTuple):
+    """What a node finds on its disk when it starts."""
+
+    boot: int  # how often this folder was opened, this time included; durable
+    identity: bytes | None
+    peers: tuple[bytes, ...]
+    rows: tuple[Row, ...]  # unsettled, in id order
+
+
+class SearchResult(NamedTuple):
+    records: tuple[bytes, ...]  # in falling order of ids
+    complete: bool  # no further match on this disk
+
+
+def _pack_promise(promise: Promise | None) -> bytes | None:
+    if promise is None:
+        return None
+    packed: bytes = msgpack.packb((promise.epoch, *promise.ballot))
+    return packed
+
+
+def _checksum(job: bytes, promise: bytes | None, blob: bytes) -> int:
+    return crc32(blob, crc32(promise or b"", crc32(job)))
+
+
+def _values(stored: StoredRow) -> Values:
+    row, owner, settled, state, task, queue = stored
+    promise = _pack_promise(row.promise)
+    checksum = _checksum(row.id, promise, row.blob)
+    return (row.id, settled, state, task, queue, owner, promise, checksum, row.blob)
+
+
+def _healthy(fields: tuple[Any, ...]) -> Row | None:
+    """The row behind (id, promise, checksum, blob), or None if it is not what was written."""
+    job, packed, checksum, blob = fields
+    if not (isinstance(job, bytes) and isinstance(blob, bytes) and isinstance(packed, bytes | None)):
+        return None
+    if _checksum(job, packed, blob) != checksum:
+        return None
+    if packed is None:
+        return Row(JobId(job), blob, None)
+    epoch, term, owner = msgpack.unpackb(packed)  # its checksum says that we wrote it
+    return Row(JobId(job), blob, Promise(epoch, Ballot(term, NodeId(owner))))
+
+
+def _upsert(count: int) -> str:
+    marks = f"({','.join('?' * len(COLUMNS))})"
+    updates = ",".join(f"{name}=excluded.{name}" for name in COLUMNS[1:])
+    return (
+        f"INSERT INTO jobs ({','.join(COLUMNS)}) VALUES {','.join([marks] * count)} "
+        f"ON CONFLICT (id) DO UPDATE SET {updates}"
+    )
+
+
+UPSERTS: Final = {
+    count: _upsert(count)
+    for count in (*range(1, STATEMENT_STEP), *range(STATEMENT_STEP, STATEMENT_ROWS + 1, STATEMENT_STEP))
+}
+"""Few enough statements to stay prepared, and at most two steps for a batch of up to 543 rows."""
+
+
+def _in_statements(rows: list[Values]) -> Iterator[tuple[str, list[Any]]]:
+    start = 0
+    while start < len(rows):
+        left = len(rows) - start
+        count = left if left < STATEMENT_STEP else min(STATEMENT_ROWS, left - left % STATEMENT_STEP)
+        yield UPSERTS[count], [value for row in rows[start : start + count] for value in row]
+        start += count
+
+
+# ----------------------------------------------------------------------------------------- connections
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    # Every connection is used by one thread at a time; which one, is the caller's business.
+    database = sqlite3.connect(
+        file, isolation_level=None, check_same_thread=False, cached_statements=len(UPSERTS) + 16
+    )
+    database.execute("PRAGMA synchronous = FULL")
+    database.execute("PRAGMA fullfsync = 1")  # macOS: fsync alone does not reach the disk there
+    database.execute("PRAGMA wal_autocheckpoint = 0")  # the writer does it, after `done`
+    return database
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder, for its owner only (it will hold a private key), and its name durable."""
+    if folder.is_dir():
+        return
+    folder.mkdir(mode=0o700, parents=True)
+    parent = os.open(folder.parent, os.O_RDONLY)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
+
+
+def _lock(folder: Path) -> int:
+    """Take the folder for this process; the lock ends with the process, however it ends."""
+    handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
+        os.close(handle)
+        raise StoreLocked(f"{folder} is in use by the process {holder}", folder=str(folder)) from error
+    os.ftruncate(handle, 0)
+    os.write(handle, str(os.getpid()).encode())
+    return handle
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; 0 if the error is not SQLite's own."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Whether the disk gave other bytes than it was given, or none; not: closed, busy or full."""
+    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR)
+
+
+def _unusable(file: Path, error: sqlite3.Error) -> EdgeNodeError:
+    """What to raise when opening fails; a statement that does not fit the tables (code 1) is damage too."""
+    if _is_damage(error) or _code(error) == sqlite3.SQLITE_ERROR:
+        return _damaged(file, str(error))
+    return DiskRefused(f"{file}: {error}")
+
+
+def _damaged(file: Path, found: str) -> StoreDamaged:
+    try:
+        database = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+        try:
+            check = "; ".join(str(line) for (line,) in database.execute("PRAGMA integrity_check(5)"))
+        finally:
+            database.close()
+    except sqlite3.Error as error:
+        check = f"could not be run ({error})"
+    return StoreDamaged(
+        f"{file}: {found}. Integrity check: {check}. Nothing was changed. If the mesh has other holders of "
+        f"these jobs, move {file.parent} away and start again: the node then joins as a new member. If not, "
+        "keep the folder and try SQLite's `.recover` on a copy of it.",
+        file=str(file),
+        found=found,
+    )
+
+
+def _open_file(file: Path) -> sqlite3.Connection:
+    """The writer's connection to a file that exists and is ours, made if there was none at all."""
+    log = file.with_name(file.name + "-wal")
+    has_log = log.exists() and log.stat().st_size > 0
+    if has_log and (not file.exists() or file.stat().st_size == 0):
+        # SQLite would throw the log away and begin anew: promises would be forgotten without a word.
+        raise _damaged(file, "the file is missing or empty, but its log is not")
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+    try:
+        database = _connect(file)
+        (application,) = database.execute("PRAGMA application_id").fetchone()
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if application == 0 and not database.execute("SELECT * FROM sqlite_schema").fetchall():
+            database.executescript(
+                "PRAGMA journal_mode = WAL;"
+                f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
+                f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+                # From here on a file without tables is a damaged one, not one that was never used.
+                "PRAGMA wal_checkpoint(TRUNCATE);"
+            )
+            return database
+    except sqlite3.DatabaseError as error:
+        raise _unusable(file, error) from error
+    if application == APPLICATION_ID and version <= SCHEMA_VERSION:
+        return database
+    database.close()
+    if application == APPLICATION_ID:
+        raise StoreTooNew(f"{file} has format {version}; this version of edgenode knows {SCHEMA_VERSION}")
+    raise _damaged(file, "this is a SQLite file, but not of edgenode")
+
+
+# ---------------------------------------------------------------------------------------------- store
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """Something the writer thread is to make durable."""
+
+    rows: tuple[StoredRow, ...]
+    settings: tuple[tuple[str, bytes], ...]
+    damaged: tuple[JobId, ...]
+    done: Done
+    size: int
+    refused: str = ""
+
+
+class Store:
+    """The disk of one node. `commit` from any thread; `boot` once; `archive` from the event loop's thread;
+    `search` from any other; `close` ends it, and calling it twice is fine.
+
+    A row whose checksum is wrong is never handed out. Its id is kept in `damaged`, on disk too, because
+    this node must not vote on that job again, whatever copy it fetches later.
+    """
+
+    def __init__(self, folder: Path, lock: int, writer: sqlite3.Connection, on_damage: Callable[[str], None]):
+        self._file = folder / FILE_NAME
+        self._lock_handle = lock
+        self._writer = writer
+        self._on_damage = on_damage
+        self._queue: deque[_Order] = deque()
+        self._changed = threading.Condition()
+        self._pending_bytes = 0
+        self._closing = False
+        self._closed = False
+        self._unfolded_rows = 0
+        self._unfolded_bytes = 0
+        self._damage_lock = threading.Lock()
+        self._damaged: set[JobId] = set()
+        self._boot = self._load()
+        self._archive = StoreArchive(_connect(self._file), self._report)
+        self._searcher = _connect(self._file)
+        self._search_lock = threading.Lock()
+        self._thread = threading.Thread(target=self._write_all, name="edgenode-store", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def open(cls, folder: Path | str, on_damage: Callable[[str], None] = lambda text: None) -> Store:
+        """Open the store in `folder`, made if there is none; counts one boot, durably.
+
+        Args:
+            on_damage: told in words of each row that is refused; from the thread that met it.
+
+        Raises:
+            StoreLocked: another process has this folder.
+            StoreDamaged: there is a file, but not one that can be trusted.
+            StoreTooNew: a newer version wrote it.
+            DiskRefused: the disk takes no writes.
+        """
+        folder = Path(folder).absolute()
+        try:
+            _make_folder(folder)
+            lock = _lock(folder)
+        except OSError as error:
+            raise DiskRefused(f"{folder} cannot be used: {error}") from error
+        try:
+            return cls(folder, lock, _open_file(folder / FILE_NAME), on_damage)
+        except OSError as error:
+            os.close(lock)
+            raise DiskRefused(f"{folder} cannot be used: {error}") from error
+        except EdgeNodeError:
+            os.close(lock)
+            raise
+
+    def _load(self) -> Boot:
+        database = self._writer
+        rows: list[Row] = []
+        refused: list[JobId] = []
+        try:
+            self._damaged.update(JobId(job) for (job,) in database.execute("SELECT id FROM damaged"))
+            found = dict(database.execute("SELECT name, value FROM node"))
+            boot = int(found["boots"]) + 1
+            peers = tuple(msgpack.unpackb(found["peers"])) if "peers" in found else ()
+            for fields in database.execute(
+                "SELECT id, promise, checksum, blob FROM jobs WHERE settled = 0 ORDER BY id"
+            ):
+                row = _healthy(fields)
+                if row is None:
+                    refused.append(JobId(bytes(fields[0])))
+                else:
+                    rows.append(row)
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("UPDATE node SET value = ? WHERE name = 'boots'", (boot,))
+            database.executemany("INSERT OR IGNORE INTO damaged VALUES (?)", [(job,) for job in refused])
+            database.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            database.close()
+            raise _unusable(self._file, error) from error
+        except (KeyError, TypeError, ValueError) as error:
+            database.close()
+            raise _damaged(self._file, f"a row cannot be read ({error!r})") from error
+        self._damaged.update(refused)
+        for job in refused:
+            self._on_damage(f"the row of job {job.hex()} is damaged")
+        return Boot(boot, found.get("identity"), peers, tuple(rows))
+
+    # ------------------------------------------------------------------------------------- reading
+
+    def boot(self) -> Boot:
+        """What was on the disk when it was opened."""
+        return self._boot
+
+    def archive(self) -> StoreArchive:
+        """The core's read side; sees what is durable, and blocks for a page read at most."""
+        return self._archive
+
+    def search(self, query: Query) -> SearchResult:
+        """The records that match, newest first. Blocks: not for the event loop's thread."""
+        sql, values = _search_statement(query)
+        found: list[bytes] = []
+        size = 0
+        with self._search_lock:
+            if self._closed:
+                return SearchResult((), False)
+            try:
+                for fields in self._searcher.execute(sql, values):
+                    if len(found) >= query.limit or size >= SEARCH_BYTES_MAX:
+                        return SearchResult(tuple(found), False)
+                    row = _healthy(fields)
+                    if row is None:
+                        self._report(fields[0], "its checksum is wrong")
+                    else:
+                        found.append(row.blob)
+                        size += len(row.blob)
+            except sqlite3.Error as error:
+                # A part of an answer, marked as a part, serves a person better than none.
+                self._on_damage(f"a search was not finished: {error}")
+                return SearchResult(tuple(found), False)
+        return SearchResult(tuple(found), True)
+
+    @property
+    def damaged(self) -> frozenset[JobId]:
+        """Jobs on which this node never votes again: their row was damaged once."""
+        with self._damage_lock:
+            return frozenset(self._damaged)
+
+    def _report(self, job: object, found: str) -> None:
+        """Note that this job's row is damaged; of no one row, if `job` is no id."""
+        if not isinstance(job, bytes):
+            self._on_damage(f"the store is damaged: {found}")
+            return
+        job = JobId(job)
+        with self._damage_lock:
+            if job in self._damaged:
+                return
+            self._damaged.add(job)
+        self._enqueue(_Order((), (), (job,), lambda error: None, 0))
+        self._on_damage(f"the row of job {job.hex()} is damaged: {found}")
+
+    # ------------------------------------------------------------------------------------- writing
+
+    @property
+    def pending_bytes(self) -> int:
+        """What waits for the disk, for admission control; above `QUEUE_BYTES_MAX` commits are refused."""
+        return self._pending_bytes
+
+    def commit(self, effect: Persist, done: Done) -> None:
+        """Make the rows durable, all or nothing, and call `done` then; never blocks.
+
+        `done` gets None, or a DiskRefused if these rows are not known to be on disk. The next commit is
+        tried again: a disk that was full may not be.
+        """
+        size = sum(len(stored.row.blob) for stored in effect.rows) + ROW_BYTES * len(effect.rows)
+        self._enqueue(_Order(effect.rows, (), (), done, size))
+
+    def remember(self, peers: Sequence[bytes], done: Done = lambda error: None) -> None:
+        """Replace the remembered peers; never blocks."""
+        packed: bytes = msgpack.packb(list(peers))
+        self._enqueue(_Order((), (("peers", packed),), (), done, len(packed)))
+
+    def set_identity(self, identity: bytes) -> None:
+        """Keep the node's key, durably, before anybody sees it. Blocks for one fsync.
+
+        Raises:
+            DiskRefused: it is not kept.
+        """
+        ended = threading.Event()
+        errors: list[Exception | None] = []
+
+        def done(error: Exception | None) -> None:
+            errors.append(error)
+            ended.set()
+
+        self._enqueue(_Order((), (("identity", identity),), (), done, len(identity)))
+        ended.wait()
+        if errors[0] is not None:
+            raise errors[0]
+        self._boot = self._boot._replace(identity=identity)
+
+    def _enqueue(self, order: _Order) -> None:
+        with self._changed:
+            if not self._closing:
+                if self._pending_bytes + order.size > QUEUE_BYTES_MAX and self._pending_bytes:
+                    # It still waits its turn, without its rows: `done` is called in order.
+                    text = f"{self._pending_bytes} bytes wait for the disk already"
+                    order = _Order((), (), (), order.done, 0, text)
+                self._pending_bytes += order.size
+                self._queue.append(order)
+                self._changed.notify()
+                return
+        order.done(DiskRefused("the store is closed"))
+
+    def _write_all(self) -> None:
+        """The writer thread: until closed, and then until the queue is empty."""
+        try:
+            while True:
+                with self._changed:
+                    while not self._queue and not self._closing:
+                        self._changed.wait()
+                    orders = list(self._queue)
+                    self._queue.clear()
+                if not orders:
+                    return
+                self._write(orders)
+        finally:
+            # Reached with a full queue only if `done` raised, which is a bug: let nobody wait for ever.
+            with self._changed:
+                self._closing = True
+                left = list(self._queue)
+                self._queue.clear()
+            for order in left:
+                order.done(DiskRefused("the store's writer has ended"))
+
+    def _write(self, orders: list[_Order]) -> None:
+        wanted = [order for order in orders if not order.refused]
+        failure = self._transact(wanted) if wanted else None
+        size = sum(order.size for order in orders)
+        with self._changed:
+            self._pending_bytes -= size
+        for order in orders:
+            order.done(DiskRefused(order.refused) if order.refused else failure)
+        self._unfolded_rows += sum(len(order.rows) for order in orders)
+        self._unfolded_bytes += size
+        if self._unfolded_rows >= CHECKPOINT_ROWS or self._unfolded_bytes >= CHECKPOINT_BYTES:
+            self._fold("PASSIVE")
+
+    def _transact(self, orders: list[_Order]) -> DiskRefused | None:
+        database = self._writer
+        # Of several writes to one job only the last is visible after the commit, so only it is written.
+        rows = {stored.row.id: stored for order in orders for stored in order.rows}
+        settings = [pair for order in orders for pair in order.settings]
+        damaged = [(job,) for order in orders for job in order.damaged]
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            for sql, values in _in_statements([_values(stored) for stored in rows.values()]):
+                database.execute(sql, values)
+            if settings:
+                database.executemany("INSERT OR REPLACE INTO node VALUES (?, ?)", settings)
+            if damaged:
+                database.executemany("INSERT OR IGNORE INTO damaged VALUES (?)", damaged)
+            database.execute("COMMIT")
+        except sqlite3.Error as error:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            return DiskRefused(f"{self._file}: {error}")
+        return None
+
+    def _fold(self, mode: str) -> None:
+        """Move the log's pages into the file. If the disk refuses, the log just stays longer."""
+        try:
+            self._writer.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+        except sqlite3.Error:
+            return
+        self._unfolded_rows = self._unfolded_bytes = 0
+
+    def close(self) -> None:
+        """Write what is queued, fold the log and let go of the folder. Blocks for about two fsyncs."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+        if not self._closed:
+            self._searcher.interrupt()
+        with self._search_lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._searcher.close()
+        self._archive.close()
+        self._fold("TRUNCATE")
+        self._writer.close()
+        os.close(self._lock_handle)
+
+
+def _search_statement(query: Query) -> tuple[str, list[Any]]:
+    # A row without a record is a promise only, and nothing to show.
+    conditions, values = ["length(blob) > 0"], list[Any]()
+    for name, wanted in (("state", query.state), ("task", query.task), ("queue", query.queue)):
+        if wanted:
+            conditions.append(f"{name} = ?")
+            values.append(wanted)
+    if query.after:
+        conditions.append("id < ?")
+        values.append(query.after)
+    where = " AND ".join(conditions)
+    return f"SELECT id, promise, checksum, blob FROM jobs WHERE {where} ORDER BY id DESC", values
+
+
+# -------------------------------------------------------------------------------------------- archive
+
+
+class StoreArchive:
+    """`signals.Archive` on a connection of its own. Damage is reported, never raised or handed out."""
+
+    def __init__(self, database: sqlite3.Connection, report: Callable[[object, str], None]) -> None:
+        self._database = database
+        self._report = report
+
+    def get(self, jobs: Sequence[JobId]) -> dict[JobId, Row]:
+        """The healthy rows among these jobs."""
+        found: dict[JobId, Row] = {}
+        for start in range(0, len(jobs), READ_CHUNK):
+            chunk = jobs[start : start + READ_CHUNK]
+            try:
+                self._read(chunk, found)
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
+                self._read_singly(chunk, found)
+        return found
+
+    def _read(self, jobs: Sequence[JobId], found: dict[JobId, Row]) -> None:
+        # Padded to a power of two, so that the prepared statements are few.
+        count = 1 << (len(jobs) - 1).bit_length()
+        asked = [*jobs, *[jobs[-1]] * (count - len(jobs))]
+        marks = ",".join("?" * count)
+        sql = f"SELECT id, promise, checksum, blob FROM jobs WHERE id IN ({marks})"
+        for fields in self._database.execute(sql, asked):
+            row = _healthy(fields)
+            if row is None:
+                self._report(fields[0], "its checksum is wrong")
+            else:
+                found[row.id] = row
+
+    def _read_singly(self, jobs: Iterable[JobId], found: dict[JobId, Row]) -> None:
+        """One broken page must not hide the rows on the others."""
+        for job in jobs:
+            try:
+                self._read([job], found)
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
+                self._report(job, str(error))
+
+    def scan(self, after: JobId, limit: int) -> list[Row]:
+        """Healthy rows in id order, strictly after `after`; fewer than `limit` only at the end."""
+        rows: list[Row] = []
+        cursor: bytes = after
+        while len(rows) < limit:
+            wanted = limit - len(rows)
+            try:
+                # From the index alone, which stands when pages of the table are broken.
+                found = self._database.execute(
+                    "SELECT id FROM jobs WHERE id > ? ORDER BY id LIMIT ?", (cursor, wanted)
+                ).fetchall()
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
+                self._report(None, str(error))
+                return rows
+            jobs = [JobId(job) for (job,) in found]
+            healthy = self.get(jobs)
+            rows += [healthy[job] for job in jobs if job in healthy]
+            if len(jobs) < wanted:
+                return rows
+            cursor = jobs[-1]
+        return rows
+
+    def close(self) -> None:
+        self._database.close()

@@ -1,0 +1,529 @@
+"""The contract of the store: what `done` means, what is refused, and what a damaged disk cannot do."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from edgenode.core.signals import Persist, Row, StoredRow
+from edgenode.core.types import Ballot, JobId, NodeId, Promise
+from edgenode.core.wire import Query
+from edgenode.shell import store as module
+from edgenode.shell.store import (
+    FILE_NAME,
+    UPSERTS,
+    DiskRefused,
+    Store,
+    StoreDamaged,
+    StoreLocked,
+    StoreTooNew,
+)
+
+OWNER = NodeId("abcdefghijklmnop")
+EVERYTHING = Query("", "", "", b"", 1000)
+PROMISE = Promise(2, Ballot(7, OWNER))
+
+
+def job(number: int) -> JobId:
+    return JobId(number.to_bytes(16, "big"))
+
+
+def stored(
+    number: int,
+    blob: bytes = b"record",
+    *,
+    promise: Promise | None = None,
+    settled: bool = False,
+    state: str = "queued",
+    task: str = "echo",
+    queue: str = "default",
+) -> StoredRow:
+    return StoredRow(Row(job(number), blob, promise), OWNER, settled, state, task, queue)
+
+
+def commit(store: Store, *rows: StoredRow) -> None:
+    """Commit and wait until it is durable; raise what `done` was given."""
+    ended = threading.Event()
+    errors: list[Exception | None] = []
+
+    def done(error: Exception | None) -> None:
+        errors.append(error)
+        ended.set()
+
+    store.commit(Persist(rows), done)
+    assert ended.wait(30)
+    if errors[0] is not None:
+        raise errors[0]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(tmp_path / "node")
+    yield opened
+    opened.close()
+
+
+@contextmanager
+def held_writer(store: Store) -> Iterator[None]:
+    """Keep the writer thread inside a `done`, so that what is committed meanwhile waits together."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def done(error: Exception | None) -> None:
+        entered.set()
+        leave.wait(30)
+
+    store.commit(Persist(()), done)
+    assert entered.wait(30)
+    try:
+        yield
+    finally:
+        leave.set()
+
+
+def spoil(folder: Path, sql: str, *values: object) -> None:
+    """Change the file behind the store's back."""
+    database = sqlite3.connect(folder / FILE_NAME)
+    with database:
+        database.execute(sql, values)
+    database.close()
+
+
+# ------------------------------------------------------------------------------------------ contents
+
+
+def test_what_was_committed_is_there_after_a_reopening(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "node")
+    commit(store, stored(1, b"one"), stored(2, b"two", promise=PROMISE), stored(3, b"three", settled=True))
+    store.close()
+
+    store = Store.open(tmp_path / "node")
+    assert store.boot().rows == (Row(job(1), b"one", None), Row(job(2), b"two", PROMISE))
+    assert store.archive().get([job(3), job(4)]) == {job(3): Row(job(3), b"three", None)}
+    store.close()
+
+
+def test_a_row_may_hold_a_promise_without_a_record(store: Store) -> None:
+    commit(store, stored(1, b"", promise=PROMISE, state=""))
+    assert store.archive().get([job(1)]) == {job(1): Row(job(1), b"", PROMISE)}
+    assert store.search(EVERYTHING).records == ()
+
+
+def test_the_archive_sees_a_commit_as_soon_as_done_is_called(store: Store) -> None:
+    seen: list[bytes] = []
+    ended = threading.Event()
+
+    def done(error: Exception | None) -> None:
+        seen.append(store.archive().get([job(1)])[job(1)].blob)
+        ended.set()
+
+    store.commit(Persist((stored(1, b"x"),)), done)
+    assert ended.wait(30)
+    assert seen == [b"x"]
+
+
+def test_a_later_write_replaces_the_row_and_its_promise(store: Store) -> None:
+    commit(store, stored(1, b"old", promise=PROMISE))
+    commit(store, stored(1, b"new"))
+    assert store.archive().get([job(1)]) == {job(1): Row(job(1), b"new", None)}
+
+
+def test_of_two_rows_for_one_job_in_one_commit_the_last_counts(store: Store) -> None:
+    commit(store, stored(1, b"old"), stored(2), stored(1, b"new"))
+    assert store.archive().get([job(1)])[job(1)].blob == b"new"
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 63, 543, 544, 1300])
+def test_a_batch_of_any_size_is_stored_whole(store: Store, count: int) -> None:
+    commit(store, *(stored(number, str(number).encode()) for number in range(count)))
+    found = store.archive().get([job(number) for number in range(count)])
+    assert {row.id: row.blob for row in found.values()} == {job(n): str(n).encode() for n in range(count)}
+
+
+def test_every_prepared_statement_fits_the_limits_of_sqlite() -> None:
+    database = sqlite3.connect(":memory:")
+    limit = database.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
+    assert max(sql.count("?") for sql in UPSERTS.values()) <= limit
+    database.close()
+
+
+def test_a_scan_goes_through_all_rows_in_id_order(store: Store) -> None:
+    commit(store, *(stored(number) for number in (5, 3, 9, 1)))
+    archive = store.archive()
+    assert [row.id for row in archive.scan(job(0), 2)] == [job(1), job(3)]
+    assert [row.id for row in archive.scan(job(3), 10)] == [job(5), job(9)]
+    assert archive.scan(job(9), 10) == []
+
+
+def test_a_search_goes_from_new_to_old_and_on_from_its_cursor(store: Store) -> None:
+    commit(store, *(stored(number, str(number).encode()) for number in range(1, 6)))
+    assert store.search(EVERYTHING._replace(limit=2)) == ((b"5", b"4"), False)
+    assert store.search(EVERYTHING._replace(limit=2, after=job(4))) == ((b"3", b"2"), False)
+    assert store.search(EVERYTHING._replace(limit=2, after=job(2))) == ((b"1",), True)
+    assert store.search(EVERYTHING._replace(limit=5)) == ((b"5", b"4", b"3", b"2", b"1"), True)
+
+
+def test_a_search_filters_by_state_task_and_queue(store: Store) -> None:
+    commit(
+        store,
+        stored(1, b"1", state="failed", task="echo", queue="a"),
+        stored(2, b"2", state="failed", task="sleep", queue="a"),
+        stored(3, b"3", state="queued", task="echo", queue="b"),
+    )
+    assert store.search(Query("failed", "", "", b"", 9)).records == (b"2", b"1")
+    assert store.search(Query("", "echo", "", b"", 9)).records == (b"3", b"1")
+    assert store.search(Query("failed", "echo", "a", b"", 9)).records == (b"1",)
+    assert store.search(Query("failed", "echo", "b", b"", 9)) == ((), True)
+
+
+def test_a_search_answer_is_bounded_in_bytes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SEARCH_BYTES_MAX", 100)
+    commit(store, *(stored(number, bytes(60)) for number in range(4)))
+    assert store.search(EVERYTHING) == ((bytes(60), bytes(60)), False)
+
+
+# -------------------------------------------------------------------------------- order and batches
+
+
+def test_done_is_called_in_the_order_of_the_commits(store: Store) -> None:
+    order: list[int] = []
+    ended = threading.Event()
+
+    def told(number: int) -> Callable[[Exception | None], None]:
+        def done(error: Exception | None) -> None:
+            order.append(number)
+            if number == 99:
+                ended.set()
+
+        return done
+
+    for number in range(100):
+        store.commit(Persist((stored(number),)), told(number))
+    assert ended.wait(30)
+    assert order == list(range(100))
+
+
+def test_what_waits_together_is_committed_together(store: Store, tmp_path: Path) -> None:
+    """Group commit: at the first `done` the last of them is on disk too."""
+    watcher = sqlite3.connect(tmp_path / "node" / FILE_NAME, check_same_thread=False)
+    counts: list[int] = []
+    ended = threading.Event()
+
+    def done(error: Exception | None) -> None:
+        counts.append(watcher.execute("SELECT count(*) FROM jobs").fetchone()[0])
+        if len(counts) == 50:
+            ended.set()
+
+    with held_writer(store):
+        for number in range(50):
+            store.commit(Persist((stored(number),)), done)
+    assert ended.wait(30)
+    assert counts == [50] * 50
+    watcher.close()
+
+
+def test_a_full_queue_refuses_in_turn_and_takes_again_when_it_is_empty(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "QUEUE_BYTES_MAX", 1000)
+    outcomes: list[tuple[int, Exception | None]] = []
+    with held_writer(store):
+        for number in range(3):
+            store.commit(
+                Persist((stored(number, bytes(600)),)), lambda e, number=number: outcomes.append((number, e))
+            )
+        assert store.pending_bytes <= 1000
+    commit(store, stored(9))
+    assert [number for number, _ in outcomes] == [0, 1, 2]
+    assert outcomes[0][1] is None
+    assert all(isinstance(error, DiskRefused) for _, error in outcomes[1:])
+    assert set(store.archive().get([job(n) for n in range(10)])) == {job(0), job(9)}
+
+
+def test_the_log_is_folded_into_the_file_as_it_grows(store: Store, tmp_path: Path) -> None:
+    log = tmp_path / "node" / (FILE_NAME + "-wal")
+    for start in range(0, 12_000, 500):
+        commit(store, *(stored(number, bytes(200)) for number in range(start, start + 500)))
+    # 12,000 rows of 200 bytes are over 3 MB of pages; a log that is folded begins again at its start.
+    assert log.stat().st_size < 2_500_000
+
+
+def test_closing_writes_what_is_queued_and_may_be_repeated(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    outcomes: list[Exception | None] = []
+    for number in range(300):
+        store.commit(Persist((stored(number),)), outcomes.append)
+    store.close()
+    store.close()
+    assert outcomes == [None] * 300
+
+    store.commit(Persist((stored(1),)), outcomes.append)
+    assert isinstance(outcomes[-1], DiskRefused)
+    again = Store.open(tmp_path)
+    assert len(again.boot().rows) == 300
+    again.close()
+
+
+# ------------------------------------------------------------------------------------- the node itself
+
+
+def test_each_opening_counts_one_boot(tmp_path: Path) -> None:
+    for expected in (1, 2, 3):
+        store = Store.open(tmp_path)
+        assert store.boot().boot == expected
+        store.close()
+
+
+def test_identity_and_peers_survive(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    assert store.boot().identity is None
+    assert store.boot().peers == ()
+    store.set_identity(b"secret")
+    assert store.boot().identity == b"secret"
+    store.remember((b"a", b"b"))
+    store.remember((b"c",))
+    store.close()
+
+    store = Store.open(tmp_path)
+    assert store.boot().identity == b"secret"
+    assert store.boot().peers == (b"c",)
+    store.close()
+
+
+def test_only_the_owner_of_the_process_can_read_the_store(store: Store, tmp_path: Path) -> None:
+    commit(store, stored(1))
+    assert stat.S_IMODE((tmp_path / "node").stat().st_mode) == 0o700
+    for file in (tmp_path / "node").glob("jobs.db*"):
+        assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0, file
+
+
+def test_a_second_opener_of_a_folder_is_told_who_has_it(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(StoreLocked, match=str(os.getpid())):
+        Store.open(tmp_path / "node")
+
+
+def test_a_refused_opener_leaves_the_first_one_alone(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(StoreLocked):
+        Store.open(tmp_path / "node")
+    commit(store, stored(1))
+    assert store.boot().boot == 1
+
+
+# --------------------------------------------------------------------------------------------- damage
+
+
+def test_a_row_with_a_wrong_checksum_is_not_handed_out(tmp_path: Path) -> None:
+    told: list[str] = []
+    store = Store.open(tmp_path, told.append)
+    commit(store, stored(1, b"good", settled=True), stored(2, b"good", settled=True))
+    spoil(tmp_path, "UPDATE jobs SET blob = ? WHERE id = ?", b"evil", job(1))
+
+    assert store.archive().get([job(1), job(2)]) == {job(2): Row(job(2), b"good", None)}
+    assert [row.id for row in store.archive().scan(job(0), 1)] == [job(2)]
+    assert store.search(EVERYTHING) == ((b"good",), True)
+    assert store.damaged == {job(1)}
+    assert len(told) == 1, "reported once, however often it is met"
+    assert job(1).hex() in told[0]
+    store.close()
+
+
+def test_a_promise_that_was_changed_on_disk_is_damage(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    commit(store, stored(1, b"good", promise=PROMISE))
+    spoil(tmp_path, "UPDATE jobs SET promise = NULL")
+    assert store.archive().get([job(1)]) == {}
+    assert store.damaged == {job(1)}
+    store.close()
+
+
+def test_that_a_row_was_damaged_is_remembered_after_a_healthy_copy_came(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    commit(store, stored(1, b"good"))
+    spoil(tmp_path, "UPDATE jobs SET checksum = checksum + 1")
+    assert store.archive().get([job(1)]) == {}
+    commit(store, stored(1, b"fetched"))
+    assert store.archive().get([job(1)])[job(1)].blob == b"fetched"
+    store.close()
+
+    store = Store.open(tmp_path)
+    assert store.damaged == {job(1)}
+    assert store.boot().rows == (Row(job(1), b"fetched", None),)
+    store.close()
+
+
+def test_a_row_found_damaged_at_boot_is_left_out_and_remembered(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    commit(store, stored(1, b"good"), stored(2, b"good"))
+    store.close()
+    spoil(tmp_path, "UPDATE jobs SET blob = x'00' WHERE id = ?", job(1))
+
+    told: list[str] = []
+    store = Store.open(tmp_path, told.append)
+    assert [row.id for row in store.boot().rows] == [job(2)]
+    assert store.damaged == {job(1)}
+    assert len(told) == 1
+    store.close()
+
+
+def test_a_broken_page_hides_its_own_rows_only(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    commit(store, *(stored(number, bytes(1000), settled=True) for number in range(200)))
+    store.close()
+    file = tmp_path / FILE_NAME
+    content = bytearray(file.read_bytes())
+    database = sqlite3.connect(file)
+    (page,) = database.execute(
+        "SELECT pageno FROM dbstat WHERE name = 'jobs' AND pagetype = 'leaf' LIMIT 1 OFFSET 5"
+    ).fetchone()
+    database.close()
+    content[(page - 1) * 4096 : (page - 1) * 4096 + 64] = b"\xff" * 64
+    file.write_bytes(content)
+
+    store = Store.open(tmp_path)
+    rows = store.archive().scan(JobId(bytes(15) + b""), 1000)
+    assert 150 < len(rows) < 200
+    assert len(store.archive().get([job(number) for number in range(200)])) == len(rows)
+    assert len(store.damaged) == 200 - len(rows)
+    store.close()
+
+
+def test_reading_a_closed_store_is_a_bug_and_no_damage(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    commit(store, stored(1))
+    archive = store.archive()
+    store.close()
+    with pytest.raises(sqlite3.ProgrammingError):
+        archive.get([job(1)])
+    assert store.damaged == frozenset()
+    assert store.search(EVERYTHING) == ((), False)
+
+
+@pytest.mark.parametrize(
+    ("what", "ruin"),
+    [
+        ("cut off", lambda file: os.truncate(file, 6000)),
+        ("overwritten", lambda file: file.write_bytes(b"not a database " * 1000)),
+        (
+            "another program's",
+            lambda file: (file.unlink(), sqlite3.connect(file).execute("CREATE TABLE t(x)")),
+        ),
+        ("without its tables", lambda file: spoil(file.parent, "DROP TABLE jobs")),
+        ("without its counter", lambda file: spoil(file.parent, "DELETE FROM node")),
+    ],
+)
+def test_a_file_that_cannot_be_trusted_is_refused_with_advice_and_not_replaced(
+    tmp_path: Path, what: str, ruin: Callable[[Path], object]
+) -> None:
+    store = Store.open(tmp_path)
+    commit(store, *(stored(number) for number in range(100)))
+    store.close()
+    file = tmp_path / FILE_NAME
+    ruin(file)
+    before = file.read_bytes()
+
+    with pytest.raises(StoreDamaged, match=r"(?s)Integrity check: .* move .* away"):
+        Store.open(tmp_path)
+    assert file.read_bytes() == before
+    with pytest.raises(StoreDamaged):  # the lock was let go, and it is still damaged
+        Store.open(tmp_path)
+
+
+def test_a_log_without_its_file_is_not_taken_for_a_new_store(tmp_path: Path) -> None:
+    (tmp_path / (FILE_NAME + "-wal")).write_bytes(b"promises")
+    with pytest.raises(StoreDamaged):
+        Store.open(tmp_path)
+    assert not (tmp_path / FILE_NAME).exists()
+
+
+def test_a_start_that_was_killed_before_its_schema_is_just_a_new_store(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).touch()
+    store = Store.open(tmp_path)
+    assert store.boot().boot == 1
+    store.close()
+
+
+def test_a_newer_format_is_left_alone(tmp_path: Path) -> None:
+    Store.open(tmp_path).close()
+    spoil(tmp_path, "PRAGMA user_version = 99")
+    with pytest.raises(StoreTooNew, match="99"):
+        Store.open(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DiskRefused, match="file"):
+        Store.open(tmp_path / "file" / "node")
+
+
+def test_a_full_disk_refuses_the_commit_and_takes_the_next_when_there_is_room(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    commit(store, stored(1, b"before"))
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    log = tmp_path / (FILE_NAME + "-wal")
+    # A limit on file sizes is the full disk that needs no disk (Python ignores SIGXFSZ).
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size, old[1]))
+    try:
+        with pytest.raises(DiskRefused):
+            commit(store, stored(1, b"after"), stored(2, bytes(100_000)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert {row.blob for row in store.archive().get([job(1), job(2)]).values()} == {b"before"}
+    commit(store, stored(2, b"room"))
+    assert store.archive().get([job(2)])[job(2)].blob == b"room"
+    store.close()
+
+
+# ------------------------------------------------------------------------------------------- kill -9
+
+WRITER = """
+import sys
+from edgenode.core.signals import Persist, Row, StoredRow
+from edgenode.shell.store import Store
+store = Store.open(sys.argv[1])
+def told(number):
+    def done(error):
+        assert error is None
+        sys.stdout.write(f"{number}\\n")
+        sys.stdout.flush()
+    return done
+number = 0
+while True:
+    if store.pending_bytes > 100_000:
+        continue
+    rows = tuple(
+        StoredRow(Row(job.to_bytes(16, "big"), bytes(150), None), "o", False, "queued", "echo", "q")
+        for job in range(number * 10, number * 10 + 10)
+    )
+    store.commit(Persist(rows), told(number))
+    number += 1
+"""
+
+
+@pytest.mark.parametrize("told_before_kill", [1, 40, 700])
+def test_nothing_that_was_told_done_is_lost_by_kill_9(tmp_path: Path, told_before_kill: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        told = [int(process.stdout.readline()) for _ in range(told_before_kill)]
+        process.send_signal(signal.SIGKILL)
+        told += [int(line) for line in process.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
+        process.wait()
+
+    assert told == list(range(len(told)))
+    store = Store.open(tmp_path)
+    numbers = {int.from_bytes(row.id, "big") for row in store.boot().rows}
+    assert numbers >= set(range(10 * len(told)))
+    assert len(numbers) % 10 == 0, "a commit is there whole or not at all"
+    assert store.damaged == frozenset()
+    store.close()
