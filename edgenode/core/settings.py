@@ -10,11 +10,78 @@ from edgenode.core.types import Seconds
 
 @dataclass(frozen=True, slots=True)
 class MembershipSettings:
-    """When a silent member is suspected, and when it is dead (SWIM, Lifeguard)."""
+    """When a silent member is suspected, and when it is dead (SWIM, Lifeguard).
 
-    probe_period_s: Seconds = 0.25
-    probe_timeout_s: Seconds = 0.1
+    With P = `probe_period_s`, T = `probe_timeout_s`, S = `suspicion_s` and n members, in a small mesh:
+    a silent host is dead everywhere after about (n - 1) P / n (until somebody probes it) + P + S; a member
+    that stalls for less than P + S is never called dead. The defaults are those of `lan`.
+    """
+
+    probe_period_s: Seconds = 0.1
+    """P. One ping per node and period, whatever n is. 31-byte pings ten times a second: 0.6 KB/s, and some
+    0.3 % of a core. A member is probed by somebody about every P."""
+    probe_timeout_s: Seconds = 0.04
+    """T. When helpers are asked. Above the round trip of a loaded host, and T + 0.8 T + one round trip < P,
+    so that a helper's `Nack` comes before the probe ends."""
     helpers: int = 3
+    """SWIM's k: with 5 % loss on each of 4 hops, 3 helpers leave 0.6 % wrong verdicts a probe."""
+    health_max: int = 8
+    """Lifeguard's S: a node in the worst health probes 9 times slower and waits 9 times longer."""
+    late_s: Seconds = 0.05
+    """A timer that comes later than this means that the node itself stood still: it then listens first."""
+    probes_max: int = 8
+    """Probes at once: the one of this period and those out of turn (a link ended, a second opinion)."""
+    suspicion_s: Seconds = 1.0
+    """S, times max(1, log10 n): from the suspicion to death when others confirm. Just above the longest
+    stall of a loop with a tenth of a core (0.9 s), and below the target for silence (1.5 s) - 4 P."""
+    suspicion_max_factor: float = 3.0
+    """Without confirmations, S times this: an observer that nobody confirms is probably the slow one."""
+    confirmations: int = 2
+    """Lifeguard's K, at most n - 2: distinct further accusers that bring the wait from its maximum to S."""
+    second_opinions: int = 4
+    """About this many of those who hear of a suspicion probe at once: 2 K, so that K come in about 2 P."""
+    patience_max: float = 2.0
+    """S times up to this for a member that refuted suspicions lately: it is slow, not dead."""
+    patience_forget_s: Seconds = 60.0
+    """How long such a refutation counts."""
+    gossip_factor: int = 4
+    """SWIM's lambda: each node passes a rumour on lambda * ceil(log10(n + 1)) times."""
+    rumours_per_message: int = 6
+    rumour_bytes_max: int = 4096
+    """A ping stays one or two packets with 6 rumours of 250 bytes, and bounded with long task lists."""
+    direct_max: int = 16
+    """Up to this many members, news (accused, dead, alive after all, leaving) goes to each directly."""
+    fanout: int = 4
+    """In larger meshes it goes to this many directly, and by rumour from there."""
+    sync_period_s: Seconds = 5.0
+    """One push and pull of `sync_slice` beliefs: 8 * 250 bytes * 2 ways / 5 s = 0.8 KB/s for any n."""
+    sync_slice: int = 8
+    """Beliefs in each; all n have been compared after n / 8 periods. Strangers get the whole view."""
+    syncs_per_s: float = 2.0
+    syncs_burst: int = 5
+    """Whole views sent unasked: a restarted node of 200 dials 200 members, but needs few of their views."""
+    heal_period_s: Seconds = 2.0
+    """How often one dead member is tried: after a cut one success is enough, so 2 s / (n / 2) to find out."""
+    grace_s: Seconds = 10.0
+    """How long after its own start a node takes members it only remembers for possibly alive."""
+    formation_s: Seconds = 3.0
+    """How long a node that was told of peers waits for the first: a dial, a handshake, a retry."""
+    dead_keep_s: Seconds = 3600.0
+    """How long the dead are remembered, and tried: cuts of up to this heal by themselves."""
+    members_max: int = 2000
+    remember_period_s: Seconds = 1.0
+    """At most one write of the peers file in this time."""
+    tidy_period_s: Seconds = 1.0
+    """How often those due are forgotten."""
+
+    def __post_init__(self) -> None:
+        assert 0 < self.probe_timeout_s * 1.8 < self.probe_period_s
+        assert self.probe_period_s < self.suspicion_s
+        assert self.suspicion_max_factor >= 1
+        assert self.patience_max >= 1
+        assert self.probes_max >= 1
+        assert self.helpers >= 0
+        assert self.late_s > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +111,16 @@ class JobSettings:
     read_s: Seconds = 3.0
     want_s: Seconds = 0.5
     """How often a node with free slots and no work of its own asks a busy peer for some."""
+    stall_s: Seconds = 1.0
+    """A node that was busy for longer than this owns nothing until it has asked: others may have taken over.
+    Not more than the least suspicion timeout."""
+    drain_s: Seconds = 10.0
+    """How long a leaving node lets running jobs finish before it gives those away too."""
+    give_s: Seconds = 3.0
+    """How long it then waits for others to take what it gives."""
     batch: int = 1000
     """Jobs per message when many are asked for, offered or granted at once."""
-    offers_per_check: int = 500
+    offers_per_check: int = 200
     clock_skew_max_s: Seconds = 600.0
 
 
@@ -57,10 +131,22 @@ class Settings:
 
 
 PRESETS: Final[dict[str, Settings]] = {
-    "local": Settings(),
+    # One machine boots its nodes together: less time to wait for those that are remembered.
+    "local": Settings(MembershipSettings(grace_s=5.0, formation_s=2.0)),
     "lan": Settings(),
     "wan": Settings(
-        MembershipSettings(probe_period_s=1.0, probe_timeout_s=0.5),
+        # T = 0.4 s > a round trip; P = T + 2 round trips + margin; S = 4 P; the rest in proportion.
+        MembershipSettings(
+            probe_period_s=1.2,
+            probe_timeout_s=0.4,
+            late_s=0.4,
+            suspicion_s=5.0,
+            patience_forget_s=300.0,
+            sync_period_s=30.0,
+            heal_period_s=10.0,
+            grace_s=30.0,
+            formation_s=10.0,
+        ),
         JobSettings(ask_s=2.0, retry_s=2.0, gate_s=2.0, island_after_s=20.0),
     ),
 }

@@ -1,0 +1,938 @@
+"""Who is in the mesh, and who lives: SWIM with Lifeguard, and proof of death beside silence.
+
+One member's belief of another moves like this (a higher incarnation or a later boot returns to alive):
+
+    alive --probe and helpers failed--> suspect --not refuted in time--> dead (silent)
+    alive or suspect --two members saw its port refuse--> dead (gone)
+    alive --says goodbye--> leaving --> left (gone)
+
+Sources: Das, Gupta and Motivala, "SWIM", 2002; Dadgar, Phillips and Currey, "Lifeguard", 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import assert_never
+
+from edgenode.core.errors import MalformedMessage
+from edgenode.core.gossip import RumourQueue, is_alive, is_proven, precedence, retransmissions, size_of
+from edgenode.core.probing import Probe, Relay
+from edgenode.core.roster import BOOT_ONLY, Member, Roster
+from edgenode.core.settings import MembershipSettings
+from edgenode.core.signals import (
+    Address,
+    Booted,
+    Effect,
+    LeaveAsked,
+    LinkDown,
+    LinkUp,
+    Log,
+    MessageArrived,
+    Peers,
+    Remember,
+    Send,
+    TimePassed,
+)
+from edgenode.core.suspicion import LocalHealth, Suspicion
+from edgenode.core.types import (
+    FOREVER,
+    NOBODY,
+    Dice,
+    Instant,
+    Load,
+    MemberInfo,
+    MemberState,
+    NodeId,
+    Seconds,
+)
+from edgenode.core.wire import (
+    CATCH_UP_BYTES,
+    Evidence,
+    MembershipMessage,
+    Message,
+    Nack,
+    Ping,
+    PingReq,
+    Pong,
+    Rumour,
+    Sync,
+    decode,
+    encode,
+)
+
+RELAYS_MAX = 64
+"""Pings sent for others at one time; more askers get a `Nack` at once."""
+STRANGERS_MAX = 256
+"""Peers with a link of which no rumour has come yet."""
+NACK_SHARE = 0.8
+"""A helper says that it failed after this share of the probe's timeout (Lifeguard section IV.A)."""
+
+MembershipEvent = Booted | LinkUp | LinkDown | MessageArrived | TimePassed | LeaveAsked
+
+
+class Membership(Roster):
+    """Feed it events, and `TimePassed` when `deadline()` has come; carry out the effects in order.
+
+    Promises: its own state is never dead in its own view; what it holds and sends at once is bounded; and
+    after `TimePassed` the deadline lies ahead.
+    """
+
+    def __init__(
+        self, info: MemberInfo, settings: MembershipSettings, dice: Dice, *, expects_peers: bool = False
+    ) -> None:
+        super().__init__(info, settings, dice, expects_peers=expects_peers)
+        self._dice = dice
+        self._health = LocalHealth(settings.health_max)
+        self._queue = RumourQueue(
+            per_message=settings.rumours_per_message, bytes_max=settings.rumour_bytes_max
+        )
+        self._effects: list[Effect] = []
+        self._book: dict[NodeId, Address] = {}  # changes for the effect `Peers`
+        self._strangers: dict[NodeId, LinkUp] = {}
+        self._suspects: set[NodeId] = set()
+        self._accused: set[NodeId] = set()  # of whose end there are witnesses
+        self._probes: dict[int, Probe] = {}
+        self._relays: dict[int, Relay] = {}
+        self._seq = 0
+        self._sync_order: list[NodeId] = []
+        self._sync_credit = float(settings.syncs_burst)
+        self._credited_at: Instant = 0.0
+        self._remembered: frozenset[tuple[NodeId, int, tuple[tuple[str, int], ...]]] = frozenset()
+        self._is_dirty = False
+        self._is_grace_over = False
+        self._clashed_boot = BOOT_ONLY
+        self._due: Instant = FOREVER
+        self._probe_at = self._sync_at = self._heal_at = self._tidy_at = self._remember_at = FOREVER
+
+    # -------------------------------------------------------------------------------------- driving
+
+    def handle(self, event: MembershipEvent, now: Instant) -> list[Effect]:
+        self._begin(now)
+        if self._myself.belief.state is MemberState.LEFT:
+            return self._finish()  # after goodbye there is nothing to say
+        match event:
+            case Booted(peers=peers):
+                self._boot_up(peers)
+            case LinkUp():
+                self._link_up(event)
+            case LinkDown(peer, boot, refused):
+                self._link_down(peer, boot, refused)
+            case MessageArrived(source, message):
+                assert isinstance(message, MembershipMessage), f"not for membership: {message!r:.80}"
+                self._receive(source, message)
+            case TimePassed():
+                self._catch_up()
+            case LeaveAsked():
+                self._say(MemberState.LEAVING, is_ready=False)
+            case _:
+                assert_never(event)
+        return self._finish()
+
+    def deadline(self) -> Instant:
+        """When `TimePassed` is wanted, derived from state on every call."""
+        if self._myself.belief.state is MemberState.LEFT:
+            return FOREVER
+        regular = (self._probe_at, self._sync_at, self._heal_at, self._tidy_at)
+        return min(
+            *regular,
+            self._remember_at if self._is_dirty else FOREVER,
+            min((probe.due_at() for probe in self._probes.values()), default=FOREVER),
+            min((relay.nack_at for relay in self._relays.values()), default=FOREVER),
+            min((self._suspicion_ends(self._members[node]) for node in self._suspects), default=FOREVER),
+            FOREVER if self._is_grace_over else self._grace_ends,
+            self._formation_ends if self._now < self._formation_ends else FOREVER,
+        )
+
+    def set_load(self, load: Load) -> None:
+        """Show this load on every ping and answer from now on."""
+        self._myself.load = load
+
+    def set_ready(self, ready: bool, now: Instant) -> list[Effect]:
+        """Say that this node takes new jobs, or takes none. One that leaves takes none any more."""
+        self._begin(now)
+        belief = self._myself.belief
+        if belief.state in (MemberState.JOINING, MemberState.READY) and belief.info.ready != ready:
+            self._say(MemberState.READY if ready else MemberState.JOINING, is_ready=ready)
+        return self._finish()
+
+    def leave(self, now: Instant) -> list[Effect]:
+        """Say that this node hands over: living, but not ranked any more."""
+        return self.handle(LeaveAsked(), now)
+
+    def left(self, now: Instant) -> list[Effect]:
+        """Say goodbye, to several directly: this process has no time for rumours to spread."""
+        self._begin(now)
+        if self._myself.belief.state is not MemberState.LEFT:
+            self._say(MemberState.LEFT, is_ready=False)
+        return self._finish()
+
+    def adopt_boot(self, node: NodeId, boot: int, now: Instant) -> list[Effect]:
+        """Take note, from outside membership, that a known member has begun a later life."""
+        self._begin(now)
+        member = self._members.get(node)
+        if member is not None and member is not self._myself and boot > member.belief.info.boot:
+            self._begin_life(member, boot)
+        return self._finish()
+
+    def _begin(self, now: Instant) -> None:
+        assert now >= self._now, f"time went backwards: {self._now} -> {now}"
+        late_s = now - max(self._due, self._now)
+        self._now = now
+        if late_s > self._settings.late_s:
+            self._wake_up(late_s)
+
+    def _finish(self) -> list[Effect]:
+        effects = self._effects
+        self._effects = []
+        if self._book:
+            # First: the shell needs the addresses for what is sent next.
+            effects.insert(0, Peers(tuple(self._book[node] for node in sorted(self._book))))
+            self._book = {}
+        self._due = self.deadline()
+        return effects
+
+    def _boot_up(self, peers: Iterable[bytes]) -> None:
+        settings, now = self._settings, self._now
+        self._grace_ends = now + settings.grace_s
+        self._formation_ends = now + settings.formation_s
+        self._credited_at = now
+        # Not in step with the others that were started together.
+        self._probe_at = now + self._dice.uniform(0.0, 1.0) * settings.probe_period_s
+        self._sync_at = now + self._dice.uniform(0.5, 1.5) * settings.sync_period_s
+        self._heal_at = now + self._dice.uniform(0.5, 1.5) * settings.heal_period_s
+        self._tidy_at = now + settings.tidy_period_s
+        self._remember_at = now
+        for packed in peers:
+            try:
+                rumour = _recall(packed)
+            except MalformedMessage as error:
+                self._effects.append(Log("peers-damaged", f"a remembered peer is unreadable: {error}", True))
+                continue
+            if rumour.info.id not in self._members and len(self._members) < settings.members_max:
+                self._add(Member(rumour, met=False, since=now))
+                self._expects_peers = True
+        self._touch(self._id)
+
+    def _wake_up(self, late_s: Seconds) -> None:
+        """This node stood still. What it did not hear meanwhile is nobody's silence: listen first."""
+        listen_s = self._health.stretch(self._settings.probe_period_s)
+        self._health.worse()
+        self._probes.clear()
+        self._relays.clear()
+        for node in self._suspects:
+            suspicion = self._members[node].suspicion
+            assert suspicion is not None
+            suspicion.started += late_s + listen_s
+        self._probe_at = max(self._probe_at, self._now + listen_s)
+        if self._now - late_s < self._grace_ends:
+            self._grace_ends += late_s
+        if self._now - late_s < self._formation_ends:
+            self._formation_ends += late_s
+        if late_s > self._settings.suspicion_s:
+            self._effects.append(Log("stalled", f"this node stood still for {late_s:.2f} s", warning=True))
+
+    # ---------------------------------------------------------------------------------------- links
+
+    def _link_up(self, link: LinkUp) -> None:
+        if link.peer == self._id:
+            self._clash(link.boot)
+            return
+        member = self._members.get(link.peer)
+        if member is None:
+            if len(self._strangers) < STRANGERS_MAX:
+                self._strangers[link.peer] = link
+            # One side is enough to start an exchange of views; the caller does.
+            self._greet(link.peer, wants_all=link.address is not None)
+            return
+        if link.boot < member.belief.info.boot:
+            text = f"{self._name(member)} came with boot {link.boot}, it had {member.belief.info.boot} before"
+            self._effects.append(Log("boot-behind", text, warning=True))
+            return
+        if member.belief.state is MemberState.LEFT and link.boot == member.belief.info.boot:
+            return
+        was_living = self.is_living(link.peer) and link.boot == member.belief.info.boot
+        if link.boot > member.belief.info.boot:
+            self._begin_life(member, link.boot)
+        member.heard_at = self._now
+        member.witnesses.pop(self._id, None)
+        self._confirm(member)
+        self._reach(member, link.address)
+        is_dead = not member.is_alive
+        self._greet(link.peer, wants_all=is_dead or (not was_living and link.address is not None))
+
+    def _greet(self, peer: NodeId, *, wants_all: bool) -> None:
+        """Exchange whole views with a peer that is news; else just show ourselves to it."""
+        if wants_all and self._take_sync_credit():
+            self._send_view(peer, is_reply=False)
+        else:
+            introduction = (self._myself.belief, *self._rumours_for(peer))
+            self._send(peer, Ping(self._next_seq(), peer, self._myself.load, introduction))
+
+    def _link_down(self, peer: NodeId, boot: int, refused: bool) -> None:
+        self._strangers.pop(peer, None)
+        member = self._members.get(peer)
+        if member is None or member is self._myself or boot < member.belief.info.boot:
+            return
+        if boot > member.belief.info.boot:
+            self._begin_life(member, boot)
+        if refused:
+            self._testify(member, self._id, member.belief.incarnation)
+        elif member.is_alive:
+            self._probe(peer)
+
+    def _begin_life(self, member: Member, boot: int) -> None:
+        """The process that we knew is gone; of the new one only its boot number is known yet."""
+        info = member.belief.info._replace(boot=boot, ready=False)
+        self._adopt(member, Rumour(info, BOOT_ONLY, MemberState.JOINING, NOBODY))
+
+    def _reach(self, member: Member, address: tuple[str, int] | None) -> None:
+        if address is not None and member.addresses[:1] != (address,):
+            member.reached_at = address
+            self._enter(member)
+
+    def _enter(self, member: Member, *, keep: bool = True) -> None:
+        info = member.belief.info
+        self._book[info.id] = Address(info.id, info.boot, member.addresses, keep)
+        self._is_dirty = True
+
+    # ------------------------------------------------------------------------------------- messages
+
+    def _receive(self, source: NodeId, message: MembershipMessage) -> None:
+        if source == self._id:
+            return
+        self._has_met = True
+        was_living = self.is_living(source)
+        self._note_life(source)
+        match message:
+            case Ping(seq, target, load, rumours):
+                self._hear_all(rumours, source, load)
+                # Else the address has changed hands, and the one that was meant must not seem alive.
+                if target == self._id:
+                    self._send(source, Pong(seq, self._myself.load, self._rumours_for(source)))
+            case PingReq(seq, target, rumours):
+                self._hear_all(rumours, source)
+                self._relay(source, seq, target)
+            case Pong(seq, load, rumours):
+                self._hear_all(rumours, source)
+                self._pong(source, seq, load)
+            case Nack(seq, rumours):
+                self._hear_all(rumours, source)
+                probe = self._probes.get(seq)
+                if probe is not None and source in probe.helpers:
+                    probe.nacks.add(source)
+            case Sync(reply, load, rumours):
+                self._hear_all(rumours, source, load)
+                if not reply:
+                    self._answer_sync(source, rumours, is_stranger=not was_living)
+            case Evidence(node, boot, incarnation):
+                self._weigh_evidence(source, node, boot, incarnation)
+            case _:
+                assert_never(message)
+        if source not in self._members and self._take_sync_credit():
+            self._send_view(source, is_reply=False)
+
+    def _note_life(self, source: NodeId) -> None:
+        member = self._members.get(source)
+        if member is not None:
+            member.heard_at = self._now
+            self._confirm(member)
+
+    def _hear_all(self, rumours: Iterable[Rumour], source: NodeId, load: Load | None = None) -> None:
+        for rumour in rumours:
+            self._hear(rumour, source)
+        member = self._members.get(source)
+        if member is not None:
+            member.heard_at = self._now
+            if load is not None:
+                member.load = load
+
+    def _pong(self, source: NodeId, seq: int, load: Load) -> None:
+        relay = self._relays.get(seq)
+        if relay is not None and relay.target == source:
+            del self._relays[seq]
+            self._send(relay.asker, Pong(relay.seq, load, self._rumours_for(relay.asker)))
+            return
+        probe = self._probes.get(seq)
+        if probe is None or (source != probe.target and source not in probe.helpers):
+            return  # a late answer proves nothing about the present probe
+        del self._probes[seq]
+        self._health.better()
+        target = self._members.get(probe.target)
+        if target is not None:
+            target.heard_at = self._now
+            target.load = load
+
+    def _relay(self, asker: NodeId, seq: int, target: NodeId) -> None:
+        if target == self._id:
+            self._send(asker, Pong(seq, self._myself.load, self._rumours_for(asker)))
+            return
+        if target not in self._members or len(self._relays) >= RELAYS_MAX:
+            self._send(asker, Nack(seq, self._rumours_for(asker)))
+            return
+        own_seq = self._next_seq()
+        nack_at = self._now + NACK_SHARE * self._settings.probe_timeout_s
+        self._relays[own_seq] = Relay(asker, seq, target, nack_at)
+        self._send(target, Ping(own_seq, target, self._myself.load, self._rumours_for(target)))
+
+    # ---------------------------------------------------------------------------------------- beliefs
+
+    def _hear(self, rumour: Rumour, source: NodeId) -> None:
+        """Take what `source` says about somebody into account."""
+        node = rumour.info.id
+        if not _is_sane(rumour):
+            return
+        if node == self._id:
+            self._hear_of_myself(rumour, source)
+            return
+        # One that is dead to us has to refute that first: after a cut it takes all of us for dead.
+        is_accusation = rumour.state in (MemberState.SUSPECT, MemberState.DEAD)
+        if is_accusation and not self.is_living(source):
+            return
+        member = self._members.get(node)
+        if member is None:
+            self._hear_of_stranger(rumour)
+            return
+        if rumour.state is MemberState.DEAD and not is_proven(rumour):
+            rumour = self._doubt(member, rumour)
+        before = member.belief
+        same_life = rumour.info.boot == before.info.boot
+        if (
+            rumour.state is before.state is MemberState.SUSPECT
+            and same_life
+            and rumour.incarnation == before.incarnation
+        ):
+            self._confirm_suspicion(member, rumour)
+        elif precedence(rumour) > precedence(before):
+            self._adopt(member, rumour)
+        elif same_life and is_alive(rumour) and is_alive(before) and self.is_living(source):
+            self._confirm(member)
+
+    def _doubt(self, member: Member, rumour: Rumour) -> Rumour:
+        """Turn a death that comes without a suspicion before it into a suspicion.
+
+        Whoever returns from behind a cut takes all of the other side for dead; those are asked first
+        (as memberlist does with the dead of a push and pull).
+        """
+        if member.is_alive and member.suspicion is None and precedence(rumour) > precedence(member.belief):
+            self._probe(rumour.info.id)
+            return rumour._replace(state=MemberState.SUSPECT)
+        return rumour
+
+    def _hear_of_stranger(self, rumour: Rumour) -> None:
+        """Somebody new. The dead are remembered too, since jobs may name them, but not passed on."""
+        if rumour.state is MemberState.LEFT or not self._make_room():
+            return
+        node = rumour.info.id
+        is_dead = rumour.state is MemberState.DEAD
+        if rumour.state is MemberState.SUSPECT:
+            # Our own suspicion starts when our own probe has failed, or the next accuser speaks.
+            neutral = MemberState.READY if rumour.info.ready else MemberState.JOINING
+            rumour = rumour._replace(state=neutral, accuser=NOBODY)
+        member = Member(rumour, met=True, since=self._now, hearsay=is_dead)
+        link = self._strangers.pop(node, None)
+        if link is not None and link.boot >= rumour.info.boot:
+            member.reached_at = link.address
+            member.heard_at = self._now
+        self._add(member)
+        if link is not None and link.boot > rumour.info.boot:
+            self._begin_life(member, link.boot)
+        elif not is_dead:
+            self._queue.put(rumour)
+            self._effects.append(Log("member-joined", f"{self._name(member)} is a member"))
+
+    def _make_room(self) -> bool:
+        """Is there room for one more? The longest dead give way."""
+        if len(self._members) < self._settings.members_max:
+            return True
+        dead = [member for member in self._members.values() if self.dead_since(_id(member)) is not None]
+        if not dead:
+            return False
+        self._forget(min(dead, key=lambda member: (member.since, _id(member))))
+        return True
+
+    def _add(self, member: Member) -> None:
+        node = member.belief.info.id
+        self._members[node] = member
+        if member.is_alive:
+            self._alive.add(node)
+        self._enter(member)
+        self._touch(node)
+
+    def _forget(self, member: Member) -> None:
+        node = member.belief.info.id
+        del self._members[node]
+        self._drop_suspicion(member)
+        self._alive.remove(node)
+        self._accused.discard(node)
+        self._queue.drop(node)
+        self._enter(member, keep=False)
+        self._touch(node)
+
+    def _confirm(self, member: Member) -> None:
+        """It lives, by word of its own or of somebody living, and is not merely remembered."""
+        if not member.met:
+            member.met = True
+            member.since = self._now
+            if member.is_alive:
+                self._alive.add(member.belief.info.id)
+            self._touch(member.belief.info.id)
+
+    def _adopt(self, member: Member, rumour: Rumour) -> None:
+        """Believe a rumour that takes precedence, and pass it on."""
+        before, was_alive, was_met = member.belief, member.is_alive, member.met
+        node = rumour.info.id
+        assert rumour.info.boot > before.info.boot or precedence(rumour) > precedence(before)
+        member.belief = rumour
+        member.met = True
+        if rumour.info.boot > before.info.boot:
+            self._forget_life(member)
+        if member.is_alive != was_alive or not was_met:
+            member.since = self._now
+        if rumour.state is MemberState.SUSPECT:
+            self._suspect(member)
+        elif member.suspicion is not None:
+            if member.is_alive:
+                member.patience.refuted(self._now, self._settings.patience_forget_s)
+            self._drop_suspicion(member)
+        if member.is_alive:
+            if before.state is MemberState.DEAD and rumour.info.boot == before.info.boot:
+                # It refuted its death, so what its accusers saw was not the end of its process.
+                member.cleared, member.hearsay = rumour.incarnation, False
+                member.witnesses.clear()
+                self._accused.discard(node)
+            self._alive.add(node)
+        else:
+            self._alive.remove(node)
+        self._publish(member, before, was_alive)
+
+    def _publish(self, member: Member, before: Rumour, was_alive: bool) -> None:
+        """Tell everybody who has to know that a belief changed: the mesh, the shell, the job side."""
+        rumour = member.belief
+        node = rumour.info.id
+        if rumour.incarnation > BOOT_ONLY:
+            self._queue.put(rumour)
+        is_book_old = (before.info.boot, before.info.addresses) != (rumour.info.boot, rumour.info.addresses)
+        if rumour.state is MemberState.LEFT:
+            self._enter(member, keep=False)
+            self._effects.append(Log("member-left", f"{self._name(member)} has left"))
+        elif is_book_old or before.state is MemberState.LEFT:
+            self._enter(member)
+        if rumour.info.boot > before.info.boot:
+            self._effects.append(Log("member-reborn", f"{self._name(member)} began life {rumour.info.boot}"))
+        elif member.is_alive and not was_alive:
+            self._effects.append(Log("member-returned", f"{self._name(member)} is alive after all"))
+        elif rumour.state is MemberState.DEAD and was_alive:
+            why = "its port refuses" if is_proven(rumour) else "it is silent"
+            self._effects.append(Log("member-dead", f"{self._name(member)} is dead: {why}", warning=True))
+        self._touch(node)
+
+    def _forget_life(self, member: Member) -> None:
+        """Evidence about an earlier life says nothing of this one."""
+        self._drop_suspicion(member)
+        member.witnesses.clear()
+        self._accused.discard(member.belief.info.id)
+        member.cleared = BOOT_ONLY
+        member.hearsay = False
+        member.load = Load()
+
+    # -------------------------------------------------------------------------------------- suspicion
+
+    def _accuse(self, member: Member) -> None:
+        """Our own probe failed, and so did those of the helpers."""
+        accusation = member.belief._replace(state=MemberState.SUSPECT, accuser=self._id)
+        if member.suspicion is None:
+            text = f"{self._name(member)} does not answer"
+            self._effects.append(Log("member-suspected", text))
+            self._adopt(member, accusation)
+            self._tell(accusation)
+        elif self._id not in member.suspicion.accusers:
+            self._confirm_suspicion(member, accusation)
+            self._tell(accusation)
+
+    def _suspect(self, member: Member) -> None:
+        node, accuser = member.belief.info.id, member.belief.accuser
+        self._suspects.add(node)
+        member.suspicion = Suspicion(self._now, {accuser})
+        if accuser != self._id:
+            self._give_second_opinion(node)
+
+    def _confirm_suspicion(self, member: Member, accusation: Rumour) -> None:
+        """One more accuser of a suspect: so many shorten the wait, and those are passed on."""
+        member.belief = max(member.belief, accusation, key=precedence)
+        suspicion = member.suspicion
+        if suspicion is None or accusation.accuser in suspicion.accusers:
+            return
+        if len(suspicion.accusers) <= self._settings.confirmations:
+            suspicion.accusers.add(accusation.accuser)
+            self._queue.put(accusation)
+
+    def _drop_suspicion(self, member: Member) -> None:
+        member.suspicion = None
+        self._suspects.discard(member.belief.info.id)
+
+    def _give_second_opinion(self, node: NodeId) -> None:
+        """Probe a suspect out of turn; only some do, or a slow node would drown in pings."""
+        if self._dice.random() * self._size() < self._settings.second_opinions:
+            self._probe(node)
+
+    def _hear_of_myself(self, rumour: Rumour, source: NodeId) -> None:
+        mine = self._myself.belief
+        if rumour.info.boot > mine.info.boot:
+            self._clash(rumour.info.boot)
+            return
+        if rumour.info.boot < mine.info.boot:
+            # What peers hold of an earlier life: begin above it, and the order needs no exception.
+            if rumour.incarnation >= mine.incarnation:
+                self._raise_incarnation(rumour.incarnation)
+                self._tell(self._myself.belief)
+            return
+        if rumour.state is MemberState.LEFT:
+            self._clash(rumour.info.boot)
+            return
+        is_accusation = rumour.state in (MemberState.SUSPECT, MemberState.DEAD)
+        if rumour.incarnation > mine.incarnation or (
+            is_accusation and rumour.incarnation == mine.incarnation
+        ):
+            if is_accusation:
+                self._health.worse()
+                text = f"refuted that this node is {rumour.state}, says {rumour.accuser}"
+                self._effects.append(Log("refuted", text))
+            self._raise_incarnation(rumour.incarnation)
+            self._tell(self._myself.belief, source)
+        elif is_accusation:
+            # Refuted already, but that has not reached everybody.
+            self._send(source, Sync(True, self._myself.load, (self._myself.belief,)))
+
+    def _clash(self, boot: int) -> None:
+        if boot != self._clashed_boot:  # once, not with every rumour
+            self._clashed_boot = boot
+            text = f"another process has this node's identity: boot {boot}, here it is {self.boot}"
+            self._effects.append(Log("identity-clash", text, warning=True))
+
+    def _raise_incarnation(self, above: int) -> None:
+        mine = self._myself.belief
+        self._myself.belief = mine._replace(incarnation=max(mine.incarnation, above) + 1)
+        self._queue.put(self._myself.belief)
+
+    def _say(self, state: MemberState, *, is_ready: bool) -> None:
+        """Change what this node says of itself."""
+        mine = self._myself.belief
+        self._myself.belief = mine._replace(state=state, info=mine.info._replace(ready=is_ready))
+        self._raise_incarnation(mine.incarnation)
+        self._touch(self._id)
+        self._tell(self._myself.belief)
+
+    # ---------------------------------------------------------------------------------------- proof
+
+    def _weigh_evidence(self, source: NodeId, node: NodeId, boot: int, incarnation: int) -> None:
+        member = self._members.get(node)
+        if node == self._id:
+            # A firewall's reset, perhaps. Nobody calls us dead yet; showing ourselves prevents it.
+            if boot == self.boot:
+                self._send(source, Sync(True, self._myself.load, (self._myself.belief,)))
+            return
+        if member is None or not self.is_living(source) or boot < member.belief.info.boot:
+            return
+        if boot > member.belief.info.boot:
+            self._begin_life(member, boot)
+        self._testify(member, source, incarnation)
+        if member.is_alive:
+            self._give_second_opinion(node)
+
+    def _testify(self, member: Member, witness: NodeId, incarnation: int) -> None:
+        """Somebody saw the process end that runs under the present boot number."""
+        node = member.belief.info.id
+        is_over = member.belief.state is MemberState.LEFT or is_proven(member.belief)
+        if is_over or incarnation < member.cleared:
+            return
+        member.witnesses[witness] = self._now
+        self._accused.add(node)
+        if witness == self._id:
+            evidence = Evidence(node, member.belief.info.boot, member.belief.incarnation)
+            for other in self._audience():
+                if other != node:
+                    self._send(other, evidence)
+        self._judge()
+
+    def _judge(self) -> None:
+        """Call dead whose end enough members saw: two, or all that are left to see it."""
+        is_changed = True
+        while is_changed:
+            is_changed = False
+            for node in sorted(self._accused):
+                member = self._members[node]
+                witnesses = len(self._fresh_witnesses(member))
+                if 0 < witnesses >= min(2, self._observers(node)):
+                    self._accused.discard(node)
+                    self._adopt(member, member.belief._replace(state=MemberState.DEAD, accuser=node))
+                    is_changed = True  # fewer observers are left for the others
+
+    def _fresh_witnesses(self, member: Member) -> set[NodeId]:
+        """Two lies an hour apart are no proof, so testimony is worth something for a while only."""
+        valid_s = self._settings.suspicion_s * self._settings.suspicion_max_factor
+        return {witness for witness, seen in member.witnesses.items() if self._now - seen <= valid_s}
+
+    def _observers(self, node: NodeId) -> int:
+        """How many could testify about `node`: this one, and all living ones whose end we did not see too."""
+        also_seen = {
+            other for other in self._accused if self._id in self._fresh_witnesses(self._members[other])
+        }
+        also_seen.add(node)
+        return 1 + sum(1 for other in self._alive if other not in also_seen)
+
+    # ----------------------------------------------------------------------------------- time passing
+
+    def _catch_up(self) -> None:
+        now, settings = self._now, self._settings
+        self._advance_probes()
+        self._give_up_relays()
+        self._bury()
+        if now >= self._grace_ends and not self._is_grace_over:
+            self._is_grace_over = True
+            for node, member in self._members.items():
+                if not member.met:
+                    self._touch(node)
+        if now >= self._probe_at:
+            self._probe_at = now + self._health.stretch(settings.probe_period_s)
+            target = self._alive.next()
+            if target is not None:
+                self._probe(target)
+        if now >= self._sync_at:
+            self._sync_at = now + self._dice.uniform(0.8, 1.2) * settings.sync_period_s
+            self._sync_with_somebody()
+        if now >= self._heal_at:
+            self._heal_at = now + self._dice.uniform(0.8, 1.2) * settings.heal_period_s
+            self._heal()
+        if now >= self._tidy_at:
+            self._tidy_at = now + settings.tidy_period_s
+            self._tidy()
+        if self._is_dirty and now >= self._remember_at:
+            self._remember()
+
+    def _bury(self) -> None:
+        """Call dead whose time to refute is over. In a smaller mesh that time is shorter: so, again."""
+        self._judge()
+        while over := [
+            node for node in sorted(self._suspects) if self._now >= self._suspicion_ends(self._members[node])
+        ]:
+            member = self._members[over[0]]
+            death = member.belief._replace(state=MemberState.DEAD, accuser=self._id)
+            self._adopt(member, death)
+            self._tell(death)
+            self._judge()
+
+    def _probe(self, target: NodeId) -> None:
+        """Ping it now, unless that is being done, or too many others are."""
+        if target == self._id or len(self._probes) >= self._settings.probes_max:
+            return
+        if any(probe.target == target for probe in self._probes.values()):
+            return
+        stretch = self._health.stretch
+        ask_at = self._now + stretch(self._settings.probe_timeout_s)
+        ends_at = self._now + stretch(self._settings.probe_period_s)
+        seq = self._next_seq()
+        self._probes[seq] = Probe(target, ask_at, ends_at)
+        self._send(target, Ping(seq, target, self._myself.load, self._rumours_for(target)))
+
+    def _advance_probes(self) -> None:
+        for seq, probe in list(self._probes.items()):
+            member = self._members.get(probe.target)
+            if member is None or not member.is_alive:
+                del self._probes[seq]
+            elif self._now >= probe.ends_at:
+                del self._probes[seq]
+                # Helpers that could not even say no accuse us rather than the target.
+                self._health.worse(probe.nacks_missing if probe.helpers else 1)
+                self._accuse(member)
+            elif self._now >= probe.ask_at and not probe.asked:
+                probe.asked = True
+                others = [node for node in self._alive if node != probe.target]
+                probe.helpers = tuple(self._dice.sample(others, min(self._settings.helpers, len(others))))
+                for helper in probe.helpers:
+                    self._send(helper, PingReq(seq, probe.target, self._rumours_for(helper)))
+
+    def _give_up_relays(self) -> None:
+        for seq, relay in list(self._relays.items()):
+            if self._now >= relay.nack_at:
+                del self._relays[seq]
+                self._send(relay.asker, Nack(relay.seq, self._rumours_for(relay.asker)))
+
+    def _heal(self) -> None:
+        """Try one that seems dead, or is only remembered: if it hears us, it refutes, and views meet."""
+        lost = sorted(
+            node
+            for node, member in self._members.items()
+            if not member.is_alive and member.belief.state is not MemberState.LEFT
+        )
+        if lost:
+            (node,) = self._dice.sample(lost, 1)
+            member = self._members[node]
+            accusation = (member.belief,) if member.met and member.belief.incarnation > BOOT_ONLY else ()
+            self._send(node, Sync(False, self._myself.load, (self._myself.belief, *accusation)))
+
+    def _tidy(self) -> None:
+        for member in list(self._members.values()):
+            since = self.dead_since(_id(member))
+            if since is not None and self._now - since >= self._settings.dead_keep_s:
+                self._forget(member)
+
+    def _remember(self) -> None:
+        self._is_dirty = False
+        self._remember_at = self._now + self._settings.remember_period_s
+        kept = [
+            member
+            for node, member in sorted(self._members.items())
+            if member is not self._myself
+            and member.belief.state is not MemberState.LEFT
+            and member.belief.incarnation > BOOT_ONLY
+        ]
+        gist = frozenset((_id(member), member.belief.info.boot, member.addresses) for member in kept)
+        if gist != self._remembered:
+            self._remembered = gist
+            self._effects.append(Remember(tuple(_memory_of(member) for member in kept)))
+
+    # ---------------------------------------------------------------------------------- push and pull
+
+    def _sync_with_somebody(self) -> None:
+        alive = list(self._alive)
+        if alive:
+            (peer,) = self._dice.sample(alive, 1)
+            self._send(peer, Sync(False, self._myself.load, self._next_slice()))
+
+    def _answer_sync(self, source: NodeId, heard: tuple[Rumour, ...], *, is_stranger: bool) -> None:
+        """Answer a stranger with everything, a member with our next slice and what it has wrong."""
+        if is_stranger or len(heard) != self._settings.sync_slice:
+            self._send_view(source, is_reply=True)
+            return
+        news = [
+            member.belief
+            for rumour in heard
+            if (member := self._members.get(rumour.info.id)) is not None
+            and self._is_told(member)
+            and precedence(member.belief) > precedence(rumour)
+        ]
+        beliefs = {rumour.info.id: rumour for rumour in (*self._next_slice(), *news)}
+        self._send(source, Sync(True, self._myself.load, tuple(beliefs.values())))
+
+    def _next_slice(self) -> tuple[Rumour, ...]:
+        """This node and the next few members, all of them in turn."""
+        picked = {self._id: self._myself.belief}
+        wanted = min(self._settings.sync_slice, len(self._members))
+        tried = 0
+        while len(picked) < wanted and tried <= len(self._members):
+            if not self._sync_order:
+                self._sync_order = sorted(self._members)
+            node = self._sync_order.pop()
+            member = self._members.get(node)
+            tried += 1
+            if member is not None and self._is_told(member):
+                picked[node] = member.belief
+        return tuple(picked.values())
+
+    def _is_told(self, member: Member) -> bool:
+        """May others hear of it from here? Not what is only remembered, or was dead when it was heard."""
+        return member.met and not member.hearsay and member.belief.incarnation > BOOT_ONLY
+
+    def _send_view(self, to: NodeId, *, is_reply: bool) -> None:
+        """Everything we believe, in frames that no ping has to wait for. One of them asks for an answer.
+
+        We come first, then what the receiver has to refute: it should know both before the rest.
+        """
+        target = self._members.get(to)
+        first = [self._myself] if target is None else [self._myself, target]
+        others = [member for _, member in sorted(self._members.items()) if member not in first]
+        frames: list[list[Rumour]] = [[]]
+        room = CATCH_UP_BYTES
+        for member in (*first, *others):
+            if not self._is_told(member):
+                continue
+            room -= size_of(member.belief)
+            if room < 0 and frames[-1]:
+                frames.append([])
+                room = CATCH_UP_BYTES
+            frames[-1].append(member.belief)
+        for index, frame in enumerate(frames):
+            asks = not is_reply and index == len(frames) - 1
+            self._send(to, Sync(not asks, self._myself.load, tuple(frame)))
+
+    def _take_sync_credit(self) -> bool:
+        settings = self._settings
+        earned = (self._now - self._credited_at) * settings.syncs_per_s
+        self._sync_credit = min(settings.syncs_burst, self._sync_credit + max(0.0, earned))
+        self._credited_at = self._now
+        if self._sync_credit < 1:
+            return False
+        self._sync_credit -= 1
+        return True
+
+    # ---------------------------------------------------------------------------------------- sending
+
+    def _send(self, to: NodeId, message: Message) -> None:
+        self._effects.append(Send(to, message, urgent=True))
+
+    def _tell(self, rumour: Rumour, *also: NodeId) -> None:
+        """Tell news without waiting for pings: to all in a small mesh, else to a few. The accused first."""
+        accused = rumour.info.id if rumour.info.id != self._id else NOBODY
+        audience = dict.fromkeys([accused, *also, *self._audience()])
+        for node in audience:
+            if node and node != self._id:
+                self._send(node, Sync(True, self._myself.load, (rumour,)))
+
+    def _audience(self) -> list[NodeId]:
+        alive = list(self._alive)
+        if len(alive) <= self._settings.direct_max:
+            return alive
+        return self._dice.sample(alive, self._settings.fanout)
+
+    def _rumours_for(self, to: NodeId) -> tuple[Rumour, ...]:
+        """What to pass on with the next message; an accusation of the receiver itself goes first
+        (Lifeguard's buddy system), so that it can refute in its answer."""
+        rumours = self._queue.take(to, retransmissions(self._size(), self._settings.gossip_factor))
+        member = self._members.get(to)
+        if (
+            member is not None
+            and self._is_told(member)
+            and member.belief.state
+            in (
+                MemberState.SUSPECT,
+                MemberState.DEAD,
+            )
+        ):
+            return (member.belief, *rumours)
+        return rumours
+
+    def _next_seq(self) -> int:
+        self._seq += 1
+        return self._seq
+
+    def _name(self, member: Member) -> str:
+        return f"{member.belief.info.name} ({member.belief.info.id})"
+
+
+def _id(member: Member) -> NodeId:
+    return member.belief.info.id
+
+
+def _memory_of(member: Member) -> bytes:
+    """What the disk keeps of a peer: where it was reached, as alive, since the next start asks it anew.
+
+    As a message of one rumour, so that the codec checks it when it is read again.
+    """
+    info = member.belief.info._replace(addresses=member.addresses)
+    rumour = Rumour(info, member.belief.incarnation, MemberState.JOINING, NOBODY)
+    return encode(Sync(True, Load(), (rumour,)))
+
+
+def _recall(packed: bytes) -> Rumour:
+    """Read what `_memory_of` wrote; raises MalformedMessage."""
+    message = decode(packed)
+    if not isinstance(message, Sync) or len(message.rumours) != 1:
+        raise MalformedMessage("not a remembered peer")
+    (rumour,) = message.rumours
+    if not _is_sane(rumour):
+        raise MalformedMessage("a remembered peer without an id, or with a negative number")
+    return rumour
+
+
+def _is_sane(rumour: Rumour) -> bool:
+    return rumour.incarnation >= 0 and rumour.info.boot >= 0 and bool(rumour.info.id)

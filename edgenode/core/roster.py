@@ -1,0 +1,256 @@
+"""What this node believes of every member, and what the job side may ask about it (`core.view.View`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from edgenode.core.gossip import is_alive, is_proven
+from edgenode.core.probing import RoundRobin
+from edgenode.core.rendezvous import Ranking
+from edgenode.core.settings import MembershipSettings
+from edgenode.core.suspicion import Patience, Suspicion, size_factor
+from edgenode.core.types import (
+    FOREVER,
+    NOBODY,
+    Dice,
+    Instant,
+    Load,
+    MemberInfo,
+    MemberState,
+    NodeId,
+    Seconds,
+)
+from edgenode.core.view import Standing
+from edgenode.core.wire import Rumour
+
+NEVER: Final[Instant] = -FOREVER
+BOOT_ONLY: Final = -1
+"""The incarnation of a life of which nothing but its boot number is known; any word from it beats this."""
+IDLE: Final = Load()
+RANKED: Final = frozenset({MemberState.READY, MemberState.SUSPECT})
+
+
+class Shown(NamedTuple):
+    """What the job side sees of a member: when this changes, it is told."""
+
+    standing: Standing
+    ready: bool
+    ranked: bool
+    boot: int
+
+
+NOT_SHOWN: Final = Shown(Standing.UNKNOWN, False, False, 0)
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """The present belief about one member, and the evidence for it."""
+
+    belief: Rumour
+    met: bool
+    """False while it is only remembered from disk: nobody living has confirmed it in this life of ours."""
+    since: Instant
+    """When `belief` last turned from alive to dead or back."""
+    heard_at: Instant = NEVER
+    """When a message came from the member itself."""
+    load: Load = IDLE
+    reached_at: tuple[str, int] | None = None
+    """Where a handshake with it succeeded: it is tried before the addresses that it names."""
+    suspicion: Suspicion | None = None
+    patience: Patience = field(default_factory=Patience)
+    witnesses: dict[NodeId, Instant] = field(default_factory=dict)
+    """Who saw its process end, and when we learned of it."""
+    cleared: int = BOOT_ONLY
+    """The incarnation with which it last refuted its death: testimony about earlier ones was false."""
+    hearsay: bool = False
+    """It was dead when we first heard of it. Not passed on, or the dead would be remembered for ever."""
+    shown: Shown = NOT_SHOWN
+
+    @property
+    def is_alive(self) -> bool:
+        """Met, and neither dead nor left."""
+        return self.met and is_alive(self.belief)
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        named = self.belief.info.addresses
+        if self.reached_at is None:
+            return named
+        return (self.reached_at, *(address for address in named if address != self.reached_at))
+
+
+class MemberReport(NamedTuple):
+    """One line of `GET /v1/nodes`."""
+
+    info: MemberInfo
+    incarnation: int
+    state: MemberState
+    standing: Standing
+    load: Load
+    silent_s: Seconds | None
+    """Since the member's own last message; None if there was none in this life, 0 for this node."""
+    dead_in_s: Seconds | None
+    """A suspect is dead in this time unless it refutes; None for others."""
+    accusers: tuple[NodeId, ...]
+
+
+class Roster:
+    """Everyone known, this node included. All answers are as of the last event.
+
+    A member that was never met and is in nobody's rumours has no entry. Such ids appear as owners and holders
+    of jobs: they are `UNKNOWN` until the grace time is over, and `SILENT` from then on. `take_changes` cannot
+    name them, so whoever watches one has to ask again.
+    """
+
+    def __init__(
+        self, info: MemberInfo, settings: MembershipSettings, dice: Dice, *, expects_peers: bool
+    ) -> None:
+        self._settings = settings
+        self._id = info.id
+        self._now: Instant = NEVER
+        self._myself = Member(Rumour(info, 0, MemberState.JOINING, NOBODY), met=True, since=NEVER)
+        self._members: dict[NodeId, Member] = {info.id: self._myself}
+        self._alive = RoundRobin(dice)  # the others that are alive; this node is not among them
+        self._expects_peers = expects_peers
+        self._has_met = False
+        self._grace_ends: Instant = FOREVER
+        self._formation_ends: Instant = FOREVER
+        self._touched: set[NodeId] = {info.id}
+        self._ranking = Ranking({})
+        self._weights: dict[NodeId, float] = {}
+        self._is_ranking_stale = False
+
+    @property
+    def me(self) -> NodeId:
+        return self._id
+
+    @property
+    def boot(self) -> int:
+        return self._myself.belief.info.boot
+
+    @property
+    def formed(self) -> bool:
+        return not self._expects_peers or self._has_met or self._now >= self._formation_ends
+
+    def standing(self, node: NodeId) -> Standing:
+        member = self._members.get(node)
+        if member is None or not member.met:
+            return Standing.UNKNOWN if self._now < self._grace_ends else Standing.SILENT
+        if is_alive(member.belief) or node == self._id:
+            return Standing.LIVING
+        if member.belief.state is MemberState.LEFT or is_proven(member.belief):
+            return Standing.GONE
+        return Standing.SILENT
+
+    def is_living(self, node: NodeId) -> bool:
+        return self.standing(node) is Standing.LIVING
+
+    def dead_since(self, node: NodeId) -> Instant | None:
+        if self.standing(node) in (Standing.LIVING, Standing.UNKNOWN):
+            return None
+        member = self._members.get(node)
+        return self._grace_ends if member is None or not member.met else member.since
+
+    def ranking(self) -> Ranking:
+        if self._is_ranking_stale:
+            self._is_ranking_stale = False
+            weights = {
+                node: member.belief.info.weight
+                for node, member in self._members.items()
+                if self._is_ranked(member)
+            }
+            if weights != self._weights:
+                self._weights = weights
+                self._ranking = Ranking(weights)
+        return self._ranking
+
+    def members(self) -> list[NodeId]:
+        return sorted(self._members)
+
+    def info(self, node: NodeId) -> MemberInfo | None:
+        member = self._members.get(node)
+        return None if member is None else member.belief.info
+
+    def load(self, node: NodeId) -> Load:
+        member = self._members.get(node)
+        return Load() if member is None else member.load
+
+    def boot_of(self, node: NodeId) -> int:
+        """The latest life of it that was heard of; 0 if none was."""
+        member = self._members.get(node)
+        return 0 if member is None else member.belief.info.boot
+
+    def take_changes(self) -> frozenset[NodeId]:
+        """Whose standing, readiness, place in the ranking or boot changed since this was last called."""
+        changed: set[NodeId] = set()
+        for node in self._touched:
+            member = self._members.get(node)
+            shown = self._show(node)
+            if member is None:
+                changed.add(node)  # forgotten
+            elif shown != member.shown:
+                member.shown = shown
+                changed.add(node)
+        self._touched.clear()
+        return frozenset(changed)
+
+    def snapshot(self) -> list[MemberReport]:
+        """Everyone known, by id."""
+        return [self._report(self._members[node]) for node in sorted(self._members)]
+
+    # ------------------------------------------------------------------------------ for the protocol
+
+    def _touch(self, node: NodeId) -> None:
+        self._touched.add(node)
+        self._is_ranking_stale = True
+
+    def _is_ranked(self, member: Member) -> bool:
+        info = member.belief.info
+        return member.met and info.ready and info.weight > 0 and member.belief.state in RANKED
+
+    def _show(self, node: NodeId) -> Shown:
+        member = self._members.get(node)
+        if member is None:
+            return Shown(self.standing(node), False, False, 0)
+        info = member.belief.info
+        return Shown(self.standing(node), info.ready, self._is_ranked(member), info.boot)
+
+    def _size(self) -> int:
+        """How many members are alive, this node included."""
+        return len(self._alive) + 1
+
+    def _suspicion_ends(self, member: Member) -> Instant:
+        """When this suspect is dead; FOREVER if it is no suspect."""
+        if member.suspicion is None:
+            return FOREVER
+        settings = self._settings
+        patience = member.patience.factor(
+            self._now, maximum=settings.patience_max, forget_s=settings.patience_forget_s
+        )
+        minimum_s = settings.suspicion_s * size_factor(self._size()) * patience
+        return member.suspicion.ends_at(
+            heard_at=member.heard_at,
+            confirmations_max=max(0, min(settings.confirmations, self._size() - 2)),
+            minimum_s=minimum_s,
+            maximum_s=minimum_s * settings.suspicion_max_factor,
+        )
+
+    def _report(self, member: Member) -> MemberReport:
+        rumour = member.belief
+        standing = self.standing(rumour.info.id)
+        state = rumour.state
+        if not member.met:  # what it was before our start says nothing of now
+            state = MemberState.JOINING if standing is Standing.UNKNOWN else MemberState.DEAD
+        silent_s = None if member.heard_at == NEVER else self._now - member.heard_at
+        suspicion = member.suspicion
+        return MemberReport(
+            info=rumour.info,
+            incarnation=max(0, rumour.incarnation),
+            state=state,
+            standing=standing,
+            load=member.load,
+            silent_s=0.0 if member is self._myself else silent_s,
+            dead_in_s=None if suspicion is None else max(0.0, self._suspicion_ends(member) - self._now),
+            accusers=() if suspicion is None else tuple(sorted(suspicion.accusers)),
+        )
