@@ -1,0 +1,202 @@
+"""The HTTP API: routes, and what every request and answer has in common."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Final
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from edgenode import __version__
+from edgenode.api import render
+from edgenode.api.answers import add_headers, dump, errors_as_problems, json_response
+from edgenode.api.batch import Batch, make_specs, read_body
+from edgenode.api.guard import check_origin
+from edgenode.api.reading import (
+    body_chunks,
+    cursor_text,
+    expect,
+    is_lines,
+    job_id,
+    parameters,
+    preferred_wait_s,
+    search_query,
+)
+from edgenode.api.service import Service
+from edgenode.api.submission import ITEMS_MAX, Intake, parse_json, parse_lines, too_many
+from edgenode.core.errors import (
+    JobNotFound,
+    NodeNotFound,
+    NotReady,
+    Overloaded,
+    RejectedInput,
+    Undecided,
+)
+from edgenode.core.jobs import job_text
+from edgenode.core.settings import JobSettings
+from edgenode.core.types import JobId, NodeId, Seconds
+
+BODIES_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Bodies being read or worked on at one time; past this, submissions are told to come again."""
+
+
+def make_app(
+    service: Service, *, settings: JobSettings | None = None, is_loopback_only: bool = True
+) -> web.Application:
+    """The application for one node.
+
+    Args:
+        settings: how long a submission (`submit_s`) and a read (`read_s`) may take.
+        is_loopback_only: answer only for `Host` names of this machine. True unless the API was given an
+            address that other machines reach.
+    """
+    app = web.Application(middlewares=[errors_as_problems, check_origin(is_loopback_only)])
+    app.on_response_prepare.append(add_headers)
+    api = Api(service, JobSettings() if settings is None else settings)
+    app.router.add_post("/v1/jobs", api.submit, expect_handler=expect)
+    app.add_routes([web.get(path, handler) for path, handler in api.resources().items()])
+    return app
+
+
+def make_runner(app: web.Application) -> web.AppRunner:
+    """A runner whose requests end when their client goes away, and which ends within a second itself."""
+    return web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+
+
+class Api:
+    """The handlers. Each either returns an answer or raises an `EdgeNodeError`."""
+
+    def __init__(self, service: Service, settings: JobSettings) -> None:
+        self._service = service
+        self._settings = settings
+        self._body_bytes = 0
+
+    def resources(self) -> dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]]:
+        """What GET answers, by path."""
+        return {
+            "/": self.index,
+            "/v1/jobs": self.list_jobs,
+            "/v1/jobs/{id}": self.show_job,
+            "/v1/jobs/{id}/placement": self.show_placement,
+            "/v1/nodes": self.list_nodes,
+            "/v1/nodes/{id}": self.show_node,
+            "/v1/mesh": self.show_mesh,
+            "/livez": self.live,
+            "/readyz": self.ready,
+        }
+
+    # ------------------------------------------------------------------------------------- submitting
+
+    async def submit(self, request: web.Request) -> web.Response:
+        has_lines = is_lines(request)
+        wait_s = preferred_wait_s(request)
+        if "Idempotency-Key" in request.headers:
+            # Taking the job and forgetting the key would run it twice when the client trusts in the key.
+            raise RejectedInput("idempotency keys are not known to this version", field="Idempotency-Key")
+        taken = 0
+        try:
+            body = bytearray()
+            async for chunk in body_chunks(request):
+                body += chunk
+                taken += len(chunk)
+                self._body_bytes += len(chunk)
+                if self._body_bytes > BODIES_BYTES_MAX:
+                    raise Overloaded("too many submissions are being read at once")
+            return await self._submit(request, bytes(body), has_lines, wait_s)
+        finally:
+            self._body_bytes -= taken
+
+    async def _submit(
+        self, request: web.Request, body: bytes, has_lines: bool, wait_s: Seconds | None
+    ) -> web.Response:
+        parsed = parse_lines(body) if has_lines else parse_json(body)
+        is_batch = isinstance(parsed, list)
+        documents = parsed if isinstance(parsed, list) else [parsed]
+        if not documents:
+            raise RejectedInput("there is no job in the body", field="body")
+        if len(documents) > ITEMS_MAX:
+            raise too_many()
+        reasons = self._service.readiness()
+        if reasons:
+            raise NotReady(f"this node takes no jobs: {'; '.join(reasons)}", reasons=list(reasons))
+        intake = Intake(self._service)
+        made = await make_specs(intake, documents)
+        batch = Batch(self._service, intake, made)
+        await batch.submit(self._settings.submit_s)
+        if wait_s is not None:
+            await batch.wait(wait_s, self._settings.read_s)
+        return batch.response(request, is_batch=is_batch, wait_s=wait_s)
+
+    # ---------------------------------------------------------------------------------------- reading
+
+    async def list_jobs(self, request: web.Request) -> web.Response:
+        query, filters = search_query(request)
+        found = await self._service.search(query, timeout_s=self._settings.read_s)
+        bodies = [render.job_body(record) for record in found.records]
+        unanswered = json.dumps(list(found.unanswered)).encode()
+        response = json_response(b'{"jobs":[%b],"unanswered":%b}' % (b",".join(bodies), unanswered))
+        if found.next:
+            cursor = cursor_text(JobId(found.next))
+            target = urlencode(filters | {"limit": str(query.limit), "cursor": cursor})
+            response.headers["Link"] = f'</v1/jobs?{target}>; rel="next"'
+        return response
+
+    async def show_job(self, request: web.Request) -> web.Response:
+        job = job_id(request)
+        wait_s = preferred_wait_s(request)
+        parameters(request)
+        done = await self._service.read([job], wait_s=wait_s or 0.0, timeout_s=self._settings.read_s)
+        if job in done.errors:
+            raise done.errors[job]
+        return json_response(read_body(done, job), wait_s=wait_s)
+
+    async def show_placement(self, request: web.Request) -> web.Response:
+        job = job_id(request)
+        parameters(request)
+        service = self._service
+        done = await service.inspect(job, timeout_s=self._settings.read_s)
+        if not any(done.copies.values()):
+            if None in done.copies.values():
+                raise JobNotFound("none of the nodes that should have it has this job", job=job_text(job))
+            raise Undecided("none of the job's holders answered", job=job_text(job))
+        fields = render.placement_fields(job, done.copies, service.rank(job), service.members())
+        return json_response(dump(fields))
+
+    async def list_nodes(self, request: web.Request) -> web.Response:
+        parameters(request)
+        me = self._service.me
+        members = sorted(self._service.members(), key=lambda member: (member.info.name, member.info.id))
+        return json_response(dump({"nodes": [render.member_fields(member, me) for member in members]}))
+
+    async def show_node(self, request: web.Request) -> web.Response:
+        parameters(request)
+        wanted = request.match_info["id"]
+        me = self._service.me
+        node = me if wanted == "self" else NodeId(wanted)
+        for member in self._service.members():
+            if member.info.id == node:
+                return json_response(dump(render.member_fields(member, me)))
+        raise NodeNotFound(f"no member has the id {wanted!r:.80}", field="id")
+
+    async def show_mesh(self, request: web.Request) -> web.Response:
+        parameters(request)
+        service = self._service
+        return json_response(dump(render.mesh_fields(service.mesh(), service.members(), service.me)))
+
+    async def live(self, request: web.Request) -> web.Response:
+        return json_response(b'{"live":true}')
+
+    async def ready(self, request: web.Request) -> web.Response:
+        reasons = self._service.readiness()
+        if reasons:
+            raise NotReady("; ".join(reasons), ready=False, reasons=list(reasons))
+        return json_response(b'{"ready":true}')
+
+    async def index(self, request: web.Request) -> web.Response:
+        mesh = self._service.mesh()
+        resources = [path for path in self.resources() if path != "/"]
+        return json_response(
+            dump({"edgenode": __version__, "node": mesh.name, "id": self._service.me, "resources": resources})
+        )

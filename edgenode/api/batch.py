@@ -1,0 +1,135 @@
+"""One request's jobs on their way: from documents to specs, receipts, and the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from copy import copy
+from typing import Any, Final
+
+from aiohttp import web
+
+from edgenode.api import render
+from edgenode.api.answers import dump, json_response
+from edgenode.api.service import Service
+from edgenode.api.submission import Intake
+from edgenode.core.errors import EdgeNodeError, to_problem
+from edgenode.core.jobs import Spec, job_text
+from edgenode.core.signals import ReadDone, Receipt
+from edgenode.core.types import JobId, Seconds
+
+log = logging.getLogger("edgenode.api")
+
+YIELD_EVERY: Final = 200
+"""Jobs checked between two turns of the event loop: some 5 ms, so that a batch of 10,000 does not make
+this node look slow to its peers."""
+
+
+class Batch:
+    """One request's jobs on their way: specs and refusals, then receipts, then what became of them."""
+
+    def __init__(self, service: Service, intake: Intake, made: Sequence[Spec | EdgeNodeError]) -> None:
+        self._service = service
+        self._now = intake.now
+        self._made = made
+        self._receipts: dict[JobId, Receipt] = {}
+        self._seen: ReadDone | None = None
+        # Taken before the jobs are sent: this is the order that names their holders.
+        self._ranks = {spec.id: service.rank(spec.id) for spec in made if isinstance(spec, Spec)}
+
+    async def submit(self, timeout_s: Seconds) -> None:
+        """Hand all specs to the node, in one call for each number of `acks` (nearly always one)."""
+        groups: dict[int, list[Spec]] = {}
+        for spec in self._made:
+            if isinstance(spec, Spec):
+                groups.setdefault(spec.options.acks, []).append(spec)
+        for acks, specs in groups.items():
+            try:
+                receipts = await self._service.submit(specs, acks=acks, timeout_s=timeout_s)
+            except EdgeNodeError as error:
+                receipts = tuple(Receipt(spec.id, (), error) for spec in specs)
+            self._receipts.update((receipt.job, receipt) for receipt in receipts)
+
+    async def wait(self, wait_s: Seconds, timeout_s: Seconds) -> None:
+        """Give the accepted jobs this long to end. They stay accepted, whatever the read says."""
+        accepted = [job for job, receipt in self._receipts.items() if receipt.error is None]
+        if accepted:
+            try:
+                self._seen = await self._service.read(accepted, wait_s=wait_s, timeout_s=timeout_s)
+            except EdgeNodeError as error:
+                log.warning("waiting for %d submitted jobs: %s", len(accepted), error.detail)
+
+    def response(self, request: web.Request, *, is_batch: bool, wait_s: Seconds | None) -> web.Response:
+        """200 if all that was accepted has ended (only asked with `wait_s`), else 202. Where nothing was
+        accepted the status is that of the first refusal, an indefinite one before all others."""
+        answers = [self._answer(item, request.path, index) for index, item in enumerate(self._made)]
+        refused = [answer for answer in answers if not isinstance(answer, bytes)]
+        if not is_batch and refused:
+            error = self._error(self._made[0])
+            assert error is not None
+            raise error
+        bodies = [answer if isinstance(answer, bytes) else dump(answer) for answer in answers]
+        body = b'{"jobs":[%b]}' % b",".join(bodies) if is_batch else bodies[0]
+        if len(refused) == len(answers):
+            told = min(refused, key=lambda problem: bool(problem["definite"]))
+            return json_response(body, status=int(told["status"]), retry_after_s=told.get("retry_after_s"))
+        is_done = wait_s is not None and self._is_done()
+        response = json_response(
+            body, status=200 if is_done else 202, wait_s=wait_s, retry_after_s=None if is_done else 1.0
+        )
+        if not is_batch:
+            response.headers["Location"] = f"/v1/jobs/{job_text(next(iter(self._receipts)))}"
+        return response
+
+    def _is_done(self) -> bool:
+        records = {} if self._seen is None else self._seen.records
+        accepted = (job for job, receipt in self._receipts.items() if receipt.error is None)
+        return all(job in records and render.is_final(records[job]) for job in accepted)
+
+    def _error(self, item: Spec | EdgeNodeError) -> EdgeNodeError | None:
+        """Why this one was not taken; None if it was."""
+        if isinstance(item, EdgeNodeError):
+            return item
+        error = self._receipts[item.id].error
+        return None if error is None else _of_job(error, item.id)
+
+    def _answer(self, item: Spec | EdgeNodeError, instance: str, index: int) -> bytes | dict[str, Any]:
+        """The job's JSON if it was taken, else its problem."""
+        error = self._error(item)
+        if error is not None:
+            return to_problem(error, instance=instance) | {"index": index}
+        assert isinstance(item, Spec)
+        receipt = self._receipts[item.id]
+        if self._seen is not None and item.id in self._seen.records:
+            return read_body(self._seen, item.id, item, receipt=render.receipt_fields(receipt))
+        replicas = self._service.mesh().replicas
+        return render.submitted_body(item, self._ranks[item.id], replicas, receipt, self._now)
+
+
+def read_body(done: ReadDone, job: JobId, spec: Spec | None = None, **extra: Any) -> bytes:
+    if job in done.firm:
+        extra["firm"] = True  # its owner said so; the record can't always tell
+    return render.job_body(done.records[job], spec, **extra)
+
+
+def _of_job(error: EdgeNodeError, job: JobId) -> EdgeNodeError:
+    """The same refusal, naming the job: one whose outcome is unknown can be looked for by its id."""
+    named = copy(error)  # a batch's jobs may share one error object
+    named.context = {**error.context, "job": job_text(job)}
+    return named
+
+
+async def make_specs(intake: Intake, documents: Sequence[object]) -> list[Spec | EdgeNodeError]:
+    made: list[Spec | EdgeNodeError] = []
+    for index, document in enumerate(documents, 1):
+        if isinstance(document, EdgeNodeError):
+            made.append(document)
+            continue
+        try:
+            made.append(intake.spec(document))
+        except EdgeNodeError as error:
+            made.append(error)
+        if index % YIELD_EVERY == 0:
+            await asyncio.sleep(0)
+    return made

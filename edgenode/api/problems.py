@@ -1,0 +1,33 @@
+"""Refusals that only HTTP knows."""
+
+from __future__ import annotations
+
+from edgenode.core.errors import EdgeNodeError, RejectedInput
+
+
+class NoSuchResource(EdgeNodeError):
+    status, slug, title, definite = 404, "no-such-resource", "There is nothing at this address", True
+
+
+class MethodNotAllowed(EdgeNodeError):
+    status, slug, title, definite = 405, "method-not-allowed", "The resource has no such method", True
+
+
+class TooSlow(RejectedInput):
+    status, slug, title = 408, "too-slow", "The request took too long to arrive"
+
+
+class UnsupportedMediaType(RejectedInput):
+    status, slug, title = 415, "unsupported-media-type", "The body is not of a type that is read here"
+
+
+class CrossSite(EdgeNodeError):
+    """A web page of somebody else asked the reader's browser to send this."""
+
+    status, slug, title, definite = 403, "cross-site", "Requests from other sites are refused", True
+
+
+class WrongHost(EdgeNodeError):
+    """The name in `Host` is not this machine's: a page may have bound its own name to 127.0.0.1."""
+
+    status, slug, title, definite = 421, "wrong-host", "This node does not answer for that host", True

@@ -1,0 +1,194 @@
+"""Records, members and placements as the JSON that people's scripts depend on."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import reduce
+from typing import Any, Final
+
+from edgenode.api.service import MemberView, MeshView
+from edgenode.core.jobs import Record, Spec, decode_spec, job_text, join, new_record
+from edgenode.core.signals import Receipt
+from edgenode.core.types import TERMINAL, JobId, NodeId, State, Wall
+
+Json = dict[str, Any]
+
+_LAST_SECOND: Final = 253_402_300_799.0  # 9999-12-31T23:59:59Z: RFC 3339 has four digits for the year
+
+
+def time_text(wall: Wall) -> str | None:
+    """RFC 3339 in UTC with milliseconds; None for 0 ("never") and what no calendar has."""
+    if not 0 < wall <= _LAST_SECOND:
+        return None
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def job_body(record: Record, spec: Spec | None = None, **extra: Any) -> bytes:
+    """One job as a JSON object; `extra` fields come on top, or in place of the record's.
+
+    Payload and result are JSON since they came in, so their bytes are put in as they are: a megabyte of
+    payload is not parsed again for every reader.
+    """
+    if spec is None:
+        spec = decode_spec(record.spec)
+    text = json.dumps(_job_fields(record, spec) | extra, separators=(",", ":"))
+    result = b"" if record.outcome is None else record.outcome.result
+    return b'%b,"payload":%b,"result":%b}' % (text[:-1].encode(), spec.payload or b"{}", result or b"null")
+
+
+def submitted_body(spec: Spec, rank: Sequence[NodeId], replicas: int, receipt: Receipt, now: Wall) -> bytes:
+    """A job that was just acknowledged, as it was submitted: nothing is read for it.
+
+    If the first in rank did not acknowledge, somebody else may own the job: then no owner is named.
+    """
+    holders = tuple(rank[:replicas]) or receipt.nodes
+    record = new_record(b"", spec.id, holders, spec.options.run_at, now)
+    owner = record.owner if record.owner in receipt.nodes else None
+    return job_body(record, spec, owner=owner, receipt=receipt_fields(receipt))
+
+
+def receipt_fields(receipt: Receipt) -> Json:
+    return {"acks": len(receipt.nodes), "nodes": list(receipt.nodes)}
+
+
+def _job_fields(record: Record, spec: Spec) -> Json:
+    options, own, outcome = spec.options, record.own, record.outcome
+    starts, failures = record.start_count, record.failure_count
+    return {
+        "id": job_text(record.id),
+        "task": spec.task,
+        "state": str(record.state),
+        "settled": record.settled,
+        "queue": options.queue,
+        "priority": options.priority,
+        # A start whose runner was lost is the same attempt again; a failed one is used up.
+        "attempt": min(starts, failures + 1, options.max_attempts),
+        "max_attempts": options.max_attempts,
+        "losses": len(record.losses),
+        "max_losses": options.max_losses,
+        "starts": starts,
+        "takeovers": sum(note.kind == "takeover" for note in record.history),
+        "delivery": str(options.delivery),
+        "partition": str(options.partition),
+        "owner": record.owner,
+        "firm": _firm(record),
+        "runner": (own.runner if outcome is None else outcome.runner) or None,
+        "term": record.ballot.term,
+        "holders": list(record.holders),
+        "submitted_at": time_text(spec.submitted_at),
+        "run_at": time_text(own.due_at if record.state is State.SCHEDULED else options.run_at),
+        "started_at": time_text(own.started_at),
+        "finished_at": None if outcome is None else time_text(outcome.finished_at),
+        "error": None if outcome is None else outcome.error or None,
+        "progress": None,
+        "history": [
+            {"at": time_text(note.at), "kind": note.kind, "node": note.node, "detail": note.detail}
+            for note in record.history
+        ],
+    }
+
+
+def _firm(record: Record) -> bool | None:
+    """Whether the owner holds the promises of a majority; None if the record alone can't tell."""
+    if record.outcome is not None:
+        return record.outcome.firm
+    return True if record.ballot.term == 1 else None  # the first owner is firm by being named
+
+
+def is_final(record: Record) -> bool:
+    return record.state in TERMINAL and record.settled
+
+
+def placement_fields(
+    job: JobId,
+    copies: Mapping[NodeId, Record | None],
+    rank: Sequence[NodeId],
+    members: Iterable[MemberView],
+) -> Json:
+    """Where a job is and where it would go, from its holders' copies (at least one is a record)."""
+    known = {member.info.id: member for member in members}
+    record = reduce(join, (copy for copy in copies.values() if copy is not None))
+    heirs = (node for node in rank if node in record.holders and node != record.owner)
+    return {
+        "id": job_text(job),
+        "state": str(record.state),
+        "settled": record.settled,
+        "owner": record.owner,
+        "term": record.ballot.term,
+        "firm": _firm(record),
+        "next": next(heirs, None),
+        "rank": [_place(node, known) for node in rank],
+        "holders": [_place(node, known) | {"copy": _copy(node, copies)} for node in record.holders],
+    }
+
+
+def _place(node: NodeId, known: Mapping[NodeId, MemberView]) -> Json:
+    member = known.get(node)
+    if member is None:
+        return {"id": node, "name": None, "state": None}
+    return {"id": node, "name": member.info.name, "state": str(member.state)}
+
+
+def _copy(node: NodeId, copies: Mapping[NodeId, Record | None]) -> Json:
+    """What this holder has on disk: `held`, `none`, or `unreachable` if it did not answer."""
+    if node not in copies:
+        return {"status": "unreachable"}
+    record = copies[node]
+    if record is None:
+        return {"status": "none"}
+    return {
+        "status": "held",
+        "state": str(record.state),
+        "settled": record.settled,
+        "term": record.ballot.term,
+        "owner": record.owner,
+    }
+
+
+def member_fields(member: MemberView, me: NodeId) -> Json:
+    info, load = member.info, member.load
+    return {
+        "id": info.id,
+        "name": info.name,
+        "state": str(member.state),
+        "ready": info.ready,
+        "self": info.id == me,
+        "api": info.api,
+        "addresses": [
+            f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in info.addresses
+        ],
+        "boot": info.boot,
+        "version": info.version,
+        "weight": info.weight,
+        "slots": info.slots,
+        "labels": dict(info.labels),
+        "tasks": list(info.tasks),
+        "load": {
+            "owned": load.owned,
+            "queued": load.queued,
+            "running": load.running,
+            "done": load.done,
+            "free": load.free,
+        },
+        "joined_at": time_text(info.joined_at),
+        "heard_s": None if member.heard_s is None else round(member.heard_s, 3),
+    }
+
+
+def mesh_fields(mesh: MeshView, members: Sequence[MemberView], me: NodeId) -> Json:
+    return {
+        "id": mesh.mesh_id,
+        "self": {"id": me, "name": mesh.name},
+        "version": mesh.version,
+        "uptime_s": round(mesh.uptime_s, 3),
+        "replicas": mesh.replicas,
+        "nodes": dict(Counter(str(member.state) for member in members)),
+        "tasks": sorted({task for member in members for task in member.info.tasks}),
+        "load": {
+            name: sum(getattr(member.load, name) for member in members)
+            for name in ("owned", "queued", "running", "done", "free")
+        },
+    }

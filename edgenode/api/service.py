@@ -1,0 +1,108 @@
+"""The node as the HTTP API sees it: the one port between routes and whatever runs behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from edgenode.core import signals, wire
+from edgenode.core.jobs import Options, Spec
+from edgenode.core.types import JobId, Load, MemberInfo, MemberState, NodeId, Seconds, Wall
+
+
+class MemberView(NamedTuple):
+    """One member as this node believes it to be."""
+
+    info: MemberInfo
+    state: MemberState
+    load: Load
+    heard_s: Seconds | None  # since it was last heard of; None for this node, and for one never heard
+
+
+class MeshView(NamedTuple):
+    """This node's place in its mesh. Counts of members are made from `Service.members`."""
+
+    mesh_id: str
+    name: str  # this node's
+    version: str
+    uptime_s: Seconds
+    replicas: int  # R: holders per job
+
+
+class TaskSchema(Protocol):
+    """What the node knows of one task that it can run itself."""
+
+    @property
+    def options(self) -> Options:
+        """What applies where the submitter says nothing (the task's own timeout, attempts, ...)."""
+        ...
+
+    def check(self, payload: Mapping[str, Any]) -> None:
+        """Refuse a payload that the task could not be called with.
+
+        Raises:
+            InvalidJob: a parameter is missing, unknown or of the wrong type; `field` names it.
+        """
+        ...
+
+
+class Service(Protocol):
+    """What the API asks of its node. Every wait ends, at the latest after the seconds it was given.
+
+    Methods may raise any `EdgeNodeError`: it becomes the answer's problem as it is.
+    """
+
+    @property
+    def me(self) -> NodeId: ...
+
+    async def submit(
+        self, specs: Sequence[Spec], *, acks: int, timeout_s: Seconds
+    ) -> tuple[signals.Receipt, ...]:
+        """Have these jobs stored; one receipt each, in the order of the specs.
+
+        Args:
+            acks: how many disks must have each job before its receipt; 0 means a majority of its holders.
+            timeout_s: after this a job without enough disks gets a receipt with `OutcomeUnknown`.
+        """
+        ...
+
+    async def read(self, jobs: Sequence[JobId], *, wait_s: Seconds, timeout_s: Seconds) -> signals.ReadDone:
+        """The best copy of each job that can be had: each id is in `records` or in `errors`.
+
+        Args:
+            wait_s: > 0 waits until all of them are terminal and settled, at most this long.
+            timeout_s: how long holders may take to answer, on top of `wait_s`.
+        """
+        ...
+
+    async def search(self, query: wire.Query, *, timeout_s: Seconds) -> signals.SearchDone: ...
+
+    async def inspect(self, job: JobId, *, timeout_s: Seconds) -> signals.InspectDone:
+        """What each holder of a job has on its disk; one that could not be asked is missing."""
+        ...
+
+    def members(self) -> Sequence[MemberView]:
+        """Everyone known that is not forgotten, this node included."""
+        ...
+
+    def mesh(self) -> MeshView: ...
+
+    def rank(self, job: JobId) -> tuple[NodeId, ...]:
+        """All members that may get new jobs, the one most preferred for `job` first."""
+        ...
+
+    def new_job_id(self) -> JobId: ...
+
+    def wall(self) -> Wall: ...
+
+    def known_tasks(self) -> frozenset[str]:
+        """The names of the tasks that at least one ready member can run."""
+        ...
+
+    def task_schema(self, name: str) -> TaskSchema | None:
+        """None if this node does not have the task itself (others may)."""
+        ...
+
+    def readiness(self) -> Sequence[str]:
+        """Why this node takes no jobs now; empty if it does."""
+        ...

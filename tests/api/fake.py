@@ -1,0 +1,219 @@
+"""A node in memory behind the API's port, and a real HTTP server around it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from aiohttp.web import TCPSite
+
+from edgenode.api.app import make_app, make_runner
+from edgenode.api.service import MemberView, MeshView, TaskSchema
+from edgenode.core import jobs, signals, wire
+from edgenode.core.errors import EdgeNodeError, InvalidJob, JobNotFound
+from edgenode.core.types import JobId, Load, MemberInfo, MemberState, NodeId, State
+
+NODES = tuple(NodeId(letter * 16) for letter in "abcde")
+START = 1_900_000_000.0
+
+
+class Resize:
+    """A task with parameters: `source` is a text, `width` a number."""
+
+    options = jobs.Options(timeout_s=30.0, max_attempts=7)
+
+    def check(self, payload: Mapping[str, Any]) -> None:
+        for name, kind in (("source", str), ("width", int)):
+            if name not in payload:
+                raise InvalidJob(f"the parameter {name} is missing", field=f"payload.{name}")
+            if not isinstance(payload[name], kind):
+                raise InvalidJob(f"the parameter {name} is of the wrong type", field=f"payload.{name}")
+        for name in payload:
+            if name not in ("source", "width"):
+                raise InvalidJob("there is no such parameter", field=f"payload.{name}")
+
+
+class FakeService:
+    """Stores what it is given. `instant` ends each job as it comes; `refuse` is raised by each submission,
+    `receipt_error` by each job; `patient=False` ends every wait at once."""
+
+    me = NODES[0]
+
+    def __init__(self, *, instant: bool = False, patient: bool = True) -> None:
+        self.instant = instant
+        self.patient = patient
+        self.refuse: EdgeNodeError | None = None
+        self.receipt_error: EdgeNodeError | None = None
+        self.crash: Exception | None = None
+        self.reasons: list[str] = []
+        self.silent: set[NodeId] = set()
+        self.records: dict[JobId, jobs.Record] = {}
+        self.submissions: list[tuple[int, int]] = []  # (jobs, acks) of each call
+        self.waits: list[float] = []
+        self._numbers = itertools.count(1)
+        self._news = asyncio.Condition()
+
+    # ------------------------------------------------------------------------------------------ the port
+
+    async def submit(
+        self, specs: Sequence[jobs.Spec], *, acks: int, timeout_s: float
+    ) -> tuple[signals.Receipt, ...]:
+        self.submissions.append((len(specs), acks))
+        if self.crash is not None:
+            raise self.crash
+        if self.refuse is not None:
+            raise self.refuse
+        receipts = []
+        for spec in specs:
+            if self.receipt_error is not None:
+                receipts.append(signals.Receipt(spec.id, (), self.receipt_error))
+                continue
+            holders = self.rank(spec.id)[:3]
+            record = jobs.new_record(
+                jobs.encode_spec(spec), spec.id, holders, spec.options.run_at, self.wall()
+            )
+            self.records[spec.id] = record
+            if self.instant:
+                self._end(spec.id, State.SUCCEEDED, b'{"echo":' + spec.payload + b"}", "")
+            receipts.append(signals.Receipt(spec.id, holders[:2], None))
+        return tuple(receipts)
+
+    async def read(self, jobs_: Sequence[JobId], *, wait_s: float, timeout_s: float) -> signals.ReadDone:
+        self.waits.append(wait_s)
+        if wait_s > 0 and self.patient:
+            try:
+                async with asyncio.timeout(wait_s), self._news:
+                    await self._news.wait_for(
+                        lambda: all(job in self.records and self.records[job].settled for job in jobs_)
+                    )
+            except TimeoutError:
+                pass
+        found = {job: self.records[job] for job in jobs_ if job in self.records}
+        errors: dict[JobId, EdgeNodeError] = {
+            job: JobNotFound("no member knows this job") for job in jobs_ if job not in self.records
+        }
+        return signals.ReadDone(signals.RequestId(0), found, errors, frozenset(found))
+
+    async def search(self, query: wire.Query, *, timeout_s: float) -> signals.SearchDone:
+        after = query.after or b"\xff" * 16
+        matching = []
+        for job in sorted(self.records, reverse=True):
+            record = self.records[job]
+            spec = jobs.decode_spec(record.spec)
+            if (
+                job < after
+                and query.state in ("", record.state)
+                and query.task in ("", spec.task)
+                and query.queue in ("", spec.options.queue)
+            ):
+                matching.append(record)
+        page = matching[: query.limit]
+        onward = page[-1].id if len(matching) > len(page) else b""
+        return signals.SearchDone(signals.RequestId(0), tuple(page), onward, tuple(sorted(self.silent)))
+
+    async def inspect(self, job: JobId, *, timeout_s: float) -> signals.InspectDone:
+        copies = {node: self.records.get(job) for node in self.rank(job)[:3] if node not in self.silent}
+        return signals.InspectDone(signals.RequestId(0), copies)
+
+    def members(self) -> Sequence[MemberView]:
+        return [
+            MemberView(
+                MemberInfo(
+                    node, f"node-{node[0]}", 1, (("127.0.0.1", 9701 + place),),
+                    f"http://127.0.0.1:{8701 + place}", "0.1.0", 1.0, 2, (("zone", "x"),), ("echo", "image.resize"), START, True,
+                ),
+                MemberState.DEAD if node in self.silent else MemberState.READY,
+                Load(owned=1, queued=2, running=3, done=4, free=5),
+                None if node == self.me else 0.25,
+            )
+            for place, node in enumerate(NODES)
+        ]  # fmt: skip
+
+    def mesh(self) -> MeshView:
+        return MeshView("m" * 16, "node-a", "0.1.0", 12.5, 3)
+
+    def rank(self, job: JobId) -> tuple[NodeId, ...]:
+        return tuple(node for node in NODES if node not in self.silent)
+
+    def new_job_id(self) -> JobId:
+        return jobs.make_job_id(START, next(self._numbers).to_bytes(10, "big"))
+
+    def wall(self) -> float:
+        return START
+
+    def known_tasks(self) -> frozenset[str]:
+        return frozenset({"echo", "image.resize"})
+
+    def task_schema(self, name: str) -> TaskSchema | None:
+        return Resize() if name == "image.resize" else None
+
+    def readiness(self) -> Sequence[str]:
+        return self.reasons
+
+    # ----------------------------------------------------------------------------------- what tests do
+
+    async def end(
+        self, job: JobId, state: State = State.SUCCEEDED, result: bytes = b"1", error: str = ""
+    ) -> None:
+        async with self._news:
+            self._end(job, state, result, error)
+            self._news.notify_all()
+
+    def _end(self, job: JobId, state: State, result: bytes, error: str) -> None:
+        record = self.records[job]
+        if record.state is State.SCHEDULED:
+            record = jobs.fallen_due(record)
+        running = jobs.started(record, runner=self.me, boot=1, at=START + 1)
+        ended = jobs.decided(
+            running, state, firm=True, at=START + 2, result=result, error=error, runner=self.me
+        )
+        self.records[job] = jobs.settled(ended)
+
+
+class Served:
+    """A fake node behind a real port, in a thread of its own, for clients that block."""
+
+    def __init__(self, service: FakeService, url: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.service = service
+        self.url = url
+        self.loop = loop
+
+    def end(self, job: str, state: State = State.SUCCEEDED, error: str = "") -> None:
+        parsed = jobs.parse_job_id(job)
+        assert parsed is not None
+        ending = self.service.end(parsed, state, error=error)
+        asyncio.run_coroutine_threadsafe(ending, self.loop).result(5)
+
+
+@contextmanager
+def served(service: FakeService) -> Iterator[Served]:
+    loop = asyncio.new_event_loop()
+    ready = threading.Event()
+    started: list[Served] = []
+
+    async def serve() -> None:
+        runner = make_runner(make_app(service))
+        await runner.setup()
+        try:
+            await TCPSite(runner, "127.0.0.1", 0).start()
+            host, port = runner.addresses[0][:2]
+            started.append(Served(service, f"http://{host}:{port}", loop))
+            ready.set()
+            await stop.wait()
+        finally:
+            await runner.cleanup()
+
+    stop = asyncio.Event()
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield started[0]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+        loop.close()

@@ -1,0 +1,458 @@
+"""Submitting and reading jobs over HTTP: names, statuses, headers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from edgenode.api.app import make_app
+from edgenode.core import jobs
+from edgenode.core.errors import NotReady, OutcomeUnknown, Overloaded, Undecided
+from edgenode.core.settings import JobSettings
+from edgenode.core.types import Ballot, State
+from tests.api.fake import NODES, START, FakeService
+
+NAMES = {
+    "id", "task", "payload", "state", "settled", "queue", "priority", "attempt", "max_attempts", "losses",
+    "takeovers", "delivery", "partition", "owner", "firm", "runner", "term", "holders", "submitted_at",
+    "run_at", "started_at", "finished_at", "result", "error", "progress",
+}  # fmt: skip
+
+
+def parsed(body: dict[str, Any]) -> Any:
+    job = jobs.parse_job_id(body["id"])
+    assert job is not None
+    return job
+
+
+async def submit(http: TestClient, *, headers: dict[str, str] | None = None, **fields: Any) -> Any:
+    return await http.post("/v1/jobs", json={"task": "echo"} | fields, headers=headers)
+
+
+async def test_a_submission_is_answered_with_the_job_where_it_is_and_who_has_it(
+    http: TestClient, service: FakeService
+) -> None:
+    response = await submit(http, payload={"text": "grüße"})
+    body = await response.json()
+    assert response.status == 202
+    assert response.headers["Location"] == f"/v1/jobs/{body['id']}"
+    assert response.headers["Retry-After"] == "1"
+    assert NAMES | {"receipt"} <= body.keys()
+    assert body["receipt"] == {"acks": 2, "nodes": list(NODES[:2])}
+    assert (body["task"], body["payload"], body["state"]) == ("echo", {"text": "grüße"}, "queued")
+    assert (body["owner"], body["term"], body["firm"]) == (NODES[0], 1, True)
+    assert body["holders"] == list(NODES[:3])
+    assert body["submitted_at"] == "2030-03-17T17:46:40.000Z"
+
+
+async def test_what_was_answered_is_what_is_read_later(http: TestClient) -> None:
+    answered = await (await submit(http, payload={"x": [1, 2.5, None]})).json()
+    read = await (await http.get(f"/v1/jobs/{answered['id']}")).json()
+    answered.pop("receipt")
+    assert read == answered
+
+
+async def test_the_payload_is_stored_compact_and_as_utf8(http: TestClient, service: FakeService) -> None:
+    await submit(http, payload={"b": "ü", "a": {"c": 1}})
+    (record,) = service.records.values()
+    assert jobs.decode_spec(record.spec).payload == '{"b":"ü","a":{"c":1}}'.encode()
+
+
+async def test_an_owner_that_did_not_acknowledge_is_not_named(http: TestClient, service: FakeService) -> None:
+    service.silent = {NODES[0]}
+    service.rank = lambda job: NODES  # type: ignore[method-assign]
+    real = service.submit
+
+    async def went_elsewhere(*args: Any, **named: Any) -> Any:
+        return tuple(receipt._replace(nodes=NODES[1:3]) for receipt in await real(*args, **named))
+
+    service.submit = went_elsewhere  # type: ignore[method-assign]
+    body = await (await submit(http)).json()
+    assert (body["owner"], body["receipt"]["nodes"]) == (None, list(NODES[1:3]))
+
+
+async def test_all_options_reach_the_spec(http: TestClient, service: FakeService) -> None:
+    options = {
+        "queue": "slow", "priority": 9, "run_at": "2031-01-01T01:00:00+01:00", "timeout_s": 2.5,
+        "deadline": "2031-02-01T00:00:00.5Z", "max_attempts": 4, "max_losses": 1, "partition": "wait",
+        "acks": 3, "ttl_s": 60, "requires": {"gpu": "yes", "arch": "arm64"},
+        "backoff": {"kind": "constant", "base_s": 2},
+    }  # fmt: skip
+    response = await submit(http, **options)
+    assert response.status == 202, await response.text()
+    (record,) = service.records.values()
+    spec = jobs.decode_spec(record.spec)
+    assert spec.options == jobs.Options(
+        queue="slow", priority=9, run_at=1_924_992_000.0, timeout_s=2.5, deadline=1_927_670_400.5,
+        max_attempts=4, max_losses=1, partition=jobs.Partition.WAIT, acks=3, ttl_s=60.0,
+        requires=(("arch", "arm64"), ("gpu", "yes")), backoff=jobs.Backoff("constant", 2.0, 300.0),
+    )  # fmt: skip
+    assert spec.expires_at == 1_927_670_400.5  # later than seven days after run_at
+    body = await response.json()
+    assert (body["state"], body["run_at"]) == ("scheduled", "2031-01-01T00:00:00.000Z")
+
+
+async def test_a_delay_becomes_a_time(http: TestClient, service: FakeService) -> None:
+    await submit(http, delay_s=90)
+    (record,) = service.records.values()
+    spec = jobs.decode_spec(record.spec)
+    assert (spec.options.run_at, spec.expires_at) == (START + 90, START + 90 + 7 * jobs.DAY_S)
+
+
+async def test_the_task_says_what_the_submitter_does_not(http: TestClient, service: FakeService) -> None:
+    await submit(http, task="image.resize", payload={"source": "x", "width": 1}, max_attempts=2)
+    (record,) = service.records.values()
+    options = jobs.decode_spec(record.spec).options
+    assert (options.timeout_s, options.max_attempts) == (30.0, 2)
+
+
+async def test_at_most_once_means_one_attempt(http: TestClient) -> None:
+    assert (await (await submit(http, delivery="at-most-once")).json())["max_attempts"] == 1
+
+
+async def test_two_hundred_jobs_are_one_call(http: TestClient, service: FakeService) -> None:
+    batch = [{"task": "echo", "payload": {"n": n}} for n in range(200)]
+    response = await http.post("/v1/jobs", json=batch)
+    answers = (await response.json())["jobs"]
+    assert response.status == 202
+    assert [answer["payload"]["n"] for answer in answers] == list(range(200))
+    assert len({answer["id"] for answer in answers}) == 200
+    assert service.submissions == [(200, 0)]
+
+
+async def test_lines_are_a_batch(http: TestClient, service: FakeService) -> None:
+    lines = b"".join(b'{"task":"echo","payload":{"n":%d}}\r\n' % n for n in range(3))
+    response = await http.post("/v1/jobs", data=lines, headers={"Content-Type": "application/x-ndjson"})
+    assert [answer["payload"]["n"] for answer in (await response.json())["jobs"]] == [0, 1, 2]
+
+
+async def test_jobs_that_want_other_acknowledgements_are_separate_calls(
+    http: TestClient, service: FakeService
+) -> None:
+    await http.post("/v1/jobs", json=[{"task": "echo", "acks": acks} for acks in (1, 3, 1)])
+    assert sorted(service.submissions) == [(1, 3), (2, 1)]
+
+
+# ------------------------------------------------------------------------------------------- waiting
+
+
+async def test_a_job_that_ends_while_waited_for_is_answered_with_200(service: FakeService) -> None:
+    service.instant = True
+    async with TestClient(TestServer(make_app(service))) as http:
+        response = await submit(http, headers={"Prefer": "wait=10"}, payload={"a": 1})
+        body = await response.json()
+    assert (response.status, response.headers["Preference-Applied"]) == (200, "wait=10")
+    assert (body["state"], body["settled"], body["result"]) == ("succeeded", True, {"echo": {"a": 1}})
+    assert body["receipt"]["acks"] == 2
+    assert "Retry-After" not in response.headers
+
+
+async def test_a_job_that_does_not_end_in_time_is_answered_with_202(service: FakeService) -> None:
+    service.patient = False
+    async with TestClient(TestServer(make_app(service))) as http:
+        response = await submit(http, headers={"Prefer": "respond-async, wait=5; foo"})
+    assert (response.status, response.headers["Preference-Applied"]) == (202, "wait=5")
+    assert service.waits == [5.0]
+
+
+async def test_a_read_waits_for_the_end(http: TestClient, service: FakeService) -> None:
+    job = await (await submit(http)).json()
+    waiting = asyncio.ensure_future(http.get(f"/v1/jobs/{job['id']}", headers={"Prefer": "wait=30"}))
+    await service.end(parsed(job), State.FAILED, b"", "no luck")
+    body = await (await waiting).json()
+    assert (body["state"], body["error"], body["result"]) == ("failed", "no luck", None)
+
+
+@pytest.mark.parametrize(
+    ("header", "waited"),
+    [
+        ("wait=99999", 60.0),
+        ('wait="7"', 7.0),
+        ("WAIT = 7", 7.0),
+        ("wait=x", 0.0),
+        ("wait=-1", 0.0),
+        ("wait", 0.0),
+    ],
+)
+async def test_a_wait_is_bounded_and_nonsense_is_ignored(
+    http: TestClient, service: FakeService, header: str, waited: float
+) -> None:
+    service.patient = False
+    job = await (await submit(http)).json()
+    response = await http.get(f"/v1/jobs/{job['id']}", headers={"Prefer": header})
+    assert response.status == 200
+    assert service.waits == [waited]
+    assert ("Preference-Applied" in response.headers) is (waited > 0)
+
+
+async def test_an_accepted_job_stays_accepted_when_the_wait_goes_wrong(
+    http: TestClient, service: FakeService
+) -> None:
+    async def undecided(*args: Any, **named: Any) -> Any:
+        raise Undecided("being asked")
+
+    service.read = undecided  # type: ignore[method-assign]
+    response = await submit(http, headers={"Prefer": "wait=1"})
+    assert response.status == 202
+
+
+# ----------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("error", "definite"),
+    [(Overloaded("full"), True), (NotReady("leaving"), True), (OutcomeUnknown("late"), False)],
+)
+async def test_a_refused_submission_says_whether_it_did_not_happen(
+    http: TestClient, service: FakeService, error: Any, definite: bool
+) -> None:
+    service.refuse = error
+    response = await submit(http)
+    problem = await response.json(content_type="application/problem+json")
+    assert (response.status, problem["definite"]) == (error.status, definite)
+    assert ("Retry-After" in response.headers) is (error.retry_after_s is not None)
+    assert jobs.parse_job_id(problem["job"]) is not None
+
+
+async def test_a_batch_that_may_have_happened_says_so_in_its_status(
+    http: TestClient, service: FakeService
+) -> None:
+    service.receipt_error = OutcomeUnknown("late")
+    response = await http.post("/v1/jobs", json=[7, {"task": "echo"}])
+    assert response.status == 504
+    assert [job["definite"] for job in (await response.json())["jobs"]] == [True, False]
+
+
+async def test_a_node_that_is_not_ready_takes_nothing_and_says_why(
+    http: TestClient, service: FakeService
+) -> None:
+    service.reasons = ["joining: no peer has answered yet"]
+    for response in (await submit(http), await http.get("/readyz")):
+        problem = await response.json(content_type="application/problem+json")
+        assert response.status == 503
+        assert (problem["definite"], problem["reasons"]) == (True, service.reasons)
+        assert response.headers["Retry-After"] == "1"
+    assert not service.submissions
+    assert (await http.get("/livez")).status == 200
+
+
+async def test_an_unexpected_error_is_a_number_here_and_a_story_in_the_log(
+    http: TestClient, service: FakeService, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.crash = RuntimeError("secret inside")
+    response = await submit(http)
+    problem = await response.json(content_type="application/problem+json")
+    assert (response.status, problem["type"], problem["definite"]) == (500, "/problems/internal", False)
+    assert "secret" not in json.dumps(problem)
+    assert problem["reference"] in caplog.text
+    assert "secret inside" in caplog.text
+
+
+async def test_too_much_at_once_is_sent_away(service: FakeService) -> None:
+    app = make_app(service)
+    async with TestClient(TestServer(app)) as http:
+        big = [{"task": "echo", "payload": {"x": "y" * 1_000_000}}] * 7
+        service.refuse = None
+        gate = asyncio.Event()
+        real = service.submit
+
+        async def slow(*args: Any, **named: Any) -> Any:
+            await gate.wait()
+            return await real(*args, **named)
+
+        service.submit = slow  # type: ignore[method-assign]
+        sent = [asyncio.ensure_future(http.post("/v1/jobs", json=big)) for _ in range(10)]
+        done, _ = await asyncio.wait(sent, return_when=asyncio.FIRST_COMPLETED)
+        assert {task.result().status for task in done} == {429}
+        gate.set()
+        statuses = [(await task).status for task in sent]
+        assert statuses.count(202) == 9
+        assert (await submit(http)).status == 202  # what was counted is given back
+
+
+# ------------------------------------------------------------------------------------------- reading
+
+
+async def test_an_unknown_job_is_not_found(http: TestClient) -> None:
+    response = await http.get("/v1/jobs/01234567-89ab-7def-8123-456789abcdef")
+    problem = await response.json(content_type="application/problem+json")
+    assert (response.status, problem["type"], problem["definite"]) == (404, "/problems/job-not-found", True)
+
+
+async def test_pages_lead_to_every_job_once_newest_first(http: TestClient) -> None:
+    batch = [{"task": "echo", "queue": "a" if n % 2 else "b"} for n in range(25)]
+    made = (await (await http.post("/v1/jobs", json=batch)).json())["jobs"]
+    wanted = [job["id"] for job in reversed(made) if job["queue"] == "a"]
+    address, found = "/v1/jobs?queue=a&limit=5&state=queued", []
+    while address:
+        response = await http.get(address)
+        page = await response.json()
+        found += [job["id"] for job in page["jobs"]]
+        assert len(page["jobs"]) <= 5
+        address = str(response.links["next"]["url"].relative()) if "next" in response.links else ""
+    assert found == wanted
+
+
+async def test_a_list_says_who_did_not_answer(http: TestClient, service: FakeService) -> None:
+    service.silent = {NODES[4]}
+    assert await (await http.get("/v1/jobs")).json() == {"jobs": [], "unanswered": [NODES[4]]}
+
+
+async def test_the_life_of_a_job_can_be_read(http: TestClient, service: FakeService) -> None:
+    body = await (await submit(http, max_attempts=2)).json()
+    job = parsed(body)
+    record = jobs.started(service.records[job], runner=NODES[1], boot=1, at=START + 1)
+    record = jobs.failed_once(record, due_at=START + 9, note=jobs.Note(START + 2, "retry", NODES[0], "oh"))
+    service.records[job] = record
+    seen = await (await http.get(f"/v1/jobs/{body['id']}")).json()
+    assert (seen["state"], seen["attempt"], seen["starts"]) == ("scheduled", 1, 1)
+    assert (seen["run_at"], seen["runner"]) == ("2030-03-17T17:46:49.000Z", None)
+
+    record = jobs.taken_over(record, Ballot(3, NODES[1]), jobs.Note(START + 3, "takeover", NODES[1], "died"))
+    record = jobs.started(jobs.fallen_due(record), runner=NODES[1], boot=1, at=START + 10)
+    service.records[job] = record
+    seen = await (await http.get(f"/v1/jobs/{body['id']}")).json()
+    assert (seen["state"], seen["attempt"], seen["starts"], seen["takeovers"]) == ("running", 2, 2, 1)
+    assert (seen["term"], seen["owner"], seen["runner"]) == (3, NODES[1], NODES[1])
+    assert seen["firm"] is True  # the owner said so: the record of a later term does not
+    assert [note["kind"] for note in seen["history"]] == ["retry", "takeover"]
+    (listed,) = (await (await http.get("/v1/jobs")).json())["jobs"]
+    assert listed["firm"] is None
+
+
+async def test_placement_shows_each_holders_disk_and_who_is_next(
+    http: TestClient, service: FakeService
+) -> None:
+    body = await (await submit(http)).json()
+    placement = await (await http.get(f"/v1/jobs/{body['id']}/placement")).json()
+    assert [place["name"] for place in placement["rank"]] == [f"node-{letter}" for letter in "abcde"]
+    assert (placement["owner"], placement["term"], placement["next"]) == (NODES[0], 1, NODES[1])
+    assert [holder["copy"]["status"] for holder in placement["holders"]] == ["held"] * 3
+    assert placement["holders"][0]["copy"] == {
+        "status": "held", "state": "queued", "settled": False, "term": 1, "owner": NODES[0],
+    }  # fmt: skip
+
+    service.silent = {NODES[1]}
+    placement = await (await http.get(f"/v1/jobs/{body['id']}/placement")).json()
+    assert [holder["copy"]["status"] for holder in placement["holders"]] == ["held", "unreachable", "held"]
+    assert placement["holders"][1]["state"] == "dead"
+    assert placement["next"] == NODES[2]
+
+
+async def test_a_placement_of_nothing_tells_no_from_no_answer(http: TestClient, service: FakeService) -> None:
+    address = "/v1/jobs/01234567-89ab-7def-8123-456789abcdef/placement"
+    assert (await http.get(address)).status == 404
+    service.silent = set(NODES)
+    response = await http.get(address)
+    assert response.status == 503
+    assert (await response.json(content_type="application/problem+json"))["definite"] is False
+
+
+async def test_members_are_listed_by_name(http: TestClient) -> None:
+    nodes = (await (await http.get("/v1/nodes")).json())["nodes"]
+    assert [node["name"] for node in nodes] == [f"node-{letter}" for letter in "abcde"]
+    assert nodes[0] == {
+        "id": NODES[0], "name": "node-a", "state": "ready", "ready": True, "self": True,
+        "api": "http://127.0.0.1:8701", "addresses": ["127.0.0.1:9701"], "boot": 1, "version": "0.1.0",
+        "weight": 1.0, "slots": 2, "labels": {"zone": "x"}, "tasks": ["echo", "image.resize"],
+        "load": {"owned": 1, "queued": 2, "running": 3, "done": 4, "free": 5},
+        "joined_at": "2030-03-17T17:46:40.000Z", "heard_s": None,
+    }  # fmt: skip
+    assert await (await http.get("/v1/nodes/self")).json() == nodes[0]
+    assert await (await http.get(f"/v1/nodes/{NODES[2]}")).json() == nodes[2]
+    response = await http.get("/v1/nodes/nobody")
+    assert (response.status, (await response.json(content_type=None))["field"]) == (404, "id")
+
+
+async def test_the_mesh_is_summed_up(http: TestClient, service: FakeService) -> None:
+    service.silent = {NODES[4]}
+    mesh = await (await http.get("/v1/mesh")).json()
+    assert mesh == {
+        "id": "m" * 16, "self": {"id": NODES[0], "name": "node-a"}, "version": "0.1.0", "uptime_s": 12.5,
+        "replicas": 3, "nodes": {"ready": 4, "dead": 1}, "tasks": ["echo", "image.resize"],
+        "load": {"owned": 5, "queued": 10, "running": 15, "done": 20, "free": 25},
+    }  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------- what is common
+
+
+async def test_the_index_leads_to_resources_that_exist(http: TestClient) -> None:
+    for path in (await (await http.get("/")).json())["resources"]:
+        assert (await http.get(path.replace("{id}", "self" if "nodes" in path else "x"))).status in (200, 400)
+
+
+async def test_what_is_not_there_is_a_problem_too(http: TestClient) -> None:
+    response = await http.get("/v1/nothing")
+    assert (response.status, response.content_type) == (404, "application/problem+json")
+    response = await http.delete("/v1/jobs")
+    assert (response.status, response.content_type) == (405, "application/problem+json")
+    assert response.headers["Allow"] == "GET, HEAD, POST"
+
+
+async def test_no_answer_may_be_sniffed_cached_or_framed(http: TestClient) -> None:
+    for path in ("/v1/nodes", "/v1/nothing"):
+        headers = (await http.get(path)).headers
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Cache-Control"] == "no-store"
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8701", "127.0.0.1.evil.example", "10.0.0.1", "["]
+)
+async def test_another_name_for_this_machine_is_refused(
+    http: TestClient, service: FakeService, host: str
+) -> None:
+    response = await http.get("/v1/nodes", headers={"Host": host})
+    assert (response.status, (await response.json(content_type=None))["field"]) == (421, "Host")
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8701", "127.0.0.1:1", "127.8.8.8", "[::1]:8701"])
+async def test_loopback_names_are_answered(http: TestClient, host: str) -> None:
+    assert (await http.get("/v1/nodes", headers={"Host": host})).status == 200
+
+
+async def test_beyond_loopback_any_name_is_answered(service: FakeService) -> None:
+    async with TestClient(TestServer(make_app(service, is_loopback_only=False))) as http:
+        assert (await http.get("/v1/nodes", headers={"Host": "node1.lan"})).status == 200
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}]
+)
+async def test_another_sites_page_submits_nothing(
+    http: TestClient, service: FakeService, headers: dict[str, str]
+) -> None:
+    assert (await submit(http, headers=headers)).status == 403
+    assert not service.submissions
+
+
+async def test_our_own_page_may_submit(http: TestClient) -> None:
+    origin = f"http://{http.host}:{http.port}"
+    assert (await submit(http, headers={"Origin": origin, "Sec-Fetch-Site": "same-origin"})).status == 202
+
+
+async def test_the_node_is_told_how_long_it_may_take(service: FakeService) -> None:
+    asked: list[float] = []
+    real = service.submit
+
+    async def noting(*args: Any, timeout_s: float, **named: Any) -> Any:
+        asked.append(timeout_s)
+        return await real(*args, timeout_s=timeout_s, **named)
+
+    service.submit = noting  # type: ignore[method-assign]
+    async with TestClient(TestServer(make_app(service, settings=JobSettings(submit_s=4.5)))) as http:
+        await submit(http)
+    assert asked == [4.5]
+
+
+async def test_every_route_is_a_get_or_the_submission(service: FakeService) -> None:
+    routes = {(route.method, route.resource.canonical) for route in make_app(service).router.routes()}
+    assert {path for method, path in routes if method == "POST"} == {"/v1/jobs"}
+    assert isinstance(make_app(service), web.Application)
