@@ -154,6 +154,23 @@ class RunEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Persisted:
+    """Every `Persist` up to this number is durable and seen by the archive. Lets finished records leave
+    memory; nothing else depends on it."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class InspectAsked:
+    """Answered with `InspectDone`: what each holder of a job has on its disk."""
+
+    request: RequestId
+    job: JobId
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class StoreRefused:
     """The disk takes no writes (full, read-only, broken). Nothing after the failed Persist has left."""
 
@@ -167,7 +184,8 @@ class LeaveAsked:
 
 Event = (
     Booted | ClockRead | TimePassed | MessageArrived | LinkUp | LinkDown | SubmitAsked | ReadAsked
-    | SearchAsked | RequestDropped | SearchedHere | RunEnded | StoreRefused | LeaveAsked
+    | SearchAsked | InspectAsked | RequestDropped | SearchedHere | RunEnded | Persisted | StoreRefused
+    | LeaveAsked
 )  # fmt: skip
 
 
@@ -176,9 +194,10 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Persist:
-    """Make these rows durable, all or nothing."""
+    """Make these rows durable, all or nothing. Numbered from 1 in each life."""
 
     rows: tuple[StoredRow, ...]
+    number: int = 0
 
 
 class StoredRow(NamedTuple):
@@ -232,19 +251,30 @@ class Receipt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReadDone:
-    """`errors` has the jobs that could not be shown."""
+    """`errors` has the jobs that could not be shown, `firm` those whose owner answered as a firm one."""
 
     request: RequestId
     records: dict[JobId, Record]
     errors: dict[JobId, EdgeNodeError]
+    firm: frozenset[JobId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class SearchDone:
+    """`next`: go on after this id for more; b"" if that is all. A page may be empty and yet have a next."""
+
     request: RequestId
     records: tuple[Record, ...]
-    more: bool
+    next: bytes
     unanswered: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InspectDone:
+    """Per holder its copy, or None if it has none; a holder that could not be asked is missing."""
+
+    request: RequestId
+    copies: dict[NodeId, Record | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +331,6 @@ class Left:
 
 
 Effect = (
-    Persist | Send | Run | StopRun | SubmitDone | ReadDone | SearchDone | SearchHere | Peers | Remember
-    | Changed | Log | Left
+    Persist | Send | Run | StopRun | SubmitDone | ReadDone | SearchDone | InspectDone | SearchHere | Peers
+    | Remember | Changed | Log | Left
 )  # fmt: skip

@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Final,
+    NamedTuple,
+    TypeVar,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgpack
 
@@ -105,10 +114,11 @@ class Digest(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """This outcome is settled: the copy with `digest` (settled bit included) is the last word."""
+    """The outcome that this ballot's owner wrote, firm, is settled. (One ballot has one outcome.)"""
 
     job: JobId
-    digest: bytes
+    epoch: int
+    ballot: Ballot
 
 
 class GiftItem(NamedTuple):
@@ -134,10 +144,14 @@ class Verdict(NamedTuple):
 
 
 class ResultItem(NamedTuple):
+    """`runner` is whom to thank: a result may be passed on by a holder that is not the owner."""
+
     job: JobId
     token: StartToken
+    runner: NodeId
     verdict: Verdict
     finished_at: Wall
+    lost: bool  # the worker died under it: says nothing of how the task would have ended
 
 
 class TokenItem(NamedTuple):
@@ -162,6 +176,7 @@ TAGS: Final[dict[type[Any], int]] = {}
 _T = TypeVar("_T")
 
 
+@dataclass_transform(frozen_default=True)
 def message(tag: int) -> Callable[[type[_T]], type[_T]]:
     """Make a class a message: a frozen dataclass, entered in the one table from tag to class."""
 
@@ -497,13 +512,29 @@ class Read:
 
 @message(51)
 class ReadAnswer:
-    """`owned` says which of the records their reader coordinates; `asking` are being taken over."""
+    """`owned`, `firm`: which of the records the answering node coordinates, and does so firmly;
+    `asking`: of which it is about to become owner."""
 
     request: int
     records: tuple[bytes, ...]
     owned: tuple[JobId, ...]
+    firm: tuple[JobId, ...]
     asking: tuple[JobId, ...]
     missing: tuple[JobId, ...]
+
+
+@message(54)
+class Inspect:
+    """What exactly is on your disk of this job? (For `placement`.)"""
+
+    request: int
+    job: JobId
+
+
+@message(55)
+class Inspected:
+    request: int
+    record: bytes  # b"" for none
 
 
 @message(52)
@@ -514,16 +545,18 @@ class Search:
 
 @message(53)
 class SearchAnswer:
+    """Matches in falling id order. `upto`: the last id looked at; b"" if there are no more on this disk."""
+
     request: int
     records: tuple[bytes, ...]
-    complete: bool  # no further match on this disk
+    upto: bytes
 
 
 Message = (
     Ping | PingReq | Pong | Nack | Sync | Evidence
     | Submit | Submitted | Write | Acks | Refused | Ask | Promises | Offer | Taken | Wanted | Copies
     | Marks | Marked | Gift | WantWork | Grant | Result | ResultTaken | Have | Has | Stop
-    | Read | ReadAnswer | Search | SearchAnswer
+    | Read | ReadAnswer | Search | SearchAnswer | Inspect | Inspected
 )  # fmt: skip
 MembershipMessage = Ping | PingReq | Pong | Nack | Sync | Evidence
 CONTROL: Final = (Ping, PingReq, Pong, Nack, Sync, Evidence)

@@ -1,0 +1,477 @@
+"""Who owns a job: asking for it, promising it away, responsibility, gifts.
+
+Each job is a single-decree Paxos of its own (Lamport, "Paxos Made Simple", 2001): its holders are the
+acceptors, its owner the proposer, its outcome the value. `Ask` and `Promises` are phase 1. State per job:
+
+    idle       this node only holds a copy (or nothing)
+    asking     it gave itself a promise on a higher ballot and asks the other holders for theirs
+    leading    provisional (went on without a majority) or firm (a majority of the holders promised)
+
+    idle    -- responsible, and not leading ------------------> asking
+    asking  -- all answered or dead, or `ask_s` passed -------> leading (firm with a majority)
+    asking  -- a higher ballot, or a settled result, is seen -> idle
+    leading -- a higher promise or ballot, or settled --------> idle
+    provisional -- one more promise makes a majority ---------> firm
+
+Only promises make an owner firm; a wait that ran out makes it provisional. Responsibility is a state that
+is checked again whenever members change (`overdue`), never an event that could be missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
+
+from edgenode.core.desk import Desk, Lead
+from edgenode.core.jobs import Record, adopted, decode_spec, digest, encode, majority, taken_over
+from edgenode.core.types import (
+    FOREVER,
+    Ballot,
+    Instant,
+    JobId,
+    NodeId,
+    Partition,
+    Promise,
+    State,
+)
+from edgenode.core.view import Standing
+from edgenode.core.wire import Ask, AskItem, Gift, GiftItem, Offer, Promised, Promises, Refusal, Refused
+from edgenode.core.wire import Digest as DigestItem
+
+BREATH_S: Final = 0.001
+
+
+@dataclass(slots=True)
+class Asking:
+    """One attempt to become owner."""
+
+    ballot: Ballot
+    why: str
+    began: Instant
+    again_at: Instant
+    pause_s: float
+    patient: bool  # on silence alone: a minority waits `island_after_s` before it goes on
+    promised: set[NodeId] = field(default_factory=set)
+    answered: set[NodeId] = field(default_factory=set)
+    provisional: bool = False  # concluded without a majority; late promises still count
+
+
+class Custody:
+    """Drive it with messages, membership changes and time; it answers through the desk."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._table = desk.table
+        self._asking: dict[JobId, Asking] = {}
+        self._seen_term: dict[JobId, int] = {}  # terms met in refusals
+        self._due: dict[JobId, None] = {}  # responsibility to be looked at, most urgent first
+        self._later: dict[JobId, Instant] = {}  # the same, after a pause
+        self._offered: dict[
+            JobId, NodeId
+        ] = {}  # who was told that it is responsible, and has not said "taken"
+        self._confirmed: dict[JobId, NodeId] = {}  # responsible that are known to have their copy
+        self._gifts: dict[JobId, Instant] = {}
+        self._round: list[JobId] = []  # what anti-entropy has still to compare in this round
+        self._round_at: Instant = 0.0
+        self._wake: Instant = FOREVER  # not later than anything in `_later` and `_asking` needs
+
+    # -------------------------------------------------------------------------------- becoming owner
+
+    def name_owner(self, record: Record) -> None:
+        """A submission named this node first: firm under term 1, once, without asking."""
+        assert record.own.ballot == Ballot(1, self._desk.me)
+        self._table.leads[record.id] = Lead(record.own.ballot, True, set(record.holders))
+        self._desk.led.add(record.id)
+        self._desk.written.add(record.id)
+
+    def ask(self, job: JobId, why: str) -> None:
+        """Begin to ask for a job, above every term seen, keeping what runs here."""
+        desk, table = self._desk, self._table
+        record = table.peek(job)
+        if record is None or record.settled or desk.me not in record.holders:
+            return
+        promise = table.promise(job)
+        promised_term = promise.ballot.term if promise.epoch == record.epoch else 0
+        term = max(record.own.ballot.term, promised_term, self._seen_term.pop(job, 0)) + 1
+        ballot = Ballot(term, desk.me)
+        table.give_promise(job, Promise(record.epoch, ballot))
+        self._later.pop(job, None)
+        self._due.pop(job, None)
+        # A dead owner on proof needs no patience; nor does one that handed the job over.
+        patient = desk.view.standing(record.owner) is not Standing.GONE and why != "gift"
+        asking = Asking(ballot, why, desk.now, desk.now, desk.settings.retry_s, patient)
+        asking.promised.add(desk.me)
+        asking.answered.add(desk.me)
+        self._asking[job] = asking
+        desk.merged.add(job)  # its own promise ends what it led under a lower ballot
+        self._send_ask(record, asking)
+        self._wake = min(self._wake, self._attention(asking))
+        self._try_conclude(job)
+
+    def _send_ask(self, record: Record, asking: Asking) -> None:
+        desk = self._desk
+        item = AskItem(
+            record.id,
+            record.epoch,
+            asking.ballot.term,
+            decode_spec(record.spec).expires_at,
+            digest(record),
+        )
+        for holder in record.holders:
+            if holder not in asking.answered and desk.view.standing(holder) is not Standing.GONE:
+                desk.post.add(holder, Ask, item)
+        asking.again_at = desk.now + asking.pause_s
+        asking.pause_s = min(asking.pause_s * 2, desk.settings.retry_max_s)
+
+    def on_ask(self, source: NodeId, items: Sequence[AskItem]) -> None:
+        """Promise, with the copy that is here; or refuse, with the promise that stands and the copy."""
+        desk, table = self._desk, self._table
+        copies = table.get_many([item.job for item in items])
+        for item in items:
+            copy, promise = copies.get(item.job), table.promise(item.job)
+            asked = Promise(item.epoch, Ballot(item.term, source))
+            if copy is not None and copy.settled:
+                # The last word needs no vote: the asker adopts it whole.
+                desk.post.add(source, Refused, _refusal(item.job, asked, promise, copy))
+                continue
+            if promise > asked or (copy is not None and copy.epoch > item.epoch):
+                desk.post.add(source, Refused, _refusal(item.job, asked, promise, copy))
+                continue
+            if promise < asked:
+                table.give_promise(item.job, asked)
+                desk.merged.add(item.job)
+                self._wait_for_asker(item.job)
+            same = copy is not None and digest(copy) == item.digest
+            blob = encode(copy) if copy is not None and not same else b""
+            desk.post.add(source, Promises, Promised(item.job, item.epoch, item.term, same, blob))
+
+    def _wait_for_asker(self, job: JobId) -> None:
+        """Who promised gives the asker time to act; if it dies meanwhile, membership says so."""
+        desk = self._desk
+        pause = desk.settings.ask_s * 2 + desk.dice.uniform(0, desk.settings.ask_s)
+        self._look_later(job, desk.now + pause)
+
+    def on_promises(self, source: NodeId, items: Sequence[Promised]) -> None:
+        desk, table = self._desk, self._table
+        for item in items:
+            asking, record = self._asking.get(item.job), table.peek(item.job)
+            if asking is None or record is None:
+                continue
+            if (item.epoch, item.term) != (record.epoch, asking.ballot.term):
+                continue
+            if item.copy and (copy := desk.read(item.copy)) is not None:
+                record = desk.merge(copy)
+                if not self._still_asking(record, asking):
+                    continue  # `react` drops it
+            asking.promised.add(source)
+            asking.answered.add(source)
+            if not asking.provisional:
+                self._try_conclude(item.job)
+            elif majority(len(asking.promised.intersection(record.holders)), record.holders):
+                self._become_firm(item.job)
+
+    def on_refusals(self, refusals: Iterable[Refusal]) -> None:
+        """Ask again above the refusal after a random pause: who caused it may have died since.
+
+        The copies in the refusals are merged already; a higher record behind one ends the matter.
+        """
+        desk, table = self._desk, self._table
+        for refusal in refusals:
+            record = table.peek(refusal.job)
+            if record is None or record.settled:
+                continue
+            standing = refusal.promise.ballot.term if refusal.promise.epoch == record.epoch else 0
+            self._seen_term[refusal.job] = max(self._seen_term.get(refusal.job, 0), standing)
+            asking = self._asking.get(refusal.job)
+            if asking is not None and asking.ballot == refusal.ballot and not asking.provisional:
+                del self._asking[refusal.job]
+                self._pause(refusal.job)
+            elif refusal.ballot == record.own.ballot and desk.leading(refusal.job):
+                self._pause(refusal.job)
+
+    def _pause(self, job: JobId) -> None:
+        desk = self._desk
+        if job not in self._later:
+            self._look_later(job, desk.now + desk.dice.uniform(0.2, 1.2) * desk.settings.ask_s)
+
+    def _still_asking(self, record: Record, asking: Asking) -> bool:
+        promise = self._table.promise(record.id)
+        return not record.settled and promise <= Promise(record.epoch, asking.ballot)
+
+    def _try_conclude(self, job: JobId) -> None:
+        """Go on with what the holders said, if enough did, or if waiting any longer is no use."""
+        desk = self._desk
+        asking, record = self._asking[job], self._table.peek(job)
+        if asking.provisional or record is None or not self._still_asking(record, asking):
+            return
+        view = desk.view
+        firm = majority(len(asking.promised.intersection(record.holders)), record.holders)
+        waiting = [h for h in record.holders if h not in asking.answered and view.is_living(h)]
+        waited = desk.now - asking.began
+        if waiting and waited < desk.settings.ask_s:
+            return
+        if not firm:
+            if decode_spec(record.spec).options.partition is Partition.WAIT:
+                return
+            unheard = [h for h in record.holders if h not in asking.answered]
+            silent = any(view.standing(h) is not Standing.GONE for h in unheard)
+            if asking.patient and silent and waited < desk.settings.island_after_s:
+                return
+        self._conclude(job, firm=firm)
+
+    def _conclude(self, job: JobId, *, firm: bool) -> None:
+        desk, table = self._desk, self._table
+        asking, base = self._asking[job], table.peek(job)
+        assert base is not None
+        ballot = asking.ballot
+        if firm:
+            del self._asking[job]
+        else:
+            asking.provisional = True
+        if base.outcome is not None and firm:
+            record = adopted(base, ballot)
+        elif base.owner == desk.me:
+            record = base._replace(own=base.own._replace(ballot=ballot, write=1))
+        else:
+            kind = "takeover" if firm else "provisional takeover"
+            record = taken_over(base, ballot, desk.note(kind, f"from {base.owner}: {asking.why}"))
+        # A provisional owner leaves an outcome as it found it: it may be a firm one.
+        table.leads[job] = Lead(ballot, firm, asking.promised)
+        table.put(record)
+        self._offered.pop(job, None)
+        self._confirmed.pop(job, None)
+        desk.written.add(job)
+        desk.led.add(job)
+
+    def _become_firm(self, job: JobId) -> None:
+        desk, table = self._desk, self._table
+        lead, record = table.lead(job), table.peek(job)
+        if lead is None or record is None:
+            return
+        del self._asking[job]
+        lead.firm = True
+        if record.outcome is not None:
+            table.put(adopted(record, lead.ballot))
+        else:
+            # The same record again, under a new number: acknowledgements of a provisional write never count
+            # once firm.
+            table.put(record._replace(own=record.own._replace(write=record.own.write + 1)))
+        desk.written.add(job)
+        desk.led.add(job)
+
+    # ------------------------------------------------------------------------------ stepping down
+
+    def react(self, jobs: Iterable[JobId]) -> None:
+        """A copy or a promise changed by what somebody else said: give up what no longer holds."""
+        desk, table = self._desk, self._table
+        for job in jobs:
+            record = table.peek(job)
+            asking = self._asking.get(job)
+            if asking is not None and (record is None or not self._still_asking(record, asking)):
+                del self._asking[job]
+                if job not in self._later:
+                    self._due[job] = None
+            held = table.leads.get(job)
+            if held is not None and (record is None or record.settled or table.lead(job) is None):
+                self.release(job)
+                if record is not None and not record.settled and job not in self._later:
+                    self._due[job] = None
+            if record is None or record.settled:
+                self._forget(job)
+                continue
+            lead = table.lead(job)
+            if lead is not None and lead.firm and record.outcome is not None:
+                outcome = record.outcome
+                if not outcome.firm or outcome.ballot != lead.ballot:
+                    # Another side finished it first: a firm owner makes the found result its own proposal.
+                    table.put(adopted(record, lead.ballot))
+                    desk.written.add(job)
+            elif lead is None and self._confirmed.get(job) not in (None, record.owner):
+                del self._confirmed[job]
+
+    def release(self, job: JobId) -> None:
+        """This node is not the owner any more, or nothing is left to own."""
+        del self._table.leads[job]
+        self._desk.released.add(job)
+
+    def _forget(self, job: JobId) -> None:
+        for place in (self._asking, self._seen_term, self._due, self._later):
+            place.pop(job, None)
+        for memory in (self._offered, self._confirmed):
+            memory.pop(job, None)
+        self._gifts.pop(job, None)
+
+    # ------------------------------------------------------------------------------- responsibility
+
+    def responsible(self, record: Record) -> NodeId | None:
+        """The owner, if living; else the first living holder in rank order; None while that is unknown."""
+        view = self._desk.view
+        for candidate in (record.owner, *record.holders):
+            standing = view.standing(candidate)
+            if standing is Standing.LIVING:
+                return candidate
+            if standing is Standing.UNKNOWN:
+                return None
+        return None
+
+    def confirm(self, job: JobId, node: NodeId) -> None:
+        """`node` showed that it has what this node has of the job."""
+        self._offered.pop(job, None)
+        self._confirmed[job] = node
+
+    def members_changed(self, changed: frozenset[NodeId]) -> None:
+        """Look again at every job whose owner, or whose responsible, is one of `changed`."""
+        due: list[Record] = []
+        for node in sorted(changed):
+            for job in list(self._table.by_owner.get(node, ())):
+                self._confirmed.pop(job, None)
+                record = self._table.peek(job)
+                if record is not None:
+                    due.append(record)
+        # What runs is missed first; then in the order of submission.
+        due.sort(key=lambda record: (record.own.state is not State.RUNNING, record.id))
+        for record in due:
+            self._due[record.id] = None
+        for job, node in [*self._offered.items(), *self._confirmed.items()]:
+            if node in changed:
+                self._due[job] = None
+        for job in list(self._asking):
+            self._try_conclude(job)
+            again = self._asking.get(job)
+            if again is not None:
+                again.again_at = self._wake = self._desk.now
+
+    def check_all(self) -> None:
+        """Everything unsettled is to be looked at: after a start, and after a long stall."""
+        records = sorted(self._table.unsettled(), key=lambda r: (r.own.state is not State.RUNNING, r.id))
+        for record in records:
+            self._due[record.id] = None
+
+    def look_at(self, jobs: Iterable[JobId]) -> None:
+        """Something was said about these that makes it worth asking who is responsible."""
+        self._due.update(dict.fromkeys(jobs))
+
+    def restart(self) -> None:
+        """This node stood still for longer than others wait: it owns nothing until it has asked again."""
+        for job in list(self._table.leads):
+            self.release(job)
+        self._asking.clear()
+        self._confirmed.clear()
+        self.check_all()
+
+    def _check(self, job: JobId) -> None:
+        """The duty of this node for one job, as things are now."""
+        desk = self._desk
+        record = self._table.peek(job)
+        if record is None or record.settled or job in self._asking:
+            return
+        who = self.responsible(record)
+        if who == desk.me:
+            if not desk.leading(job):
+                self.ask(job, self._why(record))
+        elif who is not None and self._confirmed.get(job) != who:
+            if desk.leading(job):
+                return
+            self._offered[job] = who
+            desk.post.add(who, Offer, DigestItem(job, digest(record)))
+            self._look_later(job, desk.now + desk.settings.retry_max_s)
+
+    def _why(self, record: Record) -> str:
+        if record.owner == self._desk.me:
+            return "restart"
+        return "its process ended" if self._desk.view.standing(record.owner) is Standing.GONE else "silence"
+
+    # ----------------------------------------------------------------------------------------- gifts
+
+    def give_away(self, job: JobId) -> bool:
+        """Ask the first other living holder to ask for this job. False if there is none."""
+        desk, record = self._desk, self._table.peek(job)
+        if record is None or record.settled or not desk.leading(job):
+            return False
+        for holder in record.holders:
+            if holder != desk.me and desk.view.is_living(holder) and holder in desk.view.ranking().members:
+                if self._gifts.get(job, -FOREVER) <= desk.now:
+                    self._gifts[job] = desk.now + desk.settings.retry_s
+                    desk.post.add(holder, Gift, GiftItem(job, record.own.ballot))
+                return True
+        return False
+
+    def on_gift(self, source: NodeId, items: Sequence[GiftItem]) -> None:
+        for item in items:
+            record = self._table.peek(item.job)
+            if record is None or item.job in self._asking or self._desk.leading(item.job):
+                continue
+            if record.own.ballot == item.ballot and item.ballot.owner == source:
+                self.ask(item.job, "gift")
+
+    # ------------------------------------------------------------------------------------------ time
+
+    def deadline(self) -> Instant:
+        # The rest of a long list comes after whatever else is waiting to be handled.
+        soonest = min(self._wake, self._round_at)
+        return min(soonest, self._desk.now + BREATH_S) if self._due else soonest
+
+    def on_time(self) -> None:
+        """Repeat what was not answered, and look at a batch of what is due."""
+        desk = self._desk
+        if self._round_at <= desk.now:
+            self._go_round()
+        if self._wake <= desk.now:
+            self._wake = FOREVER
+            for job, at in list(self._later.items()):
+                if at <= desk.now:
+                    self._fall_due(job)
+                else:
+                    self._wake = min(self._wake, at)
+            for job, asking in list(self._asking.items()):
+                if asking.again_at <= desk.now and (record := self._table.peek(job)) is not None:
+                    self._send_ask(record, asking)
+                self._try_conclude(job)
+                self._wake = min(self._wake, self._attention(asking))
+        for job in list(islice(self._due, desk.settings.batch)):
+            del self._due[job]
+            self._check(job)
+
+    def _go_round(self) -> None:
+        """Compare a few unsettled copies with their responsible, in turn: what every message missed is
+        found here in the end."""
+        desk = self._desk
+        self._round_at = desk.now + desk.settings.check_s
+        if not self._round:
+            self._round = [record.id for record in self._table.unsettled()]
+        for job in self._round[-desk.settings.offers_per_check :]:
+            if not desk.leading(job):
+                self._confirmed.pop(job, None)
+                self._due[job] = None
+        del self._round[-desk.settings.offers_per_check :]
+
+    def _fall_due(self, job: JobId) -> None:
+        del self._later[job]
+        if not self._desk.leading(job):
+            self._due[job] = None
+        elif job in self._seen_term:
+            self.ask(job, "refused")
+
+    def _attention(self, asking: Asking) -> Instant:
+        """When this attempt next needs a look."""
+        if asking.provisional:
+            return asking.again_at
+        settings, now = self._desk.settings, self._desk.now
+        ends = (asking.began + settings.ask_s, asking.began + settings.island_after_s, asking.again_at)
+        return min((at for at in ends if at > now), default=now + settings.retry_s)
+
+    def _look_later(self, job: JobId, at: Instant) -> None:
+        self._later[job] = at
+        self._wake = min(self._wake, at)
+
+    @property
+    def asking(self) -> frozenset[JobId]:
+        """Jobs that this node is about to own."""
+        return frozenset(job for job, asking in self._asking.items() if not asking.provisional)
+
+
+def _refusal(job: JobId, asked: Promise, promise: Promise, copy: Record | None) -> Refusal:
+    blob = b"" if copy is None else encode(copy)
+    return Refusal(job, asked.epoch, asked.ballot, promise, blob)

@@ -1,0 +1,382 @@
+"""What the job side of the core shares: the table of records, the outgoing batches, and today's news.
+
+Custody, replication, the scheduler and the intake never import each other. They read and write here, and
+say what happened by leaving a job's id in one of the `News` lists; `core/node.py` passes those on until
+none is left, and then empties the desk into one list of effects: first what must be on disk, then the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from edgenode.core.errors import MalformedMessage
+from edgenode.core.jobs import Note, Record, decode, decode_spec, encode, join
+from edgenode.core.settings import JobSettings
+from edgenode.core.signals import Archive, Changed, Effect, Log, Persist, Row, Send, StoredRow
+from edgenode.core.types import (
+    NO_BALLOT,
+    Ballot,
+    Dice,
+    Instant,
+    JobId,
+    NodeId,
+    Promise,
+    StartToken,
+    Wall,
+)
+from edgenode.core.view import View
+from edgenode.core.wire import CATCH_UP_BYTES, Message
+
+WRITE_BYTES: Final = 512 * 1024
+"""Records per message, in bytes: a few hundred, so that the next node works while this one still sends."""
+NO_PROMISE: Final = Promise(-1, NO_BALLOT)
+
+
+@dataclass(slots=True)
+class Lead:
+    """This node acts as the job's owner, under this ballot. Gone at a restart, and when outvoted."""
+
+    ballot: Ballot
+    firm: bool
+    promised: set[NodeId]
+
+
+class News:
+    """An ordered set of job ids that something happened to, taken in one go."""
+
+    __slots__ = ("_jobs",)
+
+    def __init__(self) -> None:
+        self._jobs: dict[JobId, None] = {}
+
+    def add(self, job: JobId) -> None:
+        self._jobs[job] = None
+
+    def take(self) -> list[JobId]:
+        jobs = list(self._jobs)
+        self._jobs.clear()
+        return jobs
+
+    def __bool__(self) -> bool:
+        return bool(self._jobs)
+
+
+class Table:
+    """The copies on this node: unsettled ones in memory, the rest behind the archive.
+
+    `records` never holds a job whose row on disk is newer. A settled record leaves memory when its row is
+    durable; from then on `get` fetches it from the archive.
+    """
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._records: dict[JobId, Record] = {}
+        self._promises: dict[JobId, Promise] = {}
+        self._dirty: dict[JobId, None] = {}
+        self._leaving: list[tuple[int, JobId]] = []  # settled, by the number of their Persist
+        self._persists = 0
+        self.leads: dict[JobId, Lead] = {}
+        self.by_owner: dict[NodeId, dict[JobId, None]] = {}
+        """Unsettled jobs here, by the owner that their record names."""
+
+    def load(self, rows: Iterable[Row]) -> None:
+        """Take what the disk has at the start."""
+        for row in rows:
+            record = decode(row.blob) if row.blob else None
+            if record is not None and not record.settled:
+                self._records[row.id] = record
+                self._index(record)
+            if row.promise is not None:
+                self._promises[row.id] = row.promise
+
+    def get(self, job: JobId) -> Record | None:
+        found = self._records.get(job)
+        return found if found is not None else self.get_many((job,)).get(job)
+
+    def get_many(self, jobs: Sequence[JobId]) -> dict[JobId, Record]:
+        """The copies that exist here; one trip to the archive for all that are not in memory."""
+        records = self._records
+        found = {job: records[job] for job in jobs if job in records}
+        if len(found) < len(jobs):
+            missing = [job for job in jobs if job not in found]
+            for row in self._archive.get(missing).values():
+                if row.promise is not None and row.id not in self._promises:
+                    self._promises[row.id] = row.promise
+                if row.blob:
+                    found[row.id] = decode(row.blob)
+        return found
+
+    def peek(self, job: JobId) -> Record | None:
+        """The copy in memory: all that is unsettled, without a look at the disk."""
+        return self._records.get(job)
+
+    def promise(self, job: JobId) -> Promise:
+        """The highest ballot this disk is bound to: by a promise, or by the record it stores."""
+        given = self._promises.get(job, NO_PROMISE)
+        record = self._records.get(job)
+        if record is None:
+            return given
+        return max(given, Promise(record.epoch, record.own.ballot))
+
+    def put(self, record: Record) -> None:
+        """Replace this node's copy."""
+        job = record.id
+        before = self._records.get(job)
+        if before is not None:
+            if before is record:
+                return
+            self._unindex(before)
+        self._records[job] = record
+        if not record.settled:
+            self._index(record)
+        self._dirty[job] = None
+
+    def give_promise(self, job: JobId, promise: Promise) -> None:
+        assert promise >= self.promise(job), "a promise never falls"
+        self._promises[job] = promise
+        self._dirty[job] = None
+
+    def lead(self, job: JobId) -> Lead | None:
+        """How this node owns the job, or None if it does not (any more)."""
+        lead = self.leads.get(job)
+        if lead is None:
+            return None
+        record = self._records.get(job)
+        if record is None or record.own.ballot != lead.ballot:
+            return None
+        given = self._promises.get(job)
+        if given is not None and given > Promise(record.epoch, lead.ballot):
+            return None
+        return lead
+
+    def scan(self, after: JobId, limit: int) -> list[Row]:
+        """A piece of what the disk has, in id order."""
+        return self._archive.scan(after, limit)
+
+    def unsettled(self) -> Iterable[Record]:
+        return (record for record in self._records.values() if not record.settled)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def changed_records(self) -> list[Record]:
+        return [self._records[job] for job in self._dirty if job in self._records]
+
+    def flush(self) -> Persist | None:
+        """Everything that changed since the last time, as one batch for the disk."""
+        if not self._dirty:
+            return None
+        self._persists += 1
+        rows = []
+        for job in self._dirty:
+            record, given = self._records.get(job), self._promises.get(job)
+            if record is None:
+                rows.append(StoredRow(Row(job, b"", given), NodeId(""), False, "", "", ""))
+                continue
+            if given is not None and given <= Promise(record.epoch, record.own.ballot):
+                del self._promises[job]
+                given = None
+            spec = decode_spec(record.spec)
+            rows.append(
+                StoredRow(
+                    Row(job, encode(record), given),
+                    record.owner,
+                    record.settled,
+                    record.state,
+                    spec.task,
+                    spec.options.queue,
+                )
+            )
+            if record.settled:
+                self._leaving.append((self._persists, job))
+        self._dirty.clear()
+        return Persist(tuple(rows), self._persists)
+
+    def persisted(self, number: int) -> None:
+        """All up to this Persist is durable: what is settled needs no memory."""
+        gone = 0
+        for saved, job in self._leaving:
+            if saved > number:
+                break
+            gone += 1
+            record = self._records.get(job)
+            if record is not None and record.settled and job not in self._dirty and job not in self.leads:
+                del self._records[job]
+                self._promises.pop(job, None)
+        del self._leaving[:gone]
+
+    def _index(self, record: Record) -> None:
+        self.by_owner.setdefault(record.owner, {})[record.id] = None
+
+    def _unindex(self, record: Record) -> None:
+        jobs = self.by_owner.get(record.owner)
+        if jobs is not None:
+            jobs.pop(record.id, None)
+            if not jobs:
+                del self.by_owner[record.owner]
+
+
+@dataclass(slots=True)
+class Post:
+    """Messages on their way out, one batch per receiver and kind however many jobs they speak of."""
+
+    me: NodeId
+    batch: int
+    _batches: dict[tuple[NodeId, type[Any]], list[Any]] = field(default_factory=dict)
+    _singles: list[tuple[NodeId, Message]] = field(default_factory=list)
+
+    def add(self, to: NodeId, kind: type[Any], item: Any) -> None:
+        """One more item for a message whose only field is a batch."""
+        key = (to, kind)
+        found = self._batches.get(key)
+        if found is None:
+            self._batches[key] = [item]
+        else:
+            found.append(item)
+
+    def send(self, to: NodeId, message: Message) -> None:
+        self._singles.append((to, message))
+
+    def take_local(self) -> list[Message]:
+        """What this node says to itself needs no wire."""
+        local = [message for to, message in self._singles if to == self.me]
+        if local:
+            self._singles = [entry for entry in self._singles if entry[0] != self.me]
+        for to, kind in [key for key in self._batches if key[0] == self.me]:
+            local.append(kind(tuple(self._batches.pop((to, kind)))))
+        return local
+
+    def flush(self) -> list[Send]:
+        sends = [Send(to, message) for to, message in self._singles]
+        for (to, kind), items in self._batches.items():
+            sends.extend(Send(to, kind(tuple(piece))) for piece in self._pieces(items))
+        self._singles.clear()
+        self._batches.clear()
+        return sends
+
+    def _pieces(self, items: list[Any]) -> Iterable[list[Any]]:
+        if not isinstance(items[0], bytes):
+            return (items[at : at + self.batch] for at in range(0, len(items), self.batch))
+        return _by_bytes(items, WRITE_BYTES)
+
+
+def _by_bytes(blobs: list[bytes], limit: int) -> Iterable[list[bytes]]:
+    piece: list[bytes] = []
+    size = 0
+    for blob in blobs:
+        if piece and size + len(blob) > limit:
+            yield piece
+            piece, size = [], 0
+        piece.append(blob)
+        size += len(blob)
+    if piece:
+        yield piece
+
+
+class Desk:
+    """One node's table, post and news, and the clock of the event being handled."""
+
+    def __init__(self, view: View, settings: JobSettings, archive: Archive, dice: Dice) -> None:
+        self.view = view
+        self.settings = settings
+        self.dice = dice
+        self.me = view.me
+        self.table = Table(archive)
+        self.post = Post(view.me, settings.batch)
+        self.now: Instant = 0.0
+        self.leaving = False
+        self._wall_ahead_s = 0.0
+        self._effects: list[Effect] = []
+        self.merged = News()  # a copy or a promise changed by what somebody else said
+        self.led = News()  # this node became owner, or became firm
+        self.released = News()  # this node is owner no longer, or the job is settled
+        self.written = News()  # this node, as owner, wrote: to be replicated
+        self.acknowledged = News()  # the submission is on enough disks
+        self.recount = News()  # a repeated submission: maybe it is on enough disks already
+        self.gate_wanted = News()  # a start is stored, and waits for its `running` to be with the holders
+        self.gated = News()  # it is
+        self.overdue = News()  # responsibility must be looked at again
+        self.thanks_due: list[tuple[JobId, StartToken, NodeId]] = []  # results taken from runners
+
+    # ---- time
+
+    def set_wall(self, wall: Wall) -> None:
+        self._wall_ahead_s = wall - self.now
+
+    @property
+    def wall(self) -> Wall:
+        return self.now + self._wall_ahead_s
+
+    def note(self, kind: str, detail: str) -> Note:
+        """A line of history, by this node, now."""
+        return Note(round(self.wall, 3), kind, self.me, detail)
+
+    # ---- records
+
+    def merge(self, record: Record) -> Record:
+        """Join a copy into the table. It may end this node's ownership: `merged` tells."""
+        mine = self.table.get(record.id)
+        joined = record if mine is None else join(mine, record)
+        if joined is not mine:
+            self.table.put(joined)
+            self.merged.add(record.id)
+        return joined
+
+    def merge_bytes(self, blobs: Sequence[bytes]) -> list[Record]:
+        """Join many copies, as they came from a peer; damaged ones are left out."""
+        records = [record for blob in blobs if (record := self.read(blob)) is not None]
+        return [self.merge(record) for record in records]
+
+    def read(self, blob: bytes) -> Record | None:
+        """A peer's copy, or None (and a log line) if it is damaged: one node's damage stays its own."""
+        try:
+            record = decode(blob)
+            decode_spec(record.spec)
+        except MalformedMessage as error:
+            self.log("damaged-copy", error.detail, warning=True)
+            return None
+        return record
+
+    def leading(self, job: JobId) -> bool:
+        return self.table.lead(job) is not None
+
+    def living_holders(self, record: Record) -> list[NodeId]:
+        return [holder for holder in record.holders if self.view.is_living(holder)]
+
+    def acks_needed(self, record: Record) -> int:
+        """How many disks a submission waits for: as asked, but no more than there are living holders."""
+        asked = decode_spec(record.spec).options.acks or len(record.holders) // 2 + 1
+        return max(1, min(asked, len(self.living_holders(record))))
+
+    @property
+    def has_news(self) -> bool:
+        """Whether anything is left that somebody has to hear of."""
+        news = (self.merged, self.released, self.led, self.written, self.acknowledged, self.gated)
+        return any(news) or any((self.recount, self.gate_wanted, self.overdue, self.thanks_due))
+
+    # ---- what goes out
+
+    def emit(self, effect: Effect) -> None:
+        self._effects.append(effect)
+
+    def log(self, kind: str, text: str, *, warning: bool = False) -> None:
+        self._effects.append(Log(kind, text, warning))
+
+    def flush(self) -> list[Effect]:
+        """The disk first, then everything that may only be said once that is done."""
+        effects: list[Effect] = []
+        changed = self.table.changed_records()
+        persist = self.table.flush()
+        if persist is not None:
+            effects.append(persist)
+        effects += self.post.flush()
+        effects += self._effects
+        if changed:
+            effects.append(Changed(tuple(changed)))
+        self._effects.clear()
+        return effects
+
+
+assert CATCH_UP_BYTES < WRITE_BYTES

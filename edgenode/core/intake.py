@@ -1,0 +1,634 @@
+"""The entry node's part: submissions and reads on behalf of local clients, at whoever owns the jobs.
+
+A submission keeps its ids and holders whatever happens. It goes to the first in rank, and further down only
+when that node is known dead or refuses: being slow must not make two owners. What is not known at the
+deadline is answered as unknown, never as failed.
+
+A read asks the owner or the holders first, then all. "No such job" needs a no from every known member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from edgenode.core.desk import Desk
+from edgenode.core.errors import EdgeNodeError, JobNotFound, NotReady, OutcomeUnknown, Undecided
+from edgenode.core.jobs import (
+    Record,
+    Spec,
+    decode_spec,
+    encode,
+    encode_spec,
+    job_text,
+    join,
+    new_record,
+)
+from edgenode.core.signals import (
+    InspectAsked,
+    InspectDone,
+    ReadAsked,
+    ReadDone,
+    Receipt,
+    RequestId,
+    SearchAsked,
+    SearchDone,
+    SearchedHere,
+    SearchHere,
+    SubmitAsked,
+    SubmitDone,
+)
+from edgenode.core.types import FOREVER, Ballot, Instant, JobId, NodeId, Promise, Seconds
+from edgenode.core.wire import (
+    Inspect,
+    Inspected,
+    Query,
+    Read,
+    ReadAnswer,
+    Search,
+    SearchAnswer,
+    Submit,
+    SubmitAnswer,
+    SubmitItem,
+    Submitted,
+)
+
+REFUSED_NOT_READY = "takes no jobs now"
+REFUSED_MOVED = "moved:"
+"""Followed by the id of the node that owns the job."""
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """One job of a submission that is not answered yet."""
+
+    blob: bytes
+    holders: tuple[NodeId, ...]
+    place: int = 0
+    target: NodeId | None = None
+
+
+@dataclass(slots=True)
+class Submission:
+    order: tuple[JobId, ...]
+    acks: int
+    open: dict[JobId, Outgoing]
+    receipts: dict[JobId, Receipt]
+    again_at: Instant
+    ends_at: Instant
+    pause_s: Seconds
+
+
+@dataclass(slots=True)
+class Reading:
+    """A read of several jobs for a local client."""
+
+    open: dict[JobId, None]
+    wait_until: Instant  # for an end that is settled; `began` if it need not be waited for
+    ends_at: Instant
+    again_at: Instant
+    asked: set[NodeId] = field(default_factory=set)
+    silent: set[NodeId] = field(default_factory=set)  # asked, not answered yet
+    everyone: bool = False
+    found: dict[JobId, Record] = field(default_factory=dict)
+    owned: dict[JobId, None] = field(default_factory=dict)  # the owner itself answered
+    firm: set[JobId] = field(default_factory=set)
+    asking: set[JobId] = field(default_factory=set)
+    ended: dict[JobId, Instant] = field(default_factory=dict)  # since when a job is seen finished
+
+
+@dataclass(slots=True)
+class Searching:
+    query: Query
+    waiting: set[NodeId]
+    ends_at: Instant
+    found: dict[JobId, Record] = field(default_factory=dict)
+    horizon: bytes = b""  # the highest `upto`: below it somebody has not looked yet
+
+
+@dataclass(slots=True)
+class Inspecting:
+    waiting: set[NodeId]
+    ends_at: Instant
+    copies: dict[NodeId, Record | None] = field(default_factory=dict)
+
+
+class Intake:
+    """Drive it with local requests, messages, changes and time; it answers through the desk."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._table = desk.table
+        self._submissions: dict[RequestId, Submission] = {}
+        self._receipts_due: dict[JobId, list[tuple[NodeId, int]]] = {}  # who waits for an acknowledgement
+        self._readings: dict[RequestId, Reading] = {}
+        self._followers: dict[JobId, dict[tuple[NodeId, int], None]] = {}  # told when a job ends
+        self._searches: dict[RequestId, Searching] = {}
+        self._tickets: dict[int, tuple[NodeId, int]] = {}
+        self._next_ticket = 0
+        self._inspections: dict[RequestId, Inspecting] = {}
+        self._wake: Instant = FOREVER
+
+    # ------------------------------------------------------------------------------- submissions
+
+    def submit(self, event: SubmitAsked) -> None:
+        """Place each job, and send them on in one message per first holder."""
+        desk = self._desk
+        ranking = desk.view.ranking()
+        if desk.leaving or not len(ranking):
+            why = "this node is leaving" if desk.leaving else "no member of the mesh takes jobs yet"
+            errors = tuple(Receipt(spec.id, (), NotReady(why)) for spec in event.specs)
+            desk.emit(SubmitDone(event.request, errors))
+            return
+        replicas = desk.settings.replicas
+        outgoing = {
+            spec.id: Outgoing(encode_spec(spec), ranking.rank(spec.id)[:replicas]) for spec in event.specs
+        }
+        submission = Submission(
+            tuple(outgoing),
+            event.acks,
+            outgoing,
+            {},
+            desk.now + desk.settings.retry_s,
+            desk.now + event.timeout_s,
+            desk.settings.retry_s,
+        )
+        self._submissions[event.request] = submission
+        self._send(event.request, submission, list(outgoing))
+        self._wake = min(self._wake, submission.again_at, submission.ends_at)
+
+    def _send(self, request: RequestId, submission: Submission, jobs: Iterable[JobId]) -> None:
+        """Send each job to the first of its holders that is not known dead."""
+        desk = self._desk
+        groups: dict[tuple[NodeId, int], list[SubmitItem]] = {}
+        for job in jobs:
+            out = submission.open[job]
+            while out.place < len(out.holders) and desk.view.dead_since(out.holders[out.place]) is not None:
+                out.place += 1
+            if out.place >= len(out.holders):
+                self._close(
+                    submission, job, (), OutcomeUnknown("no holder of the job answered", job=job_text(job))
+                )
+                continue
+            target = out.target or out.holders[out.place]
+            groups.setdefault((target, out.place), []).append(SubmitItem(out.blob, out.holders))
+        for (target, place), items in groups.items():
+            desk.post.send(target, Submit(request, place, submission.acks, tuple(items)))
+        self._finish(request, submission)
+
+    def _close(
+        self, submission: Submission, job: JobId, nodes: tuple[NodeId, ...], error: EdgeNodeError | None
+    ) -> None:
+        del submission.open[job]
+        submission.receipts[job] = Receipt(job, nodes, error)
+
+    def _finish(self, request: RequestId, submission: Submission) -> None:
+        if not submission.open and self._submissions.pop(request, None) is not None:
+            receipts = tuple(submission.receipts[job] for job in submission.order)
+            self._desk.emit(SubmitDone(request, receipts))
+
+    def on_submitted(self, source: NodeId, message: Submitted) -> None:
+        """Receipts, or refusals: those go further down the rank."""
+        submission = self._submissions.get(RequestId(message.request))
+        if submission is None:
+            return
+        again: list[JobId] = []
+        for answer in message.answers:
+            out = submission.open.get(answer.job)
+            if out is None:
+                continue
+            if not answer.refused:
+                self._close(submission, answer.job, answer.nodes, None)
+            elif answer.refused.startswith(REFUSED_MOVED):
+                out.target = NodeId(answer.refused.removeprefix(REFUSED_MOVED))
+            elif source in (out.target, out.holders[out.place]):
+                out.place += out.target is None
+                out.target = None
+                if out.place < len(out.holders):
+                    again.append(answer.job)
+                else:
+                    self._close(
+                        submission, answer.job, (), NotReady("every holder refused: " + answer.refused)
+                    )
+        if again:
+            self._send(RequestId(message.request), submission, again)
+        self._finish(RequestId(message.request), submission)
+
+    def accept(self, source: NodeId, message: Submit, *, ready: bool) -> tuple[list[Record], list[JobId]]:
+        """Take a submission as an owner, named (place 0) or not.
+
+        Returns the new records that this node owns by being named, and the jobs it must ask for first.
+        """
+        desk, table = self._desk, self._table
+        named: list[Record] = []
+        unnamed: list[JobId] = []
+        specs = [(decode_spec(item.spec), item) for item in message.items]
+        known = table.get_many([spec.id for spec, _ in specs])
+        for spec, item in specs:
+            job = spec.id
+            record = table.peek(job) or known.get(job)
+            if record is not None:
+                self._accept_known(source, message.request, record, unnamed)
+                continue
+            if not ready or desk.me not in item.holders:
+                refusal = SubmitAnswer(job, (), REFUSED_NOT_READY)
+                desk.post.send(source, Submitted(message.request, (refusal,)))
+                continue
+            record = new_record(item.spec, job, item.holders, spec.options.run_at, desk.wall)
+            self._receipts_due.setdefault(job, []).append((source, message.request))
+            if message.place == 0 and table.promise(job) <= Promise(0, Ballot(1, desk.me)):
+                named.append(record)
+            else:
+                table.put(record)
+                unnamed.append(job)
+        return named, unnamed
+
+    def _accept_known(self, source: NodeId, request: int, record: Record, unnamed: list[JobId]) -> None:
+        """A repeated submission: the receipt again, or who to ask for it."""
+        desk, job = self._desk, record.id
+        if record.settled:
+            answer = SubmitAnswer(job, (desk.me,), "")
+            desk.post.send(source, Submitted(request, (answer,)))
+        elif desk.leading(job) or record.owner == desk.me or desk.view.dead_since(record.owner) is not None:
+            due = self._receipts_due.setdefault(job, [])
+            if (source, request) not in due:
+                due.append((source, request))
+            if desk.leading(job):
+                desk.recount.add(job)
+            else:
+                unnamed.append(job)
+        else:
+            answer = SubmitAnswer(job, (), REFUSED_MOVED + record.owner)
+            desk.post.send(source, Submitted(request, (answer,)))
+
+    def awaited(self, jobs: Iterable[JobId]) -> list[JobId]:
+        """Those of `jobs` whose submitter waits for a receipt."""
+        return [job for job in jobs if job in self._receipts_due]
+
+    def acknowledged(self, receipts: Iterable[tuple[JobId, tuple[NodeId, ...]]]) -> None:
+        """These are on enough disks: tell whoever submitted them, a message per submission."""
+        answers: dict[tuple[NodeId, int], list[SubmitAnswer]] = {}
+        for job, nodes in receipts:
+            for waiter in self._receipts_due.pop(job, ()):
+                answers.setdefault(waiter, []).append(SubmitAnswer(job, nodes, ""))
+        for (source, request), items in answers.items():
+            self._desk.post.send(source, Submitted(request, tuple(items)))
+
+    # -------------------------------------------------------------------------------------- reads
+
+    def read(self, event: ReadAsked) -> None:
+        desk = self._desk
+        wait_until = desk.now + event.wait_s
+        reading = Reading(
+            dict.fromkeys(event.jobs),
+            wait_until,
+            max(wait_until, desk.now + event.timeout_s),
+            desk.now + desk.settings.retry_s,
+        )
+        self._readings[event.request] = reading
+        self._take_records(reading, desk.me, list(self._table.get_many(event.jobs).values()))
+        for job in event.jobs:
+            if desk.leading(job):
+                self._mark_owned(reading, job)
+        self._ask_around(event.request, reading)
+        self._settle_reading(event.request, reading)
+        self._wake = min(self._wake, reading.again_at, reading.ends_at)
+
+    def _mark_owned(self, reading: Reading, job: JobId) -> None:
+        lead = self._table.lead(job)
+        reading.owned[job] = None
+        if lead is not None and lead.firm:
+            reading.firm.add(job)
+
+    def _ask_around(self, request: RequestId, reading: Reading) -> None:
+        """First the owner and the holders, or the first R of the rank; then, if need be, everyone."""
+        desk = self._desk
+        groups: dict[NodeId, list[JobId]] = {}
+        follow = reading.wait_until > desk.now
+        for job in reading.open:
+            record = reading.found.get(job)
+            if record is not None and (record.settled or (job in reading.owned and not follow)):
+                continue
+            if reading.everyone:
+                nodes = tuple(desk.view.members())
+            elif record is not None:
+                nodes = (record.owner, *record.holders)
+            else:
+                nodes = desk.view.ranking().rank(job)[: desk.settings.replicas]
+            for node in dict.fromkeys(nodes):
+                if node != desk.me and desk.view.is_living(node):
+                    groups.setdefault(node, []).append(job)
+                elif node == desk.me and follow:
+                    self._followers.setdefault(job, {})[desk.me, request] = None
+        for node, jobs in groups.items():
+            reading.asked.add(node)
+            reading.silent.add(node)
+            desk.post.send(node, Read(request, tuple(jobs), follow))
+
+    def on_read(self, source: NodeId, message: Read, asking: frozenset[JobId]) -> None:
+        """Answer with what is here, and whether this node is the one to know."""
+        desk = self._desk
+        known = self._table.get_many(message.jobs)
+        owned = tuple(job for job in message.jobs if desk.leading(job))
+        leads = {job: self._table.lead(job) for job in owned}
+        firm = tuple(job for job, lead in leads.items() if lead is not None and lead.firm)
+        if message.follow:
+            for job in owned:
+                self._followers.setdefault(job, {})[source, message.request] = None
+        answer = ReadAnswer(
+            message.request,
+            tuple(encode(record) for record in known.values()),
+            owned,
+            firm,
+            tuple(job for job in message.jobs if job in asking),
+            tuple(job for job in message.jobs if job not in known),
+        )
+        desk.post.send(source, answer)
+
+    def on_read_answer(self, source: NodeId, message: ReadAnswer) -> None:
+        request = RequestId(message.request)
+        reading = self._readings.get(request)
+        if reading is None:
+            return
+        reading.silent.discard(source)
+        records = [record for blob in message.records if (record := self._desk.read(blob)) is not None]
+        self._take_records(reading, source, records)
+        reading.owned.update(dict.fromkeys(message.owned))
+        reading.firm.update(message.firm)
+        reading.asking.update(message.asking)
+        self._settle_reading(request, reading)
+
+    def _take_records(self, reading: Reading, source: NodeId, records: Sequence[Record]) -> None:
+        for record in records:
+            before = reading.found.get(record.id)
+            # Only for showing: what a reader merges is never stored, and acknowledges nothing.
+            reading.found[record.id] = record if before is None else join(before, record)
+
+    def _settle_reading(self, request: RequestId, reading: Reading) -> None:
+        """Answer, if all is known; ask everyone, if the first ones do not know."""
+        desk = self._desk
+        waiting = reading.wait_until > desk.now
+        for job in list(reading.open):
+            record = reading.found.get(job)
+            if record is None:
+                continue
+            enough = job in reading.owned or not reading.silent
+            if record.settled or (enough and not waiting):
+                del reading.open[job]
+            elif record.outcome is not None:
+                # Without a majority of its holders a result stays unsettled, for how long nobody knows.
+                since = reading.ended.setdefault(job, desk.now)
+                if enough and desk.now - since >= desk.settings.unsettled_s:
+                    del reading.open[job]
+        if not reading.open:
+            self._answer_reading(request, reading)
+            return
+        unknown = [job for job in reading.open if job not in reading.found]
+        if unknown and not reading.silent and not reading.everyone:
+            reading.everyone = True
+            self._ask_around(request, reading)
+        if unknown and not reading.silent and reading.everyone:
+            self._answer_reading(request, reading)
+
+    def _answer_reading(self, request: RequestId, reading: Reading) -> None:
+        """End a read with what was found; the rest is missing for sure, or cannot be known now."""
+        desk = self._desk
+        del self._readings[request]
+        missing = [job for job in reading.open if job not in reading.found]
+        errors: dict[JobId, EdgeNodeError] = {}
+        others = [node for node in desk.view.members() if node != desk.me]
+        # A dead member may have the only copy: its silence is not a no.
+        unsure = [n for n in others if n not in reading.asked or n in reading.silent]
+        for job in missing:
+            if job in reading.asking:
+                errors[job] = Undecided("its next owner is still asking the holders", job=job_text(job))
+            elif unsure:
+                names = ", ".join(unsure[:5])
+                errors[job] = Undecided(f"nobody who answered has it; not heard: {names}", job=job_text(job))
+            else:
+                errors[job] = JobNotFound("no member knows this job", job=job_text(job))
+        desk.emit(ReadDone(request, reading.found, errors, frozenset(reading.firm)))
+
+    def changed(self, records: Iterable[Record]) -> None:
+        """Tell those who follow a job that it has ended."""
+        desk = self._desk
+        answers: dict[tuple[NodeId, int], list[Record]] = {}
+        for record in records:
+            if record.id in self._followers and record.settled:
+                for follower in self._followers.pop(record.id):
+                    answers.setdefault(follower, []).append(record)
+        for (node, request), ended in answers.items():
+            if node == desk.me:
+                reading = self._readings.get(RequestId(request))
+                if reading is not None:
+                    self._take_records(reading, desk.me, ended)
+                    self._settle_reading(RequestId(request), reading)
+            else:
+                blobs = tuple(encode(record) for record in ended)
+                desk.post.send(node, ReadAnswer(request, blobs, (), (), (), ()))
+
+    # ------------------------------------------------------------------------------------ searches
+
+    def search(self, event: SearchAsked) -> None:
+        """Ask every living member for its jobs; each shows what it owns, or what has no living owner."""
+        desk = self._desk
+        nodes = {n for n in desk.view.members() if desk.view.is_living(n)} | {desk.me}
+        searching = Searching(event.query, nodes, desk.now + event.timeout_s)
+        self._searches[event.request] = searching
+        self._wake = min(self._wake, searching.ends_at)
+        for node in sorted(nodes):
+            if node == desk.me:
+                self._look_here(desk.me, event.request, event.query)
+            else:
+                desk.post.send(node, Search(event.request, event.query))
+
+    def on_search(self, source: NodeId, message: Search) -> None:
+        self._look_here(source, message.request, message.query)
+
+    def _look_here(self, source: NodeId, request: int, query: Query) -> None:
+        self._next_ticket += 1
+        self._tickets[self._next_ticket] = (source, request)
+        self._desk.emit(SearchHere(self._next_ticket, query))
+
+    def searched_here(self, event: SearchedHere) -> None:
+        desk = self._desk
+        asked = self._tickets.pop(event.ticket, None)
+        if asked is None:
+            return
+        source, request = asked
+        records = [record for blob in event.records if (record := desk.read(blob)) is not None]
+        upto = b"" if event.complete or not records else records[-1].id
+        shown = []
+        for record in records:
+            owner = record.owner
+            # One node speaks for a job, or an old copy would be listed under a state that it left.
+            if owner == desk.me or not desk.view.is_living(owner):
+                shown.append(encode(record))
+        desk.post.send(source, SearchAnswer(request, tuple(shown), upto))
+
+    def on_search_answer(self, source: NodeId, message: SearchAnswer) -> None:
+        request = RequestId(message.request)
+        searching = self._searches.get(request)
+        if searching is None:
+            return
+        searching.waiting.discard(source)
+        searching.horizon = max(searching.horizon, message.upto)
+        for blob in message.records:
+            record = self._desk.read(blob)
+            if record is not None:
+                before = searching.found.get(record.id)
+                searching.found[record.id] = record if before is None else join(before, record)
+        if not searching.waiting:
+            self._answer_search(request, searching)
+
+    def _answer_search(self, request: RequestId, searching: Searching) -> None:
+        """Merge the pages: nothing is shown below the point that somebody has not looked beyond."""
+        del self._searches[request]
+        query = searching.query
+        page = [
+            record
+            for job, record in sorted(searching.found.items(), reverse=True)
+            if job >= searching.horizon and _matches(record, query)
+        ]
+        cut = page[: query.limit]
+        last = cut[-1].id if len(cut) < len(page) else searching.horizon
+        self._desk.emit(SearchDone(request, tuple(cut), last, tuple(sorted(searching.waiting))))
+
+    # --------------------------------------------------------------------------------- inspections
+
+    def inspect(self, event: InspectAsked) -> None:
+        """Ask each holder what exactly is on its disk."""
+        desk = self._desk
+        record = self._table.get(event.job)
+        nodes = desk.view.ranking().rank(event.job) if record is None else record.holders
+        inspecting = Inspecting(set(), desk.now + event.timeout_s)
+        if record is not None or desk.me in nodes:
+            inspecting.copies[desk.me] = record
+        for node in nodes:
+            if node != desk.me and desk.view.is_living(node):
+                inspecting.waiting.add(node)
+                desk.post.send(node, Inspect(event.request, event.job))
+        self._inspections[event.request] = inspecting
+        self._wake = min(self._wake, inspecting.ends_at)
+        self._finish_inspection(event.request, inspecting)
+
+    def on_inspect(self, source: NodeId, message: Inspect) -> None:
+        record = self._table.get(message.job)
+        blob = b"" if record is None else encode(record)
+        self._desk.post.send(source, Inspected(message.request, blob))
+
+    def on_inspected(self, source: NodeId, message: Inspected) -> None:
+        request = RequestId(message.request)
+        inspecting = self._inspections.get(request)
+        if inspecting is not None:
+            inspecting.waiting.discard(source)
+            inspecting.copies[source] = self._desk.read(message.record) if message.record else None
+            self._finish_inspection(request, inspecting)
+
+    def _finish_inspection(self, request: RequestId, inspecting: Inspecting) -> None:
+        if not inspecting.waiting and self._inspections.pop(request, None) is not None:
+            self._desk.emit(InspectDone(request, inspecting.copies))
+
+    # ----------------------------------------------------------------------------- members and time
+
+    def dropped(self, request: RequestId) -> None:
+        """The client went away. A submission goes on: it may have been stored already."""
+        self._readings.pop(request, None)
+        self._searches.pop(request, None)
+        self._inspections.pop(request, None)
+
+    def members_changed(self, changed: frozenset[NodeId]) -> None:
+        """Do not wait for the dead: submissions go down the rank, reads and searches go on."""
+        desk = self._desk
+        dead = {node for node in changed if not desk.view.is_living(node)}
+        for request, submission in list(self._submissions.items()):
+            moved = []
+            for job, out in submission.open.items():
+                if out.target in dead:
+                    out.target = None
+                    moved.append(job)
+                elif out.target is None and out.holders[out.place] in dead:
+                    moved.append(job)
+            if moved:
+                self._send(request, submission, moved)
+        for request, reading in list(self._readings.items()):
+            if reading.silent & dead:
+                reading.silent -= dead
+                self._settle_reading(request, reading)
+        for request, searching in list(self._searches.items()):
+            searching.waiting -= dead
+            if not searching.waiting:
+                self._answer_search(request, searching)
+        for request, inspecting in list(self._inspections.items()):
+            inspecting.waiting -= dead
+            self._finish_inspection(request, inspecting)
+        for job, followers in list(self._followers.items()):
+            for follower in [f for f in followers if f[0] in dead]:
+                del followers[follower]
+            if not followers:
+                del self._followers[job]
+
+    def deadline(self) -> Instant:
+        return self._wake
+
+    def on_time(self) -> None:
+        now = self._desk.now
+        if self._wake > now:
+            return
+        self._wake = FOREVER
+        for request, submission in list(self._submissions.items()):
+            self._submission_time(request, submission)
+        for request, reading in list(self._readings.items()):
+            self._reading_time(request, reading)
+        for request, searching in list(self._searches.items()):
+            if searching.ends_at <= now:
+                self._answer_search(request, searching)
+            else:
+                self._wake = min(self._wake, searching.ends_at)
+        for request, inspecting in list(self._inspections.items()):
+            if inspecting.ends_at <= now:
+                inspecting.waiting.clear()
+                self._finish_inspection(request, inspecting)
+            else:
+                self._wake = min(self._wake, inspecting.ends_at)
+
+    def _submission_time(self, request: RequestId, submission: Submission) -> None:
+        now = self._desk.now
+        if submission.ends_at <= now:
+            for job in list(submission.open):
+                error = OutcomeUnknown("no receipt in time: the job may exist", job=job_text(job))
+                self._close(submission, job, (), error)
+            self._finish(request, submission)
+            return
+        if submission.again_at <= now:
+            self._send(request, submission, list(submission.open))  # the same ids: taken once
+            submission.pause_s = min(submission.pause_s * 2, self._desk.settings.retry_max_s)
+            submission.again_at = now + submission.pause_s
+        self._wake = min(self._wake, submission.again_at, submission.ends_at)
+
+    def _reading_time(self, request: RequestId, reading: Reading) -> None:
+        now = self._desk.now
+        if reading.ends_at <= now:
+            self._answer_reading(request, reading)
+            return
+        if reading.wait_until <= now:
+            self._settle_reading(request, reading)  # it was waited for long enough
+            if request not in self._readings:
+                return
+        if reading.again_at <= now:
+            self._ask_around(request, reading)  # an answer, or a follower's note, can be lost
+            reading.again_at = now + self._desk.settings.retry_s * 2
+            self._settle_reading(request, reading)
+        ends = [reading.again_at, reading.ends_at]
+        if reading.wait_until > now:
+            ends.append(reading.wait_until)
+        self._wake = min(self._wake, *ends)
+
+
+def _matches(record: Record, query: Query) -> bool:
+    spec: Spec = decode_spec(record.spec)
+    return (
+        query.state in ("", record.state)
+        and query.task in ("", spec.task)
+        and query.queue in ("", spec.options.queue)
+    )

@@ -1,0 +1,363 @@
+"""The switchboard of one node: an event in, effects out. It routes, and owns no policy.
+
+`membership` knows who lives. `custody` decides who owns a job, `replication` who has a copy, `scheduler` what
+runs, `intake` speaks for local clients. None of them knows another: each leaves news on the desk, and
+`_spread` passes it on until there is none. Then the desk is emptied: what must be on disk first, and what may be said
+once it is. An N-node mesh of these runs inside one thread of the simulator, unchanged.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from edgenode.core.custody import Custody
+from edgenode.core.desk import Desk
+from edgenode.core.intake import Intake
+from edgenode.core.membership import Membership
+from edgenode.core.replication import Replication
+from edgenode.core.scheduler import Scheduler
+from edgenode.core.settings import Settings
+from edgenode.core.signals import (
+    Archive,
+    Booted,
+    ClockRead,
+    Effect,
+    Event,
+    InspectAsked,
+    LeaveAsked,
+    Left,
+    LinkDown,
+    LinkUp,
+    MessageArrived,
+    Persisted,
+    ReadAsked,
+    RequestDropped,
+    RunEnded,
+    SearchAsked,
+    SearchedHere,
+    StoreRefused,
+    SubmitAsked,
+    TimePassed,
+)
+from edgenode.core.types import FOREVER, Dice, Instant, MemberInfo, NodeId
+from edgenode.core.view import View
+from edgenode.core.wire import (
+    CONTROL,
+    Acks,
+    Ask,
+    Copies,
+    Gift,
+    Grant,
+    Has,
+    Have,
+    Inspect,
+    Inspected,
+    Marked,
+    Marks,
+    MembershipMessage,
+    Message,
+    Offer,
+    Promises,
+    Read,
+    ReadAnswer,
+    Refused,
+    Result,
+    ResultTaken,
+    Search,
+    SearchAnswer,
+    Stop,
+    Submit,
+    Submitted,
+    Taken,
+    Wanted,
+    WantWork,
+    Write,
+)
+
+
+class Node:
+    """Feed it every event with the present instant; carry out the effects in order (see `core/signals.py`).
+
+    Call with `TimePassed` when `deadline()` has come. `handle` never raises on anything a peer or a client
+    can send; an assertion is a bug, and ends the node.
+    """
+
+    def __init__(
+        self,
+        info: MemberInfo,
+        settings: Settings,
+        archive: Archive,
+        dice: Dice,
+        *,
+        expects_peers: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._membership = Membership(info, settings.membership, dice, expects_peers=expects_peers)
+        self._desk = Desk(self._membership, settings.jobs, archive, dice)
+        self._custody = Custody(self._desk)
+        self._replication = Replication(self._desk)
+        self._scheduler = Scheduler(self._desk, slots=info.slots, tasks=frozenset(info.tasks))
+        self._intake = Intake(self._desk)
+        self._is_booted = False
+        self._has_failed = False
+        self._leave_ends: Instant = FOREVER  # when running jobs are given away too
+        self._said_goodbye = False
+        self._due: Instant = FOREVER
+
+    @property
+    def view(self) -> View:
+        return self._membership
+
+    @property
+    def membership(self) -> Membership:
+        return self._membership
+
+    @property
+    def desk(self) -> Desk:
+        """For inspection only."""
+        return self._desk
+
+    @property
+    def ready(self) -> bool:
+        """Whether this node takes new jobs."""
+        return self._is_booted and self._membership.formed and not self._desk.leaving and not self._has_failed
+
+    def handle(self, event: Event, now: Instant) -> list[Effect]:
+        """Take one event at `now` (never earlier than the one before) and return what is to be done."""
+        desk = self._desk
+        assert now >= desk.now, f"time went backwards: {desk.now} -> {now}"
+        if self._has_failed:
+            return []
+        stalled = now > self._due + self._settings.jobs.stall_s
+        desk.now = now
+        effects = self._route(event, now)
+        if stalled:
+            # Longer than others wait before they take over: its ownership is a memory (a zombie's).
+            desk.log("stalled", f"stood still until {now - self._due:.1f} s after its time", warning=True)
+            self._custody.restart()
+        self._custody.on_time()
+        self._replication.on_time()
+        self._scheduler.on_time()
+        self._intake.on_time()
+        if self.ready != (info.ready if (info := self._membership.info(desk.me)) else False):
+            effects += self._membership.set_ready(self.ready, now)
+        self._pass_on_changes()
+        self._spread()
+        if desk.leaving:
+            effects += self._hand_over(now)
+        self._membership.set_load(self._scheduler.load())
+        self._intake.changed(desk.table.changed_records())
+        effects += desk.flush()
+        self._due = self.deadline()
+        return effects
+
+    def deadline(self) -> Instant:
+        """When `TimePassed` is wanted at the latest."""
+        if self._has_failed:
+            return FOREVER
+        soonest = min(
+            self._membership.deadline(),
+            self._custody.deadline(),
+            self._replication.deadline(),
+            self._scheduler.deadline(),
+            self._intake.deadline(),
+        )
+        return min(soonest, self._leave_ends) if self._leave_ends > self._desk.now else soonest
+
+    # ------------------------------------------------------------------------------------- events
+
+    def _route(self, event: Event, now: Instant) -> list[Effect]:
+        desk = self._desk
+        match event:
+            case MessageArrived(source, message):
+                if isinstance(message, CONTROL):
+                    return self._membership.handle(event, now)
+                self._hear(source, message)
+            case TimePassed():
+                if self._membership.deadline() <= now:
+                    return self._membership.handle(event, now)
+            case Booted(rows):
+                desk.table.load(rows)
+                self._custody.check_all()
+                self._is_booted = True
+                return self._membership.handle(event, now)
+            case LinkUp() | LinkDown():
+                return self._membership.handle(event, now)
+            case ClockRead(wall):
+                desk.set_wall(wall)
+            case SubmitAsked():
+                self._intake.submit(event)
+            case ReadAsked():
+                self._intake.read(event)
+            case SearchAsked():
+                self._intake.search(event)
+            case InspectAsked():
+                self._intake.inspect(event)
+            case RequestDropped(request):
+                self._intake.dropped(request)
+            case SearchedHere():
+                self._intake.searched_here(event)
+            case RunEnded():
+                self._scheduler.run_ended(event)
+            case Persisted(number):
+                desk.table.persisted(number)
+            case StoreRefused(reason):
+                # What was said since is not on disk, and must never be said: stop like a crash.
+                self._has_failed = True
+                desk.log("store-refused", reason, warning=True)
+            case LeaveAsked():
+                desk.leaving = True
+                self._leave_ends = now + self._settings.jobs.drain_s
+                return self._membership.handle(event, now)
+            case _:
+                assert_never(event)
+        return []
+
+    def _hear(self, source: NodeId, message: Message) -> None:
+        """One message about jobs, from a peer or from this node itself."""
+        custody, replication = self._custody, self._replication
+        scheduler, intake = self._scheduler, self._intake
+        match message:
+            case Write(records):
+                replication.on_write(source, records)
+            case Acks(stored):
+                replication.on_acks(source, stored)
+            case Refused(refusals):
+                replication.on_refused(refusals)
+                custody.on_refusals(refusals)
+            case Ask(items):
+                custody.on_ask(source, items)
+            case Promises(items):
+                custody.on_promises(source, items)
+            case Offer(items):
+                replication.on_offer(source, items)
+            case Taken(jobs):
+                for job in jobs:
+                    custody.confirm(job, source)
+            case Wanted(jobs):
+                replication.on_wanted(source, jobs)
+            case Copies(records):
+                replication.on_copies(source, records)
+            case Marks(items):
+                replication.on_marks(source, items)
+            case Marked(jobs):
+                replication.on_marked(source, jobs)
+            case Gift(items):
+                custody.on_gift(source, items)
+            case WantWork(slots):
+                scheduler.on_want(source, slots)
+            case Grant(items):
+                scheduler.on_grant(source, items)
+            case Result(items):
+                scheduler.on_results(source, items)
+            case ResultTaken(items):
+                scheduler.on_taken(items)
+            case Have(items):
+                scheduler.on_have(source, items)
+            case Has(held, denied):
+                scheduler.on_has(source, held, denied)
+            case Stop(items):
+                scheduler.on_stop(items)
+            case Submit():
+                self._take_submission(source, message)
+            case Submitted():
+                intake.on_submitted(source, message)
+            case Read():
+                intake.on_read(source, message, custody.asking)
+            case ReadAnswer():
+                intake.on_read_answer(source, message)
+            case Search():
+                intake.on_search(source, message)
+            case SearchAnswer():
+                intake.on_search_answer(source, message)
+            case Inspect():
+                intake.on_inspect(source, message)
+            case Inspected():
+                intake.on_inspected(source, message)
+            case _:
+                assert not isinstance(message, MembershipMessage)
+                assert_never(message)
+
+    def _take_submission(self, source: NodeId, message: Submit) -> None:
+        named, unnamed = self._intake.accept(source, message, ready=self.ready)
+        for record in named:
+            record = self._scheduler.submitted(record)
+            self._desk.table.put(record)
+            self._custody.name_owner(record)
+            self._desk.recount.add(record.id)
+        for job in unnamed:
+            self._custody.ask(job, "submission")
+
+    # --------------------------------------------------------------------------------------- news
+
+    def _pass_on_changes(self) -> None:
+        changed = self._membership.take_changes()
+        if changed:
+            self._custody.members_changed(changed)
+            self._replication.members_changed(changed)
+            self._scheduler.members_changed(changed)
+            self._intake.members_changed(changed)
+
+    def _spread(self) -> None:
+        """Pass on what happened to jobs until nobody has anything to add."""
+        desk = self._desk
+        custody, replication = self._custody, self._replication
+        scheduler, intake = self._scheduler, self._intake
+        while True:
+            if desk.merged:
+                jobs = desk.merged.take()
+                custody.react(jobs)
+                scheduler.react(jobs)
+            elif desk.released:
+                jobs = desk.released.take()
+                scheduler.release(jobs)
+                replication.release(jobs)
+            elif desk.led:
+                jobs = desk.led.take()
+                scheduler.take_on(jobs)
+                for job in intake.awaited(jobs):
+                    desk.recount.add(job)
+            elif desk.written:
+                replication.send(desk.written.take())
+            elif desk.gate_wanted:
+                for job in desk.gate_wanted.take():
+                    replication.await_gate(job)
+            elif desk.recount:
+                for job in desk.recount.take():
+                    replication.await_acks(job)
+            elif desk.thanks_due:
+                thanks, desk.thanks_due = desk.thanks_due, []
+                for job, token, runner in thanks:
+                    replication.thank(job, token, runner)
+            elif desk.acknowledged:
+                jobs = desk.acknowledged.take()
+                intake.acknowledged((job, replication.holding(job)) for job in jobs)
+                scheduler.acknowledged(jobs)
+            elif desk.gated:
+                scheduler.gated(desk.gated.take())
+            elif desk.overdue:
+                custody.look_at(desk.overdue.take())
+            elif local := desk.post.take_local():
+                for message in local:
+                    self._hear(desk.me, message)
+            elif not scheduler.fill() and not desk.has_news:
+                return
+
+    # ------------------------------------------------------------------------------------- leaving
+
+    def _hand_over(self, now: Instant) -> list[Effect]:
+        """Give every job to its successor; say goodbye when nothing is left that somebody could take."""
+        desk = self._desk
+        if self._said_goodbye:
+            return []
+        is_patient = now < self._leave_ends
+        waiting = 0
+        for job in list(desk.table.leads):
+            still_runs = is_patient and self._scheduler.is_running(job)
+            waiting += still_runs or self._custody.give_away(job)
+        unfinished = waiting or not self._scheduler.idle or self._replication.unspread
+        if unfinished and now < self._leave_ends + self._settings.jobs.give_s:
+            return []
+        self._said_goodbye = True
+        desk.emit(Left())
+        return self._membership.left(now)

@@ -1,0 +1,485 @@
+"""Copies: writing to the holders, counting exact acknowledgements, settling, and keeping copies alike.
+
+The owner writes; a holder acknowledges a write only under a ballot at least as high as its promise, and an
+acknowledgement means exactly "this write is on this disk". What follows from counting them, here and
+nowhere else:
+
+    submission   on `acks` disks                          -> the receipt is sent, and a first start allowed
+    gate         `running` with the holders               -> a job that was taken over may start
+    settled      a firm outcome on a majority of holders  -> told as settled; the mark spreads lazily
+    thanks       a runner's result on `acks` disks        -> the runner may forget it
+
+What arrives as `Copies` (offers, anti-entropy) is merged, and counts for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from edgenode.core.desk import Desk
+from edgenode.core.jobs import (
+    Record,
+    decode_spec,
+    digest,
+    encode,
+    join,
+    majority,
+    settled,
+)
+from edgenode.core.types import (
+    FOREVER,
+    Ballot,
+    Delivery,
+    Instant,
+    JobId,
+    NodeId,
+    Partition,
+    Promise,
+    StartToken,
+)
+from edgenode.core.wire import (
+    Acks,
+    Copies,
+    Digest,
+    Mark,
+    Marked,
+    Marks,
+    Offer,
+    Refusal,
+    Refused,
+    ResultTaken,
+    Stored,
+    Taken,
+    TokenItem,
+    Wanted,
+    Write,
+)
+
+WALK_ROWS: Final = 200
+WALK_PAUSE_S: Final = 0.05
+"""4,000 finished jobs a second: a dead node's million is copied in minutes, and nobody notices."""
+
+
+@dataclass(slots=True)
+class Writing:
+    """The owner's latest write of one job, and who has it."""
+
+    ballot: Ballot
+    write: int
+    firm: bool  # of the outcome in it
+    again_at: Instant
+    pause_s: float
+    stored: set[NodeId] = field(default_factory=set)  # exactly this write
+    known: set[NodeId] = field(default_factory=set)  # any write under this ballot: they hold the job
+    gated: bool = False  # somebody waits for `running` to be with the holders
+    gate_ends_at: Instant = FOREVER
+    thanks: dict[StartToken, NodeId] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Spreading:
+    """A settled job whose mark is not on every living holder yet."""
+
+    missing: set[NodeId]
+    again_at: Instant
+    pause_s: float
+
+
+class Replication:
+    """Drive it with messages, membership changes and time; it answers through the desk."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._table = desk.table
+        self._writing: dict[JobId, Writing] = {}
+        self._waiting: dict[JobId, None] = {}  # submissions whose acknowledgements are not complete
+        self._spreading: dict[JobId, Spreading] = {}
+        self._spares: dict[NodeId, Instant] = {}  # dead members, by when their jobs get spare copies
+        self._walks: dict[NodeId, JobId] = {}  # by dead member, how far its finished jobs were looked at
+        self._wake: Instant = FOREVER
+
+    # ------------------------------------------------------------------------------ the owner's side
+
+    def send(self, jobs: Iterable[JobId]) -> None:
+        """The owner wrote these: send them to the other holders, and count from one again."""
+        desk, table = self._desk, self._table
+        for job in jobs:
+            record = table.peek(job)
+            lead = table.lead(job)
+            if record is None or lead is None or record.settled:
+                continue
+            before = self._writing.get(job)
+            firm = record.outcome is not None and record.outcome.firm
+            writing = Writing(
+                record.own.ballot,
+                record.own.write,
+                firm,
+                desk.now + desk.settings.retry_s,
+                desk.settings.retry_s,
+            )
+            if before is not None and before.ballot == writing.ballot:
+                writing.known = before.known
+                writing.thanks = before.thanks
+            # Its own disk counts at once: every effect that says so comes after the Persist.
+            writing.stored.add(desk.me)
+            writing.known.add(desk.me)
+            self._writing[job] = writing
+            blob = encode(record)
+            for node in self._readers(record):
+                desk.post.add(node, Write, blob)
+            self._wake = min(self._wake, writing.again_at)
+            self._count(record, writing)
+
+    def _readers(self, record: Record) -> list[NodeId]:
+        """Who gets the owner's writes: the other holders that live, and spares for those long dead."""
+        view = self._desk.view
+        nodes = [h for h in record.holders if h != self._desk.me and view.is_living(h)]
+        return nodes + self._spares_of(record)
+
+    def _spares_of(self, record: Record) -> list[NodeId]:
+        """The next in rank, one for each holder dead for longer than `rereplicate_after_s`."""
+        desk = self._desk
+        long_ago = desk.now - desk.settings.rereplicate_after_s
+        lost = 0
+        for holder in record.holders:
+            since = desk.view.dead_since(holder)
+            lost += since is not None and since <= long_ago
+        if not lost:
+            return []
+        others = [n for n in desk.view.ranking().rank(record.id) if n not in record.holders and n != desk.me]
+        return others[:lost]
+
+    def await_acks(self, job: JobId) -> None:
+        """Say `acknowledged` when the submission is on enough disks."""
+        self._waiting[job] = None
+        record, writing = self._table.peek(job), self._writing.get(job)
+        if record is not None and writing is not None:
+            self._count(record, writing)
+
+    def await_gate(self, job: JobId) -> None:
+        """Say `gated` when the present write (`running`) is where it must be before the run."""
+        record, writing = self._table.peek(job), self._writing.get(job)
+        if record is None or writing is None:
+            return
+        writing.gated = True
+        options = decode_spec(record.spec).options
+        if options.delivery is Delivery.AT_LEAST_ONCE and options.partition is Partition.RUN:
+            writing.gate_ends_at = self._desk.now + self._desk.settings.gate_s
+            self._wake = min(self._wake, writing.gate_ends_at)
+        self._count(record, writing)
+
+    def thank(self, job: JobId, token: StartToken, runner: NodeId) -> None:
+        """Tell `runner` to forget its result once the present write is on `acks` disks."""
+        record, writing = self._table.peek(job), self._writing.get(job)
+        if record is None or writing is None:
+            self._desk.post.add(runner, ResultTaken, TokenItem(job, token))
+            return
+        writing.thanks[token] = runner
+        self._count(record, writing)
+
+    def holding(self, job: JobId) -> tuple[NodeId, ...]:
+        """The nodes known to have this job on disk, as its owner knows: the durability receipt."""
+        writing = self._writing.get(job)
+        return tuple(sorted(writing.known)) if writing is not None else (self._desk.me,)
+
+    def on_acks(self, source: NodeId, stored: Sequence[Stored]) -> None:
+        for item in stored:
+            writing = self._writing.get(item.job)
+            if writing is None or writing.ballot != item.ballot:
+                continue
+            record = self._table.peek(item.job)
+            if record is None or record.epoch != item.epoch:
+                continue
+            writing.known.add(source)
+            if item.write == writing.write and item.firm == writing.firm:
+                writing.stored.add(source)
+            self._count(record, writing)
+
+    def _count(self, record: Record, writing: Writing) -> None:
+        """What the acknowledgements so far allow."""
+        desk, job = self._desk, record.id
+        if self._table.lead(job) is None or writing.ballot != record.own.ballot:
+            return
+        living = desk.living_holders(record)
+        if job in self._waiting or writing.thanks:
+            needed = desk.acks_needed(record)
+            if job in self._waiting and len(writing.known.intersection(record.holders)) >= needed:
+                del self._waiting[job]
+                desk.acknowledged.add(job)
+            if writing.thanks and len(writing.stored.intersection(record.holders)) >= needed:
+                for token, runner in writing.thanks.items():
+                    desk.post.add(runner, ResultTaken, TokenItem(job, token))
+                writing.thanks = {}
+        if writing.gated and self._gate_is_open(record, writing, living):
+            writing.gated = False
+            writing.gate_ends_at = FOREVER
+            desk.gated.add(job)
+        outcome = record.outcome
+        if outcome is not None and not outcome.settled:
+            self._try_settle(record, writing)
+
+    def _gate_is_open(self, record: Record, writing: Writing, living: list[NodeId]) -> bool:
+        lead = self._table.lead(record.id)
+        options = decode_spec(record.spec).options
+        if options.delivery is Delivery.AT_MOST_ONCE or options.partition is Partition.WAIT:
+            stored = len(writing.stored.intersection(record.holders))
+            return lead is not None and lead.firm and majority(stored, record.holders)
+        with_it = len(writing.stored.intersection(living))
+        return 2 * with_it > len(living) or self._desk.now >= writing.gate_ends_at
+
+    def _try_settle(self, record: Record, writing: Writing) -> None:
+        lead, outcome = self._table.lead(record.id), record.outcome
+        assert outcome is not None
+        if lead is None or not lead.firm or not outcome.firm or outcome.ballot != record.own.ballot:
+            return
+        if not majority(len(writing.stored.intersection(record.holders)), record.holders):
+            return
+        done = settled(record)
+        self._table.put(done)
+        self._desk.merged.add(record.id)  # custody lets go of it
+        self._spread(done)
+
+    def release(self, jobs: Iterable[JobId]) -> None:
+        """This node is the owner no longer: nothing more follows from acknowledgements."""
+        for job in jobs:
+            if self._table.lead(job) is None:
+                self._writing.pop(job, None)
+
+    def forget_waiting(self, job: JobId) -> None:
+        self._waiting.pop(job, None)
+
+    # ----------------------------------------------------------------------------- the holder's side
+
+    def on_write(self, source: NodeId, blobs: Sequence[bytes]) -> None:
+        """Store and acknowledge; or refuse, with the promise that stands and what is here."""
+        desk, table = self._desk, self._table
+        records = [record for blob in blobs if (record := desk.read(blob)) is not None]
+        mine = table.get_many([record.id for record in records])
+        for record in records:
+            job = record.id
+            have = table.peek(job) or mine.get(job)
+            given = table.promise(job)
+            asked = Promise(record.epoch, record.own.ballot)
+            joined = record if have is None else join(have, record)
+            if joined is not have:
+                table.put(joined)
+                desk.merged.add(job)
+            if joined.settled and not record.settled:
+                # Old news about a finished job: the settled copy is the answer.
+                desk.post.add(source, Copies, encode(joined))
+                continue
+            if given > asked or record.owner != source or not _says(joined, record):
+                blob = encode(joined)
+                desk.post.add(source, Refused, Refusal(job, record.epoch, record.own.ballot, given, blob))
+                continue
+            firm = record.outcome is not None and record.outcome.firm
+            item = Stored(job, record.epoch, record.own.ballot, record.own.write, firm)
+            desk.post.add(source, Acks, item)
+
+    def on_refused(self, refusals: Sequence[Refusal]) -> None:
+        """Somebody knows better: what they know is merged (custody asks again, if need be)."""
+        self._desk.merge_bytes([refusal.copy for refusal in refusals if refusal.copy])
+
+    # --------------------------------------------------------------------------- settled marks, spread
+
+    def _spread(self, record: Record) -> None:
+        desk = self._desk
+        nodes = {h for h in record.holders if h != desk.me}
+        if not nodes:
+            return
+        at = desk.now + desk.settings.settle_lag_s
+        self._spreading[record.id] = Spreading(nodes, at, desk.settings.retry_s)
+        self._wake = min(self._wake, at)
+
+    def on_marks(self, source: NodeId, items: Sequence[Mark]) -> None:
+        """The outcome under this ballot is the last word; a copy without it must be fetched."""
+        desk, table = self._desk, self._table
+        mine = table.get_many([item.job for item in items])
+        for item in items:
+            record = table.peek(item.job) or mine.get(item.job)
+            if record is None:
+                desk.post.add(source, Wanted, item.job)
+                continue
+            outcome = record.outcome
+            if record.settled:
+                desk.post.add(source, Marked, item.job)
+            elif (
+                record.epoch == item.epoch
+                and outcome is not None
+                and outcome.firm
+                and outcome.ballot == item.ballot
+            ):
+                table.put(settled(record))
+                desk.merged.add(item.job)
+                desk.post.add(source, Marked, item.job)
+            else:
+                desk.post.add(source, Wanted, item.job)
+
+    def on_marked(self, source: NodeId, jobs: Sequence[JobId]) -> None:
+        for job in jobs:
+            spreading = self._spreading.get(job)
+            if spreading is not None:
+                spreading.missing.discard(source)
+                if not spreading.missing:
+                    del self._spreading[job]
+
+    def _push_marks(self, job: JobId, spreading: Spreading) -> None:
+        desk, view = self._desk, self._desk.view
+        record = self._table.get(job)
+        if record is None or record.outcome is None:
+            del self._spreading[job]
+            return
+        for node in self._spares_of(record):
+            desk.post.add(node, Copies, encode(record))
+        long_ago = desk.now - desk.settings.rereplicate_after_s
+        for node in sorted(spreading.missing):
+            since = view.dead_since(node)
+            if view.is_living(node):
+                desk.post.add(node, Marks, Mark(job, record.epoch, record.outcome.ballot))
+            elif since is not None and since <= long_ago:
+                spreading.missing.discard(node)  # a spare has it; if this one returns it will ask
+        if not spreading.missing:
+            del self._spreading[job]
+            return
+        spreading.again_at = desk.now + spreading.pause_s
+        spreading.pause_s = min(spreading.pause_s * 2, desk.settings.retry_max_s)
+
+    # ---------------------------------------------------------------------- offers and anti-entropy
+
+    def on_offer(self, source: NodeId, items: Sequence[Digest]) -> None:
+        """`source` thinks that this node is responsible for these: compare, and exchange what differs."""
+        desk, table = self._desk, self._table
+        mine = table.get_many([item.job for item in items])
+        for item in items:
+            record = table.peek(item.job) or mine.get(item.job)
+            if record is None:
+                desk.post.add(source, Wanted, item.job)
+            elif digest(record) == item.digest:
+                desk.post.add(source, Taken, item.job)
+            else:
+                desk.post.add(source, Copies, encode(record))
+                if not record.settled:
+                    desk.post.add(source, Wanted, item.job)
+            if record is not None and not record.settled and not desk.leading(item.job):
+                desk.overdue.add(item.job)
+
+    def on_wanted(self, source: NodeId, jobs: Sequence[JobId]) -> None:
+        for record in self._table.get_many(jobs).values():
+            self._desk.post.add(source, Copies, encode(record))
+
+    def on_copies(self, source: NodeId, blobs: Sequence[bytes]) -> None:
+        desk = self._desk
+        for record in desk.merge_bytes(blobs):
+            if record.settled:
+                desk.post.add(source, Marked, record.id)
+            else:
+                desk.post.add(source, Taken, record.id)
+                if not desk.leading(record.id):
+                    desk.overdue.add(record.id)
+
+    # ------------------------------------------------------------------------------- members and time
+
+    def members_changed(self, changed: frozenset[NodeId]) -> None:
+        """Recount with today's living holders, and repeat to those that came (back)."""
+        desk = self._desk
+        for job, writing in list(self._writing.items()):
+            record = self._table.peek(job)
+            if record is None or changed.isdisjoint(record.holders):
+                continue
+            self._count(record, writing)
+            if any(desk.view.is_living(n) and n not in writing.stored for n in changed & {*record.holders}):
+                writing.again_at = self._wake = desk.now
+        for spreading in self._spreading.values():
+            if any(desk.view.is_living(node) for node in changed & spreading.missing):
+                spreading.again_at = self._wake = desk.now
+        for node in changed:
+            if desk.view.dead_since(node) is None:
+                self._spares.pop(node, None)
+            elif node not in self._spares:
+                self._spares[node] = desk.now + desk.settings.rereplicate_after_s
+                self._wake = min(self._wake, self._spares[node])
+
+    def deadline(self) -> Instant:
+        return self._wake
+
+    def on_time(self) -> None:
+        """Repeat unanswered writes and marks, open gates whose time is up, make spare copies."""
+        desk = self._desk
+        if self._wake > desk.now:
+            return
+        self._wake = FOREVER
+        for job, writing in list(self._writing.items()):
+            record = self._table.peek(job)
+            if record is None:
+                del self._writing[job]
+                continue
+            if writing.gated and writing.gate_ends_at <= desk.now:
+                self._count(record, writing)
+            if writing.again_at <= desk.now:
+                self._write_again(record, writing)
+            self._wake = min(self._wake, writing.again_at, writing.gate_ends_at)
+        for job, spreading in list(self._spreading.items()):
+            if spreading.again_at <= desk.now:
+                self._push_marks(job, spreading)
+            self._wake = min(self._wake, spreading.again_at)
+        for node, at in list(self._spares.items()):
+            if at <= desk.now:
+                del self._spares[node]
+                self._make_spares(node)
+            else:
+                self._wake = min(self._wake, at)
+        for node in list(self._walks):
+            self._walk(node)
+            self._wake = desk.now + WALK_PAUSE_S
+
+    def _write_again(self, record: Record, writing: Writing) -> None:
+        desk = self._desk
+        missing = [node for node in self._readers(record) if node not in writing.stored]
+        if missing:
+            blob = encode(record)
+            for node in missing:
+                desk.post.add(node, Write, blob)
+            writing.again_at = desk.now + writing.pause_s
+            writing.pause_s = min(writing.pause_s * 2, desk.settings.retry_max_s)
+        else:
+            writing.again_at = FOREVER  # everyone living has it; a member that returns wakes it up
+
+    def _make_spares(self, dead: NodeId) -> None:
+        """Copy what a holder that stays dead had: what this node owns by its writes, what is settled by
+        walking through the archive, a piece at a time."""
+        for job, writing in self._writing.items():
+            record = self._table.peek(job)
+            if record is not None and dead in record.holders:
+                writing.again_at = self._desk.now
+        self._walks[dead] = JobId(b"")
+
+    def _walk(self, dead: NodeId) -> None:
+        """Offer the next piece of settled jobs to the nodes that stand in for `dead`."""
+        desk = self._desk
+        rows = self._table.scan(self._walks[dead], WALK_ROWS)
+        if not rows or desk.view.dead_since(dead) is None:
+            del self._walks[dead]
+            return
+        self._walks[dead] = rows[-1].id
+        for row in rows:
+            record = desk.read(row.blob) if row.blob else None
+            if record is None or not record.settled or dead not in record.holders:
+                continue
+            living = desk.living_holders(record)
+            if living and living[0] == desk.me:
+                for spare in self._spares_of(record):
+                    desk.post.add(spare, Offer, Digest(record.id, digest(record)))
+
+    @property
+    def unspread(self) -> int:
+        """Settled jobs that are not yet marked on every living holder."""
+        return len(self._spreading)
+
+
+def _says(joined: Record, written: Record) -> bool:
+    """Whether a copy holds all that a write said, so that acknowledging it is exact."""
+    if (joined.epoch, joined.own.ballot) != (written.epoch, written.own.ballot):
+        return False
+    return written.outcome is None or joined.outcome == written.outcome

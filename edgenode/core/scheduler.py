@@ -1,0 +1,644 @@
+"""Which job starts when and where, and what becomes of each start.
+
+For jobs that this node owns: a queue by priority and age, the day on which a job falls due, starts on free
+slots here or granted to a peer that asked for work, verdicts, lost runners. For starts that run here under
+another owner: the result is kept until a holder says it is stored.
+
+Task failures and lost runners are counted apart, both bounded: a job that kills its node must not walk down
+the rank and kill the mesh.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from edgenode.core.desk import Desk
+from edgenode.core.jobs import (
+    Backoff,
+    Options,
+    Record,
+    Spec,
+    decided,
+    decode_spec,
+    encode,
+    failed_once,
+    fallen_due,
+    lost,
+    started,
+)
+from edgenode.core.signals import Run, RunEnded, StopRun
+from edgenode.core.types import (
+    FOREVER,
+    Delivery,
+    Dice,
+    Instant,
+    JobId,
+    Load,
+    NodeId,
+    Partition,
+    Seconds,
+    StartToken,
+    State,
+    Wall,
+)
+from edgenode.core.wire import (
+    Grant,
+    GrantItem,
+    Has,
+    Have,
+    Result,
+    ResultItem,
+    ResultTaken,
+    Stop,
+    TokenItem,
+    WantWork,
+)
+
+DENIED_MAX: Final = 10_000
+"""Tokens that this runner denied, and so must never start. The oldest are forgotten: a grant is not late by
+ten thousand others."""
+
+
+@dataclass(slots=True)
+class Running:
+    """A start that occupies a slot here."""
+
+    token: StartToken
+    stopped: bool = False
+
+
+class Wait(Enum):
+    """What a start that is stored as running still waits for."""
+
+    ACKS = "the submission's acknowledgements"
+    GATE = "its `running` being with the holders"
+
+
+@dataclass(slots=True)
+class Opening:
+    token: StartToken
+    runner: NodeId
+    wait: Wait
+
+
+@dataclass(slots=True)
+class Away:
+    """A start that runs on a peer, to be asked about now and then: a grant can be lost."""
+
+    token: StartToken
+    runner: NodeId
+    boot: int
+    ask_at: Instant
+
+
+@dataclass(slots=True)
+class Unthanked:
+    """A result that no owner has on disk yet, as far as this runner knows."""
+
+    item: ResultItem
+    owner: NodeId
+    holders: tuple[NodeId, ...]
+    again_at: Instant
+    pause_s: Seconds
+    tries: int = 0
+
+
+class Scheduler:
+    """Drive it with news of ownership, verdicts, messages and time; it answers through the desk."""
+
+    def __init__(self, desk: Desk, *, slots: int, tasks: frozenset[str]) -> None:
+        self._desk = desk
+        self._table = desk.table
+        self._slots = slots
+        self._tasks = tasks
+        self._queue: list[tuple[int, JobId]] = []  # a heap of (9 - priority, id); ids sort by age
+        self._queued: dict[JobId, None] = {}  # what of the heap still counts
+        self._days: list[tuple[Wall, JobId]] = []  # a heap: scheduled jobs by when they fall due
+        self._unacknowledged: dict[JobId, None] = {}  # submitted here, not yet on enough disks
+        self._opening: dict[JobId, Opening] = {}
+        self._running: dict[JobId, Running] = {}
+        self._grants: dict[JobId, GrantItem] = {}  # of what runs here for another owner
+        self._away: dict[JobId, Away] = {}
+        self._unthanked: dict[tuple[JobId, StartToken], Unthanked] = {}
+        self._denied: dict[StartToken, None] = {}
+        self._want_at: Instant = 0.0
+        self._wake: Instant = FOREVER
+        self._done = 0
+
+    # ------------------------------------------------------------------------------- owned jobs
+
+    def submitted(self, record: Record) -> Record:
+        """A job just made here. Stored as running at once if a slot is free, which saves a write; it runs
+        when the submission is acknowledged."""
+        self._unacknowledged[record.id] = None
+        spec = decode_spec(record.spec)
+        plain = not _is_strict(spec.options) and record.own.state is State.QUEUED
+        if plain and not self._desk.leaving and not self._queued and self._fits_here(spec):
+            record = self._reserve(record, self._desk.me, self._desk.view.boot, Wait.ACKS)
+        return record
+
+    def acknowledged(self, jobs: Iterable[JobId]) -> None:
+        """The submission is on enough disks: a first start may follow."""
+        for job in jobs:
+            self._unacknowledged.pop(job, None)
+            opening = self._opening.get(job)
+            if opening is not None and opening.wait is Wait.ACKS:
+                self._launch(job)
+            elif opening is None:
+                self.take_on((job,))
+
+    def take_on(self, jobs: Iterable[JobId]) -> None:
+        """This node owns these now, or firmly now: see to each what its state needs."""
+        for job in jobs:
+            record, lead = self._table.peek(job), self._table.lead(job)
+            if record is None or lead is None or record.outcome is not None:
+                continue
+            if lead.ballot.term > 1:
+                self._unacknowledged.pop(job, None)
+            if record.own.state is State.RUNNING:
+                self._keep_or_lose(record)
+            else:
+                self._enrol(record)
+
+    def _keep_or_lose(self, record: Record) -> None:
+        """Whether the start that the record speaks of is still run by somebody; if not, it is lost."""
+        job, own, desk = record.id, record.own, self._desk
+        if own.runner == desk.me:
+            running, kept = self._running.get(job), self._unthanked.pop((job, own.token), None)
+            if kept is not None:
+                self._judge(record, kept.item)  # it ended while another owned it
+            elif running is None or running.token != own.token or running.stopped:
+                self._lose(record, "not running here", counted=own.token not in self._denied)
+        elif desk.view.is_living(own.runner) and self._boot_of(own.runner) == own.boot:
+            if job not in self._opening:
+                self._away[job] = Away(own.token, own.runner, own.boot, desk.now)
+                self._wake = desk.now
+        else:
+            self._lose(record, f"runner {own.runner} is gone", counted=True)
+
+    def _boot_of(self, node: NodeId) -> int:
+        info = self._desk.view.info(node)
+        return 0 if info is None else info.boot
+
+    def _enrol(self, record: Record) -> None:
+        """Queue a job that is neither running nor finished, note its day, or end it."""
+        job, options = record.id, decode_spec(record.spec).options
+        if record.cancel:
+            self._end(record, State.CANCELLED)
+        elif options.delivery is Delivery.AT_MOST_ONCE and record.start_count:
+            # Only a firm owner may say so: on another side it may be running.
+            lead = self._table.lead(job)
+            if lead is not None and lead.firm:
+                self._end(record, State.FAILED, error="its runner was lost; delivery is at-most-once")
+        elif len(record.losses) >= options.max_losses:
+            error = f"lost its runner {len(record.losses)} times (max_losses is {options.max_losses})"
+            self._end(record, State.FAILED, error=error)
+        elif record.own.state is State.SCHEDULED:
+            heapq.heappush(self._days, (record.own.due_at, job))
+        elif job not in self._queued:
+            self._queued[job] = None
+            heapq.heappush(self._queue, (9 - options.priority, job))
+
+    def release(self, jobs: Iterable[JobId]) -> None:
+        """Owned no longer: leave the queues. What runs here goes on until a copy says otherwise."""
+        for job in jobs:
+            if self._table.lead(job) is not None:
+                continue
+            self._queued.pop(job, None)
+            self._away.pop(job, None)
+            self._unacknowledged.pop(job, None)
+            self._revoke(job)
+
+    def _revoke(self, job: JobId) -> None:
+        """Give up a start that is stored but was not begun: it never may."""
+        opening = self._opening.pop(job, None)
+        if opening is not None:
+            self._deny(opening.token)
+            if opening.runner == self._desk.me:
+                del self._running[job]
+
+    def react(self, jobs: Iterable[JobId]) -> None:
+        """Copies changed: stop the starts that the record knows no more, honour cancels."""
+        for job in jobs:
+            record = self._table.peek(job)
+            if record is None:
+                continue
+            running = self._running.get(job)
+            if running is not None and record.own.ballot >= running.token.ballot:
+                if record.outcome is not None or record.own.token != running.token:
+                    self._stop(job, running, "superseded")
+            if record.outcome is not None:
+                self._away.pop(job, None)
+                self._queued.pop(job, None)
+            elif record.cancel and self._table.lead(job) is not None:
+                self._end(record, State.CANCELLED)
+
+    def _stop(self, job: JobId, running: Running, reason: str) -> None:
+        opening = self._opening.get(job)
+        if opening is not None and opening.token == running.token:
+            self._revoke(job)
+        elif not running.stopped:
+            running.stopped = True
+            self._desk.emit(StopRun(job, running.token, reason))
+
+    # ------------------------------------------------------------------------------------- starts
+
+    def fill(self) -> bool:
+        """Start what may start on the slots that are free. Whether anything did."""
+        began = False
+        if self._free() > 0 and self._queued and not self._desk.leaving:
+            me = self._desk.me
+            for record in self._pick(self._free(), self._tasks, self._labels_of(me)):
+                self._start(record, me, self._desk.view.boot)
+                began = True
+        if not self._queued:
+            self._queue.clear()
+        return began
+
+    def _pick(self, count: int, tasks: frozenset[str], labels: frozenset[tuple[str, str]]) -> list[Record]:
+        """Take up to `count` jobs off the queue that a node with these tasks and labels may start now."""
+        picked: list[Record] = []
+        skipped: list[tuple[int, JobId]] = []
+        while len(picked) < count and self._queue and len(skipped) < self._desk.settings.batch:
+            entry = heapq.heappop(self._queue)
+            job = entry[1]
+            record = self._table.peek(job)
+            if job not in self._queued or record is None or self._table.lead(job) is None:
+                continue
+            spec = decode_spec(record.spec)
+            if spec.task not in tasks or not labels.issuperset(spec.options.requires):
+                skipped.append(entry)
+                continue
+            del self._queued[job]
+            if self._may_start(record, spec):
+                picked.append(record)
+        for entry in skipped:
+            heapq.heappush(self._queue, entry)
+        return picked
+
+    def _free(self) -> int:
+        return self._slots - len(self._running)
+
+    def _labels_of(self, node: NodeId) -> frozenset[tuple[str, str]]:
+        info = self._desk.view.info(node)
+        return frozenset() if info is None else frozenset(info.labels)
+
+    def _fits_here(self, spec: Spec) -> bool:
+        labels = self._labels_of(self._desk.me)
+        return self._free() > 0 and spec.task in self._tasks and labels.issuperset(spec.options.requires)
+
+    def _may_start(self, record: Record, spec: Spec) -> bool:
+        """Whether the rules let an owner start this job now. If not it waits for news, or ends."""
+        job, lead, wall = record.id, self._table.lead(record.id), self._desk.wall
+        assert lead is not None
+        if wall >= spec.expires_at or 0 < spec.options.deadline <= wall:
+            self._end(record, State.EXPIRED, error="its last day or deadline passed before it could start")
+            return False
+        # `take_on` comes again when it is firm, `acknowledged` when enough disks have it, and the end of the
+        # stopped start that still occupies its place here.
+        waits = (_is_strict(spec.options) and not lead.firm) or job in self._unacknowledged
+        return not waits and job not in self._running
+
+    def _start(self, record: Record, runner: NodeId, boot: int) -> None:
+        options = decode_spec(record.spec).options
+        gated = _is_strict(options) or record.own.ballot.term > 1
+        record = self._reserve(record, runner, boot, Wait.GATE)
+        self._write(record)
+        if gated:
+            self._desk.gate_wanted.add(record.id)
+        else:
+            self._launch(record.id)
+
+    def _reserve(self, record: Record, runner: NodeId, boot: int, wait: Wait) -> Record:
+        record = started(record, runner=runner, boot=boot, at=round(self._desk.wall, 3))
+        if runner == self._desk.me:
+            self._running[record.id] = Running(record.own.token)
+        self._opening[record.id] = Opening(record.own.token, runner, wait)
+        return record
+
+    def gated(self, jobs: Iterable[JobId]) -> None:
+        """`running` is where it has to be before the run."""
+        for job in jobs:
+            if job in self._opening:
+                self._launch(job)
+
+    def _launch(self, job: JobId) -> None:
+        """Order the run. It leaves after the Persist that says so."""
+        opening, record = self._opening.pop(job), self._table.peek(job)
+        assert record is not None
+        assert record.own.token == opening.token
+        if opening.runner == self._desk.me:
+            spec = decode_spec(record.spec)
+            self._desk.emit(Run(job, opening.token, spec, record.failure_count + 1))
+        else:
+            boot = record.own.boot
+            item = GrantItem(job, opening.token, boot, encode(record))
+            self._desk.post.add(opening.runner, Grant, item)
+            ask_at = self._desk.now + self._desk.settings.retry_max_s
+            self._away[job] = Away(opening.token, opening.runner, boot, ask_at)
+            self._wake = min(self._wake, ask_at)
+
+    # --------------------------------------------------------------------------------------- ends
+
+    def _write(self, record: Record) -> None:
+        self._table.put(record)
+        self._desk.written.add(record.id)
+
+    def _end(self, record: Record, state: State, *, error: str = "", item: ResultItem | None = None) -> None:
+        """The job is over, as far as this owner can say."""
+        job, lead = record.id, self._table.lead(record.id)
+        assert lead is not None
+        running = self._running.get(job)
+        if running is not None and (item is None or running.token != item.token):
+            self._stop(job, running, state)
+        away = self._away.pop(job, None)
+        if away is not None and (item is None or away.token != item.token):
+            self._desk.post.add(away.runner, Stop, TokenItem(job, away.token))
+        self._queued.pop(job, None)
+        if item is None:
+            record = decided(record, state, firm=lead.firm, at=round(self._desk.wall, 3), error=error)
+        else:
+            record = decided(
+                record,
+                state,
+                firm=lead.firm,
+                at=item.finished_at,
+                result=item.verdict.result,
+                error=item.verdict.error,
+                token=item.token,
+                runner=item.runner,
+                failed=state is State.FAILED,
+            )
+        self._write(record)
+        self._done += 1
+
+    def _judge(self, record: Record, item: ResultItem) -> None:
+        """What a verdict on the present start, or the success of an earlier one, means for the job."""
+        spec, verdict, desk = decode_spec(record.spec), item.verdict, self._desk
+        if item.lost:
+            self._lose(record, verdict.error, counted=True)
+        elif verdict.state is not State.FAILED:
+            self._end(record, verdict.state, item=item)
+        elif verdict.final or record.failure_count + 1 >= spec.options.max_attempts:
+            self._end(record, State.FAILED, item=item)
+        else:
+            self._away.pop(record.id, None)
+            delay = verdict.retry_after_s
+            if delay < 0:
+                delay = backoff_s(spec.options.backoff, record.failure_count + 1, desk.dice)
+            note = desk.note("attempt failed", verdict.error[:500])
+            record = failed_once(record, due_at=round(desk.wall + delay, 3), note=note)
+            self._write(record)
+            self._enrol(record)
+
+    def _lose(self, record: Record, why: str, *, counted: bool) -> None:
+        """The runner of the present start is gone: queue the job again, within its limits."""
+        self._away.pop(record.id, None)
+        self._opening.pop(record.id, None)
+        record = lost(record, counted=counted, note=self._desk.note("start lost", why))
+        self._write(record)
+        self._enrol(record)
+
+    def run_ended(self, event: RunEnded) -> None:
+        """A worker here finished with a start: judged at once by an owner, else sent to whoever owns."""
+        job, token = event.job, event.token
+        running = self._running.get(job)
+        if running is None or running.token != token:
+            return
+        del self._running[job]
+        grant = self._grants.pop(job, None)
+        self._want_at = self._desk.now
+        item = ResultItem(job, token, self._desk.me, event.verdict, round(self._desk.wall, 3), event.lost)
+        record = self._table.peek(job)
+        if record is not None and self._table.lead(job) is not None:
+            if record.outcome is None:
+                self._receive(record, item)
+            if record.outcome is None and record.own.state is not State.RUNNING:
+                self.take_on((job,))  # it waited for this start's place here
+            return
+        if record is not None and record.outcome is not None:
+            return
+        if running.stopped and event.verdict.state is not State.SUCCEEDED:
+            self._deny(token)
+            return
+        known = record if record is not None else grant and self._desk.read(grant.record)
+        if known:
+            kept = Unthanked(item, known.owner, known.holders, self._desk.now, self._desk.settings.retry_s)
+            self._unthanked[job, token] = kept
+            self._wake = self._desk.now
+
+    def _receive(self, record: Record, item: ResultItem) -> None:
+        """A verdict reached the owner of an unfinished job."""
+        if record.own.token == item.token:
+            self._judge(record, item)
+        elif item.verdict.state is State.SUCCEEDED and not item.lost:
+            # A start that was called lost finished after all: its result counts while there is no other.
+            self._judge(record, item)
+
+    # ----------------------------------------------------------------------- work for other owners
+
+    def on_want(self, source: NodeId, slots: int) -> None:
+        """An idle peer asks for work: grant it what waits here, if it can run it."""
+        desk = self._desk
+        info = desk.view.info(source)
+        if info is None or desk.leaving or not desk.view.is_living(source):
+            return
+        count = min(slots, desk.settings.batch)
+        for record in self._pick(count, frozenset(info.tasks), self._labels_of(source)):
+            self._start(record, source, info.boot)
+
+    def on_grant(self, source: NodeId, items: Sequence[GrantItem]) -> None:
+        """Run these, or say that they will not be run here."""
+        desk = self._desk
+        for item in items:
+            running = self._running.get(item.job)
+            if running is not None and running.token == item.token:
+                continue  # a duplicate
+            if (item.job, item.token) in self._unthanked:
+                continue
+            record = desk.read(item.record)
+            usable = record is not None and item.boot == desk.view.boot and not desk.leaving
+            if not usable or item.token in self._denied or running is not None or self._free() <= 0:
+                self._deny(item.token)
+                desk.post.send(source, Has((), (TokenItem(item.job, item.token),)))
+                continue
+            assert record is not None
+            self._running[item.job] = Running(item.token)
+            self._grants[item.job] = item
+            spec = decode_spec(record.spec)
+            desk.emit(Run(item.job, item.token, spec, record.failure_count + 1))
+
+    def _deny(self, token: StartToken) -> None:
+        self._denied[token] = None
+        if len(self._denied) > DENIED_MAX:
+            del self._denied[next(iter(self._denied))]
+
+    def on_have(self, source: NodeId, items: Sequence[TokenItem]) -> None:
+        """An owner asks what became of its starts. What is denied now must never start."""
+        held, denied = [], []
+        for item in items:
+            running = self._running.get(item.job)
+            kept = self._unthanked.get((item.job, item.token))
+            if kept is not None:
+                kept.owner, kept.again_at, kept.tries = source, self._desk.now, 0
+                self._wake = self._desk.now
+                held.append(item)
+            elif running is not None and running.token == item.token and item.job not in self._opening:
+                held.append(item)
+            else:
+                self._deny(item.token)
+                denied.append(item)
+        self._desk.post.send(source, Has(tuple(held), tuple(denied)))
+
+    def on_has(self, source: NodeId, held: Sequence[TokenItem], denied: Sequence[TokenItem]) -> None:
+        for item in held:
+            away = self._away.get(item.job)
+            if away is not None and away.token == item.token:
+                away.ask_at = self._desk.now + self._desk.settings.retry_max_s
+        for item in denied:
+            away, record = self._away.get(item.job), self._table.peek(item.job)
+            if away is None or away.token != item.token or away.runner != source or record is None:
+                continue
+            if self._table.lead(item.job) is not None and record.own.token == item.token:
+                # It never ran there, or was stopped: nothing against the job.
+                self._lose(record, f"{source} does not run it", counted=False)
+
+    def on_stop(self, items: Sequence[TokenItem]) -> None:
+        for item in items:
+            running = self._running.get(item.job)
+            if running is not None and running.token == item.token:
+                self._stop(item.job, running, "superseded")
+            else:
+                self._deny(item.token)
+
+    def on_results(self, source: NodeId, items: Sequence[ResultItem]) -> None:
+        """Results of starts that ran elsewhere. Thanks follow when they are on enough disks."""
+        desk = self._desk
+        records = self._table.get_many([item.job for item in items])
+        for item in items:
+            record = self._table.peek(item.job) or records.get(item.job)
+            if record is None:
+                continue
+            if record.settled:
+                desk.post.add(item.runner, ResultTaken, TokenItem(item.job, item.token))
+            elif self._table.lead(item.job) is not None:
+                if record.outcome is None:
+                    self._receive(record, item)
+                desk.thanks_due.append((item.job, item.token, item.runner))
+            elif source == item.runner and record.owner not in (desk.me, source):
+                desk.post.add(record.owner, Result, item)  # one hop: whoever has it will thank the runner
+
+    def on_taken(self, items: Sequence[TokenItem]) -> None:
+        for item in items:
+            self._unthanked.pop((item.job, item.token), None)
+
+    # ------------------------------------------------------------------------------- members and time
+
+    def members_changed(self, changed: frozenset[NodeId]) -> None:
+        """Starts on runners that died, or that live again under another boot, are lost."""
+        for job, away in list(self._away.items()):
+            if away.runner not in changed:
+                continue
+            gone = not self._desk.view.is_living(away.runner) or self._boot_of(away.runner) != away.boot
+            record = self._table.peek(job)
+            if gone and record is not None and self._table.lead(job) is not None:
+                if record.outcome is None and record.own.token == away.token:
+                    self._lose(record, f"runner {away.runner} is gone", counted=True)
+
+    def deadline(self) -> Instant:
+        soonest = self._wake
+        if self._days:
+            soonest = min(soonest, self._desk.now + max(0.001, self._days[0][0] - self._desk.wall))
+        if self._free() > 0 and not self._queued and not self._desk.leaving:
+            soonest = min(soonest, max(self._want_at, self._desk.now + 0.001))
+        return soonest
+
+    def on_time(self) -> None:
+        desk = self._desk
+        while self._days and self._days[0][0] <= desk.wall:
+            _, job = heapq.heappop(self._days)
+            record = self._table.peek(job)
+            if record is not None and self._table.lead(job) is not None:
+                if record.outcome is None and record.own.state is State.SCHEDULED:
+                    self._write(fallen_due(record))
+                    self.take_on((job,))
+        if self._want_at <= desk.now:
+            self._want_work()
+        if self._wake <= desk.now:
+            self._wake = FOREVER
+            self._ask_about_away()
+            self._send_results()
+
+    def _ask_about_away(self) -> None:
+        desk = self._desk
+        asked: dict[NodeId, list[TokenItem]] = {}
+        for job, away in self._away.items():
+            if away.ask_at <= desk.now:
+                asked.setdefault(away.runner, []).append(TokenItem(job, away.token))
+                away.ask_at = desk.now + desk.settings.retry_max_s
+            self._wake = min(self._wake, away.ask_at)
+        for runner, items in asked.items():
+            for at in range(0, len(items), desk.settings.batch):
+                desk.post.send(runner, Have(tuple(items[at : at + desk.settings.batch])))
+
+    def _send_results(self) -> None:
+        """To the owner; when it does not thank, to each living holder in turn."""
+        desk = self._desk
+        for (job, _), kept in list(self._unthanked.items()):
+            if kept.again_at <= desk.now:
+                record = self._table.peek(job)
+                first = kept.owner if record is None else record.owner
+                candidates = [n for n in (first, *kept.holders) if n != desk.me and desk.view.is_living(n)]
+                if candidates:
+                    desk.post.add(candidates[kept.tries % len(candidates)], Result, kept.item)
+                    kept.tries += 1
+                kept.again_at = desk.now + kept.pause_s
+                kept.pause_s = min(kept.pause_s * 2, desk.settings.retry_max_s)
+            self._wake = min(self._wake, kept.again_at)
+
+    def _want_work(self) -> None:
+        """Ask the busiest peer for work when there is none here."""
+        desk = self._desk
+        self._want_at = desk.now + desk.settings.want_s
+        if self._free() <= 0 or self._queued or desk.leaving:
+            return
+        peers = [n for n in desk.view.members() if n != desk.me and desk.view.is_living(n)]
+        busy = [(desk.view.load(n).queued, n) for n in peers if desk.view.load(n).queued > 0]
+        if busy:
+            desk.post.send(max(busy)[1], WantWork(self._free()))
+
+    # ------------------------------------------------------------------------------------ for others
+
+    def load(self) -> Load:
+        return Load(
+            len(self._table.leads), len(self._queued), len(self._running), self._done, max(0, self._free())
+        )
+
+    def is_running(self, job: JobId) -> bool:
+        return job in self._running
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs here, and every result is with an owner."""
+        return not self._running and not self._unthanked
+
+
+def _is_strict(options: Options) -> bool:
+    """Jobs that start under a firm owner only, and after a majority knows of the start."""
+    return options.delivery is Delivery.AT_MOST_ONCE or options.partition is Partition.WAIT
+
+
+def backoff_s(backoff: Backoff, failures: int, dice: Dice) -> Seconds:
+    """How long to wait after the `failures`-th failure (>= 1), in seconds.
+
+    Exponential waits are drawn evenly from 0 to min(cap, base * 2^(failures - 1)): "full jitter" spreads a
+    crowd that failed together (M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015).
+    """
+    assert failures >= 1
+    if backoff.kind == "constant":
+        return min(backoff.cap_s, backoff.base_s)
+    return dice.uniform(0.0, min(backoff.cap_s, backoff.base_s * 2.0 ** min(failures - 1, 60)))
