@@ -1,0 +1,151 @@
+"""People who use the mesh while it hurts: they submit, remember each receipt, and read what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Final
+
+from edgenode.core.jobs import Backoff, Options, Record, Spec, make_job_id
+from edgenode.core.signals import InspectAsked, ReadAsked, ReadDone, SearchAsked, SubmitAsked, SubmitDone
+from edgenode.core.types import Delivery, JobId, Partition, Seconds
+from edgenode.core.wire import Query
+from edgenode.sim.clock import EPOCH
+from edgenode.sim.faults import Faults
+from edgenode.sim.workers import TASK, Manner, payload
+from edgenode.sim.world import Answer, Life, World
+
+BATCH_MAX: Final = 20
+UNFINISHED_S: Final = 7 * 86_400.0
+READS_EVERY_S: Final = 0.5
+MANNERS: Final = (Manner.GOOD,) * 15 + (Manner.FLAKY,) * 2 + (Manner.FRAGILE,) * 2 + (Manner.BAD,)
+
+Show = Callable[[Life, Record], None]
+
+
+class Clients:
+    """All clients of one run. They talk to random nodes, as behind a load balancer without health checks."""
+
+    def __init__(self, world: World, faults: Faults) -> None:
+        self._world = world
+        self._faults = faults
+        self._dice = world.random("clients")
+        self._poison_left = 1 if faults.poison else 0
+        self.jobs: list[JobId] = []
+        self.unanswered = 0  # submissions without an answer (yet)
+        self.refusals = 0
+
+    def begin(self, until: Seconds) -> None:
+        """Submit and read until then."""
+        for _ in range(self._dice.randint(2, 7)):
+            self._world.at(self._dice.uniform(0.6, max(0.7, until * 0.9)), self._submit)
+        self._world.at(1.0, lambda: self._read_on(until))
+
+    # ------------------------------------------------------------------------------ submitting
+
+    def _submit(self, tries: int = 3) -> None:
+        lives = self._world.lives()
+        if not lives:
+            if tries > 0:
+                self._world.after(1.0, lambda: self._submit(tries - 1))
+            return
+        life = self._dice.choice(lives)
+        specs = tuple(self._spec(life) for _ in range(self._dice.randint(1, BATCH_MAX)))
+        self._world.ledger.submitted(specs)
+        self.jobs.extend(spec.id for spec in specs)
+        for spec in specs:
+            self._world.story.name(spec.id)
+        self.unanswered += 1
+        acks = self._dice.choice((0, 0, 0, 1, 2))
+        timeout_s = self._dice.choice((1.0, 5.0, 10.0))
+
+        def answered(answer: Answer) -> None:
+            assert isinstance(answer, SubmitDone)
+            self.unanswered -= 1
+            refused = [receipt for receipt in answer.receipts if receipt.error is not None]
+            self.refusals += len(refused)
+            if tries > 0 and any(receipt.error is not None and receipt.error.definite for receipt in refused):
+                self._world.after(0.5, lambda: self._submit(tries - 1))
+
+        self._world.ask(life, lambda request: SubmitAsked(request, specs, acks, timeout_s), answered)
+
+    def _spec(self, life: Life) -> Spec:
+        dice, now = self._dice, self._world.now
+        wall = life.machine.clock.wall(now)
+        manner = dice.choice(MANNERS)
+        if self._poison_left and dice.random() < 0.1:
+            self._poison_left -= 1
+            manner = Manner.POISON
+        later = self._faults.exact_clocks and dice.random() < 0.1
+        run_at = EPOCH + now + dice.uniform(0.0, 3.0) if later else 0.0
+        return Spec(
+            make_job_id(wall, dice.randbytes(10)),
+            TASK,
+            payload(manner, dice.uniform(0.02, 1.0)),
+            wall,
+            max(wall, run_at) + UNFINISHED_S,
+            options(dice, run_at),
+        )
+
+    # --------------------------------------------------------------------------------- reading
+
+    def _read_on(self, until: Seconds) -> None:
+        lives = self._world.lives()
+        if lives and self.jobs:
+            life = self._dice.choice(lives)
+            chance = self._dice.random()
+            if chance < 0.1:
+                self._search(life)
+            elif chance < 0.2:
+                self._inspect(life)
+            else:
+                self._read(life)
+        if self._world.now < until:
+            self._world.after(READS_EVERY_S * self._dice.uniform(0.2, 1.8), lambda: self._read_on(until))
+
+    def _read(self, life: Life) -> None:
+        some = tuple(self._dice.sample(self.jobs, min(len(self.jobs), 8)))
+        wait_s = self._dice.choice((0.0, 0.0, 2.0))
+        self._world.ask(life, lambda request: ReadAsked(request, some, wait_s, 3.0), _nothing)
+
+    def _search(self, life: Life) -> None:
+        query = Query("", "", "", b"", 50)
+        self._world.ask(life, lambda request: SearchAsked(request, query, 2.0), _nothing)
+
+    def _inspect(self, life: Life) -> None:
+        job = self._dice.choice(self.jobs)
+        self._world.ask(life, lambda request: InspectAsked(request, job, 2.0), _nothing)
+
+
+def options(dice: Random, run_at: float) -> Options:
+    """A mixture of what people may say of a job."""
+    once = dice.random() < 0.15
+    return Options(
+        priority=dice.randint(0, 9),
+        run_at=run_at,
+        max_attempts=1 if once else dice.randint(1, 4),
+        max_losses=dice.randint(1, 4),
+        delivery=Delivery.AT_MOST_ONCE if once else Delivery.AT_LEAST_ONCE,
+        partition=Partition.WAIT if dice.random() < 0.15 else Partition.RUN,
+        backoff=Backoff("constant", base_s=dice.uniform(0.05, 0.5)),
+    )
+
+
+def _nothing(answer: Answer) -> None:
+    """The ledger has checked it already: nobody else is interested."""
+
+
+def read_everywhere(world: World, wanted: dict[Life, set[JobId]], show: Show) -> None:
+    """Every node in `wanted` is asked for its jobs; `show` gets each record that comes."""
+    for life, jobs in wanted.items():
+        if jobs and life.alive:
+            _read_at(world, life, tuple(sorted(jobs)), show)
+
+
+def _read_at(world: World, life: Life, jobs: tuple[JobId, ...], show: Show) -> None:
+    def answered(answer: Answer) -> None:
+        assert isinstance(answer, ReadDone)
+        for record in answer.records.values():
+            show(life, record)
+
+    world.ask(life, lambda request: ReadAsked(request, jobs, 0.0, 3.0), answered)

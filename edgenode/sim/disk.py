@@ -1,0 +1,75 @@
+"""One machine's disk: what is durable, and nothing else."""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import Iterable, Sequence
+
+from edgenode.core.jobs import Record, decode
+from edgenode.core.signals import Row, SearchedHere, StoredRow
+from edgenode.core.types import JobId, Promise
+from edgenode.core.wire import Query
+
+
+def record_of(row: Row | None) -> Record | None:
+    """The record in a row; None for no row, or for a promise that came before any copy."""
+    return None if row is None or not row.blob else decode(row.blob)
+
+
+def promise_of(row: Row | None) -> Promise | None:
+    """The promise in force: the row's own, else the ballot its record stands under."""
+    if row is None:
+        return None
+    if row.promise is not None:
+        return row.promise
+    record = record_of(row)
+    return None if record is None else Promise(record.epoch, record.ballot)
+
+
+class Disk:
+    """Implements `signals.Archive`. Survives the lives of its machine, unless it is wiped."""
+
+    def __init__(self) -> None:
+        self.rows: dict[JobId, StoredRow] = {}
+        self.peers: tuple[bytes, ...] = ()
+        self._order: list[JobId] = []
+
+    def get(self, jobs: Sequence[JobId]) -> dict[JobId, Row]:
+        return {job: self.rows[job].row for job in jobs if job in self.rows}
+
+    def scan(self, after: JobId, limit: int) -> list[Row]:
+        start = bisect_right(self._order, after)
+        return [self.rows[job].row for job in self._order[start : start + limit]]
+
+    def row(self, job: JobId) -> Row | None:
+        stored = self.rows.get(job)
+        return None if stored is None else stored.row
+
+    def record(self, job: JobId) -> Record | None:
+        return record_of(self.row(job))
+
+    def write(self, rows: Iterable[StoredRow]) -> None:
+        for stored in rows:
+            job = stored.row.id
+            if job not in self.rows:
+                insort(self._order, job)
+            self.rows[job] = stored
+
+    def unsettled(self) -> tuple[Row, ...]:
+        """What a new life is told of: promises that stand alone, too."""
+        return tuple(self.rows[job].row for job in self._order if not self.rows[job].settled)
+
+    def search(self, ticket: int, query: Query) -> SearchedHere:
+        """The newest matches first, as the store's index gives them."""
+        found: list[bytes] = []
+        for job in reversed(self._order):
+            if query.after and job >= query.after:
+                continue
+            stored = self.rows[job]
+            wanted = ((query.state, stored.state), (query.task, stored.task), (query.queue, stored.queue))
+            if not stored.row.blob or any(asked and asked != has for asked, has in wanted):
+                continue
+            if len(found) == query.limit:
+                return SearchedHere(ticket, tuple(found), False)
+            found.append(stored.row.blob)
+        return SearchedHere(ticket, tuple(found), True)

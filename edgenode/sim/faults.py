@@ -1,0 +1,143 @@
+"""Which faults a run suffers: all drawn from its seed, before anything happens.
+
+Each run has a random subset of the kinds, at random rates (swarm testing: Groce et al., ISSTA 2012), so some
+runs are calm, some only lossy, some all crashes. Whatever is on in every run hides what it masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from random import Random
+from typing import Final, NamedTuple
+
+from edgenode.core.types import Seconds
+from edgenode.sim.conditions import Conditions
+
+
+class Kind(StrEnum):
+    """A blow that strikes at one moment."""
+
+    KILL_ONE = "kill one"
+    KILL_MINORITY = "kill a minority"
+    KILL_MAJORITY = "kill a majority"
+    KILL_ALL = "kill all"
+    POWER_ONE = "power loss of one"
+    POWER_ALL = "power loss of all"
+    PAUSE = "pause"
+    STALL = "stall"
+    CUT_HALVES = "cut in halves"
+    CUT_ONE = "cut one off"
+    CUT_RING = "cut to a ring"
+    CUT_ONE_WAY = "cut one way"
+    RESET = "reset a link"
+    CLOCK_JUMP = "clock jump"
+    JOIN = "join"
+    LEAVE = "leave"
+    WIPE = "wipe"
+
+
+HARMLESS: Final = frozenset({Kind.JOIN, Kind.LEAVE})
+"""Must not cost a single extra start."""
+ONCE: Final = frozenset({Kind.KILL_ALL, Kind.POWER_ALL, Kind.LEAVE, Kind.WIPE})
+"""At most once a run: two lost disks of three holders, say, leave nothing to check."""
+
+
+class Blow(NamedTuple):
+    at: Seconds
+    kind: Kind
+
+
+class Mood(StrEnum):
+    CALM = "calm"  # nothing at all goes wrong
+    CHURN = "churn"  # nodes come and go, and nothing goes wrong
+    HURT = "hurt"
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What one seed has in store."""
+
+    mood: Mood
+    nodes: int
+    chained: bool  # each node was told of one other only, instead of all
+    conditions: Conditions
+    blows: tuple[Blow, ...]
+    offsets: tuple[Seconds, ...]  # of the wall clocks, by machine
+    rates: tuple[float, ...]  # of the monotonic clocks, by machine
+    poison: bool  # one of the jobs kills its node
+
+    @property
+    def exact_clocks(self) -> bool:
+        """Whether a day named by a client means the same everywhere."""
+        return not any(self.offsets) and not any(blow.kind is Kind.CLOCK_JUMP for blow in self.blows)
+
+    @classmethod
+    def draw(cls, dice: Random, *, hurt_s: Seconds, nodes: int = 0) -> Faults:
+        """Draw a run's faults; `nodes` 0 draws their number, too."""
+        count = nodes or dice.choice((1, 2, 3, 3, 3, 4, 5, 5))
+        chained = dice.random() < 0.3
+        roll = dice.random()
+        flat = (0.0,) * count
+        even = (1.0,) * count
+        if roll < 0.10:
+            return cls(Mood.CALM, count, chained, Conditions(), (), flat, even, False)
+        if roll < 0.15:
+            blows = _blows(dice, [Kind.JOIN, Kind.LEAVE][: 1 + (count > 2)], hurt_s)
+            return cls(Mood.CHURN, count, chained, Conditions(), blows, flat, even, False)
+        kinds = [kind for kind in Kind if dice.random() < 0.25 and _possible(kind, count)]
+        conditions = _conditions(dice)
+        if not kinds and conditions == Conditions():
+            kinds = [Kind.KILL_ONE]
+        offsets = _offsets(dice, count) if dice.random() < 0.25 else flat
+        rates = tuple(dice.uniform(0.999, 1.001) for _ in range(count)) if dice.random() < 0.3 else even
+        blows = _blows(dice, kinds, hurt_s)
+        return cls(Mood.HURT, count, chained, conditions, blows, offsets, rates, dice.random() < 0.2)
+
+
+def _possible(kind: Kind, count: int) -> bool:
+    match kind:
+        case Kind.LEAVE | Kind.WIPE | Kind.CUT_RING | Kind.KILL_MINORITY:
+            return count >= 3
+        case Kind.CUT_HALVES | Kind.CUT_ONE | Kind.CUT_ONE_WAY | Kind.RESET | Kind.KILL_MAJORITY:
+            return count >= 2
+        case _:
+            return True
+
+
+def _blows(dice: Random, kinds: list[Kind], hurt_s: Seconds) -> tuple[Blow, ...]:
+    """Every kind strikes at least once, after the mesh had a moment to form (mostly)."""
+    blows = []
+    for kind in kinds:
+        for _ in range(1 if kind in ONCE else dice.randint(1, 3)):
+            earliest = 0.1 if dice.random() < 0.1 else 1.0
+            blows.append(Blow(round(dice.uniform(earliest, hurt_s), 3), kind))
+    return tuple(sorted(blows))
+
+
+def _conditions(dice: Random) -> Conditions:
+    def maybe(chance: float, greatest: float) -> float:
+        return round(dice.uniform(greatest / 10, greatest), 5) if dice.random() < chance else 0.0
+
+    return Conditions(
+        loss=maybe(0.25, 0.2),
+        duplicate=maybe(0.25, 0.2),
+        late=maybe(0.25, 0.1),
+        late_s=dice.choice((0.1, 0.5, 3.0)),
+        delay_s=dice.choice((0.002, 0.002, 0.01, 0.05)),
+        reorder=dice.random() < 0.25,
+        lies=maybe(0.15, 0.3),
+        crash=maybe(0.35, 0.003),
+        sync_s=dice.choice((0.001, 0.002, 0.005, 0.02)),
+        slow_sync=maybe(0.25, 0.1),
+        slow_sync_s=dice.choice((0.1, 0.3, 1.0)),
+    )
+
+
+def _offsets(dice: Random, count: int) -> tuple[Seconds, ...]:
+    """Fewer than half of the clocks are far off: nothing can be said of time when most are wrong."""
+    wrong = set(dice.sample(range(count), (count - 1) // 2))
+    return tuple(
+        round(dice.choice((-3600.0, -60.0, 60.0, 3600.0)) if place in wrong else dice.uniform(-0.2, 0.2), 3)
+        for place in range(count)
+    )

@@ -1,0 +1,182 @@
+"""After the healing: what was acknowledged ends, everybody shows it alike, and the counts are true."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from edgenode.core.jobs import Record, decode_spec, job_text, join, majority
+from edgenode.core.types import TERMINAL, Delivery, JobId, NodeId, Partition, Seconds, State
+from edgenode.sim.clients import read_everywhere
+from edgenode.sim.faults import Mood
+from edgenode.sim.ledger import Value, Violation
+from edgenode.sim.story import Story, short, token_text
+from edgenode.sim.workers import Manner, manner_of
+from edgenode.sim.world import Life, World
+
+LOOK_EVERY_S: Final = 0.5
+MISSING_SHOWN: Final = 5
+
+
+Check = Callable[[], bool]
+
+
+class Judge:
+    """Watches a healed world until all is well, or `bound_s` has passed."""
+
+    def __init__(self, world: World, mood: Mood, *, wiped: bool) -> None:
+        self._world = world
+        self._mood = mood
+        self._wiped = wiped
+        self._pending: dict[Life, set[JobId]] = {}
+        self._shown: dict[JobId, Value] = {}
+        self._answers: dict[tuple[JobId, NodeId], Record] = {}
+
+    def demand(self, bound_s: Seconds) -> None:
+        """Run on until every promise is kept.
+
+        Raises:
+            Violation: it took longer than `bound_s` simulated seconds, or the end is wrong.
+        """
+        world, deadline = self._world, self._world.now + bound_s
+        required = sorted(job for job in world.ledger.acked if self._must_end(job))
+        if not world.run_until(deadline, self._every(lambda: not self._unfinished(required))):
+            raise Violation(f"I3: not finished in {bound_s:.0f} s after healing: {self._tell(required)}")
+        asked: dict[NodeId, Life] = {}
+
+        def all_shown() -> bool:
+            for life in world.lives():
+                if asked.get(life.id) is not life:
+                    asked[life.id] = life
+                    self._pending[life] = set(required)
+            self._pending = {life: jobs for life, jobs in self._pending.items() if life.alive and jobs}
+            read_everywhere(world, self._pending, self._answer)
+            return not self._pending
+
+        if not world.run_until(deadline, self._every(all_shown)):
+            missing = {short(life.id): len(jobs) for life, jobs in self._pending.items()}
+            raise Violation(f"I4: after {bound_s:.0f} s not all show the end: {missing}; {self._unshown()}")
+        self._check_agreement()
+        self._check_counts()
+
+    def _every(self, look: Check) -> Check:
+        """Look only now and then: a look costs more than a step."""
+        due = self._world.now
+
+        def done() -> bool:
+            nonlocal due
+            if self._world.now < due:
+                return False
+            due = self._world.now + LOOK_EVERY_S
+            return look()
+
+        return done
+
+    # ----------------------------------------------------------------------------------- ends
+
+    def _must_end(self, job: JobId) -> bool:
+        """Whether P2 promises an end: a disk of the receipt survives, and a majority where one is needed."""
+        world = self._world
+        receipt = world.ledger.acked[job]
+        if not any(node in world.disks or world.machines[node].gone == "left" for node in receipt):
+            return False
+        said = world.ledger.specs[job].options
+        careful = said.delivery is Delivery.AT_MOST_ONCE or said.partition is Partition.WAIT
+        return not careful or self._majority_lives(job)
+
+    def _majority_lives(self, job: JobId) -> bool:
+        for record in self._copies(job):
+            living = sum(node in self._world.disks for node in record.holders)
+            return majority(living, record.holders)
+        return True  # no copy at all: let it be found missing
+
+    def _copies(self, job: JobId) -> Iterable[Record]:
+        for disk in self._world.disks.values():
+            record = disk.record(job)
+            if record is not None:
+                yield record
+
+    def _ended(self, job: JobId, record: Record) -> bool:
+        return record.settled or (record.state in TERMINAL and not self._majority_lives(job))
+
+    def _unfinished(self, required: list[JobId]) -> list[JobId]:
+        return [job for job in required if not any(self._ended(job, copy) for copy in self._copies(job))]
+
+    def _answer(self, life: Life, record: Record) -> None:
+        if not self._ended(record.id, record):
+            return
+        self._answers[record.id, life.id] = record
+        if life in self._pending:
+            self._pending[life].discard(record.id)
+
+    def _tell(self, required: list[JobId]) -> str:
+        missing = self._unfinished(required)
+        told = [self._tell_one(job) for job in missing[:MISSING_SHOWN]]
+        return f"{len(missing)} of {len(required)} jobs: " + "; ".join(told)
+
+    def _tell_one(self, job: JobId) -> str:
+        story: Story = self._world.story
+        copies = {
+            short(node): story.record(record)
+            for node, disk in self._world.disks.items()
+            if (record := disk.record(job)) is not None
+        }
+        receipt = ",".join(map(short, self._world.ledger.acked[job]))
+        return f"{story.name(job)} {job_text(job)} acknowledged by {receipt}, on disks: {copies or 'NOWHERE'}"
+
+    def _unshown(self) -> str:
+        jobs = sorted(set().union(*self._pending.values()))
+        return "; ".join(self._tell_one(job) for job in jobs[:MISSING_SHOWN])
+
+    # --------------------------------------------------------------------------------- counts
+
+    def _check_agreement(self) -> None:
+        for (job, node), record in self._answers.items():
+            assert record.outcome is not None
+            value = record.outcome.value
+            if self._shown.setdefault(job, value) != value:
+                raise Violation(f"I4: {short(node)} shows {value} of {job_text(job)}, not {self._shown[job]}")
+
+    def _check_counts(self) -> None:
+        for job, starts in self._world.ledger.starts.items():
+            copies = list(self._copies(job))
+            if not copies:
+                continue
+            known = copies[0]
+            for copy in copies[1:]:
+                known = join(known, copy)
+            if not self._wiped and not self._left():
+                counted = dict(known.starts)
+                for token in starts:
+                    if counted.get(token.ballot, 0) < token.start:
+                        raise Violation(f"P3: start {token_text(token)} of {job_text(job)} is not counted")
+            self._check_bound(job, known)
+            if self._mood is not Mood.HURT:
+                self._check_exact(job, known)
+
+    def _left(self) -> bool:
+        return any(machine.gone == "left" for machine in self._world.machines.values())
+
+    def _check_bound(self, job: JobId, known: Record) -> None:
+        """I6, I10: every owner may try as often as the options say, and no more."""
+        said = decode_spec(known.spec).options
+        ballots = {token.ballot for token in self._world.ledger.starts[job]}
+        most = (said.max_attempts + said.max_losses) * len(ballots)
+        if len(self._world.ledger.starts[job]) > most:
+            count = len(self._world.ledger.starts[job])
+            raise Violation(f"I6: {job_text(job)} started {count} times under {len(ballots)} owners")
+
+    def _check_exact(self, job: JobId, known: Record) -> None:
+        """I6 without faults: one start, and one more for each that failed or whose worker died."""
+        starts = self._world.ledger.starts[job]
+        spoilt = sum(
+            start.lost or (start.verdict is not None and start.verdict.state is State.FAILED)
+            for start in starts.values()
+        )
+        ended = known.state is State.SUCCEEDED
+        if len(starts) != spoilt + ended:
+            raise Violation(f"I6: without faults {job_text(job)} had {len(starts)} starts, {spoilt} spoilt")
+        if known.start_count != len(starts):
+            raise Violation(f"I6: {job_text(job)} counts {known.start_count} starts of {len(starts)}")
+        if manner_of(decode_spec(known.spec)) is Manner.GOOD and not ended:
+            raise Violation(f"I6: without faults {job_text(job)} ended as {known.state}")

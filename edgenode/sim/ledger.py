@@ -1,0 +1,285 @@
+"""The history of a run, and the laws that every single effect must keep.
+
+The ledger sees what no node can: all disks and all clients at once. It knows what was submitted, what was
+acknowledged, each start, what every reader was told, and which result a majority has accepted.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from edgenode.core.errors import EdgeNodeError
+from edgenode.core.jobs import Outcome, Record, Spec, encode_spec, job_text, join, majority
+from edgenode.core.signals import Persist, Receipt, Row, Run, StopRun
+from edgenode.core.types import Ballot, Delivery, JobId, NodeId, Promise, StartToken, State
+from edgenode.core.wire import Acks, Ask, Message, Promises, Stored, Verdict
+from edgenode.sim.disk import Disk, promise_of, record_of
+from edgenode.sim.story import ballot_text, short, token_text
+
+Value = tuple[object, ...]
+"""`Outcome.value`: what a reader is told of how a job ended."""
+UNASKED: Final = frozenset({State.CANCELLED, State.EXPIRED})
+"""Nobody cancels here, and no run lasts for days."""
+
+
+class Violation(AssertionError):
+    """The mesh broke a promise."""
+
+
+@dataclass(slots=True)
+class Start:
+    """One start of a job, as it really happened."""
+
+    node: NodeId
+    boot: int
+    verdict: Verdict | None = None
+    lost: bool = False
+    stopped: bool = False
+    over: bool = False  # ended, or its node died
+
+
+@dataclass(slots=True)
+class Proposal:
+    """An outcome under one firm ballot, and who has accepted it (Paxos phase 2)."""
+
+    value: Value
+    holders: tuple[NodeId, ...]
+    accepted: set[NodeId] = field(default_factory=set)
+
+
+class Ledger:
+    """Hears of everything; raises `Violation` at the first effect that breaks a law."""
+
+    def __init__(self, disks: Mapping[NodeId, Disk]) -> None:
+        self._disks = disks
+        self.specs: dict[JobId, Spec] = {}
+        self.acked: dict[JobId, tuple[NodeId, ...]] = {}
+        self.refused: set[JobId] = set()
+        self.starts: defaultdict[JobId, dict[StartToken, Start]] = defaultdict(dict)
+        self.told: dict[JobId, Value] = {}
+        self.chosen: dict[JobId, Value] = {}
+        self._spec_bytes: dict[JobId, bytes] = {}
+        self._proposals: dict[tuple[JobId, Ballot], Proposal] = {}
+        self._early: defaultdict[tuple[JobId, Ballot], set[NodeId]] = defaultdict(set)
+        self._word: dict[tuple[NodeId, JobId], Promise] = {}
+
+    # -------------------------------------------------------------------------------- clients
+
+    def submitted(self, specs: tuple[Spec, ...]) -> None:
+        for spec in specs:
+            self.specs[spec.id] = spec
+            self._spec_bytes[spec.id] = encode_spec(spec)
+
+    def receipts(self, receipts: tuple[Receipt, ...]) -> None:
+        """A client was told: acknowledged, or refused, or neither."""
+        for job, nodes, error in receipts:
+            if error is None:
+                if not nodes:
+                    raise Violation(f"P1: {job_text(job)} acknowledged by nobody")
+                for node in nodes:
+                    disk = self._disks.get(node)
+                    if disk is not None and disk.record(job) is None:
+                        raise Violation(f"P1: {job_text(job)} is not on {short(node)}, as its receipt says")
+                self.acked[job] = nodes
+            elif error.definite:
+                if self.starts.get(job) or any(disk.record(job) for disk in self._disks.values()):
+                    raise Violation(f"P5: {job_text(job)} exists, but was refused: {error.detail}")
+                self.refused.add(job)
+
+    def shown(self, record: Record) -> None:
+        """Somebody was shown this copy, as an answer or as a change."""
+        self._from_a_submission(record)
+        if record.outcome is None or not record.outcome.settled:
+            return
+        value = record.outcome.value
+        told = self.told.setdefault(record.id, value)
+        if told != value:
+            raise Violation(f"I4: {job_text(record.id)} was told as {told}, and now as {value}")
+        self._settled(record.id, value)
+
+    def unfound(self, job: JobId, error: EdgeNodeError) -> None:
+        """A reader was told that this job is not to be had now."""
+        if error.definite and error.status == 404 and job in self.told:
+            raise Violation(f"I4: {job_text(job)} was told as settled, and now does not exist")
+
+    # ---------------------------------------------------------------------------------- disks
+
+    def ordered(self, node: NodeId, persist: Persist) -> None:
+        """The core of `node` wants these rows written: a word once given is not taken back."""
+        for stored in persist.rows:
+            promise = promise_of(stored.row)
+            if promise is None:
+                continue
+            before = self._word.get((node, stored.row.id))
+            if before is not None and promise < before:
+                raise Violation(
+                    f"{short(node)} lowers its promise on {job_text(stored.row.id)} from "
+                    f"{ballot_text(before.ballot)} to {ballot_text(promise.ballot)}"
+                )
+            self._word[node, stored.row.id] = promise
+
+    def durable(self, node: NodeId, before: Row | None, after: Row) -> None:
+        """A row is on the disk of `node` now."""
+        old, new = record_of(before), record_of(after)
+        promised, promises = promise_of(before), promise_of(after)
+        if promised is not None and (promises is None or promises < promised):
+            raise Violation(f"the promise on {short(node)}'s disk of {job_text(after.id)} went backwards")
+        if new is None:
+            if old is not None:
+                raise Violation(f"{short(node)} lost its copy of {job_text(after.id)}")
+            return
+        if old is not None and join(old, new) != new:
+            raise Violation(f"{short(node)}'s copy of {job_text(after.id)} went backwards: {old} -> {new}")
+        self._from_a_submission(new)
+        if new.outcome is not None and (old is None or old.outcome != new.outcome):
+            # An owner that gets its own old proposal back has promised more by then: it accepts nothing.
+            proposes = promises == Promise(new.epoch, new.outcome.ballot) and new.outcome.ballot.owner == node
+            self._outcome_stored(node, new, new.outcome, proposes=proposes)
+
+    def rebooted(self, node: NodeId) -> None:
+        """What `node` had ordered and not synced is forgotten; what its disk has, stands."""
+        for key in [key for key in self._word if key[0] == node]:
+            del self._word[key]
+        disk = self._disks.get(node)
+        for stored in disk.rows.values() if disk is not None else ():
+            promise = promise_of(stored.row)
+            if promise is not None:
+                self._word[node, stored.row.id] = promise
+
+    def _from_a_submission(self, record: Record) -> None:
+        if self._spec_bytes.get(record.id) != record.spec:
+            raise Violation(f"I2: {job_text(record.id)} is not what anybody submitted")
+        if record.id in self.refused:
+            raise Violation(f"P5: {job_text(record.id)} exists, but was refused")
+
+    def _outcome_stored(self, node: NodeId, record: Record, outcome: Outcome, *, proposes: bool) -> None:
+        self._outcome_happened(record.id, outcome)
+        if outcome.firm:
+            key = (record.id, outcome.ballot)
+            proposal = self._proposals.setdefault(key, Proposal(outcome.value, record.holders))
+            if proposal.value != outcome.value:
+                raise Violation(f"I4: two values of {job_text(record.id)} in {ballot_text(outcome.ballot)}")
+            proposal.accepted |= self._early.pop(key, set())
+            if proposes:
+                self._accepted(node, record.id, outcome.ballot)
+        if outcome.settled:
+            self._settled(record.id, outcome.value)
+
+    def _outcome_happened(self, job: JobId, outcome: Outcome) -> None:
+        if outcome.state in UNASKED:
+            raise Violation(f"I2: {job_text(job)} is {outcome.state}, and nobody asked for it")
+        if outcome.state is not State.SUCCEEDED:
+            return
+        start = self.starts[job].get(outcome.token)
+        if start is None or start.verdict is None:
+            raise Violation(f"I2: {token_text(outcome.token)} of {job_text(job)} succeeded, but never ended")
+        made = (start.verdict.state, start.verdict.result, start.node)
+        if made != (State.SUCCEEDED, outcome.result, outcome.runner):
+            raise Violation(f"I2: {job_text(job)} has a result that {token_text(outcome.token)} did not give")
+
+    def _accepted(self, node: NodeId, job: JobId, ballot: Ballot) -> None:
+        proposal = self._proposals.get((job, ballot))
+        if proposal is None:
+            self._early[job, ballot].add(node)
+            return
+        proposal.accepted.add(node)
+        if majority(len(proposal.accepted & set(proposal.holders)), proposal.holders):
+            chosen = self.chosen.setdefault(job, proposal.value)
+            if chosen != proposal.value:
+                raise Violation(f"I4: {job_text(job)} was decided twice: {chosen}, {proposal.value}")
+
+    def _settled(self, job: JobId, value: Value) -> None:
+        if self.chosen.get(job) != value:
+            raise Violation(f"P4: {job_text(job)} is called settled without a majority: {value}")
+
+    # ------------------------------------------------------------------------------- messages
+
+    def promised(self, node: NodeId, message: Message) -> None:
+        """The core of `node` wants this sent: no acknowledgement under a lower ballot than its word."""
+        if not isinstance(message, Acks):
+            return
+        for stored in message.stored:
+            word = self._word.get((node, stored.job))
+            if word is None or word > Promise(stored.epoch, stored.ballot):
+                given = "nothing" if word is None else ballot_text(word.ballot)
+                raise Violation(
+                    f"{short(node)} acknowledges {ballot_text(stored.ballot)} of {job_text(stored.job)}, "
+                    f"having promised {given}"
+                )
+
+    def left(self, node: NodeId, to: NodeId, message: Message) -> None:
+        """A message leaves `node`: what it asserts is on the disk."""
+        match message:
+            case Acks(stored=items):
+                for stored in items:
+                    self._check_ack(node, stored)
+            case Promises(items=promised):
+                for answer in promised:
+                    self._check_promise(node, answer.job, Promise(answer.epoch, Ballot(answer.term, to)))
+            case Ask(items=asked):
+                for question in asked:
+                    ballot = Ballot(question.term, node)
+                    self._check_promise(node, question.job, Promise(question.epoch, ballot))
+            case _:
+                pass
+
+    def _check_ack(self, node: NodeId, stored: Stored) -> None:
+        record = self._disks[node].record(stored.job)
+        on_disk = record is not None and (
+            (record.epoch, record.own.ballot, record.own.write) >= (stored.epoch, stored.ballot, stored.write)
+        )
+        if record is None or not on_disk or (stored.firm and record.outcome is None):
+            raise Violation(f"T4: {short(node)} acknowledges of {job_text(stored.job)} what its disk has not")
+        if stored.firm:
+            self._accepted(node, stored.job, stored.ballot)
+
+    def _check_promise(self, node: NodeId, job: JobId, promise: Promise) -> None:
+        kept = promise_of(self._disks[node].row(job))
+        if kept is None or kept < promise:
+            raise Violation(
+                f"T4: {short(node)} asserts a promise of {ballot_text(promise.ballot)} on {job_text(job)} "
+                "that its disk has not"
+            )
+
+    # --------------------------------------------------------------------------------- starts
+
+    def run(self, node: NodeId, boot: int, effect: Run) -> None:
+        """A worker starts."""
+        job, token = effect.job, effect.token
+        if self._spec_bytes.get(job) != encode_spec(effect.spec):
+            raise Violation(f"I2: {short(node)} runs {job_text(job)}, which nobody submitted")
+        started = self.starts[job]
+        if token in started:
+            raise Violation(f"I5: start {token_text(token)} of {job_text(job)} happens twice")
+        if started and effect.spec.options.delivery is Delivery.AT_MOST_ONCE:
+            raise Violation(f"I14: at-most-once {job_text(job)} starts again, as {token_text(token)}")
+        for other in started.values():
+            if (other.node, other.boot) == (node, boot) and not other.over and not other.stopped:
+                raise Violation(f"{short(node)} runs {job_text(job)} twice at once")
+        owner = self._disks.get(token.owner)
+        if owner is not None:
+            record = owner.record(job)
+            if record is None or dict(record.starts).get(token.ballot, 0) < token.start:
+                raise Violation(
+                    f"I5: {token_text(token)} of {job_text(job)} runs before its owner's disk has it"
+                )
+        started[token] = Start(node, boot)
+
+    def stopped(self, effect: StopRun) -> None:
+        start = self.starts[effect.job].get(effect.token)
+        if start is not None:
+            start.stopped = True
+
+    def ended(self, job: JobId, token: StartToken, verdict: Verdict, *, lost: bool) -> None:
+        start = self.starts[job][token]
+        start.verdict, start.lost, start.over = (None if lost else verdict), lost, True
+
+    def died(self, node: NodeId, boot: int) -> None:
+        """A node's life is over, and its workers' with it."""
+        for starts in self.starts.values():
+            for start in starts.values():
+                if (start.node, start.boot) == (node, boot):
+                    start.over = True

@@ -1,0 +1,283 @@
+"""Links between processes, as a transport over TCP makes them: they come up, carry, break and lie.
+
+A link belongs to one life of each end. A killed process resets its links, and its port refuses; a machine
+without power, or behind a cut, is merely silent. What was in flight on a link that ends is lost.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import Final, Protocol
+
+from edgenode.core.signals import Address, Event, LinkDown, LinkUp, MessageArrived
+from edgenode.core.types import NodeId, Seconds
+from edgenode.core.wire import CONTROL, Message, decode, encode
+from edgenode.sim.conditions import Conditions
+
+REDIAL_S: Final = 0.5
+"""How often a transport tries the peers of its address book that it has no link to."""
+SILENT_LINK_S: Final = (3.0, 8.0)
+"""When a transport gives up a link over which nothing comes back."""
+RESET_S: Final = (0.0005, 0.005)
+"""How long a reset, or a refusal, takes to be seen."""
+PORT: Final = 9700
+
+
+class Process(Protocol):
+    """One life of a node, as the network sees it."""
+
+    @property
+    def id(self) -> NodeId: ...
+
+    @property
+    def boot(self) -> int: ...
+
+    @property
+    def alive(self) -> bool: ...
+
+    @property
+    def paused(self) -> bool: ...
+
+
+class Surroundings(Protocol):
+    """What the network needs of the world around it."""
+
+    now: Seconds
+    conditions: Conditions
+    strikes: Counter[str]
+
+    def after(self, delay_s: Seconds, action: Callable[[], None]) -> None: ...
+
+    def post(self, to: Process, delay_s: Seconds, event: Event) -> None: ...
+
+    def process(self, node: NodeId) -> Process | None:
+        """The living process of this identity, if any."""
+        ...
+
+    def powered(self, node: NodeId) -> bool:
+        """Whether its machine is there to refuse a connection."""
+        ...
+
+
+@dataclass(eq=False, slots=True)
+class Link:
+    """Both ends of one connection."""
+
+    caller: Process
+    callee: Process
+    broken: bool = False  # nothing passes any more, though an end may not have noticed
+    last: dict[tuple[NodeId, bool], Seconds] = field(default_factory=dict)  # arrivals, per way and channel
+
+    def other(self, end: Process) -> Process:
+        return self.callee if end is self.caller else self.caller
+
+
+Rule = Callable[[NodeId, NodeId, Message], bool]
+"""Whether a scenario keeps this message from leaving."""
+
+
+class Network:
+    """Carries messages between processes and tells them of links."""
+
+    def __init__(self, world: Surroundings, dice: Random, *, codec: bool = True) -> None:
+        self._world = world
+        self._dice = dice
+        self._codec = codec
+        self._blocked: frozenset[tuple[NodeId, NodeId]] = frozenset()
+        self._links: dict[tuple[NodeId, NodeId], Link] = {}  # by (one end, the other); each end has its view
+        self._wanted: dict[NodeId, set[NodeId]] = {}
+        self.rule: Rule | None = None
+
+    # ------------------------------------------------------------------------------ processes
+
+    def joined(self, process: Process, seeds: set[NodeId]) -> None:
+        """A process has started, and was told of these peers."""
+        self._wanted[process.id] = set(seeds)
+        self._keep_dialling(process)
+
+    def learned(self, process: Process, changes: tuple[Address, ...]) -> None:
+        """The process's address book changed."""
+        wanted = self._wanted[process.id]
+        for change in changes:
+            if change.keep and change.peer != process.id:
+                if change.peer not in wanted:
+                    wanted.add(change.peer)
+                    self._dial(process, change.peer)
+            else:
+                wanted.discard(change.peer)
+                link = self._links.get((process.id, change.peer))
+                if link is not None and not link.broken:
+                    self._break(link, heard_by=(link.other(process),))
+
+    def died(self, process: Process, *, silent: bool) -> None:
+        """A process ended. Unless `silent` (no power), its machine resets its links."""
+        self._wanted.pop(process.id, None)
+        for key in sorted(key for key in self._links if key[0] == process.id):
+            link = self._links.pop(key)
+            if not link.broken:
+                other = link.other(process)
+                heard = not silent and (process.id, other.id) not in self._blocked
+                self._break(link, heard_by=(other,) if heard else ())
+
+    # ---------------------------------------------------------------------------------- links
+
+    def block(self, ways: frozenset[tuple[NodeId, NodeId]]) -> None:
+        """From now on nothing passes these ways (and everything passes the others)."""
+        self._blocked = ways
+        for end, peer in sorted(self._links):
+            link = self._links[end, peer]
+            if end < peer and self._cut(end, peer) and not link.broken:
+                self._expire_later(link)
+
+    def unblock(self, ways: frozenset[tuple[NodeId, NodeId]]) -> None:
+        """End this cut, unless another one has taken its place."""
+        if self._blocked == ways:
+            self.block(frozenset())
+
+    def blocked(self, source: NodeId, target: NodeId) -> bool:
+        return (source, target) in self._blocked
+
+    def reset(self, one: NodeId, other: NodeId) -> bool:
+        """A middlebox ends the link between two living processes. False if there was none."""
+        link = self._links.get((one, other))
+        if link is None or link.broken:
+            return False
+        self._break(link, heard_by=(link.caller, link.callee))
+        return True
+
+    def linked(self, one: NodeId, other: NodeId) -> bool:
+        link = self._links.get((one, other))
+        return link is not None and not link.broken
+
+    def _cut(self, one: NodeId, other: NodeId) -> bool:
+        return (one, other) in self._blocked or (other, one) in self._blocked
+
+    def _expire_later(self, link: Link) -> None:
+        def look() -> None:
+            if not link.broken and self._cut(link.caller.id, link.callee.id):
+                self._break(link, heard_by=(link.caller, link.callee))
+
+        self._world.after(self._dice.uniform(*SILENT_LINK_S), look)
+
+    def _break(self, link: Link, *, heard_by: tuple[Process, ...]) -> None:
+        """Nothing passes from now on; those who hear of it see it at once, others when they lose patience."""
+        link.broken = True
+        for end in (link.caller, link.callee):
+            if end.alive:
+                wait = RESET_S if end in heard_by else SILENT_LINK_S
+                self._world.after(self._dice.uniform(*wait), partial(self._ended, end, link))
+
+    def _ended(self, end: Process, link: Link) -> None:
+        """One end sees that its link is over: it tries the peer's port at once, then tells its core."""
+        peer = link.other(end)
+        if not end.alive or self._links.get((end.id, peer.id)) is not link:
+            return
+        del self._links[end.id, peer.id]
+        reachable = not self._cut(end.id, peer.id)
+        there = self._world.process(peer.id)
+        refused = reachable and there is None and self._world.powered(peer.id)
+        if not refused and self._dice.random() < self._world.conditions.lies:
+            self._world.strikes["a living port refused"] += 1
+            refused = True
+        self._world.post(end, 0.0, LinkDown(peer.id, peer.boot, refused))
+        if there is not None and peer.id in self._wanted.get(end.id, ()):
+            self._dial(end, peer.id)
+
+    def _dial(self, caller: Process, to: NodeId) -> None:
+        """Call a peer; the link is up after a round trip, if both ways are open and it answers."""
+
+        def answer() -> None:
+            callee = self._world.process(to)
+            if not caller.alive or caller.paused or callee is None or callee.paused:
+                return
+            if not self._cut(caller.id, to):
+                self._up(caller, callee)
+
+        self._world.after(self._delay() + self._delay(), answer)
+
+    def _up(self, caller: Process, callee: Process) -> None:
+        old = self._links.get((caller.id, callee.id))
+        if old is not None and not old.broken:
+            return
+        link = Link(caller, callee)
+        for end, peer, address in ((caller, callee, (callee.id, PORT)), (callee, caller, None)):
+            stale = self._links.get((end.id, peer.id))
+            if stale is not None:
+                stale.broken = True
+                self._world.post(end, 0.0, LinkDown(peer.id, stale.other(end).boot, False))
+            self._links[end.id, peer.id] = link
+            self._world.post(end, 0.0, LinkUp(peer.id, peer.boot, address))
+
+    def _keep_dialling(self, process: Process) -> None:
+        if not process.alive:
+            return
+        if not process.paused:
+            for peer in sorted(self._wanted[process.id]):
+                link = self._links.get((process.id, peer))
+                if link is None and not self._cut(process.id, peer):
+                    self._dial(process, peer)
+        self._world.after(REDIAL_S * self._dice.uniform(0.8, 1.2), lambda: self._keep_dialling(process))
+
+    # ------------------------------------------------------------------------------- messages
+
+    def send(self, source: Process, to: NodeId, message: Message) -> None:
+        """A message leaves. Without a link the peer is called first; if that fails, the message is lost."""
+        assert to != source.id, f"{source.id} sends {type(message).__name__} to itself"
+        if self.rule is not None and self.rule(source.id, to, message):
+            return
+        if self._codec:
+            message = decode(encode(message))
+        link = self._links.get((source.id, to))
+        if link is not None:
+            self._transmit(link, source, message)
+            return
+        self._dial(source, to)
+
+        def retry() -> None:
+            made = self._links.get((source.id, to))
+            if source.alive and made is not None:
+                self._transmit(made, source, message)
+
+        self._world.after(4 * self._world.conditions.delay_s, retry)
+
+    def _transmit(self, link: Link, source: Process, message: Message) -> None:
+        strikes, conditions = self._world.strikes, self._world.conditions
+        target = link.other(source)
+        if (source.id, target.id) in self._blocked:
+            strikes["message cut off"] += 1
+            return
+        if link.broken:
+            return
+        if self._dice.random() < conditions.loss:
+            strikes["message lost"] += 1
+            return
+        copies = 1
+        if self._dice.random() < conditions.duplicate:
+            strikes["message doubled"] += 1
+            copies = 2
+        for _ in range(copies):
+            delay = self._delay()
+            if self._dice.random() < conditions.late:
+                strikes["message late"] += 1
+                delay += self._dice.uniform(0.0, conditions.late_s)
+            arrives = self._world.now + delay
+            if not conditions.reorder:
+                way = (source.id, isinstance(message, CONTROL))
+                arrives = link.last[way] = max(arrives, link.last.get(way, 0.0))
+            arrive = partial(self._arrived, link, target, source.id, message)
+            self._world.after(arrives - self._world.now, arrive)
+
+    def _arrived(self, link: Link, target: Process, source: NodeId, message: Message) -> None:
+        if link.broken or not target.alive:
+            return
+        if (source, target.id) in self._blocked:
+            self._world.strikes["message cut off"] += 1
+            return
+        self._world.post(target, 0.0, MessageArrived(source, message))
+
+    def _delay(self) -> Seconds:
+        return self._dice.uniform(0.1, 1.0) * self._world.conditions.delay_s

@@ -1,0 +1,102 @@
+"""One seed: a mesh is built, hurt, healed and judged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from edgenode.core.types import Seconds
+from edgenode.sim.clients import Clients
+from edgenode.sim.faults import Faults, Mood
+from edgenode.sim.judge import Judge
+from edgenode.sim.ledger import Violation
+from edgenode.sim.story import Story
+from edgenode.sim.weather import Weather
+from edgenode.sim.world import MakeCore, World
+
+HURT_S: Final[Seconds] = 10.0
+HEAL_S: Final[Seconds] = 90.0
+"""How long after healing everything must have ended: the slowest retries, twice over, and a full queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run. `nodes` 0: as many as the seed says."""
+
+    seed: int
+    nodes: int = 0
+    hurt_s: Seconds = HURT_S
+    heal_s: Seconds = HEAL_S
+    codec: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What a run that kept every promise did."""
+
+    seed: int
+    mood: Mood
+    digest: str
+    events: int
+    jobs: int
+    acknowledged: int
+    starts: int
+    simulated_s: Seconds
+    strikes: Counter[str]
+
+
+class Trial:
+    """One seed on its way; `world` and `faults` can be looked at, whatever comes of it."""
+
+    def __init__(self, plan: Plan, make_core: MakeCore, story: Story | None = None) -> None:
+        self.plan = plan
+        self.faults = Faults.draw(Random(f"{plan.seed} faults"), hurt_s=plan.hurt_s, nodes=plan.nodes)
+        self.world = World(plan.seed, make_core, story=story, codec=plan.codec)
+        self.clients = Clients(self.world, self.faults)
+
+    def run(self) -> Passed:
+        """Raises whatever went wrong, with the way to see it again as notes."""
+        with self._explained():
+            world, plan = self.world, self.plan
+            weather = Weather(world, self.faults)
+            weather.begin()
+            self.clients.begin(plan.hurt_s)
+            world.run_until(plan.hurt_s)
+            weather.heal()
+            Judge(world, self.faults.mood, wiped=weather.wiped).demand(plan.heal_s)
+            self._check_struck()
+        starts = sum(map(len, world.ledger.starts.values()))
+        return Passed(
+            plan.seed,
+            self.faults.mood,
+            world.digest,
+            world.events,
+            len(self.clients.jobs),
+            len(world.ledger.acked),
+            starts,
+            world.now,
+            world.strikes,
+        )
+
+    def _check_struck(self) -> None:
+        """A run that was to hurt and did not has shown nothing; a calm one must have taken every job."""
+        if self.faults.mood is Mood.HURT and not self.world.strikes.total():
+            raise Violation("no fault struck")
+        if self.faults.mood is Mood.CALM and len(self.world.ledger.acked) < len(self.clients.jobs):
+            taken, asked = len(self.world.ledger.acked), len(self.clients.jobs)
+            raise Violation(f"without faults only {taken} of {asked} jobs were taken")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            error.add_note(f"replay: make replay SEED={self.plan.seed}")
+            error.add_note(f"faults as drawn: {self.faults}")
+            error.add_note(f"struck: {dict(self.world.strikes)} at {self.world.now:.3f} s")
+            error.add_note("\n".join(self.world.story.lines()))
+            raise

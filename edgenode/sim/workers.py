@@ -1,0 +1,76 @@
+"""What simulated tasks do: the payload says how, and every result names the start that made it."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from random import Random
+from typing import Final, NamedTuple
+
+from edgenode.core.jobs import Spec
+from edgenode.core.types import NodeId, Seconds, StartToken, State
+from edgenode.core.wire import Verdict
+
+TASK: Final = "sim"
+BY_THE_JOBS_OWN_BACKOFF: Final = -1.0
+
+
+class Manner(StrEnum):
+    """How a job behaves when it runs."""
+
+    GOOD = "good"
+    FLAKY = "flaky"  # its first attempt raises
+    BAD = "bad"  # every attempt raises
+    FRAGILE = "fragile"  # its worker process may die under it
+    POISON = "poison"  # kills its node
+
+
+class Run(NamedTuple):
+    """What one start will come to."""
+
+    lasts_s: Seconds
+    verdict: Verdict
+    lost: bool
+    kills: bool
+
+
+def payload(manner: Manner, lasts_s: Seconds) -> bytes:
+    return json.dumps({"manner": manner, "lasts_s": round(lasts_s, 3)}).encode()
+
+
+def manner_of(spec: Spec) -> Manner:
+    return Manner(json.loads(spec.payload)["manner"])
+
+
+def result_of(token: StartToken, runner: NodeId) -> bytes:
+    """Different for every start, so that two results can't be taken for one."""
+    return json.dumps({"token": token, "runner": runner}).encode()
+
+
+def success(token: StartToken, runner: NodeId) -> Verdict:
+    return Verdict(State.SUCCEEDED, result_of(token, runner), "", BY_THE_JOBS_OWN_BACKOFF, False)
+
+
+def raised(token: StartToken) -> Verdict:
+    return Verdict(State.FAILED, b"", f"raised in start {tuple(token)}", BY_THE_JOBS_OWN_BACKOFF, False)
+
+
+STOPPED: Final = Verdict(State.CANCELLED, b"", "stopped", BY_THE_JOBS_OWN_BACKOFF, False)
+WORKER_DIED: Final = Verdict(State.FAILED, b"", "its worker died", BY_THE_JOBS_OWN_BACKOFF, False)
+
+
+def play(spec: Spec, token: StartToken, attempt: int, runner: NodeId, dice: Random) -> Run:
+    """Decide how this start goes."""
+    told = json.loads(spec.payload)
+    lasts_s = told["lasts_s"] * dice.uniform(0.5, 1.5)
+    match Manner(told["manner"]):
+        case Manner.POISON:
+            return Run(lasts_s, WORKER_DIED, True, True)
+        case Manner.FRAGILE if dice.random() < 0.4:
+            return Run(lasts_s, WORKER_DIED, True, False)
+        case Manner.BAD:
+            return Run(lasts_s, raised(token), False, False)
+        case Manner.FLAKY if attempt <= 1:
+            return Run(lasts_s, raised(token), False, False)
+        case _:
+            return Run(lasts_s, success(token, runner), False, False)

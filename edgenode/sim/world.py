@@ -1,0 +1,510 @@
+"""The world: a heap of what will happen, the machines, and how their effects are carried out."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import blake2b
+from random import Random
+from struct import pack
+from typing import Final, Protocol
+
+from edgenode.core.jobs import Record
+from edgenode.core.settings import Settings
+from edgenode.core.signals import (
+    Archive,
+    Booted,
+    Changed,
+    ClockRead,
+    Effect,
+    Event,
+    InspectAsked,
+    InspectDone,
+    LeaveAsked,
+    Left,
+    Log,
+    MessageArrived,
+    Peers,
+    Persist,
+    Persisted,
+    ReadAsked,
+    ReadDone,
+    Remember,
+    RequestId,
+    Run,
+    RunEnded,
+    SearchAsked,
+    SearchDone,
+    SearchHere,
+    Send,
+    StopRun,
+    SubmitAsked,
+    SubmitDone,
+    TimePassed,
+)
+from edgenode.core.types import FOREVER, Dice, Instant, JobId, MemberInfo, NodeId, Seconds, StartToken
+from edgenode.core.wire import Verdict
+from edgenode.sim.clock import MachineClock
+from edgenode.sim.conditions import Conditions
+from edgenode.sim.disk import Disk
+from edgenode.sim.ledger import Ledger, Violation
+from edgenode.sim.network import PORT, Network, Process
+from edgenode.sim.pipeline import Pipeline
+from edgenode.sim.story import Story, short
+from edgenode.sim.workers import STOPPED, TASK, play
+
+CLOCK_READ_S: Final = 1.0
+ROUNDING_S: Final = 1e-6
+"""Converting a deadline to simulated time and back may lose this much."""
+
+Action = Callable[[], None]
+Asked = SubmitAsked | ReadAsked | SearchAsked | InspectAsked
+Answer = SubmitDone | ReadDone | SearchDone | InspectDone
+
+
+class Core(Protocol):
+    """What the world drives: the face of `core.node.Node`."""
+
+    def handle(self, event: Event, now: Instant) -> list[Effect]: ...
+
+    def deadline(self) -> Instant: ...
+
+
+class MakeCore(Protocol):
+    def __call__(
+        self,
+        info: MemberInfo,
+        settings: Settings,
+        archive: Archive,
+        dice: Dice,
+        *,
+        expects_peers: bool = False,
+    ) -> Core: ...
+
+
+class Life:
+    """One process of one machine, from its start to its end."""
+
+    def __init__(self, machine: Machine, core: Core) -> None:
+        self.machine = machine
+        self.id: NodeId = machine.id
+        self.boot: int = machine.boots
+        self.core = core
+        self.pipeline: Pipeline
+        self.alive = True
+        self.paused = False
+        self.leaving = False
+        self.backlog: list[Action] = []
+        self.running: dict[tuple[JobId, StartToken], Verdict] = {}
+        self.alarm: Seconds = FOREVER
+        self.last: Instant = -FOREVER
+
+
+@dataclass(eq=False, slots=True)
+class Machine:
+    """A computer with a disk. Its identity lives on the disk: a wiped one is another machine."""
+
+    id: NodeId
+    clock: MachineClock
+    slots: int = 2
+    seeds: frozenset[NodeId] = frozenset()
+    disk: Disk = field(default_factory=Disk)
+    boots: int = 0
+    life: Life | None = None
+    powered: bool = True
+    gone: str = ""  # why it never comes back
+
+    def __str__(self) -> str:
+        return short(self.id)
+
+
+class World:
+    """One simulated mesh. Everything in it happens in `step`, in one order."""
+
+    def __init__(
+        self,
+        seed: int | str,
+        make_core: MakeCore,
+        *,
+        settings: Settings | None = None,
+        conditions: Conditions | None = None,
+        story: Story | None = None,
+        codec: bool = True,
+    ) -> None:
+        self.seed = seed
+        self.now: Seconds = 0.0
+        self.settings = settings or Settings()
+        self.conditions = conditions or Conditions()
+        self.story = story or Story()
+        self.strikes: Counter[str] = Counter()
+        self.machines: dict[NodeId, Machine] = {}
+        self.disks: dict[NodeId, Disk] = {}  # of the machines that still exist
+        self.ledger = Ledger(self.disks)
+        self.network = Network(self, self.random("network"), codec=codec)
+        self.events = 0
+        self.on_run: Callable[[Life, Run], bool] | None = None  # True: a scenario takes the start over
+        self._make_core = make_core
+        self._dice = self.random("machines")
+        self._heap: list[tuple[Seconds, int, Action]] = []
+        self._scheduled = 0
+        self._requests = 0
+        self._waiting: dict[RequestId, Callable[[Answer], None]] = {}
+        self._digest = blake2b(digest_size=16)
+
+    def random(self, purpose: str) -> Random:
+        """A source of chance of its own, so that drawing more in one place changes nothing in another."""
+        return Random(f"{self.seed} {purpose}")
+
+    @property
+    def digest(self) -> str:
+        """Stands for everything that has happened: the same in every interpreter."""
+        return self._digest.hexdigest()
+
+    # ------------------------------------------------------------------------------------ time
+
+    def at(self, when: Seconds, action: Action) -> None:
+        self._scheduled += 1
+        heapq.heappush(self._heap, (max(when, self.now), self._scheduled, action))
+
+    def after(self, delay_s: Seconds, action: Action) -> None:
+        self.at(self.now + delay_s, action)
+
+    def step(self) -> None:
+        """Let the next thing happen."""
+        self.now, _, action = heapq.heappop(self._heap)
+        action()
+
+    def run_until(self, when: Seconds, done: Callable[[], bool] = lambda: False) -> bool:
+        """Let everything happen up to `when`, or until `done`; whether it was done."""
+        while not done():
+            if not self._heap or self._heap[0][0] > when:
+                self.now = max(self.now, when)
+                return done()
+            self.step()
+        return True
+
+    # -------------------------------------------------------------------------------- machines
+
+    def add(self, name: str, *, slots: int = 2, clock: MachineClock | None = None) -> Machine:
+        """Build a machine that has never run."""
+        machine = Machine(node_id(name), clock or MachineClock(), slots)
+        assert machine.id not in self.machines
+        self.machines[machine.id] = machine
+        self.disks[machine.id] = machine.disk
+        return machine
+
+    def lives(self) -> list[Life]:
+        """The processes that exist, in the order in which their machines were added."""
+        return [machine.life for machine in self.machines.values() if machine.life is not None]
+
+    def process(self, node: NodeId) -> Process | None:
+        machine = self.machines.get(node)
+        return None if machine is None else machine.life
+
+    def powered(self, node: NodeId) -> bool:
+        machine = self.machines.get(node)
+        return machine is not None and machine.powered
+
+    def start(self, machine: Machine) -> None:
+        """Begin a new life on this machine's disk."""
+        assert machine.life is None
+        assert not machine.gone
+        machine.powered = True
+        machine.boots += 1
+        info = MemberInfo(
+            id=machine.id,
+            name=str(machine),
+            boot=machine.boots,
+            addresses=((machine.id, PORT),),
+            api=f"http://{machine}",
+            version="0",
+            weight=1.0,
+            slots=machine.slots,
+            labels=(),
+            tasks=(TASK,),
+            joined_at=machine.clock.wall(0.0),
+            ready=True,
+        )
+        dice = self.random(f"core of {machine} in life {machine.boots}")
+        expects_peers = bool(machine.seeds or machine.disk.peers)
+        core = self._make_core(info, self.settings, machine.disk, dice, expects_peers=expects_peers)
+        life = machine.life = Life(machine, core)
+        life.pipeline = Pipeline(
+            lambda done: self._sync(life, done),
+            lambda persist: self._store(life, persist),
+            lambda persist: self.post(life, 0.0, Persisted(persist.number)),
+            lambda effect: self._out(life, effect),
+        )
+        self.befell(machine, f"starts, boot {machine.boots}")
+        self.ledger.rebooted(machine.id)
+        self.network.joined(life, set(machine.seeds))
+        self.handle(life, Booted(machine.disk.unsettled(), machine.disk.peers))
+        self._read_clock(life)
+
+    def end(self, machine: Machine, why: str, *, silent: bool) -> None:
+        """The process ends, with all it had not synced and all that ran on it."""
+        life = machine.life
+        assert life is not None
+        self.befell(machine, why)
+        survivors = self._dice.randint(0, life.pipeline.unsynced)
+        life.pipeline.crash(survivors)
+        life.alive = False
+        life.backlog.clear()
+        machine.life = None
+        machine.powered = not silent
+        self.network.died(life, silent=silent)
+        self.ledger.died(life.id, life.boot)
+
+    def remove(self, machine: Machine, why: str) -> None:
+        """The machine, or its disk, is no more."""
+        machine.gone = why
+        self.disks.pop(machine.id, None)
+        self.befell(machine, f"is gone: {why}")
+
+    def pause(self, machine: Machine, for_s: Seconds) -> None:
+        """The process stands still; whatever comes in meanwhile waits."""
+        life = machine.life
+        assert life is not None
+        life.paused = True
+        self.befell(machine, f"stands still for {for_s:.2f} s")
+        self.after(for_s, lambda: self.resume(life))
+
+    def resume(self, life: Life) -> None:
+        if not life.alive or not life.paused:
+            return
+        life.paused = False
+        self.befell(life.machine, "goes on")
+        backlog, life.backlog = life.backlog, []
+        # Whether due time or the inbox goes first is chance, as in the real loop.
+        if self._dice.random() < 0.5:
+            self._ring(life)
+        for action in backlog:
+            self.after(0.0, partial(self._if_awake, life, action))
+        self.after(0.0, lambda: self._if_awake(life, lambda: self._ring(life)))
+
+    def befell(self, machine: Machine, what: str) -> None:
+        self.story.add(self.now, machine.id, "*", what)
+
+    # ---------------------------------------------------------------------------------- events
+
+    def later(self, life: Life, delay_s: Seconds, action: Action) -> None:
+        """Do something within this life: not after its end, and not while it stands still."""
+        self.after(delay_s, lambda: self._if_awake(life, action))
+
+    def post(self, to: Process, delay_s: Seconds, event: Event) -> None:
+        assert isinstance(to, Life)
+        self.later(to, delay_s, lambda: self.handle(to, event))
+
+    def _if_awake(self, life: Life, action: Action) -> None:
+        if life.paused:
+            life.backlog.append(action)
+        elif life.alive:
+            action()
+
+    def handle(self, life: Life, event: Event) -> None:
+        """One event goes in; its effects go into the pipeline."""
+        if not life.alive:
+            return
+        self.events += 1
+        clock = life.machine.clock
+        instant = max(life.last, clock.monotonic(self.now))
+        if isinstance(event, TimePassed):
+            deadline = life.core.deadline()
+            instant = min(max(instant, deadline), instant + ROUNDING_S)
+        life.last = instant
+        self.story.add(self.now, life.id, ">", event)
+        effects = life.core.handle(event, instant)
+        self._note(life, event, len(effects))
+        for effect in effects:
+            if not self._survives(life, effect):
+                return
+            self._ordered(life, effect)
+            life.pipeline.push(effect)
+            if life.machine.life is not life:
+                return
+        if isinstance(event, TimePassed) and life.core.deadline() <= instant:
+            raise Violation(f"{short(life.id)} would spin: its deadline did not move ahead")
+        self._set_alarm(life)
+
+    def _note(self, life: Life, event: Event, effects: int) -> None:
+        kind = type(event.message if isinstance(event, MessageArrived) else event).__name__
+        self._digest.update(pack("<dI", self.now, effects) + f"{life.id}{kind}".encode())
+
+    def _survives(self, life: Life, effect: Effect) -> bool:
+        """Whether the process lives to carry this out (membership's chatter is not worth dying for)."""
+        if isinstance(effect, Send) and effect.urgent:
+            return True
+        if self._dice.random() >= self.conditions.crash:
+            return True
+        self.strikes["crash between effects"] += 1
+        self.crash(life.machine, f"dies before {type(effect).__name__}")
+        return False
+
+    def crash(self, machine: Machine, why: str) -> None:
+        """kill -9, and back again after a while."""
+        self.end(machine, why, silent=False)
+        self.after(self._dice.uniform(0.05, 4.0), lambda: self.start_if_down(machine))
+
+    def start_if_down(self, machine: Machine) -> None:
+        if machine.life is None and not machine.gone:
+            self.start(machine)
+
+    def _set_alarm(self, life: Life) -> None:
+        deadline = life.core.deadline()
+        if deadline == FOREVER:
+            return
+        when = max(self.now, life.machine.clock.when(deadline))
+        if when < life.alarm:
+            life.alarm = when
+            self.at(when, lambda: self._if_awake(life, lambda: self._alarm(life, when)))
+
+    def _alarm(self, life: Life, when: Seconds) -> None:
+        if life.alarm == when:
+            life.alarm = FOREVER
+            self._ring(life)
+
+    def _ring(self, life: Life) -> None:
+        if life.core.deadline() <= life.machine.clock.monotonic(self.now) + ROUNDING_S:
+            self.handle(life, TimePassed())
+        else:
+            self._set_alarm(life)
+
+    def _read_clock(self, life: Life) -> None:
+        self.handle(life, ClockRead(life.machine.clock.wall(self.now)))
+        self.later(life, CLOCK_READ_S, lambda: self._read_clock(life))
+
+    # --------------------------------------------------------------------------------- effects
+
+    def _ordered(self, life: Life, effect: Effect) -> None:
+        """Laws about what a core orders, before any of it is carried out."""
+        if isinstance(effect, Persist):
+            self.ledger.ordered(life.id, effect)
+        elif isinstance(effect, Send):
+            self.ledger.promised(life.id, effect.message)
+
+    def _sync(self, life: Life, done: Action) -> None:
+        conditions = self.conditions
+        takes_s = self._dice.uniform(0.1, 1.0) * conditions.sync_s
+        if self._dice.random() < conditions.slow_sync:
+            self.strikes["slow sync"] += 1
+            takes_s += self._dice.uniform(0.0, conditions.slow_sync_s)
+        self.later(life, takes_s, done)
+
+    def _store(self, life: Life, persist: Persist) -> None:
+        disk = life.machine.disk
+        for stored in persist.rows:
+            before = disk.row(stored.row.id)
+            disk.write((stored,))
+            self._digest.update(stored.row.blob)
+            self.ledger.durable(life.id, before, stored.row)
+
+    def _out(self, life: Life, effect: Effect) -> bool:
+        """This effect leaves the machine now. False if the process dies before it."""
+        if not self._survives(life, effect):
+            return False
+        self.story.add(self.now, life.id, "<", effect)
+        match effect:
+            case Send(to, message):
+                self.ledger.left(life.id, to, message)
+                self.network.send(life, to, message)
+            case Run():
+                self._run(life, effect)
+            case StopRun():
+                self._stop(life, effect)
+            case SubmitDone() | ReadDone() | SearchDone() | InspectDone():
+                self._answered(effect)
+            case SearchHere(ticket, query):
+                self.post(life, 0.001, life.machine.disk.search(ticket, query))
+            case Peers(changes):
+                self.network.learned(life, changes)
+            case Remember(peers):
+                life.machine.disk.peers = peers
+            case Changed(records):
+                self._shown(records)
+            case Left():
+                self.end(life.machine, "has left", silent=False)
+                self.remove(life.machine, "left")
+                return False
+            case Log() | Persist():
+                pass
+        return True
+
+    def _run(self, life: Life, effect: Run) -> None:
+        self.ledger.run(life.id, life.boot, effect)
+        if len(life.running) >= life.machine.slots:
+            raise Violation(f"{short(life.id)} starts more than its {life.machine.slots} slots hold")
+        fate = play(effect.spec, effect.token, effect.attempt, life.id, self._dice)
+        life.running[effect.job, effect.token] = fate.verdict
+        if self.on_run is not None and self.on_run(life, effect):
+            return
+
+        def over() -> None:
+            if fate.kills:
+                self.strikes["poison"] += 1
+                self.crash(life.machine, "is killed by a job")
+            else:
+                self.run_ends(life, effect.job, effect.token, fate.verdict, lost=fate.lost)
+
+        # A worker is a process of its own: it goes on while its node stands still.
+        self.after(fate.lasts_s, lambda: self._if_awake(life, over))
+
+    def run_ends(self, life: Life, job: JobId, token: StartToken, verdict: Verdict, *, lost: bool) -> None:
+        """A start is over, in whatever way; the first way counts."""
+        if life.alive and life.running.pop((job, token), None) is not None:
+            self.ledger.ended(job, token, verdict, lost=lost)
+            self.handle(life, RunEnded(job, token, verdict, lost))
+
+    def _stop(self, life: Life, effect: StopRun) -> None:
+        self.ledger.stopped(effect)
+        self.later(
+            life,
+            self._dice.uniform(0.001, 0.05),
+            lambda: self.run_ends(life, effect.job, effect.token, STOPPED, lost=False),
+        )
+
+    # -------------------------------------------------------------------------------- requests
+
+    def ask(
+        self, life: Life, make: Callable[[RequestId], Asked],
+        answer: Callable[[Answer], None],
+    ) -> None:  # fmt: skip
+        """A local request; `answer` is called at most once (not at all if the node dies)."""
+        self._requests += 1
+        request = RequestId(self._requests)
+        self._waiting[request] = answer
+        self.post(life, 0.0, make(request))
+
+    def leave(self, machine: Machine) -> None:
+        assert machine.life is not None
+        machine.life.leaving = True
+        self.befell(machine, "is asked to leave")
+        self.post(machine.life, 0.0, LeaveAsked())
+
+    def _answered(self, answer: Answer) -> None:
+        waiting = self._waiting.pop(answer.request, None)
+        if waiting is None:
+            raise Violation(f"request {answer.request} is answered twice")
+        match answer:
+            case SubmitDone(_, receipts):
+                self.ledger.receipts(receipts)
+            case ReadDone(_, records, errors):
+                self._shown(records.values())
+                for job, error in errors.items():
+                    self.ledger.unfound(job, error)
+            case SearchDone(_, records=found):
+                self._shown(found)
+            case InspectDone(_, copies):
+                self._shown(copy for copy in copies.values() if copy is not None)
+        waiting(answer)
+
+    def _shown(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self.ledger.shown(record)
+
+
+def node_id(name: str) -> NodeId:
+    """An id of 16 characters for a machine that people call `name`."""
+    return NodeId(name.ljust(16, "z"))
