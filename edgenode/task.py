@@ -1,0 +1,437 @@
+"""What a task is to the people who write them: a function, its parameters, and what it may say.
+
+    from edgenode import JobContext, task
+
+    @task("image.resize", timeout_s=30, max_attempts=3)
+    def resize(source: str, width: int, ctx: JobContext) -> dict: ...
+
+A job's payload is a JSON object whose keys are the parameters; its result is what the function returns, as
+JSON. Nothing is registered anywhere by being imported: `load_tasks` looks into the modules it is told.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+import json
+import os
+import pkgutil
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date
+from enum import Enum
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
+from zlib import crc32
+
+from edgenode.core.errors import EdgeNodeError, InvalidJob
+from edgenode.parameters import Fields, Problems, Schema, Unreadable, parameters_of
+
+RESULT_BYTES_MAX: Final = 1024 * 1024
+"""A result is copied to every holder of its job. Larger things belong in a file that the result names."""
+MARK: Final = "__edgenode_task__"
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+# ---------------------------------------------------------------------------------- what a task may say
+
+
+class TaskVerdict(Exception):
+    """Base of what a task raises to end its start in a way of its own."""
+
+
+class Retry(TaskVerdict):
+    """Try again: in `after_s` seconds, or after the job's own backoff. Counts as a failed attempt."""
+
+    def __init__(self, reason: str = "the task asked to be tried again", *, after_s: float | None = None):
+        assert after_s is None or after_s >= 0
+        super().__init__(reason)
+        self.reason = reason
+        self.after_s = after_s
+
+
+class Cancel(TaskVerdict):
+    """End the job as `cancelled`."""
+
+    def __init__(self, reason: str = "the task cancelled itself") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Fail(TaskVerdict):
+    """End the job as `failed`, now: further attempts would fail in the same way."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Unserialisable(ValueError):
+    """A task returned something that is no JSON, or too much of it."""
+
+
+def encode_result(value: object) -> bytes:
+    """A task's return value as JSON in UTF-8.
+
+    Raises:
+        Unserialisable: it is not JSON (nor a dataclass, path, date or enumeration), or too large.
+    """
+    try:
+        text = json.dumps(value, default=_as_json, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        encoded = text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Unserialisable(f"the result is not JSON: {error}") from error
+    if len(encoded) > RESULT_BYTES_MAX:
+        raise Unserialisable(
+            f"the result has {len(encoded)} bytes, the limit is {RESULT_BYTES_MAX}: "
+            "write it to a file, and return the file's name"
+        )
+    return encoded
+
+
+def _as_json(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, date):  # datetime is one
+        return value.isoformat()
+    if isinstance(value, Enum):
+        return value.value
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+# ------------------------------------------------------------------------------------------- the context
+
+
+class Fence(NamedTuple):
+    """The fencing token of one start: hand it to whatever the task changes, and let that refuse older ones.
+
+    As text it has a fixed width, and so sorts as the tuple does.
+    """
+
+    term: int
+    owner: str
+    start: int
+
+    def __str__(self) -> str:
+        return f"{self.term:08d}-{self.owner}-{self.start:06d}"
+
+
+class JobContext:
+    """This start of this job, for a task that has a parameter annotated with `JobContext`."""
+
+    def __init__(
+        self,
+        *,
+        job_id: str,
+        attempt: int,
+        fence: Fence,
+        tmp: Path,
+        is_cancelled: Callable[[], bool],
+        on_progress: Callable[[float, str], None],
+        on_log: Callable[[str], None],
+    ) -> None:
+        self.job_id = job_id
+        self.attempt = attempt  # 1 for the first
+        self.fence = fence
+        self._tmp = tmp
+        self._is_cancelled = is_cancelled
+        self._on_progress = on_progress
+        self._on_log = on_log
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody wants this start to end; it is killed if it does not, some seconds later."""
+        return self._is_cancelled()
+
+    @property
+    def tmp(self) -> Path:
+        """A folder for this start alone, empty at first, deleted when the start has ended."""
+        self._tmp.mkdir(parents=True, exist_ok=True)
+        return self._tmp
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Say how far the work is, from 0 to 1. Cheap: what comes too often is dropped."""
+        self._on_progress(min(max(float(fraction), 0.0), 1.0), message)
+
+    def log(self, text: str) -> None:
+        """Add a line to the job's log."""
+        self._on_log(text)
+
+
+# ---------------------------------------------------------------------------------------------- a task
+
+
+class Task:
+    """A function that jobs can name."""
+
+    def __init__(
+        self, name: str, function: Callable[..., Any], *, timeout_s: float, max_attempts: int, inline: bool
+    ) -> None:
+        self.name = name
+        self.function = function
+        self.timeout_s = timeout_s  # 0: none
+        self.max_attempts = max_attempts  # 0: the submission's default
+        self.inline = inline
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.summary = (inspect.getdoc(function) or "").partition("\n")[0]
+        self._parameters: tuple[Fields, str | None] | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it is defined, for messages."""
+        return f"{self.function.__module__}.{self.function.__qualname__}"
+
+    def resolve(self) -> tuple[Fields, str | None]:
+        """Its parameters, and the name of the one that wants the context.
+
+        Not read by the decorator, since an annotation may name a class that comes later in the file.
+
+        Raises:
+            TaskLoadError: the parameters cannot be given as JSON.
+        """
+        if self._parameters is None:
+            try:
+                self._parameters = parameters_of(self.function, JobContext)
+            except Unreadable as error:
+                raise TaskLoadError(f"task {self.name!r} ({self.place}): {error}") from error
+        return self._parameters
+
+    def read(self, payload: object) -> dict[str, Any]:
+        """The keyword arguments in a payload.
+
+        Raises:
+            InvalidJob: a parameter is unknown, missing or of another type; `context["field"]` names the
+                first, `context["errors"]` all.
+        """
+        problems = Problems()
+        arguments = self.resolve()[0].read(payload, "", problems)
+        if problems.count:
+            _refuse(self.name, problems)
+        read: dict[str, Any] = arguments
+        return read
+
+    def call(self, payload: object, context: JobContext) -> Any:
+        """The function's return value: a coroutine, if it is `async`."""
+        arguments = self.read(payload)
+        wants = self.resolve()[1]
+        if wants is not None:
+            arguments[wants] = context
+        return self.function(**arguments)
+
+    def schema(self) -> Schema:
+        """JSON Schema (draft 2020-12) of its payload."""
+        return {"title": self.name, "description": self.summary} | self.resolve()[0].schema()
+
+
+def _refuse(name: str, problems: Problems) -> NoReturn:
+    first = problems.first[0]
+    more = f" (and {problems.count - 1} more)" if problems.count > 1 else ""
+    raise InvalidJob(
+        f"{name}: {first.field or 'payload'}: {first.text}{more}",
+        field=first.field or "payload",
+        errors=[{"field": field or "payload", "message": text} for field, text in problems.first],
+    )
+
+
+def task(
+    name: str, *, timeout_s: float = 0.0, max_attempts: int = 0, inline: bool = False
+) -> Callable[[Function], Function]:
+    """Make a function a task; the function itself stays as it is, and can be called as before.
+
+    Args:
+        name: what jobs call it; letters, digits, dots, dashes and underscores.
+        timeout_s: how long one start may take, if the job does not say; 0 for ever.
+        max_attempts: how often it is tried, if the job does not say; 0 for the mesh's default.
+        inline: it is a coroutine that takes microseconds and never blocks.
+    """
+    if not isinstance(name, str):
+        raise TypeError('a task has a name: write @task("image.resize")')
+    if NAME.fullmatch(name) is None:
+        raise ValueError(f"{name!r} is no task name: letters, digits, '.', '-' and '_', at most 128")
+    if timeout_s < 0 or max_attempts < 0:
+        raise ValueError("timeout_s and max_attempts cannot be negative")
+
+    def mark(function: Function) -> Function:
+        made = Task(name, function, timeout_s=timeout_s, max_attempts=max_attempts, inline=inline)
+        if inline and not made.is_async:
+            raise ValueError(f"{made.place}: an inline task is an `async def`")
+        setattr(function, MARK, made)
+        return function
+
+    return mark
+
+
+# -------------------------------------------------------------------------------------------- registry
+
+
+class TaskLoadError(EdgeNodeError):
+    """Modules or files with tasks cannot be used as they are; the text says which, and where."""
+
+    status, slug, title, definite = 500, "tasks-not-loaded", "The tasks cannot be loaded", True
+
+
+class Registry(Mapping[str, Task]):
+    """The tasks a node can run, by name."""
+
+    def __init__(self, tasks: Iterable[Task] = ()) -> None:
+        self._tasks: dict[str, Task] = {}
+        for each in tasks:
+            other = self._tasks.setdefault(each.name, each)
+            if other is not each:
+                raise TaskLoadError(f"two tasks are called {each.name!r}: {other.place} and {each.place}")
+            each.resolve()
+
+    @classmethod
+    def of(cls, *functions: Callable[..., Any]) -> Registry:
+        """The registry of these functions, each decorated with `@task`."""
+        return cls([_task_of(function) for function in functions])
+
+    def __getitem__(self, name: str) -> Task:
+        return self._tasks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tasks)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+
+def _task_of(function: Callable[..., Any]) -> Task:
+    found = getattr(function, MARK, None)
+    if not isinstance(found, Task):
+        raise TypeError(f"{function!r} is no task: it has no @task decorator")
+    return found
+
+
+def load_tasks(sources: Sequence[str]) -> Registry:
+    """Import modules (`my_package.tasks`) and files (`./tasks.py`), and collect the tasks in them.
+
+    Of a package, its direct submodules are imported too. The working folder and the folders of files are
+    appended to the import path: last, so that a `random.py` of the user hides no other.
+
+    Raises:
+        TaskLoadError: one cannot be imported, or has no task; or two tasks have one name.
+    """
+    found: dict[int, Task] = {}  # by identity: a package and its submodule may show the same function
+    for source in sources:
+        modules = list(_import(source))
+        tasks = [
+            each
+            for module in modules
+            for each in (getattr(value, MARK, None) for value in vars(module).values())
+            if isinstance(each, Task)
+        ]
+        if not tasks:
+            raise TaskLoadError(f"{source} has no function with @task in it")
+        found |= {id(each): each for each in tasks}
+    return Registry(found.values())
+
+
+def _import(source: str) -> Iterator[ModuleType]:
+    try:
+        if source.endswith(".py") or os.sep in source:
+            yield _import_file(Path(source).absolute())
+            return
+        _append_to_path(os.getcwd())
+        module = importlib.import_module(source)
+        yield module
+        for found in pkgutil.iter_modules(getattr(module, "__path__", ())):
+            yield importlib.import_module(f"{source}.{found.name}")
+    except TaskLoadError:
+        raise
+    except (Exception, SystemExit) as error:  # user code runs at import, and raises anything
+        where = _line_of(error)
+        raise TaskLoadError(f"{source} cannot be imported: {type(error).__name__}: {error}{where}") from error
+
+
+def _import_file(file: Path) -> ModuleType:
+    if not file.is_file():
+        raise TaskLoadError(f"there is no file {file}")
+    name = file.stem
+    known = sys.modules.get(name)
+    if known is not None and getattr(known, "__file__", None) != str(file):
+        name = f"{file.stem}_{crc32(str(file).encode()):08x}"
+        known = sys.modules.get(name)
+    if known is not None:
+        return known
+    _append_to_path(str(file.parent))
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before it runs: dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _append_to_path(folder: str) -> None:
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+
+def _line_of(error: BaseException) -> str:
+    """Where in which file it was raised, if that is known."""
+    trace = error.__traceback__
+    if trace is None:
+        return ""
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    file = trace.tb_frame.f_code.co_filename
+    return "" if file.startswith("<") else f" ({file}, line {trace.tb_lineno})"
+
+
+# --------------------------------------------------------------------------------------------- testing
+
+
+def run_task(
+    which: Callable[..., Any] | str,
+    payload: Mapping[str, Any] | None = None,
+    *,
+    registry: Registry | None = None,
+    attempt: int = 1,
+) -> Any:
+    """Run a task here and now, without a mesh, for tests: its result as a client would read it.
+
+    Args:
+        which: a decorated function, or a name in `registry` (by default, of the tasks that come along).
+
+    Raises:
+        InvalidJob, Unserialisable, Retry, Cancel, Fail, or whatever the task raises.
+    """
+    import asyncio
+    import tempfile
+
+    if isinstance(which, str):
+        known = load_tasks(["edgenode.tasks"]) if registry is None else registry
+        found = known[which]
+    else:
+        found = _task_of(which)
+    arguments = json.loads(encode_result(dict(payload or {})))
+    with tempfile.TemporaryDirectory(prefix="edgenode-task-") as folder:
+        context = JobContext(
+            job_id="00000000-0000-7000-8000-000000000000",
+            attempt=attempt,
+            fence=Fence(1, "local", attempt),
+            tmp=Path(folder) / "job",
+            is_cancelled=lambda: False,
+            on_progress=lambda fraction, message: None,
+            on_log=lambda text: None,
+        )
+        value = found.call(arguments, context)
+        result = asyncio.run(_awaited(value)) if inspect.isawaitable(value) else value
+        return json.loads(encode_result(result))
+
+
+async def _awaited(value: Any) -> Any:
+    return await value

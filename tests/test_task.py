@@ -1,0 +1,434 @@
+"""What people who write tasks can rely on: parameters, their checks, loading, and running one in a test."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgenode import Cancel, Fail, JobContext, Retry, load_tasks, run_task, task
+from edgenode.core.errors import InvalidJob
+from edgenode.task import (
+    RESULT_BYTES_MAX,
+    Fence,
+    Registry,
+    Task,
+    TaskLoadError,
+    Unserialisable,
+    encode_result,
+)
+
+
+class Colour(StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@dataclass
+class Item:
+    name: str
+    count: int = 1
+    tags: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.count < 0:
+            raise ValueError("count cannot be negative")
+
+
+@dataclass
+class Endless:
+    inner: Endless | None
+
+
+@task("everything", timeout_s=30, max_attempts=5)
+def everything(
+    text: str,
+    number: float,
+    width: int,
+    flag: bool = False,
+    items: list[Item] | None = None,
+    sizes: dict[str, int] | None = None,
+    mode: Literal["fast", "slow", 3] = "fast",
+    colour: Colour = Colour.RED,
+    where: Path = Path("/"),
+    at: datetime | None = None,
+    day: date | None = None,
+    pairs: tuple[int, ...] = (),
+    either: int | str = 0,
+    whatever: Any = None,
+) -> dict[str, Any]:
+    """Show what was read.
+
+    More about it.
+    """
+    return {key: repr(value) for key, value in locals().items()}
+
+
+GOOD: dict[str, Any] = {"text": "t", "number": 1.5, "width": 3}
+
+
+def of(function: Callable[..., Any]) -> Task:
+    (found,) = Registry.of(function).values()
+    return found
+
+
+def complaint(payload: object, function: Callable[..., Any] = everything) -> dict[str, Any]:
+    with pytest.raises(InvalidJob) as caught:
+        of(function).read(payload)
+    return {"detail": caught.value.detail, **caught.value.context}
+
+
+# ------------------------------------------------------------------------------------------ parameters
+
+
+def test_values_become_what_the_annotations_say() -> None:
+    read = of(everything).read(
+        GOOD
+        | {
+            "number": 2,
+            "items": [{"name": "a"}, {"name": "b", "count": 2, "tags": ["x"]}],
+            "sizes": {"a": 1},
+            "mode": 3,
+            "colour": "blue",
+            "where": "/tmp/x",
+            "at": "2026-11-21T10:00:00Z",
+            "day": "2026-11-21",
+            "pairs": [1, 2],
+            "either": "text",
+            "whatever": [{"any": None}],
+        }
+    )
+    assert read["number"] == 2.0
+    assert isinstance(read["number"], float)
+    assert read["items"] == [Item("a"), Item("b", 2, ["x"])]
+    assert read["sizes"] == {"a": 1}
+    assert read["mode"] == 3
+    assert read["colour"] is Colour.BLUE
+    assert read["where"] == Path("/tmp/x")
+    assert read["at"] == datetime(2026, 11, 21, 10, tzinfo=UTC)
+    assert read["day"] == date(2026, 11, 21)
+    assert read["pairs"] == (1, 2)
+    assert read["either"] == "text"
+    assert read["whatever"] == [{"any": None}]
+
+
+def test_what_is_left_out_gets_the_function_s_own_default() -> None:
+    assert of(everything).read(GOOD) == GOOD
+    assert run_task(everything, GOOD)["colour"] == repr(Colour.RED)
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "text"),
+    [
+        ({"width": "3"}, "width", "expected an integer, got text"),
+        ({"width": True}, "width", "expected an integer, got true or false"),
+        ({"width": 3.0}, "width", "expected an integer, got a number"),
+        ({"width": None}, "width", "expected an integer, got null"),
+        ({"number": "x"}, "number", "expected a number, got text"),
+        ({"number": True}, "number", "expected a number"),
+        ({"number": float("nan")}, "number", "finite"),
+        ({"number": 10**400}, "number", "finite"),
+        ({"flag": 1}, "flag", "expected true or false, got an integer"),
+        ({"text": ["a"]}, "text", "expected text, got a list"),
+        ({"items": {}}, "items", "expected a list or null, got an object"),
+        ({"items": [{"name": "a"}, {"name": 7}]}, "items[1].name", "expected text, got an integer"),
+        ({"items": [{"count": 7}]}, "items[0].name", "is missing: expected text"),
+        ({"items": [{"name": "a", "nam": "b"}]}, "items[0].nam", "is no field of Item"),
+        ({"items": [{"name": "a", "count": -1}]}, "items", "expected a list or null"),
+        ({"sizes": {"a": "b"}}, "sizes.a", "expected an integer"),
+        ({"mode": "medium"}, "mode", "one of 'fast', 'slow', 3, got 'medium'"),
+        ({"colour": "green"}, "colour", "one of 'red', 'blue', got 'green'"),
+        ({"at": "yesterday"}, "at", "date and time"),
+        ({"pairs": [1, "2"]}, "pairs[1]", "expected an integer"),
+        ({"either": []}, "either", "expected an integer or text, got a list"),
+        ({"heigth": 1}, "heigth", "is no parameter of this task"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_by_its_name(change: dict[str, Any], name: str, text: str) -> None:
+    found = complaint(GOOD | change)
+    if name == "items" and "count" in str(change):
+        # What a dataclass says of itself is about the item.
+        name, text = "items[0]", "count cannot be negative"
+    assert found["field"] == name
+    assert text in found["detail"]
+
+
+def test_a_missing_parameter_is_named() -> None:
+    assert complaint({"text": "t", "number": 1})["field"] == "width"
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    found = complaint({"text": 1, "extra": 2})
+    assert [each["field"] for each in found["errors"]] == ["text", "number", "width", "extra"]
+    assert "and 3 more" in found["detail"]
+
+
+@pytest.mark.parametrize("payload", [[], "text", 3, None])
+def test_a_payload_that_is_no_object_is_refused(payload: object) -> None:
+    assert complaint(payload)["field"] == "payload"
+
+
+def test_a_million_wrong_items_make_a_short_complaint() -> None:
+    @task("items")
+    def items(items: list[Item]) -> None: ...
+
+    found = complaint({"items": [{"name": 1}] * 100_000 + [{"name": "ok", "count": -1}]}, items)
+    assert len(found["errors"]) == 20
+    assert "and 100000 more" in found["detail"]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*everything.__annotations__, "other"]), json_values))
+def test_any_json_is_either_read_or_refused_with_a_field(payload: dict[str, Any]) -> None:
+    fields: list[Any] = ["width"]
+    try:
+        of(everything).read(payload)
+    except InvalidJob as error:
+        fields = [each["field"] for each in error.context["errors"]]
+    assert all(isinstance(each, str) and each for each in fields)
+    assert fields
+
+
+def test_the_schema_says_the_same_as_the_check() -> None:
+    schema = of(everything).schema()
+    assert schema["title"] == "everything"
+    assert schema["description"] == "Show what was read."
+    assert schema["required"] == ["text", "number", "width"]
+    assert schema["additionalProperties"] is False
+    properties = schema["properties"]
+    assert properties["width"] == {"type": "integer"}
+    assert properties["flag"] == {"type": "boolean", "default": False}
+    assert properties["mode"] == {"enum": ["fast", "slow", 3], "default": "fast"}
+    assert properties["at"]["anyOf"][0] == {"type": "string", "format": "date-time"}
+    assert properties["items"]["anyOf"][0]["items"]["required"] == ["name"]
+    json.dumps(schema)
+
+
+def test_the_context_is_no_parameter_of_the_payload() -> None:
+    @task("with.context")
+    def with_context(width: int, ctx: JobContext) -> list[Any]:
+        return [width, ctx.attempt, ctx.job_id, str(ctx.fence), ctx.cancelled, ctx.tmp.is_dir()]
+
+    assert list(of(with_context).schema()["properties"]) == ["width"]
+    result = run_task(with_context, {"width": 2}, attempt=3)
+    assert result[0:2] == [2, 3]
+    assert result[4:] == [False, True]
+    assert complaint({"width": 2, "ctx": 1}, with_context)["field"] == "ctx"
+
+
+class Strange:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text"),
+    [(Strange, "Strange"), (dict[int, str], "keys"), (Endless, "itself"), (tuple[int, str], "tuple")],
+)
+def test_an_annotation_that_json_cannot_fill_is_refused_when_the_task_is_loaded(
+    annotation: Any, text: str
+) -> None:
+    def strange(thing: Any) -> None: ...
+
+    strange.__annotations__["thing"] = annotation
+    with pytest.raises(TaskLoadError, match=r"strange.*'thing'.*" + text):
+        Registry.of(task("strange")(strange))
+
+
+def test_parameters_without_a_name_are_refused_when_the_task_is_loaded() -> None:
+    @task("rest")
+    def rest(*args: int) -> None: ...
+
+    with pytest.raises(TaskLoadError, match="by name"):
+        Registry.of(rest)
+
+
+# ------------------------------------------------------------------------------------- the decorator
+
+
+def test_a_decorated_function_stays_a_function() -> None:
+    @task("add")
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    assert add(1, 2) == 3
+
+
+def test_the_task_keeps_what_the_decorator_was_told() -> None:
+    found = of(everything)
+    assert (found.timeout_s, found.max_attempts, found.inline) == (30, 5, False)
+
+
+@pytest.mark.parametrize("name", ["", "has space", "a/b", "x" * 129, ".hidden"])
+def test_a_strange_name_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="no task name"):
+        task(name)
+
+
+def test_a_decorator_without_a_name_says_what_to_write() -> None:
+    with pytest.raises(TypeError, match=r"@task\("):
+        task(lambda: None)  # type: ignore[arg-type]
+
+
+def test_only_a_coroutine_can_be_inline() -> None:
+    with pytest.raises(ValueError, match="async def"):
+        task("blocking", inline=True)(lambda: None)
+
+
+def test_fences_sort_as_text_as_they_do_as_tuples() -> None:
+    fences = [Fence(1, "b" * 16, 2), Fence(10, "a" * 16, 1), Fence(2, "c" * 16, 10), Fence(2, "c" * 16, 9)]
+    assert sorted(fences, key=str) == sorted(fences)
+
+
+# ------------------------------------------------------------------------------------------- running
+
+
+def test_a_coroutine_can_be_a_task() -> None:
+    @task("later")
+    async def later(x: int) -> int:
+        return x + 1
+
+    assert run_task(later, {"x": 1}) == 2
+
+
+def test_the_result_is_what_a_client_would_read() -> None:
+    @task("shapes")
+    def shapes() -> dict[str, Any]:
+        return {
+            "item": Item("a"),
+            "path": Path("/x"),
+            "day": date(2026, 1, 2),
+            "pair": (1, 2),
+            "c": Colour.RED,
+        }
+
+    assert run_task(shapes) == {
+        "item": {"name": "a", "count": 1, "tags": []},
+        "path": "/x",
+        "day": "2026-01-02",
+        "pair": [1, 2],
+        "c": "red",
+    }
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", float("nan"), float("inf"), "\ud800"])
+def test_a_result_that_is_no_json_is_refused(value: object) -> None:
+    with pytest.raises(Unserialisable, match="not JSON"):
+        encode_result(value)
+
+
+def test_a_result_that_is_too_large_is_refused_with_advice() -> None:
+    with pytest.raises(Unserialisable, match="file"):
+        encode_result("x" * RESULT_BYTES_MAX)
+
+
+@pytest.mark.parametrize("verdict", [Retry(after_s=3), Cancel("enough"), Fail("never"), ValueError("bad")])
+def test_what_a_task_raises_reaches_the_test(verdict: Exception) -> None:
+    @task("raises")
+    def raises() -> None:
+        raise verdict
+
+    with pytest.raises(type(verdict)) as caught:
+        run_task(raises)
+    assert caught.value is verdict
+
+
+def test_a_function_without_the_decorator_is_refused() -> None:
+    with pytest.raises(TypeError, match="@task"):
+        run_task(lambda: None)
+
+
+def test_a_task_can_be_run_by_name() -> None:
+    assert run_task("everything", GOOD, registry=Registry.of(everything))["width"] == "3"
+
+
+# ------------------------------------------------------------------------------------------- loading
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder whose modules are forgotten again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    return tmp_path
+
+
+def write(file: Path, *names: str, more: str = "") -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    tasks = "".join(f"\n@task('{name}')\ndef f{i}(): pass\n" for i, name in enumerate(names))
+    file.write_text(f"from edgenode import task\n{more}{tasks}")
+
+
+def test_modules_files_and_packages_are_loaded(folder: Path) -> None:
+    write(folder / "module_of_tasks.py", "a")
+    write(folder / "sub" / "file_of_tasks.py", "b", more="import neighbour_of_tasks\n")
+    write(folder / "sub" / "neighbour_of_tasks.py")
+    write(folder / "package_of_tasks" / "__init__.py", more="from package_of_tasks.one import f0\n")
+    write(folder / "package_of_tasks" / "one.py", "c")
+    write(folder / "package_of_tasks" / "two.py", "d")
+    sources = ["module_of_tasks", "./sub/file_of_tasks.py", "package_of_tasks"]
+    assert set(load_tasks(sources)) == {"a", "b", "c", "d"}
+    assert set(load_tasks(sources)) == {"a", "b", "c", "d"}, "loading twice is the same"
+
+
+def test_two_files_of_one_name_are_two_modules(folder: Path) -> None:
+    write(folder / "x" / "same_name.py", "x")
+    write(folder / "y" / "same_name.py", "y")
+    assert set(load_tasks(["x/same_name.py", "y/same_name.py"])) == {"x", "y"}
+
+
+def test_a_file_of_the_user_hides_no_module_of_python(folder: Path) -> None:
+    write(folder / "json.py", "a")
+    assert set(load_tasks(["./json.py"])) == {"a"}
+    assert __import__("json") is json
+
+
+@pytest.mark.parametrize(
+    ("source", "content", "text"),
+    [
+        ("missing_module", None, "missing_module cannot be imported: ModuleNotFoundError"),
+        ("./missing.py", None, "there is no file .*missing.py"),
+        ("./broken.py", "x = 1\n1 / 0\n", r"ZeroDivisionError: division by zero \(.*broken.py, line 2\)"),
+        ("./syntax.py", "def (:\n", "SyntaxError"),
+        ("./exits.py", "raise SystemExit(3)\n", "SystemExit: 3"),
+        ("./empty.py", "x = 1\n", "no function with @task"),
+    ],
+)
+def test_what_cannot_be_loaded_is_explained(
+    folder: Path, source: str, content: str | None, text: str
+) -> None:
+    if content is not None:
+        (folder / source).write_text(content)
+    with pytest.raises(TaskLoadError, match=text):
+        load_tasks([source])
+
+
+def test_two_tasks_of_one_name_are_refused_with_both_places(folder: Path) -> None:
+    write(folder / "first_file.py", "same")
+    write(folder / "second_file.py", "same")
+    with pytest.raises(TaskLoadError, match=r"first_file\.f0 and second_file\.f0"):
+        load_tasks(["first_file.py", "second_file.py"])
+
+
+def test_importing_the_library_is_light() -> None:
+    """Every worker process pays for it, and so does everybody who writes a task."""
+    code = "import edgenode, sys; print(*sys.modules)"
+    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split())
+    assert "edgenode.task" in loaded
+    assert not loaded & {"aiohttp", "asyncio", "msgpack", "cryptography", "typer", "sqlite3", "PIL", "uvloop"}
