@@ -371,7 +371,9 @@ class Custody:
         if who == desk.me:
             if not desk.leading(job):
                 self.ask(job, self._why(record))
-        elif who is not None and self._confirmed.get(job) != who:
+        elif who is None:
+            self._look_later(job, desk.now + desk.settings.check_s)  # somebody may still turn up
+        elif self._confirmed.get(job) != who:
             if desk.leading(job):
                 return
             self._offered[job] = who

@@ -586,7 +586,7 @@ def parse_job_id(text: str) -> JobId | None:
 def make_job_id(wall: Wall, chance: bytes) -> JobId:
     """A UUIDv7 of this moment; `chance` is 10 random bytes (RFC 9562 section 5.7)."""
     assert len(chance) == 10
-    stamp = int(wall * 1000).to_bytes(6, "big")
+    stamp = (int(wall * 1000) & 0xFFFF_FFFF_FFFF).to_bytes(6, "big")
     return JobId(stamp + bytes((0x70 | chance[0] & 0x0F, chance[1], 0x80 | chance[2] & 0x3F)) + chance[3:])
 
 

@@ -2,8 +2,8 @@
 
 `membership` knows who lives. `custody` decides who owns a job, `replication` who has a copy, `scheduler` what
 runs, `intake` speaks for local clients. None of them knows another: each leaves news on the desk, and
-`_spread` passes it on until there is none. Then the desk is emptied: what must be on disk first, and what may be said
-once it is. An N-node mesh of these runs inside one thread of the simulator, unchanged.
+`_spread` passes it on until there is none. Then the desk is emptied: what must be on disk first, and what may
+be said once it is. An N-node mesh of these runs inside one thread of the simulator, unchanged.
 """
 
 from __future__ import annotations

@@ -1,0 +1,299 @@
+"""The record's transitions, and the laws of `join`."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgenode.core.errors import MalformedMessage
+from edgenode.core.jobs import (
+    HISTORY_MAX,
+    NO_TOKEN,
+    TRANSITIONS,
+    Backoff,
+    Counts,
+    IllegalTransition,
+    Note,
+    Options,
+    Outcome,
+    Own,
+    Record,
+    Spec,
+    Step,
+    adopted,
+    bounded,
+    decided,
+    decode,
+    decode_spec,
+    digest,
+    encode,
+    encode_spec,
+    failed_once,
+    job_text,
+    join,
+    lost,
+    made_at,
+    make_job_id,
+    new_record,
+    next_token,
+    parse_job_id,
+    settled,
+    started,
+    taken_over,
+)
+from edgenode.core.types import TERMINAL, Ballot, JobId, NodeId, StartToken, State
+
+JOB = JobId(bytes(16))
+A, B, C = NodeId("a"), NodeId("b"), NodeId("c")
+HOLDERS = (A, B, C)
+SPEC = encode_spec(Spec(JOB, "echo", b"{}", 1.0, 2.0))
+NOTE = Note(1.0, "test", A, "")
+
+# Small alphabets on purpose: ties are where merges go wrong, so make ties common.
+ballots = st.builds(Ballot, st.integers(1, 3), st.sampled_from([A, B]))
+tokens = st.builds(StartToken, st.integers(1, 2), st.sampled_from([A, B]), st.integers(1, 2))
+owns = st.builds(
+    Own,
+    ballots,
+    st.integers(0, 2),
+    st.sampled_from([State.QUEUED, State.RUNNING, State.SCHEDULED]),
+    st.one_of(st.just(NO_TOKEN), tokens),
+    st.sampled_from([NodeId(""), A, B]),
+    st.integers(0, 1),
+    st.sampled_from([0.0, 1.0]),
+    st.sampled_from([0.0, 1.0]),
+)
+outcomes = st.builds(
+    Outcome,
+    st.booleans(),
+    st.booleans(),
+    ballots,
+    st.sampled_from(sorted(TERMINAL)),
+    st.sampled_from([b"1", b"2"]),
+    st.sampled_from(["", "x"]),
+    tokens,
+    st.sampled_from([A, B]),
+    st.sampled_from([1.0, 2.0]),
+)
+counts: st.SearchStrategy[Counts] = st.dictionaries(ballots, st.integers(1, 3), max_size=3).map(bounded)
+notes = st.builds(Note, st.sampled_from([1.0, 2.0]), st.sampled_from(["x", "y"]), st.just(A), st.just(""))
+records = st.builds(
+    Record,
+    st.just(JOB),
+    st.sampled_from([SPEC, encode_spec(Spec(JOB, "other", b"{}", 1.0, 2.0))]),
+    st.integers(0, 1),
+    st.sampled_from([HOLDERS, (A, B)]),
+    owns,
+    st.one_of(st.none(), outcomes),
+    counts,
+    counts,
+    st.sets(tokens, max_size=3).map(lambda found: tuple(sorted(found))),
+    st.booleans(),
+    st.sets(notes, max_size=3).map(lambda found: tuple(sorted(found))),
+)
+
+
+@given(records, records)
+def test_join_does_not_depend_on_argument_order(a: Record, b: Record) -> None:
+    assert join(a, b) == join(b, a)
+
+
+@settings(max_examples=300)
+@given(records, records, records)
+def test_join_does_not_depend_on_grouping(a: Record, b: Record, c: Record) -> None:
+    assert join(join(a, b), c) == join(a, join(b, c))
+
+
+@given(records)
+def test_join_with_itself_says_nothing_new(a: Record) -> None:
+    assert join(a, a) is a
+
+
+@given(records, records)
+def test_a_copy_that_says_nothing_new_leaves_the_other_untouched(a: Record, b: Record) -> None:
+    both = join(a, b)
+    assert join(both, a) is both
+    assert join(both, b) is both
+
+
+@given(records, records)
+def test_join_never_gives_up_a_settled_outcome(a: Record, b: Record) -> None:
+    if a.spec == b.spec and a.epoch == b.epoch and a.settled:
+        both = join(a, b)
+        assert both.settled
+        assert both.outcome in (a.outcome, b.outcome)
+
+
+@given(records)
+def test_a_record_survives_its_encoding(record: Record) -> None:
+    assert decode(encode(record)) == record
+    assert encode(decode(encode(record))) == encode(record)
+
+
+@given(records, records)
+def test_equal_records_and_only_those_have_equal_digests(a: Record, b: Record) -> None:
+    assert (digest(a) == digest(b)) == (a == b)
+
+
+@given(st.binary(max_size=200))
+def test_bytes_that_are_no_record_are_refused_and_nothing_else(blob: bytes) -> None:
+    with pytest.raises(MalformedMessage):
+        decode(blob)
+
+
+@given(records, st.integers(0, 400), st.integers(1, 255))
+def test_a_damaged_record_is_refused_or_is_still_a_record(record: Record, at: int, flip: int) -> None:
+    blob = bytearray(encode(record))
+    blob[at % len(blob)] ^= flip
+    try:
+        decoded = decode(bytes(blob))
+    except MalformedMessage:
+        return
+    assert isinstance(decoded, Record)
+
+
+# ------------------------------------------------------------------------------------ transitions
+
+
+def in_state(state: State) -> Record:
+    own = Own(Ballot(1, A), 1, state)
+    if state is State.RUNNING:
+        own = own._replace(token=StartToken(1, A, 1), runner=A, boot=1)
+    return Record(JOB, SPEC, 0, HOLDERS, own)
+
+
+def take(record: Record, step: Step) -> Record:
+    match step:
+        case Step.START:
+            return started(record, runner=B, boot=1, at=1.0)
+        case Step.LOSE:
+            return lost(record, counted=True, note=NOTE)
+        case Step.RETRY:
+            return failed_once(record, due_at=2.0, note=NOTE)
+        case Step.SUCCEED:
+            return decided(record, State.SUCCEEDED, firm=True, at=1.0)
+        case Step.FAIL:
+            return decided(record, State.FAILED, firm=True, at=1.0)
+        case Step.CANCEL:
+            return decided(record, State.CANCELLED, firm=True, at=1.0)
+        case Step.EXPIRE:
+            return decided(record, State.EXPIRED, firm=True, at=1.0)
+        case Step.FALL_DUE:
+            from edgenode.core.jobs import fallen_due
+
+            return fallen_due(record)
+
+
+UNFINISHED = [State.SCHEDULED, State.WAITING, State.QUEUED, State.RUNNING]
+
+
+@pytest.mark.parametrize(("state", "step"), list(product(UNFINISHED, Step)))
+def test_every_pair_is_either_in_the_table_or_refused(state: State, step: Step) -> None:
+    record = in_state(state)
+    if (state, step) in TRANSITIONS:
+        assert take(record, step).state is TRANSITIONS[state, step]
+    else:
+        with pytest.raises(IllegalTransition):
+            take(record, step)
+
+
+@pytest.mark.parametrize(("state", "step"), list(TRANSITIONS))
+def test_a_step_survives_a_merge_with_its_past(state: State, step: Step) -> None:
+    before = in_state(state)
+    after = take(before, step)
+    assert join(before, after) == after
+
+
+@pytest.mark.parametrize("step", list(Step))
+def test_nothing_happens_to_a_finished_job(step: Step) -> None:
+    done = decided(in_state(State.RUNNING), State.SUCCEEDED, firm=True, at=1.0)
+    with pytest.raises(IllegalTransition):
+        take(done, step)
+
+
+def test_no_two_starts_share_a_token() -> None:
+    record = new_record(SPEC, JOB, HOLDERS, 0.0, 1.0)
+    seen = set()
+    for _ in range(4):
+        record = started(record, runner=A, boot=1, at=1.0)
+        seen.add(record.own.token)
+        record = lost(record, counted=True, note=NOTE)
+    record = taken_over(record, Ballot(2, B), NOTE)
+    assert next_token(record) not in seen
+    assert len(seen) == 4
+    assert record.start_count == 4
+    assert set(record.losses) == seen
+
+
+def test_two_sides_that_each_started_it_once_count_two() -> None:
+    base = new_record(SPEC, JOB, HOLDERS, 0.0, 1.0)
+    left = started(base, runner=A, boot=1, at=1.0)
+    right = started(taken_over(base, Ballot(2, B), NOTE), runner=B, boot=1, at=1.0)
+    assert join(left, right).start_count == 2
+
+
+def test_a_retry_does_not_lose_against_the_running_it_follows() -> None:
+    running = started(new_record(SPEC, JOB, HOLDERS, 0.0, 1.0), runner=A, boot=1, at=1.0)
+    again = failed_once(running, due_at=5.0, note=NOTE)
+    assert join(running, again).state is State.SCHEDULED
+
+
+def test_the_result_of_a_dead_ballot_does_not_stop_the_owner_of_a_higher_one() -> None:
+    """Ownership and outcome have orders of their own: a zombie's result is found, not obeyed."""
+    base = new_record(SPEC, JOB, HOLDERS, 0.0, 1.0)
+    zombie = decided(started(base, runner=A, boot=1, at=1.0), State.SUCCEEDED, firm=True, at=2.0)
+    successor = started(taken_over(base, Ballot(2, B), NOTE), runner=B, boot=1, at=3.0)
+    both = join(zombie, successor)
+    assert both.owner == B
+    assert both.outcome == zombie.outcome
+    adopted_by_b = adopted(both, both.ballot)
+    assert adopted_by_b.outcome is not None
+    assert adopted_by_b.outcome.value == both.outcome.value
+    assert join(settled(adopted_by_b), zombie).settled
+
+
+def test_history_is_bounded_and_keeps_the_latest() -> None:
+    record = new_record(SPEC, JOB, HOLDERS, 0.0, 1.0)
+    for term in range(2, 60):
+        record = taken_over(record, Ballot(term, B), Note(float(term), "takeover", B, ""))
+    assert len(record.history) == HISTORY_MAX
+    assert record.history[-1].at == 59.0
+
+
+# --------------------------------------------------------------------------------- specs and ids
+
+options = st.builds(
+    Options,
+    queue=st.sampled_from(["default", "slow"]),
+    priority=st.integers(0, 9),
+    max_attempts=st.integers(1, 5),
+    timeout_s=st.sampled_from([0.0, 1.5]),
+    requires=st.sampled_from([(), (("arch", "arm64"),)]),
+    backoff=st.sampled_from([Backoff(), Backoff("constant", 2.0, 3.0)]),
+)
+
+
+@given(options, st.binary(max_size=50))
+def test_a_spec_survives_its_encoding(option: Options, payload: bytes) -> None:
+    spec = Spec(JOB, "image.resize", payload, 1.5, 2.5, option)
+    assert decode_spec(encode_spec(spec)) == spec
+
+
+@given(st.floats(0, 2**37), st.binary(min_size=10, max_size=10))
+def test_an_id_is_a_version_7_uuid_with_its_time(wall: float, chance: bytes) -> None:
+    job = make_job_id(wall, chance)
+    text = job_text(job)
+    assert text[14] == "7"
+    assert text[19] in "89ab"
+    assert parse_job_id(text) == job
+    assert abs(made_at(job) - wall) <= 0.001
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x" * 36, "0" * 32, "00000000-0000-0000-0000-00000000000g", "0" * 36, "0-" * 18]
+)
+def test_other_texts_are_no_ids(text: str) -> None:
+    assert parse_job_id(text) is None
