@@ -1,0 +1,241 @@
+"""Puts one node together, runs it until it is told to end, and takes it apart again."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from edgenode import __version__
+from edgenode.api.app import make_app, make_runner
+from edgenode.core.errors import EdgeNodeError, RejectedInput
+from edgenode.core.settings import PRESETS
+from edgenode.core.types import MemberInfo
+from edgenode.shell.discovery import Discovery
+from edgenode.shell.identity import Identity, MeshKey
+from edgenode.shell.runtime import Runtime
+from edgenode.shell.store import Store
+from edgenode.shell.transport import Transport
+from edgenode.shell.worker import WorkerPool
+from edgenode.task import Registry
+
+logger = logging.getLogger("edgenode")
+
+Address = tuple[str, int]
+SCRATCH: Final = "scratch"
+
+
+class AddressInUse(EdgeNodeError):
+    status, slug, title, definite = 409, "address-in-use", "Another process listens there", True
+
+
+@dataclass(frozen=True, slots=True)
+class HostSettings:
+    """What `edgenode run` was told. Ports may be 0 for a free one."""
+
+    name: str
+    data_dir: Path
+    mesh_key: MeshKey
+    api: Address
+    peer: Address
+    join: tuple[Address, ...] = ()
+    tasks: tuple[str, ...] = ("edgenode.tasks",)
+    slots: int = 2
+    labels: tuple[tuple[str, str], ...] = ()
+    profile: str = "lan"
+    mdns: bool = True
+    interface: str = "127.0.0.1"
+    weight: float = 1.0
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def host(settings: HostSettings, registry: Registry, started: Callable[[str, str], None]) -> None:
+    """Run a node until SIGTERM (hand over, then leave), SIGINT or a second SIGTERM (end at once).
+
+    Args:
+        started: called with the node's id and its API's URL when both ports listen.
+
+    Raises:
+        EdgeNodeError: it cannot start, or its disk failed; the text says what to do.
+    """
+    if not is_loopback(settings.api[0]):
+        raise RejectedInput(
+            f"the API would listen on {settings.api[0]}, where others reach it, and it has no access control"
+            " yet: give --api a loopback address and put a proxy with TLS and authentication before it"
+        )
+    if not is_loopback(settings.peer[0]) and ipaddress.ip_address(settings.peer[0]).is_unspecified:
+        raise RejectedInput("--peer needs the address that other nodes reach, not a wildcard")
+    store = await asyncio.to_thread(Store.open, settings.data_dir, _on_damage)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(asyncio.to_thread, store.close)
+        identity = _identity(store)
+        api = _listen(settings.api)
+        stack.callback(api.close)
+        api_address: Address = api.getsockname()[:2]
+        boot = store.boot().boot
+        peer_socket_host, peer_port = settings.peer
+        events: list[Runtime] = []  # the transport starts before the runtime, which needs its port
+        transport = Transport(
+            identity=identity,
+            mesh_key=settings.mesh_key,
+            host=peer_socket_host,
+            port=peer_port,
+            boot=boot,
+            on_event=lambda event: events[0].post(event),
+            on_clone=_on_clone,
+        )
+        info = MemberInfo(
+            identity.id,
+            settings.name,
+            boot,
+            (settings.peer,),
+            f"http://{_host_text(api_address[0])}:{api_address[1]}",
+            __version__,
+            settings.weight,
+            settings.slots,
+            settings.labels,
+            tuple(sorted(registry)),
+            round(time.time(), 3),
+            False,
+        )
+        try:
+            await transport.start()
+        except OSError as error:
+            raise AddressInUse(
+                f"cannot listen on {settings.peer[0]}:{settings.peer[1]}: {error.strerror}"
+            ) from error
+        stack.push_async_callback(transport.close)
+        info = info._replace(addresses=(transport.address,))
+        runtime = Runtime(
+            info,
+            PRESETS[settings.profile],
+            store,
+            registry=registry,
+            mesh_id=settings.mesh_key.mesh_id,
+            expects_peers=settings.mdns or bool(settings.join),
+        )
+        events.append(runtime)
+        workers = WorkerPool(
+            slots=settings.slots,
+            modules=settings.tasks,
+            on_ended=runtime.post,
+            on_trouble=lambda text: logger.error("worker: %s", text),
+            scratch=settings.data_dir.absolute() / SCRATCH,
+        )
+        runtime.attach(transport, workers)
+        await workers.start()
+        stack.push_async_callback(workers.close)
+        await _run(settings, runtime, transport, api, identity, started, stack)
+
+
+async def _run(
+    settings: HostSettings,
+    runtime: Runtime,
+    transport: Transport,
+    api: socket.socket,
+    identity: Identity,
+    started: Callable[[str, str], None],
+    stack: AsyncExitStack,
+) -> None:
+    """Open the doors, and keep them open until the node ends."""
+    loop = asyncio.get_running_loop()
+    asked = 0
+
+    def asked_to_leave() -> None:
+        nonlocal asked
+        asked += 1
+        runtime.leave() if asked == 1 else runtime.stop()
+
+    loop.add_signal_handler(signal.SIGTERM, asked_to_leave)
+    loop.add_signal_handler(signal.SIGINT, runtime.stop)
+    stack.callback(loop.remove_signal_handler, signal.SIGTERM)
+    stack.callback(loop.remove_signal_handler, signal.SIGINT)
+    runner = make_runner(make_app(runtime, settings=PRESETS[settings.profile].jobs))
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    stack.push_async_callback(runtime.close)
+    for address in settings.join:
+        transport.seed(address)
+    async with asyncio.TaskGroup() as group:
+        pump = group.create_task(runtime.run())
+        watch = group.create_task(transport.failed())
+        await web.SockSite(runner, api).start()
+        host_text, port = api.getsockname()[:2]
+        started(identity.id, f"http://{_host_text(host_text)}:{port}")
+        discovery = None
+        if settings.mdns:
+            discovery = Discovery(
+                mesh_id=settings.mesh_key.mesh_id,
+                node_id=identity.id,
+                address=settings.interface,
+                port=transport.address[1],
+                on_found=lambda found_host, found_port: transport.seed((found_host, found_port)),
+            )
+            await discovery.start()
+            stack.push_async_callback(discovery.close)
+        await asyncio.wait([pump])
+        watch.cancel()
+
+
+def _identity(store: Store) -> Identity:
+    """The node's key lives in the store: an empty store is a new member, never the old one without memory."""
+    kept = store.boot().identity
+    if kept is not None:
+        return Identity.from_bytes(kept)
+    identity = Identity.generate()
+    store.set_identity(identity.to_bytes())
+    return identity
+
+
+def _listen(address: Address) -> socket.socket:
+    """Bound before anything else is started: a port that is taken is the most common mistake."""
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        reason = os.strerror(error.errno or 0)
+        raise AddressInUse(
+            f"cannot listen on {address[0]}:{address[1]}: {reason}; choose another --api"
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def _host_text(name: str) -> str:
+    return f"[{name}]" if ":" in name else name
+
+
+def _on_damage(text: str) -> None:
+    logger.error("damage: %s", text)
+
+
+def _on_clone(boot: int) -> None:
+    logger.error(
+        "clone: another process has this node's identity (it started %d times). A data folder must not be"
+        " copied: stop one of them and start it with an empty --data-dir",
+        boot,
+    )

@@ -1,0 +1,380 @@
+"""One node in asyncio: feeds the core, carries out its effects in order, and answers the API.
+
+The rule of `core/signals.py` is kept by one queue: effects that come after a `Persist` wait in it until the
+store says that the Persist is durable. Only membership's messages pass by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from edgenode import __version__
+from edgenode.api.service import MemberView, MeshView, TaskSchema
+from edgenode.core.errors import EdgeNodeError, Overloaded
+from edgenode.core.jobs import Spec, make_job_id
+from edgenode.core.node import Node
+from edgenode.core.settings import Settings
+from edgenode.core.signals import (
+    Booted,
+    Changed,
+    ClockRead,
+    Effect,
+    Event,
+    InspectAsked,
+    InspectDone,
+    LeaveAsked,
+    Left,
+    Log,
+    Peers,
+    Persist,
+    Persisted,
+    ReadAsked,
+    ReadDone,
+    Receipt,
+    Remember,
+    RequestDropped,
+    RequestId,
+    Run,
+    RunEnded,
+    SearchAsked,
+    SearchDone,
+    SearchedHere,
+    SearchHere,
+    Send,
+    StopRun,
+    StoreRefused,
+    SubmitAsked,
+    SubmitDone,
+    TimePassed,
+)
+from edgenode.core.types import Instant, JobId, MemberInfo, NodeId, Seconds, Wall
+from edgenode.core.wire import Query
+from edgenode.shell.store import Store
+from edgenode.shell.transport import Transport
+from edgenode.shell.worker import WorkerPool
+from edgenode.task import Registry
+
+logger = logging.getLogger("edgenode")
+
+INBOX_EVENTS_MAX: Final = 50_000
+"""Events that wait for the core. Local requests are refused above it; a peer's messages are lost, as on any
+network, and the protocol repeats them."""
+HELD_EFFECTS_MAX: Final = 200_000
+EVENTS_PER_TURN: Final = 128
+"""Events handled before the loop gets to read from sockets again."""
+CLOCK_PERIOD_S: Final = 1.0
+STOP_GRACE_S: Final = 2.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Barrier:
+    """Stands in the queue for a Persist that is not durable yet."""
+
+    number: int
+
+
+class StoreFailed(EdgeNodeError):
+    """The node stopped, because its disk took no writes: others take its jobs over."""
+
+    status, slug, title = 507, "store-failed", "The node's disk takes no writes"
+
+
+class Runtime:
+    """Runs one `Node`. `run()` until `left` or `stop()`; the API calls the rest (it is its `Service`)."""
+
+    def __init__(
+        self,
+        info: MemberInfo,
+        settings: Settings,
+        store: Store,
+        *,
+        registry: Registry,
+        mesh_id: str,
+        expects_peers: bool,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._registry = registry
+        self._mesh_id = mesh_id
+        self._name = info.name
+        # They decide pauses and probe orders: two nodes must not fall in step.
+        dice = random.Random(int.from_bytes(os.urandom(8), "big"))
+        self.node = Node(info, settings, store.archive(), dice, expects_peers=expects_peers)
+        self._inbox: deque[Event] = deque()
+        self._wake: asyncio.Future[None] | None = None
+        self._held: deque[Effect | _Barrier] = deque()
+        self._answers: dict[RequestId, asyncio.Future[Any]] = {}
+        self._next_request = 0
+        self._began: Instant = time.monotonic()
+        self._clock_at: Instant = 0.0
+        self._left = asyncio.Event()
+        self._failure: EdgeNodeError | None = None
+        self._searches: set[asyncio.Task[None]] = set()
+        self.dropped = 0  # a peer's messages that found the inbox full
+        self._transport: Transport | None = None
+        self._workers: WorkerPool | None = None
+
+    def attach(self, transport: Transport, workers: WorkerPool) -> None:
+        """Give it its hands. Both call `post` with what happens to them."""
+        self._transport, self._workers = transport, workers
+
+    # ------------------------------------------------------------------------------------ the pump
+
+    def post(self, event: Event) -> None:
+        """Hand an event to the core, soon. From the event loop's thread."""
+        if len(self._inbox) >= INBOX_EVENTS_MAX and not isinstance(event, RunEnded | Persisted):
+            self.dropped += 1
+            return
+        self._inbox.append(event)
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def run(self) -> None:
+        """Feed the core until it has left, or its store failed.
+
+        Raises:
+            StoreFailed: the disk refused a write.
+        """
+        boot = self._store.boot()
+        self._feed(ClockRead(time.time()))
+        self._feed(Booted(boot.rows, boot.peers))
+        while not self._left.is_set() and self._failure is None:
+            for _ in range(EVENTS_PER_TURN):
+                if not self._inbox:
+                    break
+                self._feed(self._inbox.popleft())
+            # Due time follows every turn: a busy node must not let its timers lapse.
+            if self.node.deadline() <= time.monotonic():
+                self._feed(TimePassed())
+            if self._inbox:
+                await asyncio.sleep(0)
+            else:
+                await self._sleep()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _sleep(self) -> None:
+        """Until an event comes, or the core's next deadline."""
+        now = time.monotonic()
+        if now >= self._clock_at:
+            self._clock_at = now + CLOCK_PERIOD_S
+            self._feed(ClockRead(time.time()))
+        wait_s = min(self.node.deadline(), self._clock_at) - now
+        if wait_s <= 0:
+            await asyncio.sleep(0)
+            return
+        loop = asyncio.get_running_loop()
+        self._wake = loop.create_future()
+        timer = loop.call_later(wait_s, _finish, self._wake)
+        try:
+            await self._wake
+        finally:
+            timer.cancel()
+            self._wake = None
+
+    def _feed(self, event: Event) -> None:
+        for effect in self.node.handle(event, time.monotonic()):
+            self._order(effect)
+
+    def _order(self, effect: Effect) -> None:
+        """Carry an effect out, or queue it behind the disk."""
+        if isinstance(effect, Send) and effect.urgent:
+            self._carry_out(effect)
+        elif isinstance(effect, Persist):
+            self._held.append(_Barrier(effect.number))
+            self._store.commit(effect, partial(self._done, asyncio.get_running_loop(), effect.number))
+        elif self._held:
+            self._held.append(effect)
+        else:
+            self._carry_out(effect)
+
+    def _done(self, loop: asyncio.AbstractEventLoop, number: int, error: Exception | None) -> None:
+        """From the store's thread."""
+        with suppress(RuntimeError):  # the loop is closed: the node has ended, and nobody waits
+            loop.call_soon_threadsafe(self._synced, number, error)
+
+    def _synced(self, number: int, error: Exception | None) -> None:
+        """A Persist is durable, or will never be."""
+        if self._failure is not None:
+            return
+        if error is not None:
+            # What the core believes is on disk is not: nothing that waits here may ever be said.
+            self._failure = StoreFailed(f"the disk refused a write: {error}")
+            self._held.clear()
+            self.post(StoreRefused(str(error)))
+            return
+        assert isinstance(self._held[0], _Barrier), "the queue begins with what it waits for"
+        assert self._held[0].number == number, "the store answers in order"
+        self._held.popleft()
+        self._release()
+        self.post(Persisted(number))
+
+    def _release(self) -> None:
+        """Carry out what waited, up to the next Persist that is not durable."""
+        while self._held:
+            waiting = self._held.popleft()
+            if isinstance(waiting, _Barrier):
+                self._held.appendleft(waiting)
+                return
+            self._carry_out(waiting)
+
+    def _carry_out(self, effect: Effect) -> None:
+        assert self._transport is not None
+        assert self._workers is not None
+        match effect:
+            case Send(to, message):
+                self._transport.send(to, message)
+            case Run():
+                self._workers.run(effect)
+            case StopRun(job, token, reason):
+                self._workers.stop(job, token, reason, STOP_GRACE_S)
+            case SubmitDone(request, receipts):
+                self._answer(request, receipts)
+            case ReadDone(request) | SearchDone(request) | InspectDone(request):
+                self._answer(request, effect)
+            case SearchHere(ticket, query):
+                task = asyncio.ensure_future(self._search_here(ticket, query))
+                self._searches.add(task)
+                task.add_done_callback(self._searches.discard)
+            case Peers(changes):
+                self._transport.set_peers(changes)
+            case Remember(peers):
+                self._store.remember(peers)
+            case Log(kind, text, warning):
+                logger.log(logging.WARNING if warning else logging.INFO, "%s: %s", kind, text)
+            case Changed():
+                pass  # event streams will read these
+            case Left():
+                self._left.set()
+            case _:
+                raise AssertionError(f"an effect without a hand: {effect!r:.100}")
+
+    async def _search_here(self, ticket: int, query: Query) -> None:
+        found = await asyncio.to_thread(self._store.search, query)
+        self.post(SearchedHere(ticket, found.records, found.complete))
+
+    # -------------------------------------------------------------------------------------- ending
+
+    def leave(self) -> None:
+        """Hand every job over, then end `run`."""
+        self.post(LeaveAsked())
+
+    def stop(self) -> None:
+        """End `run` now. What is on disk stays there, and others take over at once."""
+        self._left.set()
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def close(self) -> None:
+        """Fail what still waits for an answer. Calling it twice is fine."""
+        for answer in self._answers.values():
+            answer.cancel()
+        self._answers.clear()
+        if self._searches:
+            await asyncio.wait(self._searches)
+
+    # ------------------------------------------------------------------------ the API's `Service`
+
+    @property
+    def me(self) -> NodeId:
+        return self.node.view.me
+
+    def _request(self) -> tuple[RequestId, asyncio.Future[Any]]:
+        self._check_load()
+        self._next_request += 1
+        request = RequestId(self._next_request)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._answers[request] = answer
+        return request, answer
+
+    def _check_load(self) -> None:
+        """Refuse local requests while the core or the disk is far behind."""
+        if len(self._inbox) >= INBOX_EVENTS_MAX or len(self._held) >= HELD_EFFECTS_MAX:
+            raise Overloaded("the node has more to do than it can take", queued=len(self._inbox))
+
+    def _answer(self, request: RequestId, value: object) -> None:
+        answer = self._answers.pop(request, None)
+        if answer is not None and not answer.done():
+            answer.set_result(value)
+
+    async def _ask(self, request: RequestId, answer: Awaitable[T], event: Event) -> T:
+        self.post(event)
+        try:
+            return await answer
+        finally:
+            if self._answers.pop(request, None) is not None:
+                self.post(RequestDropped(request))  # the client went away
+
+    async def submit(self, specs: Sequence[Spec], *, acks: int, timeout_s: Seconds) -> tuple[Receipt, ...]:
+        request, answer = self._request()
+        event = SubmitAsked(request, tuple(specs), acks, timeout_s)
+        receipts: tuple[Receipt, ...] = await self._ask(request, answer, event)
+        return receipts
+
+    async def read(self, jobs: Sequence[JobId], *, wait_s: Seconds, timeout_s: Seconds) -> ReadDone:
+        request, answer = self._request()
+        done: ReadDone = await self._ask(request, answer, ReadAsked(request, tuple(jobs), wait_s, timeout_s))
+        return done
+
+    async def search(self, query: Query, *, timeout_s: Seconds) -> SearchDone:
+        request, answer = self._request()
+        done: SearchDone = await self._ask(request, answer, SearchAsked(request, query, timeout_s))
+        return done
+
+    async def inspect(self, job: JobId, *, timeout_s: Seconds) -> InspectDone:
+        request, answer = self._request()
+        done: InspectDone = await self._ask(request, answer, InspectAsked(request, job, timeout_s))
+        return done
+
+    def members(self) -> Sequence[MemberView]:
+        return [
+            MemberView(report.info, report.state, report.load, report.silent_s)
+            for report in self.node.membership.snapshot()
+        ]
+
+    def mesh(self) -> MeshView:
+        uptime_s = time.monotonic() - self._began
+        return MeshView(self._mesh_id, self._name, __version__, uptime_s, self._settings.jobs.replicas)
+
+    def rank(self, job: JobId) -> tuple[NodeId, ...]:
+        return self.node.view.ranking().rank(job)
+
+    def new_job_id(self) -> JobId:
+        return make_job_id(time.time(), os.urandom(10))
+
+    def wall(self) -> Wall:
+        return time.time()
+
+    def known_tasks(self) -> frozenset[str]:
+        view = self.node.view
+        infos = [view.info(node) for node in view.ranking().members]
+        return frozenset(task for info in infos if info is not None for task in info.tasks)
+
+    def task_schema(self, name: str) -> TaskSchema | None:
+        return self._registry.get(name)
+
+    def readiness(self) -> Sequence[str]:
+        if self._failure is not None:
+            return [self._failure.detail]
+        if self.node.ready:
+            return []
+        if self.node.desk.leaving:
+            return ["the node is leaving the mesh"]
+        return ["the node is starting" if self.node.view.formed else "it has not met any of its peers yet"]
+
+
+def _finish(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
