@@ -144,7 +144,7 @@ def test_bad_rows_are_reported_by_line_and_left_out(folder: Path, ctx: Any) -> N
     [
         "{",
         "[1]",
-        '{"sku":NaN}',
+        '{"sku":1,"x":NaN}',
         '{"sku":1.0}',
         '{"sku":true}',
         '{"sku":null}',
