@@ -22,7 +22,6 @@ from edgenode.api.app import make_app, make_runner
 from edgenode.core.errors import EdgeNodeError, RejectedInput
 from edgenode.core.settings import PRESETS
 from edgenode.core.types import MemberInfo
-from edgenode.shell.discovery import Discovery
 from edgenode.shell.identity import Identity, MeshKey
 from edgenode.shell.runtime import Runtime
 from edgenode.shell.store import Store
@@ -184,6 +183,8 @@ async def _run(
         started(identity.id, f"http://{_host_text(host_text)}:{port}")
         discovery = None
         if settings.mdns:
+            from edgenode.shell.discovery import Discovery  # zeroconf takes a while to load
+
             discovery = Discovery(
                 mesh_id=settings.mesh_key.mesh_id,
                 node_id=identity.id,

@@ -1,0 +1,308 @@
+"""`edgenode up`: a mesh of several nodes on this machine, and a live view of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from edgenode.cli.run import PARENT_VARIABLE
+from edgenode.core.errors import EdgeNodeError
+
+PEER_OFFSET: Final = 1000
+REFRESH_S: Final = 0.5
+READY_S: Final = 30.0
+STOP_S: Final = 8.0
+KEY_FILE: Final = "mesh.key"
+
+
+@dataclass
+class LocalNode:
+    """One node of this machine, as a process."""
+
+    name: str
+    api_port: int
+    command: list[str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+    taken: int = 0
+    taken_at: float = 0.0
+    seen: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def pid(self) -> int:
+        return 0 if self.process is None else self.process.pid
+
+    def start(self) -> None:
+        """Start the process, in a session of its own: a Ctrl-C in the terminal is not for it."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=os.environ | {PARENT_VARIABLE: str(os.getpid())},
+            )
+
+    @property
+    def exit_code(self) -> int | None:
+        return None if self.process is None else self.process.poll()
+
+    def ask(self, path: str, timeout_s: float = 1.0) -> Any | None:
+        """What its API answers, or None if it does not answer (in time)."""
+        connection = HTTPConnection("127.0.0.1", self.api_port, timeout=timeout_s)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return json.loads(answer.read()) if answer.status == 200 else None
+        except (OSError, HTTPException, ValueError):
+            return None
+        finally:
+            connection.close()
+
+
+class LocalMesh:
+    """Several nodes on 127.0.0.1. Starts them, watches them, ends them: a context manager."""
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        data_dir: Path,
+        base_port: int = 8700,
+        tasks: tuple[str, ...] = (),
+        slots: int = 2,
+        mdns: bool = True,
+        profile: str = "local",
+    ) -> None:
+        from edgenode.shell.identity import new_mesh_key
+
+        key = data_dir / KEY_FILE
+        if not key.exists():
+            new_mesh_key(key)
+        self.nodes: list[LocalNode] = []
+        for number in range(1, count + 1):
+            name, api, peer = f"node-{number}", base_port + number, base_port + PEER_OFFSET + number
+            command = [sys.executable, "-m", "edgenode", "run", "--name", name]
+            command += ["--data-dir", str(data_dir / name), "--mesh-key", str(key)]
+            command += ["--api", f"127.0.0.1:{api}", "--peer", f"127.0.0.1:{peer}"]
+            command += ["--slots", str(slots), "--profile", profile]
+            command += ["--mdns" if mdns else "--no-mdns"]
+            for other in range(1, count + 1):
+                if other != number:
+                    command += ["--join", f"127.0.0.1:{base_port + PEER_OFFSET + other}"]
+            for source in tasks:
+                command += ["--tasks", source]
+            self.nodes.append(LocalNode(name, api, command, data_dir / name / "node.log"))
+
+    def __enter__(self) -> LocalMesh:
+        try:
+            for node in self.nodes:
+                node.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def wait_ready(self, timeout_s: float = READY_S) -> None:
+        """Wait until every node sees every other ready.
+
+        Raises:
+            EdgeNodeError: one ended, or it took too long; the text has the end of its log.
+        """
+        ends = time.monotonic() + timeout_s
+        waiting = list(self.nodes)
+        while waiting:
+            node = waiting[0]
+            if node.exit_code is not None:
+                raise EdgeNodeError(f"{node.name} ended at its start (see {node.log}):\n{_tail(node.log)}")
+            found = node.ask("/v1/nodes") or {}
+            states = [member.get("state") for member in found.get("nodes", [])]
+            if states.count("ready") >= len(self.nodes):
+                waiting.pop(0)
+            elif time.monotonic() > ends:
+                raise EdgeNodeError(f"{node.name} sees {states} after {timeout_s:.0f} s (see {node.log})")
+            else:
+                time.sleep(0.05)
+
+    def members(self) -> dict[str, dict[str, Any]]:
+        """What the first node that answers believes of all, by name."""
+        for node in self.nodes:
+            if node.exit_code is None:
+                found = node.ask("/v1/nodes")
+                if found is not None:
+                    return {member["name"]: member for member in found["nodes"]}
+        return {}
+
+    def stop(self) -> None:
+        """End all that live, at once, and wait for them. Calling it twice is fine."""
+        living = [node for node in self.nodes if node.process is not None and node.exit_code is None]
+        for node in living:
+            assert node.process is not None
+            node.process.send_signal(signal.SIGINT)
+        ends = time.monotonic() + STOP_S
+        for node in living:
+            assert node.process is not None
+            try:
+                node.process.wait(max(0.0, ends - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                node.process.kill()
+                node.process.wait()
+
+
+def _tail(log: Path, lines: int = 5) -> str:
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""
+
+
+def up(
+    count: Annotated[int, typer.Option("-n", "--nodes", min=1, max=64, help="How many nodes.")] = 5,
+    data_dir: Annotated[Path, typer.Option(help="Key, disks and logs of all nodes.")] = Path(".edgenode"),
+    base_port: Annotated[
+        int,
+        typer.Option(
+            min=1, max=64_000, help="Node i has its API at this port + i, its peer port 1000 above."
+        ),
+    ] = 8700,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(help="Module or .py file with tasks; repeats. [default: the built-in ones]"),
+    ] = None,
+    slots: Annotated[int, typer.Option(min=1, max=1024, help="Jobs that run at one time on each node.")] = 2,
+    mdns: Annotated[bool, typer.Option("--mdns/--no-mdns", help="Let further nodes find these.")] = True,
+) -> None:
+    """Start several nodes on this machine and watch them. Ctrl-C ends them all.
+
+    Kill one (`kill -9 PID`) and see its jobs go on elsewhere.
+
+    \b
+    edgenode up -n 5
+    edgenode submit echo '{"message": "hello"}' --wait         # in another terminal
+    """
+    try:
+        mesh = LocalMesh(
+            count, data_dir=data_dir, base_port=base_port, tasks=tuple(tasks or ()), slots=slots, mdns=mdns
+        )
+        with ending_on_sigterm(), mesh:
+            for node in mesh.nodes:
+                typer.echo(f"{node.name}  pid {node.pid}  {node.url}  log {node.log}")
+            mesh.wait_ready()
+            urls = ",".join(node.url for node in mesh.nodes)
+            typer.echo(f"{count} nodes are ready. Ctrl-C ends them.\n  export EDGENODE_URL={urls}")
+            watch(mesh)
+    except KeyboardInterrupt:
+        typer.echo("all nodes have ended; what they had is kept in " + str(data_dir))
+    except EdgeNodeError as error:
+        typer.echo(f"edgenode: {error.detail}", err=True)
+        raise typer.Exit(1) from error
+
+
+@contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """SIGTERM (and a closed terminal) ends `up` as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    kept = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def watch(mesh: LocalMesh) -> None:
+    """Show the mesh until interrupted, or until every node has ended."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console()
+    if console.is_terminal:
+        with Live(table(mesh), console=console, refresh_per_second=4) as live:
+            while any(node.exit_code is None for node in mesh.nodes):
+                time.sleep(REFRESH_S)
+                live.update(table(mesh))
+    else:
+        said: dict[str, str] = {}
+        while any(node.exit_code is None for node in mesh.nodes):
+            for line in plain_news(mesh, said):
+                typer.echo(line)
+            time.sleep(REFRESH_S)
+    typer.echo("every node has ended")
+
+
+HEADINGS: Final = ("node", "pid", "state", "owned", "queued", "running", "done", "last takeover", "URL")
+
+
+def table(mesh: LocalMesh) -> Any:
+    """The live view: one line a node."""
+    from rich.table import Table
+
+    shown = Table(title=f"edgenode, {len(mesh.nodes)} nodes")
+    for heading in HEADINGS:
+        shown.add_column(heading, justify="right" if heading in HEADINGS[3:7] else "left")
+    for cells in rows(mesh):
+        style = {"ready": "green", "joining": "yellow", "suspect": "yellow"}.get(cells[2], "red")
+        shown.add_row(*cells, style=None if cells[2] == "ready" else style)
+    return shown
+
+
+def rows(mesh: LocalMesh) -> list[tuple[str, ...]]:
+    """What the table shows, as text."""
+    members = mesh.members()
+    found = []
+    for node in mesh.nodes:
+        member = members.get(node.name, {})
+        load = member.get("load", {})
+        taken = int(load.get("taken", 0))
+        if taken > node.taken:
+            node.taken_at = time.monotonic()
+        ended = node.exit_code
+        state = str(member.get("state", "starting")) if ended is None else _ending(ended)
+        last = "" if not taken else f"{taken} jobs"
+        if node.taken_at:
+            last += f", {time.monotonic() - node.taken_at:.0f} s ago"
+        node.taken = taken
+        counts = tuple(str(load.get(key, "")) for key in ("owned", "queued", "running", "done"))
+        found.append((node.name, str(node.pid), state, *counts, last, node.url))
+    return found
+
+
+def _ending(code: int) -> str:
+    if code < 0:
+        return f"killed ({signal.Signals(-code).name})"
+    return "ended" if code == 0 else f"failed ({code})"
+
+
+def plain_news(mesh: LocalMesh, said: dict[str, str]) -> list[str]:
+    """Lines for whoever reads no live table: one when a node's state changes."""
+    news = []
+    for name, pid, state, owned, queued, running, done, *_ in rows(mesh):
+        if said.get(name) != state:
+            said[name] = state
+            counts = f" (owned {owned}, queued {queued}, running {running}, done {done})" if done else ""
+            news.append(f"{time.strftime('%H:%M:%S')} {name} pid {pid}: {state}{counts}")
+    return news
