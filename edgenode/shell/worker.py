@@ -38,9 +38,10 @@ from edgenode.shell import worker_main as protocol
 OnEnded = Callable[[RunEnded], None]
 OnProgress = Callable[[JobId, StartToken, float, str], None]
 OnOutput = Callable[[JobId, StartToken, str], None]
-OnTrouble = Callable[[str], None]
+OnTrouble = Callable[[str | None], None]
 
-OUTPUT_BYTES_MAX: Final = protocol.OUTPUT_CHARS_MAX
+OUTPUT_CHARS_MAX: Final = 64 * 1024
+"""Of what one start writes or logs; the rest is dropped."""
 OUTPUT_DROPPED: Final = "\n[further output is dropped]\n"
 PIPE_BYTES: Final = 64 * 1024
 OUTPUT_PAUSE_S: Final[Seconds] = 0.02
@@ -48,7 +49,7 @@ OUTPUT_PAUSE_S: Final[Seconds] = 0.02
 TIMEOUT_GRACE_S: Final[Seconds] = 0.5
 """Between the timeout (the task is asked to end) and the kill."""
 STOP_GRACE_S: Final[Seconds] = 5.0
-LAST_WORDS_CHARS: Final = 600
+LAST_WORDS_CHARS: Final = 1_500
 RESPAWN_MIN_S: Final[Seconds] = 0.5
 RESPAWN_MAX_S: Final[Seconds] = 30.0
 """A process that dies before it did anything is tried again after this, doubled each time."""
@@ -78,7 +79,7 @@ class WorkerPool:
         on_ended: OnEnded,
         on_progress: OnProgress = lambda job, token, fraction, message: None,
         on_output: OnOutput = lambda job, token, text: None,
-        on_trouble: OnTrouble = lambda text: None,
+        on_trouble: OnTrouble = lambda trouble: None,
         scratch: Path | None = None,
         python: str = sys.executable,
     ) -> None:
@@ -87,7 +88,8 @@ class WorkerPool:
         Args:
             modules: as for `load_tasks`.
             on_output: gets what a task writes or logs, as it comes; bounded for each start.
-            on_trouble: told in words when a worker cannot be started; once, while the reason is the same.
+            on_trouble: told in words why workers cannot be started, once while the reason is the same; and
+                None when they can again.
             scratch: a folder of this pool alone, emptied at the start; by default a temporary one.
         """
         assert slots > 0
@@ -193,9 +195,11 @@ class WorkerPool:
 
     def became_ready(self, worker: _Worker, timeouts: dict[str, Seconds]) -> None:
         self.timeouts = timeouts
-        self._trouble = None
         self._failures = 0
         self._first_word.set()
+        if self._trouble is not None:
+            self._trouble = None
+            self._on_trouble(None)
         self.became_free(worker)
 
     def became_free(self, worker: _Worker) -> None:
@@ -290,7 +294,7 @@ class _Worker:
         self._outbox = bytearray()
         self._unpacker = msgpack.Unpacker(use_list=False)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._output_bytes = 0
+        self._output_chars = 0
         self._last_words = ""
         self._link.setblocking(False)
         os.set_blocking(self._pipe, False)
@@ -305,7 +309,7 @@ class _Worker:
         self._run = run
         self.has_run = True
         self._timed_out, self._stop_reason = False, None
-        self._output_bytes, self._last_words = 0, ""
+        self._output_chars, self._last_words = 0, ""
         self._decoder.reset()
         spec = run.spec
         self._send(protocol.RUN, job_text(run.job), run.token, spec.task, spec.payload, run.attempt)
@@ -397,9 +401,6 @@ class _Worker:
         if kind == protocol.PROGRESS:
             fraction, message = rest
             self._pool.on_progress(run.job, run.token, fraction, message)
-        elif kind == protocol.LOG:
-            (text,) = rest
-            self._keep_output(text + "\n")
         elif kind == protocol.ENDED:
             state, result, error, retry_after_s, final = rest
             verdict = Verdict(State(state), result, error, retry_after_s, final)
@@ -418,7 +419,7 @@ class _Worker:
     def _read_output(self) -> None:
         """The pipe has something; read a pipe's content at most, and pause if it is more than is kept."""
         self._drain(reads=1)
-        if self._output_bytes > OUTPUT_BYTES_MAX and not self._exited:
+        if self._output_chars > OUTPUT_CHARS_MAX and not self._exited:
             self._loop.remove_reader(self._pipe)
             self._loop.call_later(OUTPUT_PAUSE_S, self._resume_output)
 
@@ -442,8 +443,8 @@ class _Worker:
 
     def _keep_output(self, text: str) -> None:
         self._last_words = (self._last_words + text)[-LAST_WORDS_CHARS:]
-        left = OUTPUT_BYTES_MAX - self._output_bytes
-        self._output_bytes += len(text)
+        left = OUTPUT_CHARS_MAX - self._output_chars
+        self._output_chars += len(text)
         run = self._run
         if run is None or left < 0:
             return

@@ -56,10 +56,7 @@ READY: Final = 11  # {task: timeout_s}
 BROKEN: Final = 12  # why the tasks cannot be loaded; the process ends
 ENDED: Final = 13  # job, token, state, result, error, retry_after_s, final
 PROGRESS: Final = 14  # job, token, fraction, message
-LOG: Final = 15  # job, token, text
 
-OUTPUT_CHARS_MAX: Final = 64 * 1024
-"""Of what one start writes or logs; the rest is dropped."""
 PROGRESS_PERIOD_S: Final = 0.05
 ERROR_MESSAGE_CHARS: Final = 1_000
 ERROR_FRAMES: Final = 6
@@ -216,7 +213,6 @@ class Worker:
 
     def _context(self, start: Start, folder: Path) -> JobContext:
         told_at = 0.0
-        logged = 0
 
         def progress(fraction: float, message: str) -> None:
             nonlocal told_at
@@ -225,13 +221,6 @@ class Worker:
                 told_at = now
                 self._send(PROGRESS, start.job, start.token, fraction, str(message)[:ERROR_MESSAGE_CHARS])
 
-        def log(text: str) -> None:
-            nonlocal logged
-            line = str(text)[: OUTPUT_CHARS_MAX - logged]
-            if line:
-                logged += len(line) + 1
-                self._send(LOG, start.job, start.token, line)
-
         return JobContext(
             job_id=start.job,
             attempt=start.attempt,
@@ -239,7 +228,7 @@ class Worker:
             tmp=folder,
             is_cancelled=lambda: self._stopping is not None,
             on_progress=progress,
-            on_log=log,
+            on_log=_log,
         )
 
 
@@ -271,6 +260,12 @@ def explain(error: BaseException) -> str:
     return "\n".join(lines)
 
 
+def _log(text: str) -> None:
+    """Through the same pipe as what the task prints, so that the two stay in order."""
+    assert sys.__stdout__ is not None
+    sys.__stdout__.write(f"{text}\n")
+
+
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -294,7 +289,7 @@ def main() -> None:
     # that a task starts, and those could then not be terminated.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: None)
-    faulthandler.enable()
+    faulthandler.enable(all_threads=False)
     sys.stdout.reconfigure(line_buffering=True, errors="replace")  # type: ignore[union-attr]
     # A program that a task starts must not hold the socket: its end is how a death is noticed.
     os.set_inheritable(int(descriptor), False)
