@@ -97,6 +97,7 @@ class Membership(Roster):
         self._sync_order: list[NodeId] = []
         self._sync_credit = float(settings.syncs_burst)
         self._credited_at: Instant = 0.0
+        self._asked: dict[NodeId, Instant] = {}  # whose whole view was asked for just now
         self._remembered: frozenset[tuple[NodeId, int, tuple[tuple[str, int], ...]]] = frozenset()
         self._is_dirty = False
         self._is_grace_over = False
@@ -123,7 +124,8 @@ class Membership(Roster):
             case TimePassed():
                 self._catch_up()
             case LeaveAsked():
-                self._say(MemberState.LEAVING, is_ready=False)
+                if self._myself.belief.state is not MemberState.LEAVING:
+                    self._say(MemberState.LEAVING, is_ready=False)
             case _:
                 assert_never(event)
         return self._finish()
@@ -263,7 +265,7 @@ class Membership(Roster):
     def _greet(self, peer: NodeId, *, wants_all: bool) -> None:
         """Exchange whole views with a peer that is news; else just show ourselves to it."""
         if wants_all and self._take_sync_credit():
-            self._send_view(peer, is_reply=False)
+            self._ask_view(peer)
         else:
             introduction = (self._myself.belief, *self._rumours_for(peer))
             self._send(peer, Ping(self._next_seq(), peer, self._myself.load, introduction))
@@ -321,15 +323,19 @@ class Membership(Roster):
                 if probe is not None and source in probe.helpers:
                     probe.nacks.add(source)
             case Sync(reply, load, rumours):
+                before = list(self._alive)
                 self._hear_all(rumours, source, load)
+                if source not in before or source in self._asked:
+                    self._spread_view(source, rumours, before)
                 if not reply:
                     self._answer_sync(source, rumours, is_stranger=not was_living)
             case Evidence(node, boot, incarnation):
                 self._weigh_evidence(source, node, boot, incarnation)
             case _:
                 assert_never(message)
-        if source not in self._members and self._take_sync_credit():
-            self._send_view(source, is_reply=False)
+        # A view that was asked for just now will probably name the stranger.
+        if source not in self._members and not self._asked and self._take_sync_credit():
+            self._ask_view(source)
 
     def _note_life(self, source: NodeId) -> None:
         member = self._members.get(source)
@@ -408,15 +414,20 @@ class Membership(Roster):
             self._confirm(member)
 
     def _doubt(self, member: Member, rumour: Rumour) -> Rumour:
-        """Turn a death that comes without a suspicion before it into a suspicion.
+        """Turn a death of silence that comes without an older suspicion into a suspicion.
 
         Whoever returns from behind a cut takes all of the other side for dead; those are asked first
-        (as memberlist does with the dead of a push and pull).
+        (as memberlist does with the dead of a push and pull). Where a death is true, the suspicion has
+        been known for most of its time before.
         """
-        if member.is_alive and member.suspicion is None and precedence(rumour) > precedence(member.belief):
-            self._probe(rumour.info.id)
-            return rumour._replace(state=MemberState.SUSPECT)
-        return rumour
+        if not member.is_alive or precedence(rumour) <= precedence(member.belief):
+            return rumour
+        suspicion = member.suspicion
+        known_s = self._suspicion_s(member) / 2
+        if suspicion is not None and self._now - suspicion.started >= known_s:
+            return rumour
+        self._probe(rumour.info.id)
+        return rumour._replace(state=MemberState.SUSPECT)
 
     def _hear_of_stranger(self, rumour: Rumour) -> None:
         """Somebody new. The dead are remembered too, since jobs may name them, but not passed on."""
@@ -771,6 +782,10 @@ class Membership(Roster):
             self._send(node, Sync(False, self._myself.load, (self._myself.belief, *accusation)))
 
     def _tidy(self) -> None:
+        answers_s = 1 / self._settings.syncs_per_s
+        self._asked = {
+            peer: asked_at for peer, asked_at in self._asked.items() if self._now - asked_at < answers_s
+        }
         for member in list(self._members.values()):
             since = self.dead_since(_id(member))
             if since is not None and self._now - since >= self._settings.dead_keep_s:
@@ -798,6 +813,9 @@ class Membership(Roster):
         if alive:
             (peer,) = self._dice.sample(alive, 1)
             self._send(peer, Sync(False, self._myself.load, self._next_slice()))
+        elif self._strangers:
+            (peer,) = self._dice.sample(sorted(self._strangers), 1)
+            self._ask_view(peer)
 
     def _answer_sync(self, source: NodeId, heard: tuple[Rumour, ...], *, is_stranger: bool) -> None:
         """Answer a stranger with everything, a member with our next slice and what it has wrong."""
@@ -841,19 +859,33 @@ class Membership(Roster):
         target = self._members.get(to)
         first = [self._myself] if target is None else [self._myself, target]
         others = [member for _, member in sorted(self._members.items()) if member not in first]
-        frames: list[list[Rumour]] = [[]]
-        room = CATCH_UP_BYTES
-        for member in (*first, *others):
-            if not self._is_told(member):
-                continue
-            room -= size_of(member.belief)
-            if room < 0 and frames[-1]:
-                frames.append([])
-                room = CATCH_UP_BYTES
-            frames[-1].append(member.belief)
+        frames = _frames(member.belief for member in (*first, *others) if self._is_told(member))
         for index, frame in enumerate(frames):
             asks = not is_reply and index == len(frames) - 1
-            self._send(to, Sync(not asks, self._myself.load, tuple(frame)))
+            self._send(to, Sync(not asks, self._myself.load, frame))
+
+    def _ask_view(self, peer: NodeId) -> None:
+        self._asked[peer] = self._now
+        # If the answer is lost, the next push and pull brings it: soon, then.
+        self._sync_at = min(self._sync_at, self._now + 1 / self._settings.syncs_per_s)
+        self._send_view(peer, is_reply=False)
+
+    def _spread_view(self, source: NodeId, heard: Iterable[Rumour], before: list[NodeId]) -> None:
+        """Two views have met: tell our side directly whom the other one has (as weaveworks/mesh forwards
+        what a merge finds new). Rumours alone would leave gaps until the next push and pull."""
+        told = set(before)
+        news = [
+            self._members[node].belief
+            for node in dict.fromkeys(rumour.info.id for rumour in heard)
+            if node in self._alive and node not in told
+        ]
+        frames = _frames(news) if news else []
+        audience = [node for node in before if node != source and node in self._alive]
+        if len(audience) > self._settings.direct_max:
+            audience = self._dice.sample(audience, self._settings.fanout)
+        for node in audience:
+            for frame in frames:
+                self._send(node, Sync(True, self._myself.load, frame))
 
     def _take_sync_credit(self) -> bool:
         settings = self._settings
@@ -911,6 +943,20 @@ class Membership(Roster):
 
 def _id(member: Member) -> NodeId:
     return member.belief.info.id
+
+
+def _frames(rumours: Iterable[Rumour]) -> list[tuple[Rumour, ...]]:
+    """Pieces of at most `CATCH_UP_BYTES` each, at least one: no ping waits long behind one."""
+    frames: list[list[Rumour]] = [[]]
+    room = CATCH_UP_BYTES
+    for rumour in rumours:
+        size = size_of(rumour)
+        if size > room and frames[-1]:
+            frames.append([])
+            room = CATCH_UP_BYTES
+        room -= size
+        frames[-1].append(rumour)
+    return [tuple(frame) for frame in frames]
 
 
 def _memory_of(member: Member) -> bytes:

@@ -220,15 +220,20 @@ class Roster:
         """How many members are alive, this node included."""
         return len(self._alive) + 1
 
+    def _suspicion_s(self, member: Member) -> Seconds:
+        """The shortest time that this member has to refute a suspicion."""
+        settings = self._settings
+        patience = member.patience.factor(
+            self._now, maximum=settings.patience_max, forget_s=settings.patience_forget_s
+        )
+        return settings.suspicion_s * size_factor(self._size()) * patience
+
     def _suspicion_ends(self, member: Member) -> Instant:
         """When this suspect is dead; FOREVER if it is no suspect."""
         if member.suspicion is None:
             return FOREVER
         settings = self._settings
-        patience = member.patience.factor(
-            self._now, maximum=settings.patience_max, forget_s=settings.patience_forget_s
-        )
-        minimum_s = settings.suspicion_s * size_factor(self._size()) * patience
+        minimum_s = self._suspicion_s(member)
         return member.suspicion.ends_at(
             heard_at=member.heard_at,
             confirmations_max=max(0, min(settings.confirmations, self._size() - 2)),
