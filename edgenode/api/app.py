@@ -40,6 +40,8 @@ from edgenode.core.types import JobId, NodeId, Seconds
 
 BODIES_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bodies being read or worked on at one time; past this, submissions are told to come again."""
+PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
+"""A page ends early past this: a thousand jobs with a megabyte each are no answer for one request."""
 
 
 def make_app(
@@ -127,18 +129,25 @@ class Api:
         await batch.submit(self._settings.submit_s)
         if wait_s is not None:
             await batch.wait(wait_s, self._settings.read_s)
-        return batch.response(request, is_batch=is_batch, wait_s=wait_s)
+        return await batch.response(request, is_batch=is_batch, wait_s=wait_s)
 
     # ---------------------------------------------------------------------------------------- reading
 
     async def list_jobs(self, request: web.Request) -> web.Response:
         query, filters = search_query(request)
         found = await self._service.search(query, timeout_s=self._settings.read_s)
-        bodies = [render.job_body(record) for record in found.records]
+        bodies: list[bytes] = []
+        onward, room = found.next, PAGE_BYTES_MAX
+        for record in found.records:
+            bodies.append(render.job_body(record))
+            room -= len(bodies[-1])
+            if room <= 0 and record is not found.records[-1]:
+                onward = record.id
+                break
         unanswered = json.dumps(list(found.unanswered)).encode()
         response = json_response(b'{"jobs":[%b],"unanswered":%b}' % (b",".join(bodies), unanswered))
-        if found.next:
-            cursor = cursor_text(JobId(found.next))
+        if onward:
+            cursor = cursor_text(JobId(onward))
             target = urlencode(filters | {"limit": str(query.limit), "cursor": cursor})
             response.headers["Link"] = f'</v1/jobs?{target}>; rel="next"'
         return response

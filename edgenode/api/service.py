@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 from edgenode.core import signals, wire
-from edgenode.core.jobs import Options, Spec
+from edgenode.core.jobs import Spec
 from edgenode.core.types import JobId, Load, MemberInfo, MemberState, NodeId, Seconds, Wall
 
 
@@ -30,14 +30,12 @@ class MeshView(NamedTuple):
 
 
 class TaskSchema(Protocol):
-    """What the node knows of one task that it can run itself."""
+    """What the node knows of one task that it can run itself; `edgenode.task.Task` is one."""
 
-    @property
-    def options(self) -> Options:
-        """What applies where the submitter says nothing (the task's own timeout, attempts, ...)."""
-        ...
+    timeout_s: Seconds  # of a job that does not say; 0: none
+    max_attempts: int  # of a job that does not say; 0: the mesh's default
 
-    def check(self, payload: Mapping[str, Any]) -> None:
+    def read(self, payload: object) -> object:
         """Refuse a payload that the task could not be called with.
 
         Raises:

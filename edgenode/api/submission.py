@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from edgenode.api.service import Service
+from edgenode.api.service import Service, TaskSchema
 from edgenode.core.errors import InvalidJob, RejectedInput, TooLarge, UnknownTask
 from edgenode.core.jobs import DAY_S, DEFAULTS, LOSSES_MAX, UNFINISHED_DAYS, Backoff, Options, Spec
 from edgenode.core.types import Delivery, Partition, Seconds, Wall
@@ -131,8 +131,8 @@ class Intake:
             raise UnknownTask(f"no ready node has a task {_shown(task)}", field="task", task=task)
         schema = self._service.task_schema(task)
         if schema is not None:
-            schema.check(payload)
-        options = _options(document, DEFAULTS if schema is None else schema.options, self.now)
+            schema.read(payload)
+        options = _options(document, _defaults(schema), self.now)
         if options.acks > self._replicas:
             raise InvalidJob(f"acks is at most {self._replicas}: so many nodes hold a job", field="acks")
         due_at = max(self.now, options.run_at)
@@ -179,6 +179,15 @@ def _depth(value: object) -> int:
 
 
 # --------------------------------------------------------------------------------------------- options
+
+
+def _defaults(schema: TaskSchema | None) -> Options:
+    """What applies where the submitter says nothing."""
+    if schema is None:
+        return DEFAULTS
+    return replace(
+        DEFAULTS, timeout_s=schema.timeout_s, max_attempts=schema.max_attempts or DEFAULTS.max_attempts
+    )
 
 
 def _options(document: Mapping[str, object], defaults: Options, now: Wall) -> Options:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from aiohttp.web import TCPSite
 
@@ -24,17 +23,20 @@ START = 1_900_000_000.0
 class Resize:
     """A task with parameters: `source` is a text, `width` a number."""
 
-    options = jobs.Options(timeout_s=30.0, max_attempts=7)
+    timeout_s = 30.0
+    max_attempts = 7
 
-    def check(self, payload: Mapping[str, Any]) -> None:
+    def read(self, payload: object) -> object:
+        assert isinstance(payload, dict)
         for name, kind in (("source", str), ("width", int)):
             if name not in payload:
-                raise InvalidJob(f"the parameter {name} is missing", field=f"payload.{name}")
+                raise InvalidJob(f"the parameter {name} is missing", field=name)
             if not isinstance(payload[name], kind):
-                raise InvalidJob(f"the parameter {name} is of the wrong type", field=f"payload.{name}")
+                raise InvalidJob(f"the parameter {name} is of the wrong type", field=name)
         for name in payload:
             if name not in ("source", "width"):
-                raise InvalidJob("there is no such parameter", field=f"payload.{name}")
+                raise InvalidJob("there is no such parameter", field=name)
+        return payload
 
 
 class FakeService:
@@ -124,7 +126,8 @@ class FakeService:
             MemberView(
                 MemberInfo(
                     node, f"node-{node[0]}", 1, (("127.0.0.1", 9701 + place),),
-                    f"http://127.0.0.1:{8701 + place}", "0.1.0", 1.0, 2, (("zone", "x"),), ("echo", "image.resize"), START, True,
+                    f"http://127.0.0.1:{8701 + place}", "0.1.0", 1.0, 2, (("zone", "x"),),
+                    ("echo", "image.resize"), START, True,
                 ),
                 MemberState.DEAD if node in self.silent else MemberState.READY,
                 Load(owned=1, queued=2, running=3, done=4, free=5),

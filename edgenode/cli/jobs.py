@@ -1,0 +1,191 @@
+"""`edgenode jobs`, `job` and `placement`: what there is, what became of one, and where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+
+from edgenode.cli.output import (
+    JsonOption,
+    UrlOption,
+    client_of,
+    console,
+    errors_told,
+    names_of,
+    plain,
+    print_json,
+    styled,
+)
+
+JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `submit` printed it.")]
+
+
+def show_jobs(
+    state: Annotated[str | None, typer.Option(help="Only in this state.", metavar="STATE")] = None,
+    task: Annotated[str | None, typer.Option(help="Only of this task.", metavar="NAME")] = None,
+    queue: Annotated[str | None, typer.Option(help="Only in this queue.", metavar="NAME")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 50,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List jobs of the whole mesh, newest first.
+
+    States: scheduled, waiting, queued, running; then succeeded, failed, cancelled, expired.
+
+    \b
+    edgenode jobs --state failed
+    edgenode jobs --task image.resize --limit 1000 --json | jq -r '.jobs[].id'
+    """
+    with errors_told(as_json=as_json):
+        client = client_of(url)
+        found = list(islice(client.jobs(state=state, task=task, queue=queue, page=min(limit, 1000)), limit))
+        if as_json:
+            print_json({"jobs": [job.fields for job in found]})
+            return
+        name = names_of(client) if found else plain
+    if not found:
+        typer.echo("no such jobs", err=True)
+        return
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("ID", no_wrap=True)
+    for heading in ("TASK", "STATE", "OWNER", "RUNNER", "SUBMITTED"):
+        table.add_column(heading)
+    table.add_column("TRY", justify="right")
+    table.add_column("MOVED", justify="right")
+    for job in found:
+        fields = job.fields
+        table.add_row(
+            plain(job.id),
+            plain(job.task),
+            _state(fields),
+            name(fields["owner"]),
+            name(fields["runner"]),
+            _time(fields["submitted_at"]),
+            f"{fields['attempt']}/{fields['max_attempts']}",
+            str(fields["takeovers"]),
+        )
+    console().print(table)
+
+
+def show_job(job: JobArgument, url: UrlOption = None, as_json: JsonOption = False) -> None:
+    """Show one job: state, result, and what happened to it.
+
+    \b
+    edgenode job 01930000-0000-7000-8000-000000000000
+    """
+    with errors_told(as_json=as_json):
+        client = client_of(url)
+        found = client.get(job)
+        if as_json:
+            print_json(found.fields)
+            return
+        name = names_of(client)
+    print_card(found.fields, name)
+
+
+def print_card(fields: Any, name: Callable[[object], str]) -> None:
+    """All there is to say of one job, for people."""
+    import json
+
+    from rich.table import Table
+    from rich.text import Text
+
+    def compact(value: object) -> str:
+        text = json.dumps(value, ensure_ascii=False)
+        return plain(
+            text if len(text) <= 2_000 else text[:2_000] + f"... ({len(text)} characters, see --json)"
+        )
+
+    starts = fields["starts"]
+    rows: list[tuple[str, Any]] = [
+        ("job", plain(fields["id"])),
+        ("task", plain(fields["task"])),
+        ("state", _state(fields)),
+        ("payload", Text(compact(fields["payload"]))),
+        ("result", Text(compact(fields["result"])) if fields["result"] is not None else "-"),
+        ("error", Text(plain(fields["error"]), style="red" if fields["error"] else "")),
+        ("queue", f"{plain(fields['queue'])}, priority {fields['priority']}"),
+        (
+            "attempt",
+            f"{fields['attempt']} of {fields['max_attempts']} ({starts} starts, {fields['losses']} lost)",
+        ),
+        ("owner", f"{name(fields['owner'])} (term {fields['term']}, {fields['takeovers']} takeovers)"),
+        ("runner", name(fields["runner"])),
+        ("holders", ", ".join(name(node) for node in fields["holders"])),
+        ("submitted", _time(fields["submitted_at"])),
+        ("not before", _time(fields["run_at"])),
+        ("started", _time(fields["started_at"])),
+        ("finished", _time(fields["finished_at"])),
+    ]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in rows:
+        if value != "-":
+            table.add_row(label, value)
+    for label, note in zip(["history"] + [""] * 99, fields["history"], strict=False):
+        told = f"{_time(note['at'])}  {plain(note['kind'])} at {name(note['node'])}  {plain(note['detail'])}"
+        table.add_row(label, Text(told.rstrip()))
+    console().print(table)
+
+
+def show_placement(job: JobArgument, url: UrlOption = None, as_json: JsonOption = False) -> None:
+    """Show where a job is: its holders and what each has on disk, its owner, and who would be next.
+
+    \b
+    edgenode placement 01930000-0000-7000-8000-000000000000
+    """
+    with errors_told(as_json=as_json):
+        client = client_of(url)
+        found = client.placement(job)
+        if as_json:
+            print_json(found)
+            return
+        name = names_of(client)
+    from rich.table import Table
+
+    ranks = {place["id"]: number for number, place in enumerate(found["rank"], 1)}
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("HOLDER", "RANK", "NODE", "COPY", "JOB", "TERM", "OWNER THERE", ""):
+        table.add_column(heading, justify="right" if heading in ("RANK", "TERM") else "left")
+    for holder in found["holders"]:
+        copy = holder["copy"]
+        role = "owner" if holder["id"] == found["owner"] else "next" if holder["id"] == found["next"] else ""
+        table.add_row(
+            name(holder["id"]),
+            plain(ranks.get(holder["id"])),
+            styled(holder["state"]),
+            styled(copy["status"]),
+            styled(copy.get("state")),
+            plain(copy.get("term")),
+            name(copy.get("owner")),
+            role,
+        )
+    out = console()
+    out.print(table)
+    out.print("rank:", " > ".join(name(place["id"]) for place in found["rank"]))
+
+
+def _state(fields: Any) -> Any:
+    """The state in its colour; `*` marks an outcome that may still give way to another."""
+    shown = styled(fields["state"])
+    if fields["finished_at"] is not None and not fields["settled"]:
+        shown.append(" (unsettled)", style="dim")
+    return shown
+
+
+def _time(text: str | None) -> str:
+    """A time of the API in the reader's own zone."""
+    from datetime import datetime
+
+    if text is None:
+        return "-"
+    try:
+        return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError):
+        return plain(text)

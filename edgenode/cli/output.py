@@ -1,0 +1,158 @@
+"""How commands talk: options they share, tables for people, JSON for scripts, errors with what to do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgenode.client import Client, ClientError
+
+FAILED: Final = 1
+USAGE: Final = 2
+UNKNOWN: Final = 3
+
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", metavar="URL,...", help="Nodes to ask.", envvar="EDGENODE_URL", show_default=False),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+COLOURS: Final = {
+    "succeeded": "green",
+    "ready": "green",
+    "held": "green",
+    "running": "cyan",
+    "failed": "red",
+    "dead": "red",
+    "unreachable": "red",
+    "expired": "yellow",
+    "cancelled": "yellow",
+    "suspect": "yellow",
+    "leaving": "yellow",
+}
+_WIDE: Final = 220  # columns when nobody looks: a pipe must get whole ids
+
+
+def client_of(url: str | None) -> Client:
+    """A client of these nodes; a malformed URL ends the command."""
+    from edgenode.client import Client
+
+    try:
+        return Client(url)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--url") from None
+
+
+def console(*, to_stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if to_stderr else sys.stdout
+    return Console(
+        file=stream, width=None if stream.isatty() else _WIDE, highlight=False, markup=False, emoji=False
+    )
+
+
+def print_json(value: Any) -> None:
+    """One JSON document: indented for a terminal, on one line for a pipe."""
+    typer.echo(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
+
+
+def plain(value: object) -> str:
+    """Text that may be shown: what tasks and peers wrote can't move the cursor or colour the screen."""
+    if value is None:
+        return "-"
+    text = str(value)
+    return (
+        text
+        if text.isprintable()
+        else "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    )
+
+
+def styled(state: object) -> Any:
+    """A state in its colour."""
+    from rich.text import Text
+
+    text = plain(state)
+    return Text(text, style=COLOURS.get(text, ""))
+
+
+@contextmanager
+def errors_told(*, as_json: bool) -> Iterator[None]:
+    """Turns what a client may meet into a line on stderr, with what to do, and an exit code."""
+    from edgenode.client import ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        tell_error(error, as_json=as_json)
+        raise typer.Exit(exit_code(error)) from None
+
+
+def tell_error(error: ClientError, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(error_fields(error)), err=True)
+        return
+    typer.echo(f"error: {plain(error)}", err=True)
+    hint = _hint(error)
+    if hint:
+        typer.echo(f"  {hint}", err=True)
+
+
+def error_fields(error: ClientError) -> dict[str, Any]:
+    """A problem as the node gave it; else one of the client's own."""
+    from edgenode.client import Refused
+
+    if isinstance(error, Refused):
+        return error.problem
+    return {"title": type(error).__name__, "detail": str(error), "definite": error.definite}
+
+
+def exit_code(error: ClientError) -> int:
+    from edgenode.client import Refused
+
+    if not isinstance(error, Refused) or error.status == 429 or error.status >= 500:
+        return UNKNOWN
+    return FAILED if error.status == 404 else USAGE
+
+
+def _hint(error: ClientError) -> str:
+    from edgenode.client import NoNodeReachable, OutcomeUnknown, Refused, WaitTimedOut
+
+    match error:
+        case NoNodeReachable():
+            return "start one with `edgenode up`, or name another with --url or EDGENODE_URL"
+        case OutcomeUnknown(job=str() as job):
+            return (
+                f"it may run all the same: look with `edgenode job {plain(job)}` before you submit it again"
+            )
+        case OutcomeUnknown():
+            return "it may run all the same: look with `edgenode jobs` before you submit it again"
+        case WaitTimedOut():
+            return f"it goes on: `edgenode job {plain(error.job.id)}`"
+        case Refused(slug="unknown-task"):
+            return "`edgenode nodes --json` lists each node's tasks; start nodes with --tasks MODULE_OR_FILE"
+        case Refused(status=404):
+            return "`edgenode jobs` lists what there is"
+        case _:
+            return ""
+
+
+def names_of(client: Client) -> Callable[[object], str]:
+    """From node ids to names; an id that no member has stays as it is."""
+    from edgenode.client import ClientError
+
+    names: Mapping[str, str] = {}
+    try:
+        names = {node["id"]: node["name"] for node in client.nodes()}
+    except (ClientError, KeyError):
+        names = {}  # ids do as well
+    return lambda node: plain(names.get(str(node), node) if node else None)

@@ -1,0 +1,279 @@
+"""`edgenode submit`: send jobs in, and wait for them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from edgenode.cli.jobs import print_card
+from edgenode.cli.output import (
+    FAILED,
+    UNKNOWN,
+    JsonOption,
+    UrlOption,
+    client_of,
+    console,
+    error_fields,
+    errors_told,
+    exit_code,
+    names_of,
+    plain,
+    print_json,
+    tell_error,
+)
+
+if TYPE_CHECKING:
+    from edgenode.client import Client, ClientError, Job
+
+LOOK_S: Final = 2.0
+"""How long one request waits for a job's end before the display is brought up to date."""
+
+
+def submit(
+    task: Annotated[str | None, typer.Argument(help="The task's name.", show_default=False)] = None,
+    payload: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PAYLOAD]", help="A JSON object; - reads it from standard input.", show_default=False
+        ),
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(help="Send the jobs in this NDJSON file instead, one a line; - for standard input."),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end, and show it.")] = False,
+    wait_timeout: Annotated[
+        float, typer.Option(help="With --wait: seconds after which to stop waiting.", min=0)
+    ] = 3600.0,
+    count: Annotated[int, typer.Option(help="Submit so many of it.", min=1, max=100_000)] = 1,
+    queue: Annotated[str | None, typer.Option(help="The queue.")] = None,
+    priority: Annotated[int | None, typer.Option(help="0 (last) to 9 (first).")] = None,
+    delay_s: Annotated[float | None, typer.Option(help="Seconds before it may start.")] = None,
+    run_at: Annotated[str | None, typer.Option(help="Not before, like 2030-01-31T12:00:00Z.")] = None,
+    timeout_s: Annotated[float | None, typer.Option(help="Seconds that one attempt may take.")] = None,
+    deadline: Annotated[str | None, typer.Option(help="Not after, like 2030-01-31T12:00:00Z.")] = None,
+    max_attempts: Annotated[int | None, typer.Option(help="How often it may fail.")] = None,
+    max_losses: Annotated[int | None, typer.Option(help="How often its runner may die.")] = None,
+    delivery: Annotated[str | None, typer.Option(help="at-least-once or at-most-once.")] = None,
+    partition: Annotated[str | None, typer.Option(help="In a minority: run or wait.")] = None,
+    acks: Annotated[int | None, typer.Option(help="Disks that must have it before it is accepted.")] = None,
+    ttl_s: Annotated[float | None, typer.Option(help="Seconds to keep it after its end.")] = None,
+    require: Annotated[
+        list[str] | None, typer.Option(help="A label of the node, KEY=VALUE. Repeats.")
+    ] = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit a job: a task's name, and its parameters as a JSON object.
+
+    It is accepted when a majority of its holders has it on disk; from then on the mesh finishes it.
+    With --wait the exit code is 0 only if every job succeeded.
+
+    \b
+    edgenode submit echo '{"text": "hello"}' --wait
+    edgenode submit sleep '{"seconds": 2}' --count 20 --queue slow --wait
+    edgenode submit image.resize - < parameters.json
+    edgenode submit --file jobs.ndjson        lines like {"task": "echo", "payload": {"text": "hi"}}
+    """
+    options = {
+        "queue": queue, "priority": priority, "delay_s": delay_s, "run_at": run_at, "timeout_s": timeout_s,
+        "deadline": deadline, "max_attempts": max_attempts, "max_losses": max_losses, "delivery": delivery,
+        "partition": partition, "acks": acks, "ttl_s": ttl_s, "requires": _labels(require),
+    }  # fmt: skip
+    given = {name: value for name, value in options.items() if value is not None}
+    documents = _documents(task, payload, file, count, given)
+    with errors_told(as_json=as_json):
+        client = client_of(url)
+        if len(documents) == 1:
+            document = documents[0]
+            rest = {name: value for name, value in document.items() if name not in ("task", "payload")}
+            results: list[Job | ClientError] = [
+                client.submit(document["task"], document.get("payload"), **rest)
+            ]
+        else:
+            results = client.submit_many(documents)
+        code = _tell_results(results, is_shown=not wait, as_json=as_json)
+        accepted = [job for job in results if not isinstance(job, Exception)]
+        if wait and accepted:
+            code = max(code, _wait(client, accepted, wait_timeout, as_json=as_json))
+    raise typer.Exit(code)
+
+
+# ------------------------------------------------------------------------------------------- arguments
+
+
+def _documents(
+    task: str | None, payload: str | None, file: str | None, count: int, options: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    if file is not None:
+        if task is not None:
+            raise typer.BadParameter("give either a task or --file")
+        return [document | dict(options) for document in _lines(file)] * count
+    if task is None:
+        raise typer.BadParameter("name a task, or give --file", param_hint="TASK")
+    parameters: Any = {}
+    if payload is not None:
+        parameters = _object(sys.stdin.read() if payload == "-" else payload, "PAYLOAD")
+    return [{"task": task, "payload": parameters} | dict(options)] * count
+
+
+def _lines(file: str) -> Iterator[dict[str, Any]]:
+    try:
+        with sys.stdin if file == "-" else open(file, encoding="utf-8") as source:
+            lines = [(number, line) for number, line in enumerate(source, 1) if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"cannot read {file}: {error}", param_hint="--file") from None
+    if not lines:
+        raise typer.BadParameter(f"there is no job in {file}", param_hint="--file")
+    for number, line in lines:
+        document = _object(line, f"--file, line {number}")
+        if not isinstance(document.get("task"), str):
+            raise typer.BadParameter("a job names its task", param_hint=f"--file, line {number}")
+        yield document
+
+
+def _object(text: str, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise typer.BadParameter(f"not JSON: {error}", param_hint=where) from None
+    if not isinstance(found, dict):
+        raise typer.BadParameter('not a JSON object, like {"text": "hello"}', param_hint=where)
+    return found
+
+
+def _labels(pairs: Sequence[str] | None) -> dict[str, str] | None:
+    if not pairs:
+        return None
+    labels = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise typer.BadParameter("write KEY=VALUE", param_hint="--require")
+        labels[key] = value
+    return labels
+
+
+# --------------------------------------------------------------------------------------------- telling
+
+
+def _tell_results(results: Sequence[Job | ClientError], *, is_shown: bool, as_json: bool) -> int:
+    """Say what was taken (ids on stdout, if `is_shown`) and what was not (on stderr); the exit code."""
+    errors = [result for result in results if isinstance(result, Exception)]
+    if is_shown and as_json:
+        shown = [error_fields(r) if isinstance(r, Exception) else dict(r.fields) for r in results]
+        print_json(shown[0] if len(shown) == 1 else {"jobs": shown})
+    elif is_shown:
+        for job in results:
+            if not isinstance(job, Exception):
+                typer.echo(f"{plain(job.id)} {plain(job.task)} {plain(job.state)}, on {_disks(job)}")
+    if errors and not (is_shown and as_json):
+        told = Counter(str(error) for error in errors)
+        first = {str(error): error for error in reversed(errors)}
+        for text, times in told.most_common(5):
+            if times > 1:
+                typer.echo(f"{times} jobs:", err=True)
+            tell_error(first[text], as_json=as_json)
+        typer.echo(f"{len(errors)} of {len(results)} jobs were not accepted", err=True)
+    return max(map(exit_code, errors), default=0)
+
+
+def _disks(job: Job) -> str:
+    count = job.fields.get("receipt", {}).get("acks", 0)
+    return "1 disk" if count == 1 else f"{count} disks"
+
+
+# --------------------------------------------------------------------------------------------- waiting
+
+
+def _wait(client: Client, jobs: Sequence[Job], timeout: float, *, as_json: bool) -> int:
+    """Follow the jobs to their ends, and show them; the exit code."""
+    from edgenode.client import ClientError
+
+    try:
+        client.learn()
+    except ClientError as error:
+        typer.echo(f"other nodes are not known: {plain(error)}", err=True)
+    latest = {job.id: job for job in jobs}
+    with _display(len(jobs)) as show:
+        _follow(client, latest, time.monotonic() + timeout, show)
+    ended = [latest[job.id] for job in jobs]
+    waiting = [job for job in ended if not job.has_ended]
+    if as_json:
+        shown = [dict(job.fields) for job in ended]
+        print_json(shown[0] if len(shown) == 1 else {"jobs": shown})
+    elif len(ended) == 1:
+        print_card(ended[0].fields, names_of(client))
+    else:
+        for job in ended:
+            typer.echo(
+                f"{plain(job.id)} {plain(job.task)} {plain(job.state)} {plain(job.error or '')}".rstrip()
+            )
+    if waiting:
+        typer.echo(
+            f"{len(waiting)} of {len(ended)} jobs have not ended after {timeout:g} s; they go on", err=True
+        )
+        return UNKNOWN
+    return 0 if all(job.succeeded for job in ended) else FAILED
+
+
+def _follow(
+    client: Client, latest: dict[str, Job], ends_at: float, show: Callable[[Mapping[str, Job]], None]
+) -> None:
+    """Bring `latest` up to date until all have ended, or the time is up.
+
+    One job is waited for at a time: while the first runs the others do too, so the whole takes as long as the
+    slowest, and a request or two for each.
+    """
+    show(latest)
+    for job in list(latest):
+        while not latest[job].has_ended and (left_s := ends_at - time.monotonic()) > 0:
+            # At least a second, the least that HTTP can ask for: less would be a busy loop.
+            latest[job] = client.get(job, wait_s=max(1.0, min(LOOK_S, left_s)))
+            show(latest)
+
+
+@contextmanager
+def _display(count: int) -> Iterator[Callable[[Mapping[str, Job]], None]]:
+    """Shows how far the jobs are: a live line on a terminal, else a line for each change; on stderr."""
+    if not sys.stderr.isatty():
+        seen = ""
+
+        def print_change(latest: Mapping[str, Job]) -> None:
+            nonlocal seen
+            if (summary := _summary(latest)) != seen:
+                seen = summary
+                typer.echo(summary, err=True)
+
+        yield print_change
+        return
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    progress = Progress(
+        SpinnerColumn(), BarColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn(),
+        console=console(to_stderr=True), transient=True,
+    )  # fmt: skip
+    with progress:
+        bar = progress.add_task("", total=count)
+
+        def update(latest: Mapping[str, Job]) -> None:
+            ended = sum(job.has_ended for job in latest.values())
+            progress.update(bar, completed=ended, description=_summary(latest))
+
+        yield update
+
+
+def _summary(latest: Mapping[str, Job]) -> str:
+    """`running`, or for several `3 succeeded, 2 running`; "so far" for an outcome that is not settled."""
+    states = Counter(plain(job.state) + ("" if job.has_ended or not job.fields["finished_at"] else " so far")
+                     for job in latest.values())  # fmt: skip
+    if len(latest) == 1:
+        return next(iter(states))
+    return ", ".join(f"{count} {state}" for state, count in states.most_common())

@@ -1,0 +1,138 @@
+"""The same client for asyncio, over aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+import aiohttp
+
+from edgenode.client.errors import ClientError
+from edgenode.client.exchange import CONNECT_S, Answer, Attempt, Outcome, Pause, Unanswered, Unsent
+from edgenode.client.job import Job
+from edgenode.client.operations import Operations, Steps, list_path, node_path, placement_path
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """`Client`, with the same methods as coroutines; `async with` closes its connections.
+
+    async with AsyncClient() as client:
+        job = await client.submit("echo", {"text": "hello"})
+        print((await client.wait(job.id, timeout_s=30)).result)
+    """
+
+    def __init__(self, urls: str | Sequence[str] | None = None, *, timeout_s: float = 30.0) -> None:
+        self._operations = Operations(urls, timeout_s=timeout_s, clock=time.monotonic)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The nodes, the one that answered last first."""
+        return self._operations.urls
+
+    async def submit(
+        self,
+        task: str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        wait_s: float | None = None,
+        **options: Any,
+    ) -> Job:
+        """See `Client.submit`."""
+        return await self._run(self._operations.submit(task, payload, wait_s, options))
+
+    async def submit_many(self, documents: Iterable[Mapping[str, Any]]) -> list[Job | ClientError]:
+        """See `Client.submit_many`."""
+        return await self._run(self._operations.submit_many(documents))
+
+    async def get(self, job: str, *, wait_s: float | None = None) -> Job:
+        """See `Client.get`."""
+        return await self._run(self._operations.get(job, wait_s))
+
+    async def wait(self, job: str, *, timeout_s: float) -> Job:
+        """See `Client.wait`."""
+        return await self._run(self._operations.wait(job, timeout_s))
+
+    async def jobs(
+        self, *, state: str | None = None, task: str | None = None, queue: str | None = None, page: int = 100
+    ) -> AsyncIterator[Job]:
+        """See `Client.jobs`."""
+        path: str | None = list_path(state=state, task=task, queue=queue, limit=page)
+        while path is not None:
+            found, path = await self._run(self._operations.page(path))
+            for job in found:
+                yield job
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        """The members, by name."""
+        listed: list[dict[str, Any]] = (await self._run(self._operations.fetch("/v1/nodes")))["nodes"]
+        return listed
+
+    async def node(self, node: str = "self") -> dict[str, Any]:
+        return await self._run(self._operations.fetch(node_path(node)))
+
+    async def mesh(self) -> dict[str, Any]:
+        return await self._run(self._operations.fetch("/v1/mesh"))
+
+    async def placement(self, job: str) -> dict[str, Any]:
+        """See `Client.placement`."""
+        return await self._run(self._operations.fetch(placement_path(job)))
+
+    async def learn(self) -> None:
+        """See `Client.learn`."""
+        await self._run(self._operations.learn())
+
+    async def _run(self, steps: Steps[T]) -> T:
+        outcome: Outcome | None = None
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            match step:
+                case Attempt():
+                    outcome = await self._attempt(step)
+                case Pause(seconds):
+                    await asyncio.sleep(seconds)
+                    outcome = None
+
+    async def _attempt(self, attempt: Attempt) -> Outcome:
+        if self._session is None:
+            # Connections are kept for less long than a node keeps them, so that a node hardly ever closes one
+            # under a submission; if it does, the outcome is truly unknown.
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(keepalive_timeout=10.0))
+        request = attempt.request
+        try:
+            async with self._session.request(
+                request.method,
+                attempt.url + request.path,
+                data=request.body,
+                headers=dict(request.headers),
+                timeout=aiohttp.ClientTimeout(total=attempt.timeout_s, sock_connect=CONNECT_S),
+                allow_redirects=False,
+            ) as response:
+                body = await response.read()
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                return Answer(response.status, headers, body, attempt.url)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            return Unsent(str(error) or "timed out")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return Unanswered(str(error) or "timed out")

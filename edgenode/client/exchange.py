@@ -1,0 +1,167 @@
+"""How one request finds a node that answers it: pure decisions, driven by whoever has the sockets.
+
+`exchange` is a generator. It yields `Attempt` (send this request to this node; send back what came of it) and
+`Pause` (wait so long; send back None), and returns the answer. The sync and the async client drive the same
+generator, so they fail over alike:
+
+    what came of an attempt            a read           a submission
+    nothing was sent                   next node        next node
+    429 or 503, definite               next node        next node
+    other 5xx, or indefinite 503       next node        unknown outcome, told at once
+    sent, but no answer                next node        unknown outcome, told at once
+    any other answer                   the answer       the answer
+
+After a round in which some node said "later", the client pauses and begins another, within its time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from edgenode.client.errors import BadAnswer, NoNodeReachable, OutcomeUnknown, Refused
+
+CONNECT_S: Final = 3.0
+"""TCP's first retransmission is after 1 s (RFC 6298): two lost packets still make a connection."""
+READ_S: Final = 5.0
+"""How long a node may take over a read before another one is asked; nodes give up after about 3 s."""
+PAUSE_MIN_S: Final = 0.2
+PAUSE_MAX_S: Final = 5.0
+PROBLEM_TYPE: Final = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    method: str
+    path: str
+    body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    wait_s: float = 0.0  # how long the node was asked to hold the answer back
+
+    @property
+    def is_read(self) -> bool:
+        """Sending it twice does no harm."""
+        return self.method == "GET"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    url: str  # base URL of the node
+    request: Request
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+    url: str = ""
+
+    def json(self) -> Any:
+        """What the body says.
+
+        Raises:
+            BadAnswer: it is not JSON.
+        """
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            raise BadAnswer(f"what answers at {self.url} is not an edgenode (status {self.status})") from None
+
+    def problem(self) -> dict[str, Any] | None:
+        """The problem it carries, if it does."""
+        if self.headers.get("content-type", "").partition(";")[0].strip() != PROBLEM_TYPE:
+            return None
+        found = self.json()
+        return found if isinstance(found, dict) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """No connection was made, so the node knows nothing of the request."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """The request, or a part of it, left; no whole answer came."""
+
+    reason: str
+
+
+Outcome = Answer | Unsent | Unanswered
+Steps = Generator["Attempt | Pause", "Outcome | None", Answer]
+
+
+def exchange(request: Request, urls: Sequence[str], *, timeout_s: float, clock: Callable[[], float]) -> Steps:
+    """Send `request` to the first of the nodes that answers it; gives up `timeout_s` from now.
+
+    Raises:
+        NoNodeReachable: nothing was sent, or (for a read) no node answered.
+        Refused: the answer is a problem; after the time is up, also "come again later".
+        OutcomeUnknown: a submission may have happened.
+        BadAnswer: something else than a node answered.
+    """
+    ends_at = clock() + timeout_s
+    while True:
+        reasons: dict[str, str] = {}
+        later: Refused | None = None
+        for url in urls:
+            left_s = ends_at - clock()
+            if left_s <= 0:
+                reasons.setdefault(url, "no time left to ask")
+                continue
+            wanted_s = READ_S + request.wait_s if request.is_read else left_s
+            outcome = yield Attempt(url, request, min(left_s, wanted_s))
+            assert outcome is not None
+            if isinstance(outcome, Answer):
+                refused = _refusal(request, outcome)
+                if refused is None:
+                    return outcome
+                later = refused
+            elif isinstance(outcome, Unanswered) and not request.is_read:
+                raise OutcomeUnknown(f"{url} got the submission, but no answer came: {outcome.reason}")
+            else:
+                reasons[url] = outcome.reason
+        if later is None:
+            raise NoNodeReachable(reasons)
+        wanted = later.problem.get("retry_after_s")
+        pause_s = wanted if isinstance(wanted, int | float) else 1.0
+        pause_s = min(max(pause_s, PAUSE_MIN_S), PAUSE_MAX_S)
+        if clock() + pause_s >= ends_at:
+            raise later
+        yield Pause(pause_s)
+
+
+def _refusal(request: Request, answer: Answer) -> Refused | None:
+    """None if this is the answer to give; a refusal if another node, or a later moment, may do better.
+
+    Raises:
+        Refused, OutcomeUnknown, BadAnswer: no other node need be asked.
+    """
+    if answer.status < 400:
+        return None
+    problem = answer.problem()
+    if problem is None:
+        if answer.headers.get("content-type", "").startswith("application/json"):
+            return None  # a batch of which nothing was taken: each job has its own problem
+        raise BadAnswer(f"what answers at {answer.url} is not an edgenode (status {answer.status})")
+    refused = Refused({"status": answer.status} | problem, answer.url)
+    if refused.definite and answer.status in (429, 503):
+        return refused
+    if answer.status < 500:
+        raise refused
+    if request.is_read:
+        return refused
+    if refused.definite:
+        raise refused
+    raise OutcomeUnknown(refused.detail, job=problem.get("job"))

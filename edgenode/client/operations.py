@@ -1,0 +1,203 @@
+"""What can be asked of the mesh, as steps that either client can take."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+from edgenode.client.errors import BadAnswer, ClientError, NoNodeReachable, Refused, WaitTimedOut
+from edgenode.client.exchange import Answer, Attempt, Outcome, Pause, Request, exchange
+from edgenode.client.job import Job
+
+T = TypeVar("T")
+Steps = Generator["Attempt | Pause", "Outcome | None", T]
+
+DEFAULT_URL: Final = "http://127.0.0.1:8701"
+CHUNK: Final = 500
+"""Jobs in one request of `submit_many`: enough to share an fsync, few enough to try again elsewhere."""
+CHUNK_BYTES: Final = 4 * 1024 * 1024
+"""Half of what a node reads at once."""
+WAIT_S: Final = 20.0
+"""How long one request of `wait` is held by its node; then the next one, maybe elsewhere."""
+_JSON: Final = {"Content-Type": "application/json"}
+_NEXT: Final = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
+
+
+def node_urls(urls: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The nodes to ask: those given, else those of EDGENODE_URL (comma-separated), else DEFAULT_URL.
+
+    Raises:
+        ValueError: one is not an http or https URL.
+    """
+    if urls is None:
+        urls = os.environ.get("EDGENODE_URL") or DEFAULT_URL
+    listed = urls.split(",") if isinstance(urls, str) else urls
+    found = tuple(dict.fromkeys(url.strip().rstrip("/") for url in listed if url.strip()))
+    if not found:
+        raise ValueError("no node URL is given")
+    for url in found:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url!r} is not a node's URL: write http://HOST:PORT")
+        _ = parts.port  # raises ValueError if it is no number
+    return found
+
+
+class Operations:
+    """Makes the steps; knows the nodes, and begins with the one that answered last."""
+
+    def __init__(
+        self, urls: str | Sequence[str] | None, *, timeout_s: float, clock: Callable[[], float]
+    ) -> None:
+        self.urls = node_urls(urls)
+        self._timeout_s = timeout_s
+        self._clock = clock
+
+    def submit(
+        self, task: str, payload: Mapping[str, Any] | None, wait_s: float | None, options: Mapping[str, Any]
+    ) -> Steps[Job]:
+        body = _dump(_document(task, payload, options))
+        return _job((yield from self._send("POST", "/v1/jobs", body=body, wait_s=wait_s)))
+
+    def submit_many(self, documents: Iterable[Mapping[str, Any]]) -> Steps[list[Job | ClientError]]:
+        """One result for each document, in order; what a whole request met stands for each of its jobs."""
+        results: list[Job | ClientError] = []
+        unreachable: ClientError | None = None
+        for chunk in list(_chunks(documents)):  # all are encoded before any is sent
+            try:
+                if unreachable is not None:
+                    raise unreachable
+                answer = yield from self._send("POST", "/v1/jobs", body=b"[" + b",".join(chunk) + b"]")
+                answers = answer.json()["jobs"]
+                results += [Refused(found) if "receipt" not in found else _job_of(found) for found in answers]
+            except (KeyError, TypeError):
+                results += [BadAnswer(f"{answer.url} did not answer with jobs")] * len(chunk)
+            except ClientError as error:
+                if isinstance(error, NoNodeReachable):
+                    unreachable = error  # the others need not be tried, and certainly were not taken
+                results += [error] * len(chunk)
+        return results
+
+    def get(self, job: str, wait_s: float | None = None) -> Steps[Job]:
+        return _job((yield from self._send("GET", f"/v1/jobs/{quote(job, safe='')}", wait_s=wait_s)))
+
+    def wait(self, job: str, timeout_s: float) -> Steps[Job]:
+        ends_at = self._clock() + timeout_s
+        while True:
+            left_s = max(0.0, ends_at - self._clock())
+            found = yield from self.get(job, wait_s=min(left_s, WAIT_S))
+            if found.has_ended:
+                return found
+            if self._clock() >= ends_at:
+                raise WaitTimedOut(found, timeout_s)
+            # Whole seconds can be waited for in HTTP; the rest of the time is slept.
+            if left_s < 1:
+                yield Pause(max(0.0, ends_at - self._clock()))
+
+    def page(self, path: str) -> Steps[tuple[list[Job], str | None]]:
+        """The jobs of one page, and the path of the next."""
+        answer = yield from self._send("GET", path)
+        found = _NEXT.search(answer.headers.get("link", ""))
+        try:
+            return [_job_of(fields) for fields in answer.json()["jobs"]], found and found[1]
+        except (KeyError, TypeError):
+            raise BadAnswer(f"{answer.url} did not answer with jobs") from None
+
+    def fetch(self, path: str) -> Steps[dict[str, Any]]:
+        answer = yield from self._send("GET", path)
+        found = answer.json()
+        if not isinstance(found, dict):
+            raise BadAnswer(f"{answer.url} did not answer with an object")
+        return found
+
+    def learn(self) -> Steps[None]:
+        listed = (yield from self.fetch("/v1/nodes")).get("nodes", [])
+        asked = is_loopback(self.urls[0])
+        learned = (node["api"].rstrip("/") for node in listed if node["state"] == "ready" and node["api"])
+        # A member's loopback address means something on this machine only if its node is here too.
+        known = dict.fromkeys((*self.urls, *(url for url in learned if asked or not is_loopback(url))))
+        self.urls = tuple(known)
+
+    def _send(
+        self, method: str, path: str, *, body: bytes | None = None, wait_s: float | None = None
+    ) -> Steps[Answer]:
+        headers = dict(_JSON) if body is not None else {}
+        if wait_s is not None and wait_s >= 1:
+            headers["Prefer"] = f"wait={int(wait_s)}"
+        request = Request(method, path, body, headers, wait_s or 0.0)
+        answer = yield from exchange(
+            request, self.urls, timeout_s=self._timeout_s + request.wait_s, clock=self._clock
+        )
+        first = self.urls.index(answer.url)
+        self.urls = self.urls[first:] + self.urls[:first]
+        return answer
+
+
+def is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def list_path(*, state: str | None, task: str | None, queue: str | None, limit: int) -> str:
+    filters = {"state": state, "task": task, "queue": queue}
+    given = {name: value for name, value in filters.items() if value is not None}
+    return "/v1/jobs?" + urlencode(given | {"limit": str(limit)})
+
+
+def node_path(node: str) -> str:
+    return f"/v1/nodes/{quote(node, safe='')}"
+
+
+def placement_path(job: str) -> str:
+    return f"/v1/jobs/{quote(job, safe='')}/placement"
+
+
+def _document(task: str, payload: Mapping[str, Any] | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"task": task, "payload": {} if payload is None else payload} | dict(options)
+
+
+def _dump(document: Mapping[str, Any]) -> bytes:
+    """As JSON; times may be given as `datetime` with a zone.
+
+    Raises:
+        ValueError, TypeError: it holds what JSON does not know.
+    """
+    return json.dumps(document, allow_nan=False, separators=(",", ":"), default=_time).encode()
+
+
+def _time(value: object) -> str:
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.isoformat()
+    raise TypeError(
+        f"{value!r} cannot be sent as JSON" + " (times need a zone)" * isinstance(value, datetime)
+    )
+
+
+def _chunks(documents: Iterable[Mapping[str, Any]]) -> Iterable[list[bytes]]:
+    chunk: list[bytes] = []
+    size = 0
+    for document in documents:
+        encoded = _dump(document)
+        if chunk and (len(chunk) == CHUNK or size + len(encoded) > CHUNK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(encoded)
+        size += len(encoded)
+    if chunk:
+        yield chunk
+
+
+def _job(answer: Answer) -> Job:
+    try:
+        return _job_of(answer.json())
+    except (KeyError, TypeError):
+        raise BadAnswer(f"{answer.url} did not answer with a job") from None
+
+
+def _job_of(fields: Any) -> Job:
+    return Job.from_json(fields)

@@ -1,0 +1,355 @@
+"""The commands, against a fake node behind real HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from edgenode.cli import app
+from edgenode.core import errors, jobs
+from edgenode.core.types import Ballot, State
+from tests.api.fake import NODES, START, FakeService, Served, served
+
+UNKNOWN_ID = "01234567-89ab-7def-8123-456789abcdef"
+
+
+@pytest.fixture
+def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    with served(FakeService()) as found:
+        monkeypatch.setenv("EDGENODE_URL", found.url)
+        yield found
+
+
+def edgenode(*arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(app, arguments, input=stdin)
+
+
+def ended_as(node: Served, state: State, error: str = "") -> None:
+    """From now on each job ends like this as it comes."""
+    real = node.service.submit
+
+    async def submit(*args: Any, **named: Any) -> Any:
+        receipts = await real(*args, **named)
+        for receipt in receipts:
+            await node.service.end(receipt.job, state, b'{"pages":3}', error)
+        return receipts
+
+    node.service.submit = submit  # type: ignore[method-assign]
+
+
+# ---------------------------------------------------------------------------------------------- submit
+
+
+def test_submit_prints_the_id_first(node: Served) -> None:
+    result = edgenode("submit", "echo", '{"text": "hi"}')
+    assert result.exit_code == 0, result.output
+    (job,) = node.service.records
+    assert result.stdout == f"{jobs.job_text(job)} echo queued, on 2 disks\n"
+
+
+def test_submit_sends_all_options(node: Served) -> None:
+    result = edgenode(
+        "submit", "echo", "--queue", "slow", "--priority", "9", "--delay-s", "5", "--timeout-s", "1.5",
+        "--deadline", "2031-01-01T00:00:00Z", "--max-attempts", "2", "--max-losses", "1", "--partition",
+        "wait", "--delivery", "at-least-once", "--acks", "1", "--ttl-s", "60", "--require", "zone=x",
+        "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    job = json.loads(result.stdout)
+    assert (job["queue"], job["priority"], job["max_attempts"], job["partition"]) == ("slow", 9, 2, "wait")
+    (record,) = node.service.records.values()
+    options = jobs.decode_spec(record.spec).options
+    assert (options.run_at, options.requires, options.acks) == (START + 5, (("zone", "x"),), 1)
+
+
+def test_a_payload_may_come_from_standard_input(node: Served) -> None:
+    result = edgenode("submit", "echo", "-", "--json", stdin='{"a": 1}')
+    assert json.loads(result.stdout)["payload"] == {"a": 1}
+
+
+def test_a_count_submits_so_many(node: Served) -> None:
+    result = edgenode("submit", "echo", "--count", "3")
+    assert len(set(result.stdout.splitlines())) == 3
+    assert node.service.submissions == [(3, 0)]
+
+
+def test_a_file_is_a_job_a_line(node: Served, tmp_path: Path) -> None:
+    file = tmp_path / "jobs.ndjson"
+    file.write_text('{"task": "echo", "payload": {"n": 1}}\n\n{"task": "echo", "queue": "x"}\n')
+    result = edgenode("submit", "--file", str(file), "--json", "--priority", "8")
+    first, second = json.loads(result.stdout)["jobs"]
+    assert (first["payload"], second["queue"], second["priority"]) == ({"n": 1}, "x", 8)
+    result = edgenode("submit", "--file", "-", stdin='{"task": "echo"}')
+    assert result.exit_code == 0
+
+
+def test_wait_shows_the_end_and_succeeds(node: Served) -> None:
+    ended_as(node, State.SUCCEEDED)
+    result = edgenode("submit", "echo", "--wait")
+    assert result.exit_code == 0, result.output
+    assert '{"pages": 3}' in result.stdout
+    assert "node-a" in result.stdout
+    assert result.stderr == "queued\nsucceeded\n"
+
+
+def test_wait_fails_when_the_job_does(node: Served) -> None:
+    ended_as(node, State.FAILED, "out of paper")
+    result = edgenode("submit", "echo", "--wait", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["error"] == "out of paper"
+
+
+def test_many_jobs_are_waited_for_together(node: Served) -> None:
+    ended_as(node, State.SUCCEEDED)
+    result = edgenode("submit", "echo", "--count", "4", "--wait")
+    assert result.exit_code == 0, result.output
+    assert [line.split()[2] for line in result.stdout.splitlines()] == ["succeeded"] * 4
+    assert result.stderr.splitlines()[0] == "4 queued"
+    assert result.stderr.splitlines()[-1] == "4 succeeded"
+
+
+def test_a_wait_that_ends_too_early_is_no_success(node: Served) -> None:
+    result = edgenode("submit", "echo", "--wait", "--wait-timeout", "0")
+    assert result.exit_code == 3
+    assert "they go on" in result.stderr
+
+
+def test_a_refused_job_is_wrong_usage_and_says_why(node: Served) -> None:
+    result = edgenode("submit", "no.such")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "no ready node has a task 'no.such'" in result.stderr
+    assert "--tasks" in result.stderr
+    result = edgenode("submit", "no.such", "--json")
+    assert json.loads(result.stderr)["field"] == "task"
+
+
+def test_refused_jobs_of_many_are_told_once_and_counted(node: Served, tmp_path: Path) -> None:
+    file = tmp_path / "jobs.ndjson"
+    file.write_text('{"task": "echo"}\n' + '{"task": "no.such"}\n' * 3)
+    result = edgenode("submit", "--file", str(file))
+    assert result.exit_code == 2
+    assert len(result.stdout.splitlines()) == 1
+    assert result.stderr.count("error:") == 1
+    assert "3 of 4 jobs were not accepted" in result.stderr
+
+
+def test_an_unknown_outcome_says_where_to_look(node: Served) -> None:
+    node.service.refuse = errors.OutcomeUnknown("too few holders answered")
+    result = edgenode("submit", "echo")
+    assert result.exit_code == 3
+    assert "it may run all the same: look with `edgenode job " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["echo", "{"], "not JSON"),
+        (["echo", "[1]"], "not a JSON object"),
+        ([], "name a task"),
+        (["echo", "--file", "x"], "either a task or --file"),
+        (["--file", "/no/such/file"], "cannot read"),
+        (["--file", "/dev/null"], "no job"),
+        (["echo", "--require", "zone"], "KEY=VALUE"),
+        (["echo", "--url", "localhost"], "http://HOST:PORT"),
+        (["echo", "--count", "0"], "--count"),
+    ],
+)
+def test_wrong_usage_is_explained(node: Served, arguments: list[str], complaint: str) -> None:
+    result = edgenode("submit", *arguments)
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert not node.service.submissions
+
+
+def test_without_a_node_the_user_learns_what_to_do() -> None:
+    for arguments in (
+        ["submit", "echo"],
+        ["jobs"],
+        ["nodes"],
+        ["job", UNKNOWN_ID],
+        ["placement", UNKNOWN_ID],
+    ):
+        result = edgenode(*arguments, "--url", "http://127.0.0.1:1")
+        assert result.exit_code == 3
+        assert result.stdout == ""
+        assert "no node answers: http://127.0.0.1:1 (connection refused)" in result.stderr
+        assert "`edgenode up`" in result.stderr
+
+
+# ---------------------------------------------------------------------------------------------- looking
+
+
+def test_jobs_lists_and_filters(node: Served) -> None:
+    edgenode("submit", "echo", "--count", "3", "--queue", "a")
+    edgenode("submit", "echo", "--queue", "b")
+    table = edgenode("jobs", "--queue", "a").stdout.splitlines()
+    assert table[0].split() == ["ID", "TASK", "STATE", "OWNER", "RUNNER", "SUBMITTED", "TRY", "MOVED"]
+    assert [line.split()[1:4] for line in table[1:]] == [["echo", "queued", "node-a"]] * 3
+    assert len(json.loads(edgenode("jobs", "--json", "--limit", "2").stdout)["jobs"]) == 2
+    result = edgenode("jobs", "--state", "failed")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "no such jobs\n")
+    assert edgenode("jobs", "--state", "nonsense").exit_code == 2
+
+
+def test_job_tells_its_story(node: Served) -> None:
+    edgenode("submit", "echo", '{"text": "hi"}')
+    (job,) = node.service.records
+    record = node.service.records[job]
+    note = jobs.Note(START + 3, "takeover", NODES[1], "node-a died")
+    record = jobs.started(
+        jobs.taken_over(record, Ballot(2, NODES[1]), note), runner=NODES[2], boot=1, at=START
+    )
+    evil = "\x1b[2Jred [bold]alert"
+    node.service.records[job] = jobs.decided(record, State.FAILED, firm=False, at=START, error=evil)
+    shown = edgenode("job", jobs.job_text(job)).stdout
+    for text in ('{"text": "hi"}', "failed (unsettled)", "node-b (term 2, 1 takeovers)", "node-a died"):
+        assert text in shown
+    assert "\x1b" not in shown
+    assert r"\x1b[2Jred [bold]alert" in shown
+    assert json.loads(edgenode("job", jobs.job_text(job), "--json").stdout)["term"] == 2
+
+
+def test_an_unknown_job_is_a_failure(node: Served) -> None:
+    result = edgenode("job", UNKNOWN_ID)
+    assert result.exit_code == 1
+    assert "no member knows this job" in result.stderr
+    assert edgenode("job", "nonsense").exit_code == 2
+
+
+def test_placement_shows_copies_and_who_is_next(node: Served) -> None:
+    edgenode("submit", "echo")
+    (job,) = node.service.records
+    node.service.silent = {NODES[1]}
+    node.service.rank = lambda job: NODES  # type: ignore[method-assign]
+    lines = edgenode("placement", jobs.job_text(job)).stdout.splitlines()
+    assert [line.split() for line in lines[1:4]] == [
+        ["node-a", "1", "ready", "held", "queued", "1", "node-a", "owner"],
+        ["node-b", "2", "dead", "unreachable", "-", "-", "-", "next"],
+        ["node-c", "3", "ready", "held", "queued", "1", "node-a"],
+    ]
+    assert lines[4] == "rank: node-a > node-b > node-c > node-d > node-e"
+    assert json.loads(edgenode("placement", jobs.job_text(job), "--json").stdout)["owner"] == NODES[0]
+
+
+def test_nodes_lists_members(node: Served) -> None:
+    node.service.silent = {NODES[4]}
+    lines = edgenode("nodes").stdout.splitlines()
+    assert lines[1].split() == [
+        "node-a", "ready", "http://127.0.0.1:8701", "1", "2", "3", "4", "5", "here", NODES[0],
+    ]  # fmt: skip
+    assert lines[5].split()[1] == "dead"
+    assert len(json.loads(edgenode("nodes", "--json").stdout)["nodes"]) == 5
+
+
+# --------------------------------------------------------------------------------------------- key new
+
+
+def test_key_new_writes_a_key_for_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "mesh.key"
+    result = edgenode("key", "new", str(path), "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["mesh_id"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    before = path.read_bytes()
+    again = edgenode("key", "new", str(path))
+    assert again.exit_code == 2
+    assert "never overwritten" in again.stderr
+    assert path.read_bytes() == before
+
+
+# -------------------------------------------------------------------------------------- as a process
+
+
+COMMAND = [sys.executable, "-m", "edgenode"]
+
+
+def environment(node: Served) -> dict[str, str]:
+    return os.environ | {"EDGENODE_URL": node.url, "PYTHONUNBUFFERED": "1"}
+
+
+def test_ctrl_c_ends_a_wait_without_a_fuss(node: Served) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "submit", "echo", "--wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment(node),
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        assert process.stderr.readline() == "queued\n"
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert stdout == ""
+    assert "Traceback" not in stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(node: Served) -> None:
+    edgenode("submit", "echo")
+    buffered = environment(node) | {"PYTHONUNBUFFERED": ""}  # then it is the flush at the end that fails
+    for arguments in (["jobs"], ["jobs", "--json"]):
+        with subprocess.Popen(
+            [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=buffered
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.close()
+            assert process.stderr.read() == b""
+
+
+def test_a_terminal_sees_progress_and_colours(node: Served) -> None:
+    ended_as(node, State.SUCCEEDED)
+    master, slave = pty.openpty()
+    try:
+        with subprocess.Popen(
+            [*COMMAND, "submit", "echo", "--count", "3", "--wait"], stdout=subprocess.PIPE, stderr=slave,
+            env=environment(node) | {"TERM": "xterm-256color"},
+        ) as process:  # fmt: skip
+            os.close(slave)
+            slave = -1
+            shown = b""
+            while True:
+                try:
+                    part = os.read(master, 65536)
+                except OSError:  # what Linux says when the other side is closed
+                    break
+                if not part:
+                    break
+                shown += part
+            assert process.wait(20) == 0
+        assert b"3 succeeded" in shown
+        assert b"\x1b[" in shown
+    finally:
+        os.close(master)
+        if slave >= 0:
+            os.close(slave)
+
+
+def test_help_teaches_with_examples() -> None:
+    result = edgenode("--help")
+    assert result.exit_code == 0
+    for text in ("edgenode up -n 5", "EDGENODE_URL", "Exit codes: 0 done", "placement"):
+        assert text in result.stdout
+    for command in ("submit", "jobs", "job", "nodes", "placement"):
+        assert f"edgenode {command} " in edgenode(command, "--help").stdout or command == "nodes"
+    assert edgenode("--version").stdout.startswith("edgenode ")
+
+
+def test_asking_for_help_loads_no_network_and_no_tables() -> None:
+    code = (
+        "import sys; sys.argv = ['edgenode', '--help']\n"
+        "from edgenode.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+    assert not {"aiohttp", "edgenode.client", "rich.table", "cryptography", "zeroconf"} & set(loaded.split())

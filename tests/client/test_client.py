@@ -1,0 +1,347 @@
+"""The clients against real HTTP: the same promises, blocking and not."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from edgenode.client import (
+    AsyncClient,
+    BadAnswer,
+    Client,
+    ClientError,
+    Job,
+    NoNodeReachable,
+    OutcomeUnknown,
+    Refused,
+    WaitTimedOut,
+)
+from edgenode.client.operations import DEFAULT_URL, is_loopback, node_urls
+from edgenode.core import errors
+from edgenode.core.types import State
+from tests.api.fake import NODES, FakeService, Served, served
+
+
+class Blocking:
+    """`AsyncClient` with the manners of `Client`, so that each test below speaks for both."""
+
+    def __init__(self, urls: Any = None, **named: Any) -> None:
+        self._made = (urls, named)
+
+    def __getattr__(self, name: str) -> Any:
+        urls, named = self._made
+
+        def call(*args: Any, **options: Any) -> Any:
+            async def run() -> Any:
+                async with AsyncClient(urls, **named) as client:
+                    if name == "jobs":
+                        return [job async for job in client.jobs(*args, **options)]
+                    found = await getattr(client, name)(*args, **options)
+                    self.urls = client.urls
+                    return found
+
+            return asyncio.run(run())
+
+        return call
+
+
+@pytest.fixture(params=[Client, Blocking], ids=["sync", "async"])
+def make(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    kind: Callable[..., Any] = request.param
+    return kind
+
+
+@pytest.fixture
+def node() -> Iterator[Served]:
+    with served(FakeService(instant=True)) as found:
+        yield found
+
+
+def refusing_port() -> str:
+    """The URL of a port that nobody listens at."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{bound.getsockname()[1]}"
+
+
+@contextmanager
+def stub(answer: bytes | None) -> Iterator[tuple[str, list[bytes]]]:
+    """A port that reads one request each, and answers these bytes; None ends the connection instead."""
+    heard: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    heard.append(connection.recv(65536))
+                    if answer is not None:
+                        connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}", heard
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            server.close()
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+def test_a_job_is_submitted_and_followed_to_its_end(make: Any, node: Served) -> None:
+    client = make(node.url)
+    job = client.submit("echo", {"text": "ü"}, priority=7, delay_s=0)
+    assert job.fields["receipt"] == {"acks": 2, "nodes": list(NODES[:2])}
+    assert (job.state, job.has_ended) == ("queued", False)
+    ended = client.wait(job.id, timeout_s=30)
+    assert (ended.state, ended.result, ended.succeeded) == ("succeeded", {"echo": {"text": "ü"}}, True)
+    assert ended.fields["priority"] == 7
+
+
+def test_a_submission_may_wait_for_the_end(make: Any, node: Served) -> None:
+    assert make(node.url).submit("echo", wait_s=10).has_ended
+
+
+def test_times_may_be_given_as_datetimes(make: Any, node: Served) -> None:
+    job = make(node.url).submit("echo", run_at=datetime(2031, 1, 1, tzinfo=UTC))
+    assert job.fields["run_at"] == "2031-01-01T00:00:00.000Z"
+    with pytest.raises(TypeError, match="zone"):
+        make(node.url).submit("echo", run_at=datetime(2031, 1, 1))
+
+
+def test_a_wait_ends_with_the_job_as_it_was_last_seen(make: Any) -> None:
+    with served(FakeService(patient=False)) as node:
+        client = make(node.url)
+        job = client.submit("echo")
+        with pytest.raises(WaitTimedOut) as caught:
+            client.wait(job.id, timeout_s=0.05)
+        assert caught.value.job.state == "queued"
+        assert not caught.value.definite
+
+
+def test_a_refused_job_names_its_field(make: Any, node: Served) -> None:
+    with pytest.raises(Refused) as caught:
+        make(node.url).submit("echo", prioritty=3)
+    assert (caught.value.status, caught.value.field, caught.value.definite) == (422, "prioritty", True)
+    with pytest.raises(Refused) as caught:
+        make(node.url).get("01234567-89ab-7def-8123-456789abcdef")
+    assert (caught.value.status, caught.value.slug) == (404, "job-not-found")
+
+
+def test_many_jobs_have_a_result_each_in_order(make: Any, node: Served) -> None:
+    documents: list[dict[str, Any]] = [{"task": "echo", "payload": {"n": n}} for n in range(1_200)]
+    documents[700] = {"task": "no.such"}
+    results = make(node.url).submit_many(documents)
+    assert len(results) == 1_200
+    assert isinstance(results[700], Refused)
+    assert results[700].field == "task"
+    assert all(job.fields["payload"] == {"n": n} for n, job in enumerate(results) if n != 700)
+    assert [count for count, _ in node.service.submissions] == [500, 499, 200]
+
+
+def test_a_batch_of_which_nothing_is_taken_still_tells_each(make: Any, node: Served) -> None:
+    results = make(node.url).submit_many([{"task": "no.such"}, {"task": 7}])
+    assert [(type(result), result.field) for result in results] == [(Refused, "task")] * 2
+
+
+def test_what_met_a_whole_request_stands_for_each_of_its_jobs(make: Any, node: Served) -> None:
+    node.service.refuse = errors.OutcomeUnknown("late")
+    results = make(node.url).submit_many([{"task": "echo"}] * 3)
+    assert [result.definite for result in results] == [False] * 3
+
+
+def test_unreachable_nodes_take_none_of_many(make: Any) -> None:
+    results = make(refusing_port()).submit_many([{"task": "echo"}] * 501)
+    assert len(results) == 501
+    assert {type(result) for result in results} == {NoNodeReachable}
+
+
+def test_all_pages_are_listed(make: Any, node: Served) -> None:
+    client = make(node.url)
+    made = [job.id for job in client.submit_many([{"task": "echo", "queue": "slow"}] * 7)]
+    client.submit("echo")
+    listed = [job.id for job in client.jobs(queue="slow", page=3)]
+    assert listed == made[::-1]
+
+
+def test_the_mesh_can_be_looked_at(make: Any, node: Served) -> None:
+    client = make(node.url)
+    job = client.submit("echo")
+    assert [member["name"] for member in client.nodes()] == [f"node-{letter}" for letter in "abcde"]
+    assert client.node()["id"] == NODES[0]
+    assert client.node(NODES[2])["name"] == "node-c"
+    assert client.mesh()["replicas"] == 3
+    assert client.placement(job.id)["owner"] == NODES[0]
+
+
+# ------------------------------------------------------------------------------------------- failing over
+
+
+def test_the_next_node_is_asked_when_one_refuses_connections(make: Any, node: Served) -> None:
+    client = make([refusing_port(), node.url])
+    assert client.submit("echo").state == "queued"
+    assert client.urls[0] == node.url  # the one that answered is asked first from now on
+
+
+def test_a_node_that_takes_no_jobs_sends_them_to_the_next(make: Any, node: Served) -> None:
+    busy = FakeService()
+    busy.reasons = ["leaving"]
+    with served(busy) as leaving:
+        assert make([leaving.url, node.url]).submit("echo").state == "queued"
+    assert not busy.submissions
+    assert len(node.service.submissions) == 1
+
+
+def test_later_is_tried_again_later(make: Any, node: Served) -> None:
+    refusal = errors.Overloaded("full", retry_after_s=0.01)
+    real = node.service.submit
+    node.service.refuse = refusal
+
+    async def then_accept(*args: Any, **named: Any) -> Any:
+        try:
+            return await real(*args, **named)
+        finally:
+            node.service.refuse = None
+
+    node.service.submit = then_accept  # type: ignore[method-assign]
+    assert make(node.url).submit("echo").state == "queued"
+    assert len(node.service.submissions) == 2
+
+
+def test_later_for_ever_is_told_when_the_time_is_up(make: Any, node: Served) -> None:
+    node.service.refuse = errors.Overloaded("full", retry_after_s=60)
+    with pytest.raises(Refused) as caught:
+        make(node.url, timeout_s=1).submit("echo")
+    assert (caught.value.status, caught.value.definite) == (429, True)
+
+
+def test_an_unknown_outcome_is_told_at_once_and_never_sent_again(make: Any, node: Served) -> None:
+    node.service.refuse = errors.OutcomeUnknown("too few holders")
+    with served(FakeService()) as other:
+        with pytest.raises(OutcomeUnknown) as caught:
+            make([node.url, other.url]).submit("echo")
+        assert not other.service.submissions
+    assert caught.value.job is not None
+    assert not caught.value.definite
+    assert len(node.service.submissions) == 1
+
+
+def test_a_connection_lost_after_sending_is_an_unknown_outcome(make: Any, node: Served) -> None:
+    with stub(None) as (url, heard):
+        with pytest.raises(OutcomeUnknown):
+            make([url, node.url]).submit("echo")
+        assert len(heard) == 1
+    assert not node.service.submissions
+
+
+def test_an_answer_cut_short_is_an_unknown_outcome(make: Any, node: Served) -> None:
+    half = b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+    with stub(half) as (url, _), pytest.raises(OutcomeUnknown):
+        make([url, node.url]).submit("echo")
+
+
+def test_a_node_that_never_answers_is_not_waited_for_without_end(make: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connections are made, and nobody accepts them
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(OutcomeUnknown, match="no answer"):
+            make(url, timeout_s=0.2).submit("echo")
+        with pytest.raises(NoNodeReachable):
+            make(url, timeout_s=0.2).nodes()
+
+
+def test_reads_go_on_to_the_next_node_whatever_happened(make: Any, node: Served) -> None:
+    broken = FakeService()
+
+    async def crash(*args: Any, **named: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    broken.read = crash  # type: ignore[method-assign]
+    job = make(node.url).submit("echo")
+    with ExitStack() as stack:
+        dropping, _ = stack.enter_context(stub(None))
+        crashing = stack.enter_context(served(broken))
+        assert make([dropping, crashing.url, node.url]).get(job.id).id == job.id
+
+
+def test_with_no_node_left_each_reason_is_told(make: Any) -> None:
+    urls = [refusing_port(), refusing_port()]
+    with pytest.raises(NoNodeReachable) as caught:
+        make(urls).submit("echo")
+    assert list(caught.value.reasons) == urls
+    assert caught.value.definite
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\nContent-Length: 3\r\n\r\n<p>",
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n[]",
+    ],
+)
+def test_what_is_no_node_is_recognised(make: Any, answer: bytes) -> None:
+    with stub(answer) as (url, _):
+        for call in (lambda: make(url).submit("echo"), lambda: list(make(url).jobs())):
+            with pytest.raises(BadAnswer):
+                call()
+
+
+def test_members_can_be_learned_to_fall_back_on(make: Any, node: Served) -> None:
+    client = make(node.url)
+    client.learn()
+    assert client.urls == (node.url, *(f"http://127.0.0.1:{8701 + place}" for place in range(5)))
+
+
+def test_a_job_outlives_the_node_it_was_submitted_to(make: Any) -> None:
+    with served(FakeService()) as survivor:
+        with served(FakeService()) as entry:
+            job = make([entry.url, survivor.url]).submit("echo")
+            survivor.service.records.update(entry.service.records)
+        survivor.end(job.id, State.FAILED, "no luck")
+        ended = make([entry.url, survivor.url]).wait(job.id, timeout_s=10)
+        assert (ended.state, ended.error) == ("failed", "no luck")
+
+
+# ---------------------------------------------------------------------------------------------- the rest
+
+
+def test_urls_come_from_the_caller_the_environment_or_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDGENODE_URL", raising=False)
+    assert node_urls(None) == (DEFAULT_URL,)
+    monkeypatch.setenv("EDGENODE_URL", "http://a:1/, https://b:2 ,http://a:1")
+    assert node_urls(None) == ("http://a:1", "https://b:2")
+    assert node_urls(["http://c"]) == ("http://c",)
+    for bad in ("", " , ", "a:1", "ftp://a", "http://", "http://a:port"):
+        with pytest.raises(ValueError):  # noqa: PT011 (the standard library words some of them)
+            node_urls(bad)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.0.0.1:1", True),
+        ("http://localhost", True),
+        ("http://[::1]:1", True),
+        ("http://10.0.0.1", False),
+    ],
+)
+def test_loopback_urls_are_known(url: str, expected: bool) -> None:
+    assert is_loopback(url) is expected
+
+
+def test_all_errors_are_client_errors() -> None:
+    for kind in (NoNodeReachable, OutcomeUnknown, Refused, WaitTimedOut, BadAnswer):
+        assert issubclass(kind, ClientError)
+    assert isinstance(Job.from_json({"id": "x", "task": "t", "state": "queued", "settled": False}), Job)
