@@ -237,6 +237,7 @@ class Custody:
         else:
             kind = "takeover" if firm else "provisional takeover"
             record = taken_over(base, ballot, desk.note(kind, f"from {base.owner}: {asking.why}"))
+            desk.taken_over += 1
         # A provisional owner leaves an outcome as it found it: it may be a firm one.
         table.leads[job] = Lead(ballot, firm, asking.promised)
         table.put(record)

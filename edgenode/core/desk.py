@@ -287,6 +287,7 @@ class Desk:
         self.post = Post(view.me, settings.batch)
         self.now: Instant = 0.0
         self.leaving = False
+        self.taken_over = 0  # jobs, since the start
         self._wall_ahead_s = 0.0
         self._effects: list[Effect] = []
         self.merged = News()  # a copy or a promise changed by what somebody else said

@@ -28,6 +28,7 @@ from edgenode.core.signals import (
     Left,
     LinkDown,
     LinkUp,
+    Log,
     MessageArrived,
     Persisted,
     ReadAsked,
@@ -35,6 +36,7 @@ from edgenode.core.signals import (
     RunEnded,
     SearchAsked,
     SearchedHere,
+    StopAsked,
     StoreRefused,
     SubmitAsked,
     TimePassed,
@@ -131,6 +133,8 @@ class Node:
         stalled = now > self._due + self._settings.jobs.stall_s
         desk.now = now
         effects = self._route(event, now)
+        if isinstance(event, StoreRefused):
+            return effects
         if stalled:
             # Longer than others wait before they take over: its ownership is a memory (a zombie's).
             desk.log("stalled", f"stood still until {now - self._due:.1f} s after its time", warning=True)
@@ -202,13 +206,18 @@ class Node:
             case Persisted(number):
                 desk.table.persisted(number)
             case StoreRefused(reason):
-                # What was said since is not on disk, and must never be said: stop like a crash.
+                # What was done since is not on disk, and must never be said. Others take over at once.
                 self._has_failed = True
-                desk.log("store-refused", reason, warning=True)
+                return [*self._membership.left(now), Log("store-refused", reason, warning=True)]
             case LeaveAsked():
                 desk.leaving = True
                 self._leave_ends = now + self._settings.jobs.drain_s
                 return self._membership.handle(event, now)
+            case StopAsked():
+                if not self._said_goodbye:
+                    desk.leaving = True
+                    self._scheduler.stop_all()
+                    return self._say_goodbye(now)
             case _:
                 assert_never(event)
         return []
@@ -358,6 +367,9 @@ class Node:
         unfinished = waiting or not self._scheduler.idle or self._replication.unspread
         if unfinished and now < self._leave_ends + self._settings.jobs.give_s:
             return []
+        return self._say_goodbye(now)
+
+    def _say_goodbye(self, now: Instant) -> list[Effect]:
         self._said_goodbye = True
-        desk.emit(Left())
+        self._desk.emit(Left())
         return self._membership.left(now)

@@ -146,6 +146,10 @@ class Roster:
     def is_living(self, node: NodeId) -> bool:
         return self.standing(node) is Standing.LIVING
 
+    def has_left(self, node: NodeId) -> bool:
+        member = self._members.get(node)
+        return member is not None and member.belief.state is MemberState.LEFT
+
     def dead_since(self, node: NodeId) -> Instant | None:
         if self.standing(node) in (Standing.LIVING, Standing.UNKNOWN):
             return None

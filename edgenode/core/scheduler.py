@@ -178,7 +178,7 @@ class Scheduler:
                 self._away[job] = Away(own.token, own.runner, own.boot, desk.now)
                 self._wake = desk.now
         else:
-            self._lose(record, f"runner {own.runner} is gone", counted=True)
+            self._lose(record, f"runner {own.runner} is gone", counted=not desk.view.has_left(own.runner))
 
     def _boot_of(self, node: NodeId) -> int:
         info = self._desk.view.info(node)
@@ -547,7 +547,8 @@ class Scheduler:
             record = self._table.peek(job)
             if gone and record is not None and self._table.lead(job) is not None:
                 if record.outcome is None and record.own.token == away.token:
-                    self._lose(record, f"runner {away.runner} is gone", counted=True)
+                    counted = not self._desk.view.has_left(away.runner)
+                    self._lose(record, f"runner {away.runner} is gone", counted=counted)
 
     def deadline(self) -> Instant:
         soonest = self._wake
@@ -614,9 +615,18 @@ class Scheduler:
     # ------------------------------------------------------------------------------------ for others
 
     def load(self) -> Load:
-        return Load(
-            len(self._table.leads), len(self._queued), len(self._running), self._done, max(0, self._free())
-        )
+        owned, free = len(self._table.leads), max(0, self._free())
+        taken = self._desk.taken_over
+        return Load(owned, len(self._queued), len(self._running), self._done, free, taken)
+
+    def stop_all(self) -> None:
+        """The node ends by somebody's wish: what runs is stopped, and that is not held against the jobs."""
+        for job, running in list(self._running.items()):
+            record = self._table.peek(job)
+            self._stop(job, running, "the node was stopped")
+            if record is not None and self._table.lead(job) is not None and record.outcome is None:
+                if record.own.token == running.token:
+                    self._lose(record, "the node was stopped", counted=False)
 
     def is_running(self, job: JobId) -> bool:
         return job in self._running

@@ -178,6 +178,11 @@ class StoreRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class StopAsked:
+    """End at once: stop what runs, say goodbye, hand nothing over. Ends with `Left`."""
+
+
+@dataclass(frozen=True, slots=True)
 class LeaveAsked:
     """Hand everything over, then say goodbye: ends with `Left`."""
 
@@ -185,7 +190,7 @@ class LeaveAsked:
 Event = (
     Booted | ClockRead | TimePassed | MessageArrived | LinkUp | LinkDown | SubmitAsked | ReadAsked
     | SearchAsked | InspectAsked | RequestDropped | SearchedHere | RunEnded | Persisted | StoreRefused
-    | LeaveAsked
+    | LeaveAsked | StopAsked
 )  # fmt: skip
 
 

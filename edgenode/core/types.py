@@ -103,6 +103,7 @@ class Load(NamedTuple):
     running: int = 0
     done: int = 0  # jobs that ended here since the node started
     free: int = 0  # slots
+    taken: int = 0  # jobs that this node took over since it started
 
 
 class MemberInfo(NamedTuple):

@@ -39,6 +39,10 @@ class View(Protocol):
 
     def is_living(self, node: NodeId) -> bool: ...
 
+    def has_left(self, node: NodeId) -> bool:
+        """Whether it said goodbye: what it ran ended by its own wish, and says nothing against a job."""
+        ...
+
     def dead_since(self, node: NodeId) -> Instant | None:
         """Since when `standing` has been SILENT or GONE; None if it is not."""
         ...

@@ -51,6 +51,7 @@ from edgenode.core.signals import (
     SearchedHere,
     SearchHere,
     Send,
+    StopAsked,
     StopRun,
     StoreRefused,
     SubmitAsked,
@@ -120,6 +121,7 @@ class Runtime:
         self._began: Instant = time.monotonic()
         self._clock_at: Instant = 0.0
         self._left = asyncio.Event()
+        self._is_stopping = False
         self._failure: EdgeNodeError | None = None
         self._searches: set[asyncio.Task[None]] = set()
         self.dropped = 0  # a peer's messages that found the inbox full
@@ -272,10 +274,11 @@ class Runtime:
         self.post(LeaveAsked())
 
     def stop(self) -> None:
-        """End `run` now. What is on disk stays there, and others take over at once."""
-        self._left.set()
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        """End `run` as soon as the disk has what is known. Others take over at once."""
+        if self._is_stopping:
+            self._left.set()  # asked twice: not even for the disk
+        self._is_stopping = True
+        self.post(StopAsked())
 
     async def close(self) -> None:
         """Fail what still waits for an answer. Calling it twice is fine."""
