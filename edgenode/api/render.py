@@ -17,6 +17,8 @@ from edgenode.core.types import TERMINAL, JobId, NodeId, State, Wall
 Json = dict[str, Any]
 
 _LAST_SECOND: Final = 253_402_300_799.0  # 9999-12-31T23:59:59Z: RFC 3339 has four digits for the year
+TAKEOVERS: Final = frozenset({"takeover", "provisional takeover"})
+"""What the core calls a change of owner in a job's history."""
 
 
 def time_text(wall: Wall) -> str | None:
@@ -70,7 +72,7 @@ def _job_fields(record: Record, spec: Spec) -> Json:
         "losses": len(record.losses),
         "max_losses": options.max_losses,
         "starts": starts,
-        "takeovers": sum(note.kind == "takeover" for note in record.history),
+        "takeovers": sum(note.kind in TAKEOVERS for note in record.history),
         "delivery": str(options.delivery),
         "partition": str(options.partition),
         "owner": record.owner,

@@ -129,7 +129,8 @@ def print_card(fields: Any, name: Callable[[object], str]) -> None:
         if value != "-":
             table.add_row(label, value)
     for label, note in zip(["history"] + [""] * 99, fields["history"], strict=False):
-        told = f"{_time(note['at'])}  {plain(note['kind'])} at {name(note['node'])}  {plain(note['detail'])}"
+        detail = plain(note["detail"]).partition("\n")[0]  # a traceback's further lines are in --json
+        told = f"{_time(note['at'])}  {plain(note['kind'])} at {name(note['node'])}  {detail}"
         table.add_row(label, Text(told.rstrip()))
     console().print(table)
 

@@ -77,10 +77,10 @@ def submit(
     With --wait the exit code is 0 only if every job succeeded.
 
     \b
-    edgenode submit echo '{"text": "hello"}' --wait
+    edgenode submit echo '{"message": "hello"}' --wait
     edgenode submit sleep '{"seconds": 2}' --count 20 --queue slow --wait
     edgenode submit image.resize - < parameters.json
-    edgenode submit --file jobs.ndjson        lines like {"task": "echo", "payload": {"text": "hi"}}
+    edgenode submit --file jobs.ndjson        lines like {"task": "echo", "payload": {"message": "hi"}}
     """
     options = {
         "queue": queue, "priority": priority, "delay_s": delay_s, "run_at": run_at, "timeout_s": timeout_s,
@@ -145,7 +145,7 @@ def _object(text: str, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise typer.BadParameter(f"not JSON: {error}", param_hint=where) from None
     if not isinstance(found, dict):
-        raise typer.BadParameter('not a JSON object, like {"text": "hello"}', param_hint=where)
+        raise typer.BadParameter('not a JSON object, like {"message": "hello"}', param_hint=where)
     return found
 
 

@@ -22,7 +22,7 @@ class AsyncClient:
     """`Client`, with the same methods as coroutines; `async with` closes its connections.
 
     async with AsyncClient() as client:
-        job = await client.submit("echo", {"text": "hello"})
+        job = await client.submit("echo", {"message": "hello"})
         print((await client.wait(job.id, timeout_s=30)).result)
     """
 

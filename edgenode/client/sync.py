@@ -21,7 +21,7 @@ class Client:
     """Asks a mesh through any of its nodes, and goes on to the next one when one does not answer.
 
         client = Client()                     # the nodes of EDGENODE_URL, or the one on this machine
-        job = client.submit("echo", {"text": "hello"})
+        job = client.submit("echo", {"message": "hello"})
         print(client.wait(job.id, timeout_s=30).result)
 
     Every call ends: after `timeout_s` seconds, plus what it was asked to wait. All raise `ClientError`s. It

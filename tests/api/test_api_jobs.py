@@ -313,14 +313,16 @@ async def test_the_life_of_a_job_can_be_read(http: TestClient, service: FakeServ
     assert (seen["state"], seen["attempt"], seen["starts"]) == ("scheduled", 1, 1)
     assert (seen["run_at"], seen["runner"]) == ("2030-03-17T17:46:49.000Z", None)
 
-    record = jobs.taken_over(record, Ballot(3, NODES[1]), jobs.Note(START + 3, "takeover", NODES[1], "died"))
+    note = jobs.Note(START + 3, "provisional takeover", NODES[2], "silent")
+    record = jobs.taken_over(record, Ballot(2, NODES[2]), note)
+    record = jobs.taken_over(record, Ballot(3, NODES[1]), jobs.Note(START + 4, "takeover", NODES[1], "died"))
     record = jobs.started(jobs.fallen_due(record), runner=NODES[1], boot=1, at=START + 10)
     service.records[job] = record
     seen = await (await http.get(f"/v1/jobs/{body['id']}")).json()
-    assert (seen["state"], seen["attempt"], seen["starts"], seen["takeovers"]) == ("running", 2, 2, 1)
+    assert (seen["state"], seen["attempt"], seen["starts"], seen["takeovers"]) == ("running", 2, 2, 2)
     assert (seen["term"], seen["owner"], seen["runner"]) == (3, NODES[1], NODES[1])
     assert seen["firm"] is True  # the owner said so: the record of a later term does not
-    assert [note["kind"] for note in seen["history"]] == ["retry", "takeover"]
+    assert [note["kind"] for note in seen["history"]] == ["retry", "provisional takeover", "takeover"]
     (listed,) = (await (await http.get("/v1/jobs")).json())["jobs"]
     assert listed["firm"] is None
 
