@@ -25,7 +25,6 @@ _SECURITY_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
-    "Server": f"edgenode/{__version__}",
 }
 
 
@@ -47,6 +46,7 @@ def json_response(
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     for name, value in _SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
+    response.headers["Server"] = f"edgenode/{__version__}"
 
 
 @web.middleware

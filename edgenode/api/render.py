@@ -12,7 +12,7 @@ from typing import Any, Final
 from edgenode.api.service import MemberView, MeshView
 from edgenode.core.jobs import Record, Spec, decode_spec, job_text, join, new_record
 from edgenode.core.signals import Receipt
-from edgenode.core.types import TERMINAL, JobId, NodeId, State, Wall
+from edgenode.core.types import TERMINAL, JobId, MemberState, NodeId, State, Wall
 
 Json = dict[str, Any]
 
@@ -181,6 +181,8 @@ def member_fields(member: MemberView, me: NodeId) -> Json:
 
 
 def mesh_fields(mesh: MeshView, members: Sequence[MemberView], me: NodeId) -> Json:
+    """The mesh in sum. What the dead said last of their load and tasks no longer counts."""
+    living = [member for member in members if member.state not in (MemberState.DEAD, MemberState.LEFT)]
     return {
         "id": mesh.mesh_id,
         "self": {"id": me, "name": mesh.name},
@@ -188,9 +190,9 @@ def mesh_fields(mesh: MeshView, members: Sequence[MemberView], me: NodeId) -> Js
         "uptime_s": round(mesh.uptime_s, 3),
         "replicas": mesh.replicas,
         "nodes": dict(Counter(str(member.state) for member in members)),
-        "tasks": sorted({task for member in members for task in member.info.tasks}),
+        "tasks": sorted({task for member in living for task in member.info.tasks}),
         "load": {
-            name: sum(getattr(member.load, name) for member in members)
+            name: sum(getattr(member.load, name) for member in living)
             for name in ("owned", "queued", "running", "done", "free")
         },
     }

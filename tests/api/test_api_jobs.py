@@ -377,7 +377,7 @@ async def test_the_mesh_is_summed_up(http: TestClient, service: FakeService) -> 
     assert mesh == {
         "id": "m" * 16, "self": {"id": NODES[0], "name": "node-a"}, "version": "0.1.0", "uptime_s": 12.5,
         "replicas": 3, "nodes": {"ready": 4, "dead": 1}, "tasks": ["echo", "image.resize"],
-        "load": {"owned": 5, "queued": 10, "running": 15, "done": 20, "free": 25},
+        "load": {"owned": 4, "queued": 8, "running": 12, "done": 16, "free": 20},
     }  # fmt: skip
 
 
@@ -402,6 +402,7 @@ async def test_no_answer_may_be_sniffed_cached_or_framed(http: TestClient) -> No
         headers = (await http.get(path)).headers
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Cache-Control"] == "no-store"
+        assert headers["Server"].startswith("edgenode/")
         assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
 
 
