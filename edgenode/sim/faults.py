@@ -87,7 +87,7 @@ class Faults:
             return cls(Mood.CHURN, count, chained, Conditions(), blows, flat, even, False)
         kinds = [kind for kind in Kind if dice.random() < 0.25 and _possible(kind, count)]
         conditions = _conditions(dice)
-        if not kinds and conditions == Conditions():
+        if not kinds:
             kinds = [Kind.KILL_ONE]
         offsets = _offsets(dice, count) if dice.random() < 0.25 else flat
         rates = tuple(dice.uniform(0.999, 1.001) for _ in range(count)) if dice.random() < 0.3 else even

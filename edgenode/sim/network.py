@@ -244,6 +244,12 @@ class Network:
 
         self._world.after(4 * self._world.conditions.delay_s, retry)
 
+    def deliver(self, source: NodeId, to: NodeId, message: Message) -> None:
+        """A message from long ago arrives now, whatever became of the link it was sent on."""
+        target = self._world.process(to)
+        if target is not None:
+            self._world.post(target, 0.0, MessageArrived(source, message))
+
     def _transmit(self, link: Link, source: Process, message: Message) -> None:
         strikes, conditions = self._world.strikes, self._world.conditions
         target = link.other(source)

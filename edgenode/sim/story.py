@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from edgenode.core.errors import EdgeNodeError, MalformedMessage
 from edgenode.core.jobs import NO_TOKEN, Record, Spec, decode, decode_spec, job_text
@@ -22,14 +22,17 @@ from edgenode.core.signals import (
 from edgenode.core.types import Ballot, JobId, NodeId, Promise, Seconds, StartToken
 from edgenode.core.wire import MembershipMessage, SubmitItem
 
+_T = TypeVar("_T")
+
 LINES_KEPT: Final = 40
+ITEMS_SHOWN: Final = 12
 QUIET: Final = (TimePassed, ClockRead, Persisted)
 
 
 class Line(NamedTuple):
     at: Seconds
     node: NodeId
-    arrow: str  # ">" for an event that came in, "<" for an effect that left, "*" for what befell the node
+    arrow: str  # ">": came in; "<": left; "=": is on disk; "*": befell the node
     what: object
 
 
@@ -43,6 +46,7 @@ class Story:
     def __init__(self, *, whole: bool = False) -> None:
         self._lines: deque[Line] = deque(maxlen=None if whole else LINES_KEPT)
         self._names: dict[JobId, str] = {}
+        self._focus: frozenset[JobId] = frozenset()  # of a batch, only what concerns these is told
 
     def add(self, at: Seconds, node: NodeId, arrow: str, what: object) -> None:
         if not isinstance(what, QUIET) and not isinstance(getattr(what, "message", None), MembershipMessage):
@@ -54,8 +58,9 @@ class Story:
 
     def lines(self, job: str = "") -> Iterator[str]:
         """The story so far; with `job` ("j3", or the id as people write it) only what concerns that one."""
+        self._focus = frozenset(each for each, name in self._names.items() if job in (name, job_text(each)))
         for line in self._lines:
-            if job and not any(job in (self.name(each), job_text(each)) for each in jobs_in(line.what)):
+            if job and self._focus.isdisjoint(jobs_in(line.what)):
                 continue
             yield f"{line.at:9.4f} {short(line.node):>3} {line.arrow} {self._word(line.what)}"
 
@@ -68,12 +73,15 @@ class Story:
             case Send(to, message):
                 return f"{self._word(message)}  to {short(to)}"
             case Persist(rows):
-                return "persist " + ", ".join(self._row(each.row) for each in rows)
+                return "on disk: " + ", ".join(self._row(each.row) for each in self._of_interest(rows))
             case _ if is_dataclass(what):
                 told = (self._value(getattr(what, each.name)) for each in fields(what))
                 return f"{type(what).__name__} {' '.join(part for part in told if part)}"
             case _:
                 return self._value(what)
+
+    def _of_interest(self, batch: tuple[_T, ...]) -> tuple[_T, ...]:
+        return tuple(each for each in batch if not self._focus or not self._focus.isdisjoint(jobs_in(each)))
 
     def _row(self, row: Row) -> str:
         record = _decoded(row.blob)
@@ -84,11 +92,14 @@ class Story:
         if isinstance(value, (Record, bytes, StartToken, Ballot, Promise, Row, Spec, EdgeNodeError)):
             return self._leaf(value)
         if isinstance(value, dict):
-            return " ".join(f"{self._value(key)}={self._value(each)}" for key, each in value.items())
+            shown = self._of_interest(tuple(value.items()))
+            return " ".join(f"{self._value(key)}={self._value(each)}" for key, each in shown[:ITEMS_SHOWN])
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             return "(" + " ".join(self._value(each) for each in value) + ")"
         if isinstance(value, tuple):
-            return "[" + ", ".join(map(self._value, value)) + "]"
+            value = self._of_interest(value)
+            more = f", and {len(value) - ITEMS_SHOWN} more" if len(value) > ITEMS_SHOWN else ""
+            return "[" + ", ".join(map(self._value, value[:ITEMS_SHOWN])) + more + "]"
         if isinstance(value, str):
             return short(NodeId(value))
         return f"{value:g}" if isinstance(value, float) else str(value)

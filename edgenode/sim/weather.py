@@ -106,7 +106,8 @@ class Weather:
 
     def _join(self) -> None:
         machine = self._build(MachineClock(origin=self._dice.uniform(0.0, 1000.0)))
-        machine.seeds = frozenset(life.id for life in self._world.lives())
+        others = (other for other in self._world.machines.values() if not other.gone)
+        machine.seeds = frozenset(other.id for other in others) - {machine.id}
         self._world.start(machine)
 
     def _remove(self, kind: Kind, lives: list[Life]) -> bool:

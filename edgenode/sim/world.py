@@ -59,6 +59,8 @@ from edgenode.sim.workers import STOPPED, TASK, play
 CLOCK_READ_S: Final = 1.0
 ROUNDING_S: Final = 1e-6
 """Converting a deadline to simulated time and back may lose this much."""
+RINGS_MAX: Final = 3
+"""How often in a row a core may have more to do at once when its time has come. Beyond, it spins."""
 
 Action = Callable[[], None]
 Asked = SubmitAsked | ReadAsked | SearchAsked | InspectAsked
@@ -101,6 +103,7 @@ class Life:
         self.running: dict[tuple[JobId, StartToken], Verdict] = {}
         self.alarm: Seconds = FOREVER
         self.last: Instant = -FOREVER
+        self.rings = 0  # how often in a row due time left something due at once
 
 
 @dataclass(eq=False, slots=True)
@@ -145,7 +148,9 @@ class World:
         self.ledger = Ledger(self.disks)
         self.network = Network(self, self.random("network"), codec=codec)
         self.events = 0
-        self.on_run: Callable[[Life, Run], bool] | None = None  # True: a scenario takes the start over
+        # A scenario takes a start, or a sync, into its own hands by answering True.
+        self.on_run: Callable[[Life, Run], bool] = lambda life, effect: False
+        self.on_sync: Callable[[Life, Action], bool] = lambda life, done: False
         self._make_core = make_core
         self._dice = self.random("machines")
         self._heap: list[tuple[Seconds, int, Action]] = []
@@ -244,12 +249,14 @@ class World:
         self.handle(life, Booted(machine.disk.unsettled(), machine.disk.peers))
         self._read_clock(life)
 
-    def end(self, machine: Machine, why: str, *, silent: bool) -> None:
-        """The process ends, with all it had not synced and all that ran on it."""
+    def end(self, machine: Machine, why: str, *, silent: bool, survivors: int | None = None) -> None:
+        """The process ends, with what ran on it, and all but the first `survivors` unsynced writes (None:
+        chance says how many had reached the disk)."""
         life = machine.life
         assert life is not None
         self.befell(machine, why)
-        survivors = self._dice.randint(0, life.pipeline.unsynced)
+        if survivors is None:
+            survivors = self._dice.randint(0, life.pipeline.unsynced)
         life.pipeline.crash(survivors)
         life.alive = False
         life.backlog.clear()
@@ -325,8 +332,11 @@ class World:
             life.pipeline.push(effect)
             if life.machine.life is not life:
                 return
-        if isinstance(event, TimePassed) and life.core.deadline() <= instant:
-            raise Violation(f"{short(life.id)} would spin: its deadline did not move ahead")
+        life.rings = (
+            life.rings + 1 if isinstance(event, TimePassed) and life.core.deadline() <= instant else 0
+        )
+        if life.rings > RINGS_MAX:
+            raise Violation(f"{short(life.id)} would spin: its deadline does not move ahead")
         self._set_alarm(life)
 
     def _note(self, life: Life, event: Event, effects: int) -> None:
@@ -386,6 +396,8 @@ class World:
             self.ledger.promised(life.id, effect.message)
 
     def _sync(self, life: Life, done: Action) -> None:
+        if self.on_sync(life, done):
+            return
         conditions = self.conditions
         takes_s = self._dice.uniform(0.1, 1.0) * conditions.sync_s
         if self._dice.random() < conditions.slow_sync:
@@ -395,6 +407,7 @@ class World:
 
     def _store(self, life: Life, persist: Persist) -> None:
         disk = life.machine.disk
+        self.story.add(self.now, life.id, "=", persist)
         for stored in persist.rows:
             before = disk.row(stored.row.id)
             disk.write((stored,))
@@ -429,7 +442,7 @@ class World:
                 self.remove(life.machine, "left")
                 return False
             case Log() | Persist():
-                pass
+                pass  # the story has it; the disk had it before
         return True
 
     def _run(self, life: Life, effect: Run) -> None:
@@ -438,7 +451,7 @@ class World:
             raise Violation(f"{short(life.id)} starts more than its {life.machine.slots} slots hold")
         fate = play(effect.spec, effect.token, effect.attempt, life.id, self._dice)
         life.running[effect.job, effect.token] = fate.verdict
-        if self.on_run is not None and self.on_run(life, effect):
+        if self.on_run(life, effect):
             return
 
         def over() -> None:

@@ -1,0 +1,305 @@
+"""Directed stories on production cores: verbs to say who does what, when, and what gets lost.
+
+    story = Scenario("abc")
+    story.submit("j", at="a", holders="abc")       # a owns it, being first
+    story.until(lambda: story.runs("j"))
+    story.kill("a")
+    story.until(lambda: story.runner("j") == "b")
+    story.finish("j")
+    story.heal_and_judge()
+
+Tasks end only when told to, so a story is about the order of things and never about their duration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from edgenode.core.errors import EdgeNodeError
+from edgenode.core.jobs import Options, Record, Spec, make_job_id
+from edgenode.core.rendezvous import Ranking
+from edgenode.core.settings import Settings
+from edgenode.core.signals import ReadAsked, ReadDone, Receipt, Run, SubmitAsked, SubmitDone
+from edgenode.core.types import JobId, NodeId, Seconds, StartToken
+from edgenode.core.wire import Message
+from edgenode.sim.clock import EPOCH
+from edgenode.sim.disk import record_of
+from edgenode.sim.faults import Mood
+from edgenode.sim.judge import Judge
+from edgenode.sim.ledger import Violation
+from edgenode.sim.story import Story, short
+from edgenode.sim.workers import TASK, WORKER_DIED, Manner, payload, raised, success
+from edgenode.sim.world import Action, Answer, Life, Machine, MakeCore, World, node_id
+
+FORM_S: Final[Seconds] = 2.0
+"""How long a mesh gets to form before the story begins."""
+PATIENCE_S: Final[Seconds] = 30.0
+"""How long `until` waits, unless told otherwise."""
+IDS_TRIED: Final = 100_000
+"""Far more than the orders in which a handful of nodes can rank."""
+UNFINISHED_S: Final = 7 * 86_400.0
+
+
+class Scenario:
+    """A mesh of nodes with one-letter names, all of which know each other and are ready."""
+
+    def __init__(
+        self, names: str, make_core: MakeCore, *, settings: Settings | None = None, slots: int = 4
+    ) -> None:
+        self.world = World("scenario", make_core, settings=settings, story=Story(whole=True))
+        self.world.network.rule = self._is_kept
+        self.world.on_run = self._hold_run
+        self.world.on_sync = self._hold_sync
+        self._dice = self.world.random("scenario")
+        self._jobs: dict[str, JobId] = {}
+        self._receipts: dict[str, Receipt] = {}
+        self._running: dict[tuple[JobId, StartToken], Life] = {}
+        self._lost: list[tuple[type[Message], str, str]] = []
+        self._kept: list[tuple[NodeId, NodeId, Message]] = []
+        self._sent: list[tuple[NodeId, NodeId, Message]] = []
+        self._slow: dict[NodeId, list[Action]] = {}
+        self._holds_runs = True
+        self._wiped = False
+        for name in names:
+            self.world.add(name, slots=slots)
+        for machine in self.world.machines.values():
+            machine.seeds = frozenset(self.world.machines) - {machine.id}
+            self.world.start(machine)
+        self.wait(FORM_S)
+
+    # ------------------------------------------------------------------------------------ time
+
+    def wait(self, for_s: Seconds) -> None:
+        self.world.run_until(self.world.now + for_s)
+
+    def until(self, condition: Callable[[], object], within_s: Seconds = PATIENCE_S) -> None:
+        """Let the world go on until it is so.
+
+        Raises:
+            AssertionError: it was not so within `within_s` simulated seconds.
+        """
+        came = self.world.run_until(self.world.now + within_s, lambda: bool(condition()))
+        assert came, "it never came to that:\n" + "\n".join(self.world.story.lines())
+
+    # ------------------------------------------------------------------------------------ jobs
+
+    def submit(
+        self, job: str, *, at: str, holders: str, acks: int = 0, options: Options | None = None
+    ) -> None:
+        """Submit a job whose rank begins with `holders`; the first of them owns it by being named."""
+        wall = EPOCH + self.world.now
+        spec = Spec(
+            self._ranked(holders),
+            TASK,
+            payload(Manner.GOOD, 0.0),
+            wall,
+            wall + UNFINISHED_S,
+            options or Options(),
+        )
+        self._jobs[job] = spec.id
+        self.world.ledger.submitted((spec,))
+        self.world.story.name(spec.id)
+
+        def answered(answer: Answer) -> None:
+            assert isinstance(answer, SubmitDone)
+            self._receipts[job] = answer.receipts[0]
+
+        self.world.ask(self._life(at), lambda request: SubmitAsked(request, (spec,), acks, 20.0), answered)
+
+    def _ranked(self, holders: str) -> JobId:
+        """An id for which the machines rank as wanted."""
+        ranking = Ranking({machine.id: 1.0 for machine in self.world.machines.values() if not machine.gone})
+        wanted = tuple(map(node_id, holders))
+        ids = (make_job_id(EPOCH + self.world.now, self._dice.randbytes(10)) for _ in range(IDS_TRIED))
+        return next(job for job in ids if ranking.rank(job)[: len(wanted)] == wanted)
+
+    def is_acknowledged(self, job: str) -> bool:
+        return job in self._receipts and self._receipts[job].error is None
+
+    def receipt(self, job: str) -> set[str]:
+        """Who the receipt names."""
+        return {short(node) for node in self._receipts[job].nodes}
+
+    def runs(self, job: str) -> list[tuple[str, StartToken]]:
+        """The starts that are running now, oldest first."""
+        wanted = self._jobs[job]
+        return [
+            (short(life.id), token)
+            for (each, token), life in self._running.items()
+            if each == wanted and life.alive and (each, token) in life.running
+        ]
+
+    def runner(self, job: str) -> str:
+        """Who runs the latest start; "" if nobody does."""
+        running = self.runs(job)
+        return running[-1][0] if running else ""
+
+    def starts(self, job: str) -> int:
+        """How often it was started, ever."""
+        return len(self.world.ledger.starts[self._jobs[job]])
+
+    def finish(self, job: str, *, on: str = "") -> None:
+        """Its latest start (or the one on this node) returns."""
+        life, token = self._start(job, on)
+        self.world.run_ends(life, self._jobs[job], token, success(token, life.id), lost=False)
+
+    def fail(self, job: str) -> None:
+        """Its latest start raises."""
+        life, token = self._start(job, "")
+        self.world.run_ends(life, self._jobs[job], token, raised(token), lost=False)
+
+    def lose_worker(self, job: str) -> None:
+        life, token = self._start(job, "")
+        self.world.run_ends(life, self._jobs[job], token, WORKER_DIED, lost=True)
+
+    def _start(self, job: str, on: str) -> tuple[Life, StartToken]:
+        where, token = [run for run in self.runs(job) if not on or run[0] == on][-1]
+        return self._life(where), token
+
+    def copy(self, job: str, at: str) -> Record | None:
+        """What this node's disk has of it."""
+        return record_of(self.machine(at).disk.row(self._jobs[job]))
+
+    def read(self, job: str, at: str) -> Record | EdgeNodeError:
+        """Ask a node for it, as a client does, and wait for the answer."""
+        answers: list[ReadDone] = []
+
+        def answered(answer: Answer) -> None:
+            assert isinstance(answer, ReadDone)
+            answers.append(answer)
+
+        wanted = self._jobs[job]
+        self.world.ask(self._life(at), lambda request: ReadAsked(request, (wanted,), 0.0, 3.0), answered)
+        self.until(lambda: answers)
+        return answers[0].records.get(wanted) or answers[0].errors[wanted]
+
+    def is_told(self, job: str) -> bool:
+        """Whether anybody was told that it is settled."""
+        return self._jobs[job] in self.world.ledger.told
+
+    # ---------------------------------------------------------------------------------- people
+
+    def machine(self, name: str) -> Machine:
+        return self.world.machines[node_id(name)]
+
+    def _life(self, name: str) -> Life:
+        life = self.machine(name).life
+        assert life is not None, f"{name} does not live"
+        return life
+
+    def kill(self, *names: str) -> None:
+        """kill -9: the port refuses at once, and nothing unsynced has reached the disk."""
+        for name in names:
+            self.world.end(self.machine(name), "is killed", silent=False, survivors=0)
+
+    def power_off(self, *names: str) -> None:
+        """Silence: no reset, no refusal."""
+        for name in names:
+            self.world.end(self.machine(name), "loses power", silent=True, survivors=0)
+
+    def restart(self, *names: str) -> None:
+        for name in names:
+            self.world.start(self.machine(name))
+
+    def wipe(self, name: str, *, reborn: str) -> None:
+        """A machine that is down comes back with an empty disk: as somebody else."""
+        old = self.machine(name)
+        self.world.remove(old, "wiped")
+        self._wiped = True
+        machine = self.world.add(reborn, slots=old.slots)
+        machine.seeds = frozenset(life.id for life in self.world.lives())
+        self.world.start(machine)
+
+    def pause(self, name: str) -> None:
+        self.world.pause(self.machine(name), 1e6)
+
+    def resume(self, name: str) -> None:
+        self.world.resume(self._life(name))
+
+    # --------------------------------------------------------------------------------- network
+
+    def cut(self, one_side: str, other_side: str, *, one_way: bool = False) -> None:
+        """Nothing passes between the two sides; `one_way`: only what the first says is lost."""
+        ways = {(node_id(one), node_id(other)) for one in one_side for other in other_side}
+        if not one_way:
+            ways |= {(other, one) for one, other in ways}
+        self.world.network.block(frozenset(ways))
+
+    def mend(self) -> None:
+        """End every cut."""
+        self.world.network.block(frozenset())
+
+    def lose(self, kind: type[Message], *, source: str, to: str) -> None:
+        """From now on, what `source` says of this kind to `to` is lost (and kept, see `deliver_late`)."""
+        self._lost.append((kind, source, to))
+
+    def lose_nothing(self) -> None:
+        self._lost.clear()
+
+    def lost(self, kind: type[Message]) -> int:
+        """How many messages of this kind were lost."""
+        return sum(isinstance(message, kind) for _, _, message in self._kept)
+
+    def deliver_late(self) -> None:
+        """What was lost arrives after all, out of order."""
+        kept, self._kept = self._kept, []
+        self._lost.clear()
+        for source, to, message in reversed(kept):
+            self.world.network.deliver(source, to, message)
+
+    def repeat(self, kind: type[Message], *, source: str, to: str) -> None:
+        """The last message of this kind on this way arrives once more."""
+        way = (node_id(source), node_id(to))
+        sent = [each for each in self._sent if each[:2] == way and isinstance(each[2], kind)]
+        self.world.network.deliver(*sent[-1])
+
+    def _is_kept(self, source: NodeId, to: NodeId, message: Message) -> bool:
+        self._sent.append((source, to, message))
+        for kind, one, other in self._lost:
+            if isinstance(message, kind) and (node_id(one), node_id(other)) == (source, to):
+                self._kept.append((source, to, message))
+                return True
+        return False
+
+    # ----------------------------------------------------------------------------------- disks
+
+    def slow_disk(self, name: str) -> None:
+        """No sync of this node ends any more, until `quick_disk`."""
+        self._slow[node_id(name)] = []
+
+    def quick_disk(self, name: str) -> None:
+        for done in self._slow.pop(node_id(name)):
+            self.world.after(0.0, done)
+
+    def _hold_sync(self, life: Life, done: Action) -> bool:
+        if life.id not in self._slow:
+            return False
+        self._slow[life.id].append(done)
+        return True
+
+    def _hold_run(self, life: Life, effect: Run) -> bool:
+        self._running[effect.job, effect.token] = life
+        return self._holds_runs
+
+    # --------------------------------------------------------------------------------- the end
+
+    def heal_and_judge(self, within_s: Seconds = 60.0) -> None:
+        """No more trouble: everybody comes back, every task returns, and every promise must be kept."""
+        self._holds_runs = False
+        self._lost.clear()
+        self.mend()
+        for machine in self.world.machines.values():
+            if machine.life is not None:
+                self.world.resume(machine.life)
+            else:
+                self.world.start_if_down(machine)
+        for name in list(map(short, self._slow)):
+            self.quick_disk(name)
+        for (job, token), life in list(self._running.items()):
+            self.world.run_ends(life, job, token, success(token, life.id), lost=False)
+        try:
+            Judge(self.world, Mood.HURT, wiped=self._wiped).demand(within_s)
+        except Violation as violation:
+            violation.add_note("\n".join(self.world.story.lines()))
+            raise

@@ -1,0 +1,381 @@
+"""Stories that broke earlier versions of the protocol, on production cores. Each ends healed and judged."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgenode.core.errors import EdgeNodeError
+from edgenode.core.jobs import Options, Record
+from edgenode.core.node import Node
+from edgenode.core.types import Delivery, Partition, State
+from edgenode.core.wire import (
+    Acks,
+    Ask,
+    Grant,
+    Marks,
+    Promises,
+    Result,
+    ResultTaken,
+    Submit,
+    Submitted,
+    Write,
+)
+from edgenode.sim.scenario import Scenario
+
+ONCE = Options(max_attempts=1, delivery=Delivery.AT_MOST_ONCE)
+CAREFUL = Options(partition=Partition.WAIT)
+
+
+def running(names: str, *, at: str = "a", holders: str = "abc", options: Options | None = None) -> Scenario:
+    """A mesh in which job j is acknowledged and runs."""
+    story = Scenario(names, Node)
+    story.submit("j", at=at, holders=holders, options=options)
+    story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
+    return story
+
+
+def outcome(found: Record | EdgeNodeError) -> State:
+    assert isinstance(found, Record), found
+    assert found.settled
+    return found.state
+
+
+def test_a_job_runs_once_and_every_node_shows_its_end() -> None:
+    story = running("abc")
+    story.finish("j")
+    story.until(lambda: story.is_told("j"))
+    assert [outcome(story.read("j", each)) for each in "abc"] == [State.SUCCEEDED] * 3
+    assert story.starts("j") == 1
+    story.heal_and_judge()
+
+
+def test_an_owner_that_is_killed_is_replaced_by_the_next_in_rank() -> None:
+    story = running("abc")
+    story.kill("a")
+    story.until(lambda: story.runner("j") == "b", within_s=2.0)
+    story.finish("j")
+    story.heal_and_judge()
+    assert story.starts("j") == 2
+
+
+def test_grant_lost() -> None:
+    """The owner has no slot and grants; nobody hears of it. The start must not run on X for ever."""
+    story = Scenario("ab", Node, slots=1)
+    story.submit("first", at="a", holders="ab")
+    story.until(lambda: story.runs("first"))
+    story.lose(Grant, source="a", to="b")
+    story.submit("j", at="a", holders="ab")
+    story.until(lambda: story.lost(Grant))
+    story.lose_nothing()
+    story.until(lambda: story.runs("j"))
+    story.finish("j")
+    story.finish("first")
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
+def test_a_late_grant_of_a_job_that_has_ended_starts_nothing() -> None:
+    story = Scenario("ab", Node, slots=1)
+    story.submit("first", at="a", holders="ab")
+    story.until(lambda: story.runs("first"))
+    story.submit("j", at="a", holders="ab")
+    story.until(lambda: story.runner("j") == "b")
+    story.finish("j")
+    story.until(lambda: story.is_told("j"))
+    story.repeat(Grant, source="a", to="b")
+    story.wait(1.0)
+    assert not story.runs("j")
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
+def test_reboot_faster_than_detection_of_the_owner() -> None:
+    story = running("abc")
+    story.kill("a")
+    story.restart("a")
+    story.until(lambda: story.runs("j"))
+    assert story.starts("j") == 2
+    story.finish("j")
+    story.heal_and_judge()
+
+
+def test_reboot_faster_than_detection_of_the_runner() -> None:
+    story = Scenario("ab", Node, slots=1)
+    story.submit("first", at="a", holders="ab")
+    story.until(lambda: story.runs("first"))
+    story.submit("j", at="a", holders="ab")
+    story.until(lambda: story.runner("j") == "b")
+    story.kill("b")
+    story.restart("b")
+    story.until(lambda: story.runs("j"))
+    story.finish("j")
+    story.heal_and_judge()
+    assert story.starts("j") == 2
+
+
+def test_owner_crash_before_own_fsync_after_told() -> None:
+    """Two others may have the end on disk while the owner has not: it must not run the job again."""
+    story = running("abc")
+    story.slow_disk("a")
+    story.finish("j")
+    story.wait(1.0)
+    assert not story.is_told("j"), "told what is not on the owner's disk"
+    story.kill("a")
+    story.quick_disk("a")
+    story.restart("a")
+    story.wait(3.0)
+    story.heal_and_judge()
+
+
+def test_an_end_that_is_on_two_disks_is_adopted_by_an_owner_that_lost_its_own_memory() -> None:
+    story = running("abc")
+    story.lose(Acks, source="b", to="a")
+    story.lose(Acks, source="c", to="a")
+    story.finish("j")
+    story.wait(0.3)
+    story.kill("a")
+    story.until(lambda: story.is_told("j"))
+    story.restart("a")
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
+def test_wiped_owner() -> None:
+    """An empty disk is a new member: it owns nothing, and does not vote for the old one."""
+    story = running("abc")
+    story.kill("a")
+    story.wipe("a", reborn="d")
+    story.until(lambda: story.runs("j"))
+    story.finish("j")
+    story.heal_and_judge()
+
+
+def test_slow_survivor_during_takeover() -> None:
+    """A successor does not wait for ever for a holder that is too slow to answer."""
+    story = running("abc")
+    story.pause("c")
+    story.kill("a")
+    story.until(lambda: story.runner("j") == "b", within_s=15.0)
+    story.resume("c")
+    story.wait(2.0)
+    story.finish("j", on="b")
+    story.heal_and_judge()
+
+
+def test_two_holders_die_one_after_another() -> None:
+    """The last one finishes alone, then dies too: the others come back first, and it last."""
+    story = running("abc")
+    story.kill("a")
+    story.until(lambda: story.runner("j") == "b")
+    story.kill("b")
+    story.until(lambda: story.runner("j") == "c")
+    story.finish("j")
+    story.wait(1.0)
+    story.kill("c")
+    story.restart("a")
+    story.restart("b")
+    story.wait(8.0)
+    story.restart("c")
+    story.heal_and_judge()
+
+
+def test_one_way_cut() -> None:
+    """A hears everybody, and nobody hears a: ownership does not move to and fro."""
+    story = running("abc")
+    story.cut("a", "bc", one_way=True)
+    story.wait(15.0)
+    assert story.starts("j") <= 2
+    story.mend()
+    story.wait(3.0)
+    copy = story.copy("j", "b")
+    assert copy is not None
+    assert copy.ballot.term <= 6
+    story.heal_and_judge()
+
+
+def test_orphan_promise() -> None:
+    """A successor asks, gets a promise, and dies; the owner lives, and must be able to finish."""
+    story = running("abc")
+    story.cut("a", "bc")
+    story.lose(Promises, source="c", to="b")
+    story.until(lambda: story.lost(Promises))
+    story.kill("b")
+    story.mend()
+    story.lose_nothing()
+    story.finish("j", on="a")
+    story.until(lambda: story.is_told("j"))
+    story.heal_and_judge()
+
+
+def test_zombie_finishes_after_firm_takeover() -> None:
+    story = running("abc")
+    story.pause("a")
+    story.until(lambda: story.runner("j") == "b")
+    story.finish("j", on="b")
+    story.until(lambda: story.is_told("j"))
+    story.finish("j", on="a")
+    story.resume("a")
+    story.wait(3.0)
+    assert outcome(story.read("j", "a")) is State.SUCCEEDED
+    story.heal_and_judge()
+    assert story.starts("j") == 2
+
+
+def test_a_zombie_that_wakes_before_the_successor_has_finished_gives_way() -> None:
+    story = running("abc")
+    story.pause("a")
+    story.until(lambda: story.runner("j") == "b")
+    story.resume("a")
+    story.until(lambda: all(where != "a" for where, _ in story.runs("j")))
+    story.finish("j", on="b")
+    story.heal_and_judge()
+    assert story.starts("j") == 2
+
+
+def test_late_duplicate_submit_after_settled() -> None:
+    story = Scenario("abc", Node)
+    story.submit("j", at="b", holders="acb")
+    story.until(lambda: story.runs("j"))
+    story.finish("j")
+    story.until(lambda: story.is_told("j"))
+    story.repeat(Submit, source="b", to="a")
+    story.wait(3.0)
+    assert not story.runs("j")
+    assert story.starts("j") == 1
+    story.heal_and_judge()
+
+
+@pytest.mark.parametrize("options", [Options(), CAREFUL, ONCE])
+def test_two_node_mesh_one_gone(options: Options) -> None:
+    """Half of two holders is no majority: the job runs on, unsettled; a careful one waits for its peer."""
+    story = running("ab", holders="ab", options=options)
+    story.kill("a")
+    story.wait(8.0)
+    assert bool(story.runs("j")) is (options == Options())
+    if story.runs("j"):
+        story.finish("j")
+        story.wait(1.0)
+        found = story.read("j", "b")
+        assert isinstance(found, Record)
+        assert (found.state, found.settled) == (State.SUCCEEDED, False)
+    story.restart("a")
+    story.heal_and_judge()
+
+
+def test_ack_of_unsynced_duplicate() -> None:
+    """A write that comes twice while the first is being synced is acknowledged when the sync is done."""
+    story = Scenario("abc", Node)
+    story.slow_disk("b")
+    story.slow_disk("c")
+    story.submit("j", at="a", holders="abc", acks=2)
+    story.wait(0.3)
+    story.repeat(Write, source="a", to="b")
+    story.wait(0.3)
+    assert not story.is_acknowledged("j")
+    story.quick_disk("b")
+    story.until(lambda: story.is_acknowledged("j"))
+    assert story.receipt("j") == {"a", "b"}
+    story.heal_and_judge()
+
+
+def test_result_to_dead_owner() -> None:
+    """A runner keeps its result until somebody has it on disk, and tells the responsible one."""
+    story = Scenario("abcd", Node, slots=1)
+    story.submit("first", at="a", holders="abc")
+    story.until(lambda: story.runs("first"))
+    story.submit("j", at="a", holders="abc")
+    story.until(lambda: story.runs("j"))
+    runner = story.runner("j")
+    story.lose(Result, source=runner, to="a")
+    story.finish("j")
+    story.wait(0.5)
+    story.kill("a")
+    story.lose_nothing()
+    story.until(lambda: story.is_told("j"))
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
+def test_two_nodes_with_three_replicas_and_a_silent_death_while_acks_wait() -> None:
+    """Acknowledgements are counted again when the membership changes, and the receipt says so."""
+    story = Scenario("ab", Node)
+    story.power_off("b")
+    story.submit("j", at="a", holders="ab")
+    story.wait(0.5)
+    assert not story.is_acknowledged("j")
+    story.until(lambda: story.is_acknowledged("j"), within_s=10.0)
+    assert story.receipt("j") == {"a"}
+    story.heal_and_judge()
+
+
+def test_whole_mesh_power_cut() -> None:
+    story = running("abcde")
+    story.power_off(*"abcde")
+    story.wait(2.0)
+    story.restart(*"edc")
+    story.until(lambda: story.runs("j"))
+    story.finish("j")
+    story.restart(*"ab")
+    story.heal_and_judge()
+
+
+def test_an_at_most_once_job_whose_owner_dies_is_failed_by_a_firm_successor() -> None:
+    story = running("abc", options=ONCE)
+    story.kill("a")
+    story.until(lambda: story.is_told("j"))
+    assert outcome(story.read("j", "b")) is State.FAILED
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
+def test_a_cut_off_owner_that_finishes_gives_way_to_the_settled_result() -> None:
+    story = running("abc")
+    story.cut("a", "bc")
+    story.until(lambda: story.runner("j") == "b")
+    story.finish("j", on="b")
+    story.until(lambda: story.is_told("j"))
+    story.finish("j", on="a")
+    story.wait(3.0)
+    story.mend()
+    story.heal_and_judge()
+    assert story.starts("j") == 2
+
+
+def test_settled_marks_that_are_lost_are_sent_again() -> None:
+    story = running("abc")
+    story.lose(Marks, source="a", to="b")
+    story.lose(Marks, source="a", to="c")
+    story.finish("j")
+    story.until(lambda: story.lost(Marks))
+    story.lose_nothing()
+    story.until(
+        lambda: all(copy is not None and copy.settled for copy in (story.copy("j", x) for x in "abc"))
+    )
+    story.heal_and_judge()
+
+
+def test_a_lost_answer_to_a_submission_makes_no_second_job() -> None:
+    story = Scenario("abc", Node)
+    story.lose(Submitted, source="a", to="b")
+    story.submit("j", at="b", holders="acb")
+    story.until(lambda: story.lost(Submitted))
+    story.lose_nothing()
+    story.until(lambda: story.is_acknowledged("j"))
+    story.until(lambda: story.runs("j"))
+    story.finish("j")
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
+def test_messages_that_arrive_long_after_their_time_change_nothing() -> None:
+    story = running("abc")
+    for kind in (Ask, Promises, Write, Acks, ResultTaken):
+        story.lose(kind, source="a", to="b")
+    story.finish("j")
+    story.until(lambda: story.is_told("j"))
+    story.kill("a")
+    story.wait(1.0)
+    story.deliver_late()
+    story.wait(3.0)
+    story.heal_and_judge()
+    assert story.starts("j") == 1
