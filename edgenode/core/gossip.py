@@ -1,4 +1,4 @@
-"""Rumours: which of two wins, and which to pass on with the next message.
+"""Rumours: which of two wins, which to pass on with the next message, and how views travel and are kept.
 
 Rumours about one member are totally ordered, so the join of any set of them is its maximum, whatever the
 order of arrival:
@@ -12,14 +12,16 @@ order of arrival:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil, log10
 from typing import Any, Final
 
 import msgpack
 
-from edgenode.core.types import MemberState, NodeId
-from edgenode.core.wire import Rumour
+from edgenode.core.errors import MalformedMessage
+from edgenode.core.types import NOBODY, Instant, Load, MemberState, NodeId
+from edgenode.core.wire import CATCH_UP_BYTES, Rumour, Sync, decode, encode
 
 SEVERITY: Final = {
     MemberState.JOINING: 0,
@@ -125,3 +127,68 @@ class RumourQueue:
             if entry.sent >= sends_max:
                 del self._entries[node]
         return tuple(taken)
+
+
+class Allowance:
+    """So many at once, and so many a second after that (a token bucket)."""
+
+    def __init__(self, *, per_s: float, burst: int) -> None:
+        assert per_s > 0
+        assert burst >= 1
+        self._per_s = per_s
+        self._burst = float(burst)
+        self._left = self._burst
+        self._filled_at: Instant = 0.0
+
+    def take(self, now: Instant) -> bool:
+        """Use one, if there is one."""
+        earned = max(0.0, now - self._filled_at) * self._per_s
+        self._left = min(self._burst, self._left + earned)
+        self._filled_at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+def frames_of(rumours: Iterable[Rumour]) -> list[tuple[Rumour, ...]]:
+    """Pieces of at most `CATCH_UP_BYTES` each, at least one: no ping waits long behind one."""
+    frames: list[list[Rumour]] = [[]]
+    room = CATCH_UP_BYTES
+    for rumour in rumours:
+        size = size_of(rumour)
+        if size > room and frames[-1]:
+            frames.append([])
+            room = CATCH_UP_BYTES
+        room -= size
+        frames[-1].append(rumour)
+    return [tuple(frame) for frame in frames]
+
+
+def memory_of(belief: Rumour, addresses: tuple[tuple[str, int], ...]) -> bytes:
+    """What the disk keeps of a peer: where it was reached, and as alive, since the next start asks it anew.
+
+    As a message of one rumour, so that the codec checks it when it is read again.
+    """
+    info = belief.info._replace(addresses=addresses)
+    return encode(Sync(True, Load(), (Rumour(info, belief.incarnation, MemberState.JOINING, NOBODY),)))
+
+
+def recall(packed: bytes) -> Rumour:
+    """Read what `memory_of` wrote.
+
+    Raises:
+        MalformedMessage: these bytes are no remembered peer.
+    """
+    message = decode(packed)
+    if not isinstance(message, Sync) or len(message.rumours) != 1:
+        raise MalformedMessage("not a remembered peer")
+    (rumour,) = message.rumours
+    if not is_sane(rumour):
+        raise MalformedMessage("a remembered peer without an id, or with a negative number")
+    return rumour
+
+
+def is_sane(rumour: Rumour) -> bool:
+    """Has it an id, and numbers that a node can have?"""
+    return rumour.incarnation >= 0 and rumour.info.boot >= 0 and bool(rumour.info.id)

@@ -87,8 +87,8 @@ class Reading:
     wait_until: Instant  # for an end that is settled; `began` if it need not be waited for
     ends_at: Instant
     again_at: Instant
-    asked: set[NodeId] = field(default_factory=set)
     silent: set[NodeId] = field(default_factory=set)  # asked, not answered yet
+    denied: dict[JobId, set[NodeId]] = field(default_factory=dict)  # who said that it has no copy
     everyone: bool = False
     found: dict[JobId, Record] = field(default_factory=dict)
     owned: dict[JobId, None] = field(default_factory=dict)  # the owner itself answered
@@ -321,7 +321,6 @@ class Intake:
                 elif node == desk.me and follow:
                     self._followers.setdefault(job, {})[desk.me, request] = None
         for node, jobs in groups.items():
-            reading.asked.add(node)
             reading.silent.add(node)
             desk.post.send(node, Read(request, tuple(jobs), follow))
 
@@ -356,6 +355,8 @@ class Intake:
         reading.owned.update(dict.fromkeys(message.owned))
         reading.firm.update(message.firm)
         reading.asking.update(message.asking)
+        for job in message.missing:
+            reading.denied.setdefault(job, set()).add(source)
         self._settle_reading(request, reading)
 
     def _take_records(self, reading: Reading, source: NodeId, records: Sequence[Record]) -> None:
@@ -396,12 +397,14 @@ class Intake:
         del self._readings[request]
         missing = [job for job in reading.open if job not in reading.found]
         errors: dict[JobId, EdgeNodeError] = {}
-        others = [node for node in desk.view.members() if node != desk.me]
-        # A dead member may have the only copy: its silence is not a no.
-        unsure = [n for n in others if n not in reading.asked or n in reading.silent]
         for job in missing:
+            # A dead member may have the only copy: its silence is not a no.
+            denied = reading.denied.get(job, set()) | {desk.me}
+            unsure = [node for node in desk.view.members() if node not in denied]
             if job in reading.asking:
                 errors[job] = Undecided("its next owner is still asking the holders", job=job_text(job))
+            elif not desk.view.formed:
+                errors[job] = Undecided("this node has not met its mesh yet", job=job_text(job))
             elif unsure:
                 names = ", ".join(unsure[:5])
                 errors[job] = Undecided(f"nobody who answered has it; not heard: {names}", job=job_text(job))

@@ -15,7 +15,18 @@ from collections.abc import Iterable
 from typing import assert_never
 
 from edgenode.core.errors import MalformedMessage
-from edgenode.core.gossip import RumourQueue, is_alive, is_proven, precedence, retransmissions, size_of
+from edgenode.core.gossip import (
+    Allowance,
+    RumourQueue,
+    frames_of,
+    is_alive,
+    is_proven,
+    is_sane,
+    memory_of,
+    precedence,
+    recall,
+    retransmissions,
+)
 from edgenode.core.probing import Probe, Relay
 from edgenode.core.roster import BOOT_ONLY, Member, Roster
 from edgenode.core.settings import MembershipSettings
@@ -46,7 +57,6 @@ from edgenode.core.types import (
     Seconds,
 )
 from edgenode.core.wire import (
-    CATCH_UP_BYTES,
     Evidence,
     MembershipMessage,
     Message,
@@ -56,8 +66,6 @@ from edgenode.core.wire import (
     Pong,
     Rumour,
     Sync,
-    decode,
-    encode,
 )
 
 RELAYS_MAX = 64
@@ -90,13 +98,11 @@ class Membership(Roster):
         self._book: dict[NodeId, Address] = {}  # changes for the effect `Peers`
         self._strangers: dict[NodeId, LinkUp] = {}
         self._suspects: set[NodeId] = set()
-        self._accused: set[NodeId] = set()  # of whose end there are witnesses
         self._probes: dict[int, Probe] = {}
         self._relays: dict[int, Relay] = {}
         self._seq = 0
         self._sync_order: list[NodeId] = []
-        self._sync_credit = float(settings.syncs_burst)
-        self._credited_at: Instant = 0.0
+        self._allowance = Allowance(per_s=settings.syncs_per_s, burst=settings.syncs_burst)
         self._asked: dict[NodeId, Instant] = {}  # whose whole view was asked for just now
         self._remembered: frozenset[tuple[NodeId, int, tuple[tuple[str, int], ...]]] = frozenset()
         self._is_dirty = False
@@ -197,7 +203,6 @@ class Membership(Roster):
         settings, now = self._settings, self._now
         self._grace_ends = now + settings.grace_s
         self._formation_ends = now + settings.formation_s
-        self._credited_at = now
         # Not in step with the others that were started together.
         self._probe_at = now + self._dice.uniform(0.0, 1.0) * settings.probe_period_s
         self._sync_at = now + self._dice.uniform(0.5, 1.5) * settings.sync_period_s
@@ -206,7 +211,7 @@ class Membership(Roster):
         self._remember_at = now
         for packed in peers:
             try:
-                rumour = _recall(packed)
+                rumour = recall(packed)
             except MalformedMessage as error:
                 self._effects.append(Log("peers-damaged", f"a remembered peer is unreadable: {error}", True))
                 continue
@@ -264,7 +269,7 @@ class Membership(Roster):
 
     def _greet(self, peer: NodeId, *, wants_all: bool) -> None:
         """Exchange whole views with a peer that is news; else just show ourselves to it."""
-        if wants_all and self._take_sync_credit():
+        if wants_all and self._allowance.take(self._now):
             self._ask_view(peer)
         else:
             introduction = (self._myself.belief, *self._rumours_for(peer))
@@ -334,7 +339,7 @@ class Membership(Roster):
             case _:
                 assert_never(message)
         # A view that was asked for just now will probably name the stranger.
-        if source not in self._members and not self._asked and self._take_sync_credit():
+        if source not in self._members and not self._asked and self._allowance.take(self._now):
             self._ask_view(source)
 
     def _note_life(self, source: NodeId) -> None:
@@ -385,7 +390,7 @@ class Membership(Roster):
     def _hear(self, rumour: Rumour, source: NodeId) -> None:
         """Take what `source` says about somebody into account."""
         node = rumour.info.id
-        if not _is_sane(rumour):
+        if not is_sane(rumour):
             return
         if node == self._id:
             self._hear_of_myself(rumour, source)
@@ -561,11 +566,8 @@ class Membership(Roster):
             self._tell(accusation)
 
     def _suspect(self, member: Member) -> None:
-        node, accuser = member.belief.info.id, member.belief.accuser
-        self._suspects.add(node)
-        member.suspicion = Suspicion(self._now, {accuser})
-        if accuser != self._id:
-            self._give_second_opinion(node)
+        self._suspects.add(member.belief.info.id)
+        member.suspicion = Suspicion(self._now, {member.belief.accuser})
 
     def _confirm_suspicion(self, member: Member, accusation: Rumour) -> None:
         """One more accuser of a suspect: so many shorten the wait, and those are passed on."""
@@ -580,11 +582,6 @@ class Membership(Roster):
     def _drop_suspicion(self, member: Member) -> None:
         member.suspicion = None
         self._suspects.discard(member.belief.info.id)
-
-    def _give_second_opinion(self, node: NodeId) -> None:
-        """Probe a suspect out of turn; only some do, or a slow node would drown in pings."""
-        if self._dice.random() * self._size() < self._settings.second_opinions:
-            self._probe(node)
 
     def _hear_of_myself(self, rumour: Rumour, source: NodeId) -> None:
         mine = self._myself.belief
@@ -647,8 +644,6 @@ class Membership(Roster):
         if boot > member.belief.info.boot:
             self._begin_life(member, boot)
         self._testify(member, source, incarnation)
-        if member.is_alive:
-            self._give_second_opinion(node)
 
     def _testify(self, member: Member, witness: NodeId, incarnation: int) -> None:
         """Somebody saw the process end that runs under the present boot number."""
@@ -677,19 +672,6 @@ class Membership(Roster):
                     self._accused.discard(node)
                     self._adopt(member, member.belief._replace(state=MemberState.DEAD, accuser=node))
                     is_changed = True  # fewer observers are left for the others
-
-    def _fresh_witnesses(self, member: Member) -> set[NodeId]:
-        """Two lies an hour apart are no proof, so testimony is worth something for a while only."""
-        valid_s = self._settings.suspicion_s * self._settings.suspicion_max_factor
-        return {witness for witness, seen in member.witnesses.items() if self._now - seen <= valid_s}
-
-    def _observers(self, node: NodeId) -> int:
-        """How many could testify about `node`: this one, and all living ones whose end we did not see too."""
-        also_seen = {
-            other for other in self._accused if self._id in self._fresh_witnesses(self._members[other])
-        }
-        also_seen.add(node)
-        return 1 + sum(1 for other in self._alive if other not in also_seen)
 
     # ----------------------------------------------------------------------------------- time passing
 
@@ -804,7 +786,9 @@ class Membership(Roster):
         gist = frozenset((_id(member), member.belief.info.boot, member.addresses) for member in kept)
         if gist != self._remembered:
             self._remembered = gist
-            self._effects.append(Remember(tuple(_memory_of(member) for member in kept)))
+            self._effects.append(
+                Remember(tuple(memory_of(member.belief, member.addresses) for member in kept))
+            )
 
     # ---------------------------------------------------------------------------------- push and pull
 
@@ -859,7 +843,7 @@ class Membership(Roster):
         target = self._members.get(to)
         first = [self._myself] if target is None else [self._myself, target]
         others = [member for _, member in sorted(self._members.items()) if member not in first]
-        frames = _frames(member.belief for member in (*first, *others) if self._is_told(member))
+        frames = frames_of(member.belief for member in (*first, *others) if self._is_told(member))
         for index, frame in enumerate(frames):
             asks = not is_reply and index == len(frames) - 1
             self._send(to, Sync(not asks, self._myself.load, frame))
@@ -879,23 +863,13 @@ class Membership(Roster):
             for node in dict.fromkeys(rumour.info.id for rumour in heard)
             if node in self._alive and node not in told
         ]
-        frames = _frames(news) if news else []
+        frames = frames_of(news) if news else []
         audience = [node for node in before if node != source and node in self._alive]
         if len(audience) > self._settings.direct_max:
             audience = self._dice.sample(audience, self._settings.fanout)
         for node in audience:
             for frame in frames:
                 self._send(node, Sync(True, self._myself.load, frame))
-
-    def _take_sync_credit(self) -> bool:
-        settings = self._settings
-        earned = (self._now - self._credited_at) * settings.syncs_per_s
-        self._sync_credit = min(settings.syncs_burst, self._sync_credit + max(0.0, earned))
-        self._credited_at = self._now
-        if self._sync_credit < 1:
-            return False
-        self._sync_credit -= 1
-        return True
 
     # ---------------------------------------------------------------------------------------- sending
 
@@ -943,42 +917,3 @@ class Membership(Roster):
 
 def _id(member: Member) -> NodeId:
     return member.belief.info.id
-
-
-def _frames(rumours: Iterable[Rumour]) -> list[tuple[Rumour, ...]]:
-    """Pieces of at most `CATCH_UP_BYTES` each, at least one: no ping waits long behind one."""
-    frames: list[list[Rumour]] = [[]]
-    room = CATCH_UP_BYTES
-    for rumour in rumours:
-        size = size_of(rumour)
-        if size > room and frames[-1]:
-            frames.append([])
-            room = CATCH_UP_BYTES
-        room -= size
-        frames[-1].append(rumour)
-    return [tuple(frame) for frame in frames]
-
-
-def _memory_of(member: Member) -> bytes:
-    """What the disk keeps of a peer: where it was reached, as alive, since the next start asks it anew.
-
-    As a message of one rumour, so that the codec checks it when it is read again.
-    """
-    info = member.belief.info._replace(addresses=member.addresses)
-    rumour = Rumour(info, member.belief.incarnation, MemberState.JOINING, NOBODY)
-    return encode(Sync(True, Load(), (rumour,)))
-
-
-def _recall(packed: bytes) -> Rumour:
-    """Read what `_memory_of` wrote; raises MalformedMessage."""
-    message = decode(packed)
-    if not isinstance(message, Sync) or len(message.rumours) != 1:
-        raise MalformedMessage("not a remembered peer")
-    (rumour,) = message.rumours
-    if not _is_sane(rumour):
-        raise MalformedMessage("a remembered peer without an id, or with a negative number")
-    return rumour
-
-
-def _is_sane(rumour: Rumour) -> bool:
-    return rumour.incarnation >= 0 and rumour.info.boot >= 0 and bool(rumour.info.id)

@@ -94,6 +94,7 @@ class Node:
         expects_peers: bool = False,
     ) -> None:
         self._settings = settings
+        info = info._replace(ready=False)  # said when it is true
         self._membership = Membership(info, settings.membership, dice, expects_peers=expects_peers)
         self._desk = Desk(self._membership, settings.jobs, archive, dice)
         self._custody = Custody(self._desk)
@@ -212,6 +213,7 @@ class Node:
             case LeaveAsked():
                 desk.leaving = True
                 self._leave_ends = now + self._settings.jobs.drain_s
+                self._replication.part()
                 return self._membership.handle(event, now)
             case StopAsked():
                 if not self._said_goodbye:
@@ -243,6 +245,7 @@ class Node:
             case Taken(jobs):
                 for job in jobs:
                     custody.confirm(job, source)
+                    replication.on_taken(source, job)
             case Wanted(jobs):
                 replication.on_wanted(source, jobs)
             case Copies(records):
@@ -364,7 +367,8 @@ class Node:
         for job in list(desk.table.leads):
             still_runs = is_patient and self._scheduler.is_running(job)
             waiting += still_runs or self._custody.give_away(job)
-        unfinished = waiting or not self._scheduler.idle or self._replication.unspread
+        unspread = self._replication.unspread or not self._replication.parted
+        unfinished = waiting or not self._scheduler.idle or unspread
         if unfinished and now < self._leave_ends + self._settings.jobs.give_s:
             return []
         return self._say_goodbye(now)

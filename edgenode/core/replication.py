@@ -87,6 +87,14 @@ class Spreading:
     pause_s: float
 
 
+@dataclass(slots=True)
+class Parting:
+    """A copy of a leaving node that too few others have."""
+
+    takers: set[NodeId]
+    again_at: Instant
+
+
 class Replication:
     """Drive it with messages, membership changes and time; it answers through the desk."""
 
@@ -98,6 +106,9 @@ class Replication:
         self._spreading: dict[JobId, Spreading] = {}
         self._spares: dict[NodeId, Instant] = {}  # dead members, by when their jobs get spare copies
         self._walks: dict[NodeId, JobId] = {}  # by dead member, how far its finished jobs were looked at
+        self._parting: dict[JobId, Parting] = {}  # copies that must be elsewhere before this node may go
+        self._parting_walk: JobId | None = None  # how far this leaving node has looked for such
+        self._is_parting = False
         self._wake: Instant = FOREVER
 
     # ------------------------------------------------------------------------------ the owner's side
@@ -122,6 +133,8 @@ class Replication:
             if before is not None and before.ballot == writing.ballot:
                 writing.known = before.known
                 writing.thanks = before.thanks
+                # A start that waits for its gate waits on, when its owner wrote something else meanwhile.
+                writing.gated, writing.gate_ends_at = before.gated, before.gate_ends_at
             # Its own disk counts at once: every effect that says so comes after the Persist.
             writing.stored.add(desk.me)
             writing.known.add(desk.me)
@@ -319,6 +332,7 @@ class Replication:
 
     def on_marked(self, source: NodeId, jobs: Sequence[JobId]) -> None:
         for job in jobs:
+            self.on_taken(source, job)
             spreading = self._spreading.get(job)
             if spreading is not None:
                 spreading.missing.discard(source)
@@ -394,6 +408,8 @@ class Replication:
         for spreading in self._spreading.values():
             if any(desk.view.is_living(node) for node in changed & spreading.missing):
                 spreading.again_at = self._wake = desk.now
+        if self._is_parting and any(not desk.view.is_living(node) for node in changed):
+            self.part()  # somebody that was counted on is gone
         for node in changed:
             if desk.view.dead_since(node) is None:
                 self._spares.pop(node, None)
@@ -433,6 +449,9 @@ class Replication:
         for node in list(self._walks):
             self._walk(node)
             self._wake = desk.now + WALK_PAUSE_S
+        if self._is_parting:
+            self._go_on_parting()
+            self._wake = min(self._wake, desk.now + WALK_PAUSE_S)
 
     def _write_again(self, record: Record, writing: Writing) -> None:
         desk = self._desk
@@ -471,6 +490,65 @@ class Replication:
             if living and living[0] == desk.me:
                 for spare in self._spares_of(record):
                     desk.post.add(spare, Offer, Digest(record.id, digest(record)))
+
+    # ------------------------------------------------------------------------------------- leaving
+
+    def part(self) -> None:
+        """This node leaves: see to it that no job loses its last copies. Done when `parted`."""
+        self._is_parting = True
+        self._parting.clear()
+        self._parting_walk = JobId(b"")
+        self._wake = self._desk.now
+
+    @property
+    def parted(self) -> bool:
+        """Whether enough other disks have what this one has, as far as there are any."""
+        return self._parting_walk is None and not self._parting
+
+    def on_taken(self, source: NodeId, job: JobId) -> None:
+        """`source` has what this node has of the job."""
+        parting = self._parting.get(job)
+        if parting is not None:
+            parting.takers.discard(source)
+            if not parting.takers:
+                del self._parting[job]
+
+    def _go_on_parting(self) -> None:
+        """Look at the next rows, and offer again what nobody confirmed."""
+        desk = self._desk
+        if self._parting_walk is not None and len(self._parting) < desk.settings.batch:
+            rows = self._table.scan(self._parting_walk, WALK_ROWS)
+            self._parting_walk = rows[-1].id if rows else None
+            for row in rows:
+                record = self._table.peek(row.id) or (desk.read(row.blob) if row.blob else None)
+                takers = set() if record is None else self._takers(record)
+                if takers:
+                    self._parting[row.id] = Parting(takers, desk.now)
+        for job, parting in list(self._parting.items()):
+            if parting.again_at > desk.now:
+                continue
+            parting.takers = {node for node in parting.takers if desk.view.is_living(node)}
+            record = self._table.get(job)
+            if record is None or not parting.takers:
+                del self._parting[job]
+                continue
+            parting.again_at = desk.now + desk.settings.retry_s
+            for node in sorted(parting.takers):
+                desk.post.add(node, Offer, Digest(job, digest(record)))
+
+    def _takers(self, record: Record) -> set[NodeId]:
+        """Who should have a copy in this node's place: none, if the other holders all live.
+
+        A living holder has a settled job: its mark was confirmed. One that is dead or leaving counts as lost.
+        """
+        staying = self._desk.view.ranking().members
+        kept = [h for h in record.holders if h != self._desk.me and h in staying]
+        missing = len(record.holders) - 1 - len(kept)
+        if missing <= 0 and kept:
+            return set()
+        ranked = self._desk.view.ranking().rank(record.id)
+        spares = [n for n in ranked if n not in record.holders and n != self._desk.me]
+        return {*kept, *spares[: max(missing, 1)]}
 
     @property
     def unspread(self) -> int:

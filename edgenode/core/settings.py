@@ -18,8 +18,8 @@ class MembershipSettings:
     """
 
     probe_period_s: Seconds = 0.1
-    """P. One ping per node and period, whatever n is. 31-byte pings ten times a second: 0.6 KB/s, and some
-    0.3 % of a core. A member is probed by somebody about every P."""
+    """P. One ping per node and period, whatever n is: at ten a second 0.6 KB/s, and some 0.3 % of a core.
+    A member is probed by somebody about every P."""
     probe_timeout_s: Seconds = 0.04
     """T. When helpers are asked. Above the round trip of a loaded host, and T + 0.8 T + one round trip < P,
     so that a helper's `Nack` comes before the probe ends."""
@@ -30,7 +30,7 @@ class MembershipSettings:
     late_s: Seconds = 0.05
     """A timer that comes later than this means that the node itself stood still: it then listens first."""
     probes_max: int = 8
-    """Probes at once: the one of this period and those out of turn (a link ended, a second opinion)."""
+    """Probes at once: the one of this period, and those out of turn (a link ended, a death is in doubt)."""
     suspicion_s: Seconds = 1.0
     """S, times max(1, log10 n): from the suspicion to death when others confirm. Just above the longest
     stall of a loop with a tenth of a core (0.9 s), and below the target for silence (1.5 s) - 4 P."""
@@ -38,8 +38,6 @@ class MembershipSettings:
     """Without confirmations, S times this: an observer that nobody confirms is probably the slow one."""
     confirmations: int = 2
     """Lifeguard's K, at most n - 2: distinct further accusers that bring the wait from its maximum to S."""
-    second_opinions: int = 4
-    """About this many of those who hear of a suspicion probe at once: 2 K, so that K come in about 2 P."""
     patience_max: float = 2.0
     """S times up to this for a member that refuted suspicions lately: it is slow, not dead."""
     patience_forget_s: Seconds = 60.0
@@ -109,6 +107,8 @@ class JobSettings:
     submit_s: Seconds = 10.0
     """How long an entry node waits for a receipt before it answers `definite: false`."""
     read_s: Seconds = 3.0
+    unsettled_s: Seconds = 1.5
+    """How long who waits for a job waits for a result to be settled, before it is shown as unsettled."""
     want_s: Seconds = 0.5
     """How often a node with free slots and no work of its own asks a busy peer for some."""
     stall_s: Seconds = 1.0
