@@ -174,14 +174,6 @@ class Membership(Roster):
             self._say(MemberState.LEFT, is_ready=False)
         return self._finish()
 
-    def adopt_boot(self, node: NodeId, boot: int, now: Instant) -> list[Effect]:
-        """Take note, from outside membership, that a known member has begun a later life."""
-        self._begin(now)
-        member = self._members.get(node)
-        if member is not None and member is not self._myself and boot > member.belief.info.boot:
-            self._begin_life(member, boot)
-        return self._finish()
-
     def _begin(self, now: Instant) -> None:
         assert now >= self._now, f"time went backwards: {self._now} -> {now}"
         late_s = now - max(self._due, self._now)

@@ -598,3 +598,28 @@ def test_in_every_preset_the_deadline_lies_ahead(name: str) -> None:
         bench.now = bench.membership.deadline()
         bench.feed(TimePassed())
         assert bench.membership.deadline() > bench.now
+
+
+def test_testimony_about_an_earlier_life_does_not_count_in_the_next() -> None:
+    bench = Bench(2, 3, 4)
+    bench.get(2, Ping(1, ME, Load(running=3), ()))
+    bench.get(3, Evidence(node_id(2), 1, 1))
+    bench.link(2, boot=2)
+    assert bench.membership.load(node_id(2)) == IDLE
+    bench.get(4, Evidence(node_id(2), 2, -1))
+    assert bench.standing(2) is Standing.LIVING
+
+
+def test_whole_views_asked_for_are_rationed_when_many_strangers_come_at_once() -> None:
+    bench = Bench()
+    asked = [number for number in range(2, 100) if messages(bench.link(number), Sync)]
+    assert len(asked) == LAN.syncs_burst
+    bench.wait(1.0)
+    assert messages(bench.link(200), Sync)
+
+
+def test_what_a_new_peer_knows_is_told_to_the_others_at_once() -> None:
+    bench = Bench(2, 3)
+    effects = bench.hear(8, rumour(8), rumour(9))
+    assert receivers(effects, Sync) == {2, 3}
+    assert {each.info.id for each in messages(effects, Sync, to=2)[0].rumours} == {node_id(8), node_id(9)}
