@@ -1,0 +1,154 @@
+"""After the healing: the judge finds what is missing, what differs, and what was miscounted."""
+
+from __future__ import annotations
+
+import pytest
+from sim_loner import Loner
+from sim_records import A, B, C, a_record, a_spec, stored_row
+
+from edgenode.core.jobs import Options, Record, Spec
+from edgenode.core.signals import Receipt, SubmitAsked
+from edgenode.core.types import Delivery, Partition
+from edgenode.sim.faults import Mood
+from edgenode.sim.judge import Judge
+from edgenode.sim.ledger import Violation
+from edgenode.sim.world import Answer, Core, World, node_id
+
+
+def mesh(names: str = "ab", core: type[Core] = Loner) -> World:
+    world = World("judge", core)
+    for name in names:
+        world.add(name)
+    for machine in world.machines.values():
+        machine.seeds = frozenset(world.machines) - {machine.id}
+        world.start(machine)
+    world.run_until(1.0)
+    return world
+
+
+def submit(world: World, at: str, spec: Spec) -> None:
+    world.ledger.submitted((spec,))
+    answers: list[Answer] = []
+    life = world.machines[node_id(at)].life
+    assert life is not None
+    world.ask(life, lambda request: SubmitAsked(request, (spec,), 0, 5.0), answers.append)
+    assert world.run_until(world.now + 1.0, lambda: bool(answers))
+
+
+def judge(world: World, mood: Mood = Mood.HURT, *, wiped: bool = False, bound_s: float = 20.0) -> None:
+    Judge(world, mood, wiped=wiped).demand(bound_s)
+
+
+def test_a_mesh_that_kept_its_promises_passes() -> None:
+    world = mesh()
+    submit(world, "a", a_spec(1))
+    judge(world, Mood.CALM)
+    assert world.now < 10.0
+
+
+def test_an_acknowledged_job_that_is_nowhere_is_missed() -> None:
+    world = mesh()
+    submit(world, "a", a_spec(1))
+    world.run_until(world.now + 3.0)
+    world.disks[A].rows.clear()
+    with pytest.raises(Violation, match=r"I3.*NOWHERE"):
+        judge(world)
+
+
+def test_a_job_whose_every_disk_was_wiped_is_not_missed() -> None:
+    world = mesh()
+    submit(world, "a", a_spec(1))
+    world.end(world.machines[A], "is killed", silent=False)
+    world.remove(world.machines[A], "wiped")
+    judge(world, wiped=True)
+
+
+def test_a_job_whose_only_disk_left_the_mesh_is_missed() -> None:
+    """Who leaves in order hands over what it has."""
+    world = mesh()
+    submit(world, "a", a_spec(1))
+    world.end(world.machines[A], "has left", silent=False)
+    world.remove(world.machines[A], "left")
+    with pytest.raises(Violation, match="I3"):
+        judge(world)
+
+
+CAREFUL = [Options(delivery=Delivery.AT_MOST_ONCE), Options(partition=Partition.WAIT)]
+
+
+@pytest.mark.parametrize("options", CAREFUL)
+def test_a_careful_job_may_wait_for_a_majority_that_never_comes(options: Options) -> None:
+    world = mesh("abc")
+    spec = a_spec(1, options)
+    world.ledger.submitted((spec,))
+    record = a_record(spec)
+    world.disks[A].write([stored_row(record)])
+    world.ledger.receipts((Receipt(spec.id, (A,), None),))
+    for node in (B, C):
+        world.end(world.machines[node], "is killed", silent=False)
+        world.remove(world.machines[node], "wiped")
+    judge(world, wiped=True)
+
+
+class Forgetful(Loner):
+    """Never tells the end of what it ran itself to others."""
+
+    def _see(self, reading: object, records: list[Record]) -> None:
+        theirs = [record for record in records if record.owner == self.me]
+        super()._see(reading, theirs)  # type: ignore[arg-type]
+
+
+def test_a_node_that_does_not_show_the_end_is_found() -> None:
+    world = mesh(core=Forgetful)
+    submit(world, "a", a_spec(1))
+    with pytest.raises(Violation, match="I4: after 20 s not all show the end"):
+        judge(world)
+
+
+def test_a_start_that_is_not_counted_is_found() -> None:
+    world = mesh()
+    submit(world, "a", a_spec(1))
+    judge(world)
+    stored = world.disks[A].rows[a_spec(1).id]
+    record = world.disks[A].record(a_spec(1).id)
+    assert record is not None
+    world.disks[A].rows[a_spec(1).id] = stored._replace(row=stored_row(record._replace(starts=())).row)
+    with pytest.raises(Violation, match=r"P3: start 1a\.1"):
+        judge(world)
+
+
+def test_without_faults_a_start_too_many_in_the_record_is_found() -> None:
+    world = mesh()
+    submit(world, "a", a_spec(1))
+    judge(world, Mood.CALM)
+    stored = world.disks[A].rows[a_spec(1).id]
+    record = world.disks[A].record(a_spec(1).id)
+    assert record is not None
+    more = record._replace(starts=((record.ballot, 2),))
+    world.disks[A].rows[a_spec(1).id] = stored._replace(row=stored_row(more).row)
+    with pytest.raises(Violation, match="I6"):
+        judge(world, Mood.CALM)
+
+
+def test_without_faults_a_second_start_is_found() -> None:
+    world = mesh()
+    submit(world, "a", a_spec(1))
+    judge(world, Mood.CALM)
+    starts = world.ledger.starts[a_spec(1).id]
+    (first,) = starts
+    starts[first._replace(start=2)] = starts[first]
+    with pytest.raises(Violation, match="I6: without faults"):
+        judge(world, Mood.CHURN, wiped=True)
+    judge(world, Mood.HURT, wiped=True)
+
+
+def test_more_starts_than_the_options_allow_are_found_whatever_happened() -> None:
+    world = mesh()
+    submit(world, "a", a_spec(1))
+    judge(world)
+    starts = world.ledger.starts[a_spec(1).id]
+    (first,) = starts
+    for number in range(2, 9):
+        starts[first._replace(start=number)] = starts[first]
+    with pytest.raises(Violation, match="started 8 times under 1 owners"):
+        judge(world, wiped=True)

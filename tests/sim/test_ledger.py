@@ -1,0 +1,358 @@
+"""Each law of the ledger has a history that breaks it, and one that only looks as if it did."""
+
+from __future__ import annotations
+
+import pytest
+from sim_records import A, B, C, a_record, a_spec, row_of, stored_row
+
+from edgenode.core.errors import JobNotFound, NotReady, OutcomeUnknown
+from edgenode.core.jobs import Options, Record, decided, settled, started, write_own
+from edgenode.core.signals import Persist, Receipt, Row, Run, StopRun
+from edgenode.core.types import Ballot, Delivery, NodeId, Promise, StartToken, State
+from edgenode.core.wire import Acks, Ask, AskItem, Promised, Promises, Stored
+from edgenode.sim.disk import Disk
+from edgenode.sim.ledger import Ledger, Violation
+from edgenode.sim.workers import raised, success
+
+SPEC = a_spec(1)
+
+
+class Mesh:
+    """Three disks and a ledger; writes go to disk and ledger as the world lets them."""
+
+    def __init__(self, options: Options | None = None) -> None:
+        self.spec = a_spec(1, options)
+        self.disks = {node: Disk() for node in (A, B, C)}
+        self.ledger = Ledger(self.disks)
+        self.ledger.submitted((self.spec,))
+        self.record = a_record(self.spec)
+
+    def store(self, node: NodeId, record: Record, promise: Promise | None = None) -> None:
+        row = stored_row(record, promise)
+        self.ledger.ordered(node, Persist((row,)))
+        before = self.disks[node].row(record.id)
+        self.disks[node].write([row])
+        self.ledger.durable(node, before, row.row)
+
+    def start(self, node: NodeId = A) -> Record:
+        """Node, as the owner, stores `running` and runs."""
+        record = started(self.record, runner=node, boot=1, at=1.0)
+        self.store(node, record)
+        self.ledger.run(node, 1, Run(record.id, record.own.token, self.spec, 1))
+        self.record = record
+        return record
+
+    def finish(self, *, firm: bool = True) -> Record:
+        """The present start succeeds, and its owner stores the outcome."""
+        token, runner = self.record.own.token, self.record.own.runner
+        verdict = success(token, runner)
+        self.ledger.ended(self.record.id, token, verdict, lost=False)
+        result = verdict.result
+        self.record = decided(
+            self.record, State.SUCCEEDED, firm=firm, at=2.0, result=result, token=token, runner=runner
+        )
+        self.store(self.record.owner, self.record)
+        return self.record
+
+    def acknowledge(self, node: NodeId, record: Record) -> None:
+        """A holder stores a write, and says so."""
+        self.store(node, record)
+        self.say_stored(node, record)
+
+    def say_stored(self, node: NodeId, record: Record) -> None:
+        firm = record.outcome is not None and record.outcome.firm
+        acks = Acks((Stored(record.id, 0, record.ballot, record.own.write, firm),))
+        self.ledger.promised(node, acks)
+        self.ledger.left(node, record.owner, acks)
+
+
+def moved(record: Record, owner: NodeId, term: int = 2) -> Record:
+    return record._replace(own=record.own._replace(ballot=Ballot(term, owner), write=1))
+
+
+def test_a_job_that_goes_as_it_should_breaks_no_law() -> None:
+    mesh = Mesh()
+    mesh.start()
+    done = mesh.finish()
+    mesh.acknowledge(B, done)
+    mesh.store(A, settled(done))
+    mesh.ledger.shown(settled(done))
+    mesh.ledger.receipts((Receipt(SPEC.id, (A, B), None),))
+    assert mesh.ledger.told == mesh.ledger.chosen
+    assert mesh.ledger.acked == {SPEC.id: (A, B)}
+
+
+# ---------------------------------------------------------------------------------------- P1, P5, I2
+
+
+def test_a_receipt_must_name_nodes_that_have_the_job_on_disk() -> None:
+    mesh = Mesh()
+    mesh.store(A, mesh.record)
+    with pytest.raises(Violation, match="P1"):
+        mesh.ledger.receipts((Receipt(SPEC.id, (A, B), None),))
+    with pytest.raises(Violation, match="nobody"):
+        mesh.ledger.receipts((Receipt(SPEC.id, (), None),))
+
+
+def test_what_was_certainly_refused_must_not_exist() -> None:
+    mesh = Mesh()
+    mesh.ledger.receipts((Receipt(SPEC.id, (), NotReady("not yet")),))
+    with pytest.raises(Violation, match="P5"):
+        mesh.store(A, mesh.record)
+    mesh = Mesh()
+    mesh.store(A, mesh.record)
+    with pytest.raises(Violation, match="P5"):
+        mesh.ledger.receipts((Receipt(SPEC.id, (), NotReady("not yet")),))
+
+
+def test_what_may_have_been_taken_may_exist() -> None:
+    mesh = Mesh()
+    mesh.ledger.receipts((Receipt(SPEC.id, (), OutcomeUnknown("too few answered")),))
+    mesh.store(A, mesh.record)
+
+
+def test_a_record_must_come_from_a_submission() -> None:
+    mesh = Mesh()
+    with pytest.raises(Violation, match="I2"):
+        mesh.store(A, a_record(a_spec(2)))
+    with pytest.raises(Violation, match="I2"):
+        mesh.ledger.shown(a_record(a_spec(2)))
+
+
+def test_a_run_must_come_from_a_submission() -> None:
+    mesh = Mesh()
+    other = a_spec(2)
+    with pytest.raises(Violation, match="I2"):
+        mesh.ledger.run(A, 1, Run(other.id, StartToken(1, A, 1), other, 1))
+
+
+def test_a_success_must_be_what_that_start_gave() -> None:
+    for result, runner in ((b"{}", A), (success(StartToken(1, A, 1), A).result, B)):
+        mesh = Mesh()
+        record = mesh.start()
+        token = record.own.token
+        mesh.ledger.ended(record.id, token, success(token, A), lost=False)
+        lie = decided(record, State.SUCCEEDED, firm=True, at=2.0, result=result, token=token, runner=runner)
+        with pytest.raises(Violation, match="I2"):
+            mesh.store(A, lie)
+
+
+def test_a_start_that_has_not_ended_has_no_result() -> None:
+    mesh = Mesh()
+    record = mesh.start()
+    early = decided(record, State.SUCCEEDED, firm=True, at=2.0, token=record.own.token, runner=A)
+    with pytest.raises(Violation, match="never ended"):
+        mesh.store(A, early)
+
+
+def test_nobody_cancels_what_nobody_asked_to_cancel() -> None:
+    mesh = Mesh()
+    with pytest.raises(Violation, match="nobody asked"):
+        mesh.store(A, decided(mesh.record, State.CANCELLED, firm=True, at=1.0))
+
+
+# -------------------------------------------------------------------------------------- I4, P4: results
+
+
+def test_a_result_told_as_settled_never_changes() -> None:
+    mesh = Mesh()
+    mesh.start()
+    done = mesh.finish()
+    mesh.acknowledge(B, done)
+    mesh.ledger.shown(settled(done))
+    assert done.outcome is not None
+    other = done._replace(outcome=done.outcome._replace(settled=True, result=b"2"))
+    with pytest.raises(Violation, match="I4"):
+        mesh.ledger.shown(other)
+    with pytest.raises(Violation, match="does not exist"):
+        mesh.ledger.unfound(SPEC.id, JobNotFound("no member knows it"))
+
+
+def test_a_result_without_a_majority_is_not_settled() -> None:
+    mesh = Mesh()
+    mesh.start()
+    done = mesh.finish()
+    with pytest.raises(Violation, match="P4"):
+        mesh.ledger.shown(settled(done))
+    with pytest.raises(Violation, match="P4"):
+        mesh.store(A, settled(done))
+
+
+def test_acknowledgements_of_a_provisional_result_settle_nothing() -> None:
+    mesh = Mesh()
+    mesh.start()
+    done = mesh.finish(firm=False)
+    mesh.acknowledge(B, done)
+    assert done.outcome is not None
+    with pytest.raises(Violation, match="P4"):
+        mesh.store(A, done._replace(outcome=done.outcome._replace(firm=True, settled=True)))
+
+
+def test_a_copy_that_was_merged_is_no_acknowledgement() -> None:
+    mesh = Mesh()
+    mesh.start()
+    done = mesh.finish()
+    mesh.store(B, done)
+    mesh.store(C, done)
+    with pytest.raises(Violation, match="P4"):
+        mesh.ledger.shown(settled(done))
+
+
+def test_two_results_may_not_both_be_accepted_by_a_majority() -> None:
+    mesh = Mesh()
+    mesh.start()
+    first = mesh.finish()
+    before = mesh.record
+    mesh.acknowledge(B, first)
+    # A successor that ignores what b and a have runs it again, and c and a accept that.
+    again = started(moved(a_record(SPEC), C), runner=C, boot=1, at=3.0)
+    mesh.store(C, again)
+    mesh.ledger.run(C, 1, Run(SPEC.id, again.own.token, SPEC, 1))
+    token = again.own.token
+    mesh.ledger.ended(SPEC.id, token, success(token, C), lost=False)
+    result = success(token, C).result
+    second = decided(again, State.SUCCEEDED, firm=True, at=4.0, result=result, token=token, runner=C)
+    mesh.store(C, second)
+    assert before.outcome is not None
+    with pytest.raises(Violation, match="decided twice"):
+        mesh.acknowledge(A, second._replace(starts=(*first.starts, *second.starts)))
+
+
+def test_one_ballot_has_one_outcome() -> None:
+    mesh = Mesh()
+    mesh.start()
+    done = mesh.finish()
+    assert done.outcome is not None
+    other = done._replace(outcome=done.outcome._replace(state=State.FAILED, result=b"", error="x"))
+    with pytest.raises(Violation, match="two values"):
+        mesh.store(B, other)
+
+
+def test_acknowledgements_that_leave_before_the_owners_own_write_is_durable_count() -> None:
+    mesh = Mesh()
+    record = mesh.start()
+    token = record.own.token
+    verdict = success(token, A)
+    mesh.ledger.ended(record.id, token, verdict, lost=False)
+    done = decided(record, State.SUCCEEDED, firm=True, at=2.0, result=verdict.result, token=token, runner=A)
+    mesh.acknowledge(B, done)
+    mesh.acknowledge(C, done)
+    mesh.store(A, settled(done))
+
+
+# -------------------------------------------------------------------------------- disks and promises
+
+
+def test_a_copy_on_disk_never_goes_backwards() -> None:
+    mesh = Mesh()
+    mesh.store(A, write_own(mesh.record))
+    with pytest.raises(Violation, match="backwards"):
+        mesh.store(A, mesh.record)
+    with pytest.raises(Violation, match="lost its copy"):
+        mesh.ledger.durable(A, row_of(mesh.record), Row(SPEC.id, b"", Promise(0, Ballot(9, A))))
+
+
+def test_a_promise_is_never_lowered_in_word_or_on_disk() -> None:
+    mesh = Mesh()
+    mesh.store(B, mesh.record, Promise(0, Ballot(3, C)))
+    with pytest.raises(Violation, match="lowers its promise"):
+        mesh.ledger.ordered(B, Persist((stored_row(mesh.record, Promise(0, Ballot(2, A))),)))
+    with pytest.raises(Violation, match="went backwards"):
+        mesh.ledger.durable(B, mesh.disks[B].row(SPEC.id), row_of(mesh.record))
+
+
+def test_a_word_that_was_never_synced_is_forgotten_by_a_reboot() -> None:
+    mesh = Mesh()
+    mesh.store(B, mesh.record)
+    mesh.ledger.ordered(B, Persist((stored_row(mesh.record, Promise(0, Ballot(3, C))),)))
+    mesh.ledger.rebooted(B)
+    mesh.ledger.ordered(B, Persist((stored_row(mesh.record, Promise(0, Ballot(2, A))),)))
+
+
+def test_nothing_is_acknowledged_under_a_lower_ballot_than_the_promise() -> None:
+    mesh = Mesh()
+    mesh.store(B, mesh.record, Promise(0, Ballot(2, C)))
+    with pytest.raises(Violation, match="having promised 2c"):
+        mesh.say_stored(B, mesh.record)
+
+
+def test_nothing_is_acknowledged_that_is_not_on_disk() -> None:
+    mesh = Mesh()
+    mesh.store(B, mesh.record)
+    mesh.ledger.ordered(B, Persist((stored_row(write_own(mesh.record)),)))
+    with pytest.raises(Violation, match="T4"):
+        mesh.say_stored(B, write_own(mesh.record))
+
+
+def test_a_promise_leaves_only_when_it_is_on_disk() -> None:
+    mesh = Mesh()
+    mesh.store(B, mesh.record)
+    answer = Promises((Promised(SPEC.id, 0, 2, True, b""),))
+    with pytest.raises(Violation, match="T4"):
+        mesh.ledger.left(B, C, answer)
+    mesh.store(B, mesh.record, Promise(0, Ballot(2, C)))
+    mesh.ledger.left(B, C, answer)
+
+
+def test_an_ask_leaves_only_when_the_askers_own_promise_is_on_disk() -> None:
+    mesh = Mesh()
+    mesh.store(B, mesh.record)
+    question = Ask((AskItem(SPEC.id, 0, 2, 1e9, b""),))
+    with pytest.raises(Violation, match="T4"):
+        mesh.ledger.left(B, C, question)
+    mesh.store(B, mesh.record, Promise(0, Ballot(2, B)))
+    mesh.ledger.left(B, C, question)
+
+
+# -------------------------------------------------------------------------------------- I5, I14: starts
+
+
+def test_a_start_happens_once() -> None:
+    mesh = Mesh()
+    record = mesh.start()
+    mesh.ledger.died(A, 1)
+    with pytest.raises(Violation, match="happens twice"):
+        mesh.ledger.run(B, 1, Run(record.id, record.own.token, SPEC, 1))
+
+
+def test_a_start_waits_until_its_owners_disk_has_it() -> None:
+    mesh = Mesh()
+    mesh.store(A, mesh.record)
+    token = started(mesh.record, runner=A, boot=1, at=1.0).own.token
+    with pytest.raises(Violation, match="before its owner's disk"):
+        mesh.ledger.run(A, 1, Run(SPEC.id, token, SPEC, 1))
+    with pytest.raises(Violation, match="before its owner's disk"):
+        mesh.ledger.run(B, 1, Run(SPEC.id, token, SPEC, 1))
+
+
+def test_an_at_most_once_job_never_starts_again() -> None:
+    mesh = Mesh(Options(delivery=Delivery.AT_MOST_ONCE, max_attempts=1))
+    record = mesh.start()
+    mesh.ledger.died(A, 1)
+    again = started(moved(record, B)._replace(own=moved(record, B).own._replace(state=State.QUEUED)),
+                    runner=B, boot=1, at=2.0)  # fmt: skip
+    mesh.store(B, again)
+    with pytest.raises(Violation, match="I14"):
+        mesh.ledger.run(B, 1, Run(SPEC.id, again.own.token, mesh.spec, 1))
+
+
+def test_a_node_runs_a_job_again_only_when_the_first_start_is_over_or_stopped() -> None:
+    def second(mesh: Mesh) -> Run:
+        record = mesh.record
+        idle = write_own(record, state=State.QUEUED)
+        again = started(idle, runner=A, boot=1, at=2.0)
+        mesh.store(A, again)
+        return Run(SPEC.id, again.own.token, SPEC, 2)
+
+    mesh = Mesh()
+    mesh.start()
+    with pytest.raises(Violation, match="twice at once"):
+        mesh.ledger.run(A, 1, second(mesh))
+    mesh = Mesh()
+    token = mesh.start().own.token
+    mesh.ledger.stopped(StopRun(SPEC.id, token, "superseded"))
+    mesh.ledger.run(A, 1, second(mesh))
+    mesh = Mesh()
+    token = mesh.start().own.token
+    mesh.ledger.ended(SPEC.id, token, raised(token), lost=False)
+    mesh.ledger.run(A, 1, second(mesh))
