@@ -75,7 +75,8 @@ class Faults:
     @classmethod
     def draw(cls, dice: Random, *, hurt_s: Seconds, nodes: int = 0) -> Faults:
         """Draw a run's faults; `nodes` 0 draws their number, too."""
-        count = nodes or dice.choice((1, 2, 3, 3, 3, 4, 5, 5))
+        drawn = dice.choice((1, 2, 3, 3, 3, 4, 5, 5))
+        count = nodes or drawn
         chained = dice.random() < 0.3
         roll = dice.random()
         flat = (0.0,) * count

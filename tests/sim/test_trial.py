@@ -1,0 +1,158 @@
+"""Whole runs: seeds pass, repeat exactly, and explain themselves when they fail."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from sim_loner import Loner
+
+from edgenode.core.jobs import Record, settled
+from edgenode.core.node import Node
+from edgenode.core.signals import Effect, Event, LinkUp, Persist, Run, Send
+from edgenode.core.types import Instant
+from edgenode.sim.__main__ import main
+from edgenode.sim.ledger import Violation
+from edgenode.sim.story import Story
+from edgenode.sim.trial import Plan, Trial
+from edgenode.sim.world import MakeCore
+
+DIGESTS = """
+from edgenode.core.node import Node
+from edgenode.sim.trial import Plan, Trial
+print([Trial(Plan(seed, hurt_s=4.0), Node).run().digest for seed in (0, 2, 5, 9)])
+"""
+
+
+def test_the_simplest_core_keeps_every_promise() -> None:
+    """Nothing is replicated in it, so whatever fails here is the simulator's own fault."""
+    passed = [Trial(Plan(seed, hurt_s=5.0), Loner).run() for seed in range(12)]
+    assert sum(each.acknowledged for each in passed) > 100
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_production_core_keeps_every_promise(seed: int) -> None:
+    Trial(Plan(seed), Node).run()
+
+
+def test_a_seed_repeats_exactly_in_another_interpreter() -> None:
+    """The order of a set of strings depends on PYTHONHASHSEED; a replay on another day must not."""
+
+    def digests(hash_seed: str) -> bytes:
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        command = [sys.executable, "-c", DIGESTS]
+        return subprocess.run(command, env=environment, check=True, capture_output=True).stdout
+
+    assert digests("1") == digests("2")
+
+
+def test_the_codec_changes_nothing() -> None:
+    plain = Trial(Plan(2, hurt_s=4.0, codec=False), Node).run()
+    assert plain.digest == Trial(Plan(2, hurt_s=4.0, codec=True), Node).run().digest
+
+
+# --------------------------------------------------------------------- the simplest core, spoilt in one line
+
+
+class RunsBeforeItPersists(Loner):
+    def handle(self, event: Event, now: Instant) -> list[Effect]:
+        effects = super().handle(event, now)
+        return sorted(effects, key=lambda effect: not isinstance(effect, Run))
+
+
+class SettlesAlone(Loner):
+    """Says that a provisional result is settled."""
+
+    def _save(self, record: Record) -> None:
+        if record.outcome is not None:
+            record = settled(record._replace(outcome=record.outcome._replace(firm=False)))
+        super()._save(record)
+
+
+class ForgetsToPersist(Loner):
+    """Acknowledges what it has in memory only."""
+
+    def handle(self, event: Event, now: Instant) -> list[Effect]:
+        return [effect for effect in super().handle(event, now) if not isinstance(effect, Persist)]
+
+
+class TalksToItself(Loner):
+    def handle(self, event: Event, now: Instant) -> list[Effect]:
+        effects = super().handle(event, now)
+        if isinstance(event, LinkUp):
+            effects += [Send(self.me, each.message) for each in effects if isinstance(each, Send)]
+        return effects
+
+
+class LosesItsMemory(Loner):
+    """Starts again from nothing after a restart."""
+
+    def _load(self, rows: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "core", [RunsBeforeItPersists, SettlesAlone, ForgetsToPersist, TalksToItself, LosesItsMemory]
+)
+def test_a_spoilt_core_is_found_within_a_few_seeds(core: MakeCore) -> None:
+    def run_all() -> None:
+        for seed in range(20):
+            Trial(Plan(seed, hurt_s=5.0), core).run()
+
+    with pytest.raises(AssertionError):
+        run_all()
+
+
+def test_a_failure_says_how_to_see_it_again_and_what_happened_last() -> None:
+    with pytest.raises(Violation) as failure:
+        Trial(Plan(0, hurt_s=5.0), ForgetsToPersist).run()
+    replay, drawn, struck, story = failure.value.__notes__
+    assert replay == "replay: make replay SEED=0"
+    assert drawn.startswith("faults as drawn: Faults(mood=")
+    assert struck.startswith("struck: ")
+    assert 5 < len(story.splitlines()) <= 40
+
+
+def test_a_run_that_was_to_hurt_and_did_not_fails() -> None:
+    hurt = next(seed for seed in range(99) if Trial(Plan(seed), Loner).faults.mood == "hurt")
+    trial = Trial(Plan(hurt, hurt_s=5.0), Loner)
+    trial.run()
+    trial.world.strikes.clear()
+    with pytest.raises(Violation, match="no fault struck"):
+        trial._check_struck()
+
+
+# ------------------------------------------------------------------------------------------- the command
+
+
+def test_many_seeds_are_run_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seeds", "4", "--workers", "2", "--seconds", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "4 of 4 seeds, 0 failed" in said
+    assert "faults: " in said
+
+
+def test_one_seed_is_told_as_a_story_of_one_job(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seed", "0", "--story", "--job", "j1", "--nodes", "3"]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if " Run " in line]
+    assert told
+    assert all(" j1 " in line for line in told)
+
+
+@pytest.mark.parametrize("arguments", [["--seeds", "0"], ["--workers", "0"], ["--seconds", "-1"], ["--x"]])
+def test_bad_options_are_refused(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+
+
+def test_a_story_names_what_came_in_what_left_and_what_is_on_disk() -> None:
+    trial = Trial(Plan(0, nodes=3, hurt_s=3.0), Loner, Story(whole=True))
+    trial.run()
+    lines = list(trial.world.story.lines())
+    assert any(" > SubmitAsked " in line for line in lines)
+    assert any(" < Run j" in line for line in lines)
+    assert any(" = on disk: j" in line for line in lines)
+    assert any(" * starts, boot 1" in line for line in lines)
+    assert len(list(trial.world.story.lines("j0"))) < len(lines)
