@@ -94,6 +94,7 @@ class Reading:
     owned: dict[JobId, None] = field(default_factory=dict)  # the owner itself answered
     firm: set[JobId] = field(default_factory=set)
     asking: set[JobId] = field(default_factory=set)
+    is_unsure: bool = False  # somebody who was asked knows members that this node does not
     ended: dict[JobId, Instant] = field(default_factory=dict)  # since when a job is seen finished
 
 
@@ -341,8 +342,14 @@ class Intake:
             firm,
             tuple(job for job in message.jobs if job in asking),
             tuple(job for job in message.jobs if job not in known),
+            bool(self._unreachable()),
         )
         desk.post.send(source, answer)
+
+    def _unreachable(self) -> list[NodeId]:
+        """Members that cannot be asked, and did not hand over what they had."""
+        view = self._desk.view
+        return [n for n in view.members() if not view.is_living(n) and not view.has_left(n)]
 
     def on_read_answer(self, source: NodeId, message: ReadAnswer) -> None:
         request = RequestId(message.request)
@@ -355,6 +362,7 @@ class Intake:
         reading.owned.update(dict.fromkeys(message.owned))
         reading.firm.update(message.firm)
         reading.asking.update(message.asking)
+        reading.is_unsure |= message.unsure
         for job in message.missing:
             reading.denied.setdefault(job, set()).add(source)
         self._settle_reading(request, reading)
@@ -400,13 +408,13 @@ class Intake:
         for job in missing:
             # A dead member may have the only copy: its silence is not a no.
             denied = reading.denied.get(job, set()) | {desk.me}
-            unsure = [node for node in desk.view.members() if node not in denied]
+            unsure = [n for n in desk.view.members() if n not in denied and not desk.view.has_left(n)]
             if job in reading.asking:
                 errors[job] = Undecided("its next owner is still asking the holders", job=job_text(job))
             elif not desk.view.formed:
                 errors[job] = Undecided("this node has not met its mesh yet", job=job_text(job))
-            elif unsure:
-                names = ", ".join(unsure[:5])
+            elif unsure or reading.is_unsure:
+                names = ", ".join(unsure[:5]) or "members that others know"
                 errors[job] = Undecided(f"nobody who answered has it; not heard: {names}", job=job_text(job))
             else:
                 errors[job] = JobNotFound("no member knows this job", job=job_text(job))
@@ -428,7 +436,7 @@ class Intake:
                     self._settle_reading(RequestId(request), reading)
             else:
                 blobs = tuple(encode(record) for record in ended)
-                desk.post.send(node, ReadAnswer(request, blobs, (), (), (), ()))
+                desk.post.send(node, ReadAnswer(request, blobs, (), (), (), (), False))
 
     # ------------------------------------------------------------------------------------ searches
 

@@ -659,6 +659,9 @@ class Membership(Roster):
             is_changed = False
             for node in sorted(self._accused):
                 member = self._members[node]
+                if member.belief.state is MemberState.LEFT or is_proven(member.belief):
+                    self._accused.discard(node)  # it is over already, on other evidence
+                    continue
                 witnesses = len(self._fresh_witnesses(member))
                 if 0 < witnesses >= min(2, self._observers(node)):
                     self._accused.discard(node)

@@ -58,6 +58,7 @@ from edgenode.core.wire import (
     WantWork,
 )
 
+ATTEMPT_FAILED: Final = "attempt failed"
 DENIED_MAX: Final = 10_000
 """Tokens that this runner denied, and so must never start. The oldest are forgotten: a grant is not late by
 ten thousand others."""
@@ -117,7 +118,8 @@ class Scheduler:
         self._tasks = tasks
         self._queue: list[tuple[int, JobId]] = []  # a heap of (9 - priority, id); ids sort by age
         self._queued: dict[JobId, None] = {}  # what of the heap still counts
-        self._days: list[tuple[Wall, JobId]] = []  # a heap: scheduled jobs by when they fall due
+        self._days: list[tuple[Wall, JobId]] = []  # a heap: jobs with a `run_at`, by that day
+        self._pauses: list[tuple[Instant, JobId]] = []  # a heap: jobs to be tried again, by when
         self._unacknowledged: dict[JobId, None] = {}  # submitted here, not yet on enough disks
         self._opening: dict[JobId, Opening] = {}
         self._running: dict[JobId, Running] = {}
@@ -197,6 +199,10 @@ class Scheduler:
         elif len(record.losses) >= options.max_losses:
             error = f"lost its runner {len(record.losses)} times (max_losses is {options.max_losses})"
             self._end(record, State.FAILED, error=error)
+        elif record.own.state is State.SCHEDULED and record.failure_count:
+            # A pause is a duration: a clock that jumps, here or at the last owner, must not stretch it.
+            wait_s = min(pause_s(record), max(0.0, record.own.due_at - self._desk.wall))
+            heapq.heappush(self._pauses, (self._desk.now + wait_s, job))
         elif record.own.state is State.SCHEDULED:
             heapq.heappush(self._days, (record.own.due_at, job))
         elif job not in self._queued:
@@ -390,7 +396,7 @@ class Scheduler:
             delay = verdict.retry_after_s
             if delay < 0:
                 delay = backoff_s(spec.options.backoff, record.failure_count + 1, desk.dice)
-            note = desk.note("attempt failed", verdict.error[:500])
+            note = desk.note(ATTEMPT_FAILED, verdict.error[:500])
             record = failed_once(record, due_at=round(desk.wall + delay, 3), note=note)
             self._write(record)
             self._enrol(record)
@@ -554,6 +560,8 @@ class Scheduler:
         soonest = self._wake
         if self._days:
             soonest = min(soonest, self._desk.now + max(0.001, self._days[0][0] - self._desk.wall))
+        if self._pauses:
+            soonest = min(soonest, max(self._pauses[0][0], self._desk.now + 0.001))
         if self._free() > 0 and not self._queued and not self._desk.leaving:
             soonest = min(soonest, max(self._want_at, self._desk.now + 0.001))
         return soonest
@@ -561,18 +569,22 @@ class Scheduler:
     def on_time(self) -> None:
         desk = self._desk
         while self._days and self._days[0][0] <= desk.wall:
-            _, job = heapq.heappop(self._days)
-            record = self._table.peek(job)
-            if record is not None and self._table.lead(job) is not None:
-                if record.outcome is None and record.own.state is State.SCHEDULED:
-                    self._write(fallen_due(record))
-                    self.take_on((job,))
+            self._fall_due(heapq.heappop(self._days)[1])
+        while self._pauses and self._pauses[0][0] <= desk.now:
+            self._fall_due(heapq.heappop(self._pauses)[1])
         if self._want_at <= desk.now:
             self._want_work()
         if self._wake <= desk.now:
             self._wake = FOREVER
             self._ask_about_away()
             self._send_results()
+
+    def _fall_due(self, job: JobId) -> None:
+        record = self._table.peek(job)
+        if record is not None and self._table.lead(job) is not None:
+            if record.outcome is None and record.own.state is State.SCHEDULED:
+                self._write(fallen_due(record))
+                self.take_on((job,))
 
     def _ask_about_away(self) -> None:
         desk = self._desk
@@ -640,6 +652,12 @@ class Scheduler:
 def _is_strict(options: Options) -> bool:
     """Jobs that start under a firm owner only, and after a majority knows of the start."""
     return options.delivery is Delivery.AT_MOST_ONCE or options.partition is Partition.WAIT
+
+
+def pause_s(record: Record) -> Seconds:
+    """How long the owner that noted the last failure wanted to wait: both days are by its clock."""
+    failed_at = max((note.at for note in record.history if note.kind == ATTEMPT_FAILED), default=FOREVER)
+    return max(0.0, record.own.due_at - failed_at)
 
 
 def backoff_s(backoff: Backoff, failures: int, dice: Dice) -> Seconds:

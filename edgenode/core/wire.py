@@ -513,7 +513,8 @@ class Read:
 @message(51)
 class ReadAnswer:
     """`owned`, `firm`: which of the records the answering node coordinates, and does so firmly;
-    `asking`: of which it is about to become owner."""
+    `asking`: of which it is about to become owner; `unsure`: it knows members that it cannot reach, and
+    that may have what it misses."""
 
     request: int
     records: tuple[bytes, ...]
@@ -521,6 +522,7 @@ class ReadAnswer:
     firm: tuple[JobId, ...]
     asking: tuple[JobId, ...]
     missing: tuple[JobId, ...]
+    unsure: bool
 
 
 @message(54)
