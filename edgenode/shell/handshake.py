@@ -19,6 +19,8 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import aiohttp
 from aiohttp import web
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.tracing import Trace
 
 from edgenode.core.errors import MalformedMessage
 from edgenode.core.types import NOBODY, Instant, NodeId, Seconds
@@ -102,6 +104,33 @@ class Complaints:
         return True
 
 
+class _Connector(aiohttp.BaseConnector):
+    """TLS connections without aiohttp's own connecting.
+
+    That hands a connected Python socket to the loop, and uvloop 0.23 closes its file descriptor twice if the
+    peer resets it within the same turn, which is what a peer that is being killed does. The second close can
+    hit a new connection.
+    """
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        super().__init__(limit=0, force_close=True)
+        self._tls = tls
+
+    async def _create_connection(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> ResponseHandler:
+        host, port = req.url.raw_host, req.url.port
+        assert host is not None
+        assert port is not None
+        try:
+            _, protocol = await self._loop.create_connection(
+                self._factory, host, port, ssl=self._tls, server_hostname=host
+            )
+        except OSError as error:
+            raise aiohttp.ClientConnectorError(req.connection_key, error) from error
+        return protocol
+
+
 class Handshakes:
     """Calls peers and answers their calls.
 
@@ -149,7 +178,7 @@ class Handshakes:
         self.address = str(bound[0]), int(bound[1])
         self._server = web.Server(self._serve, access_log=None, keepalive_timeout=self._settings.handshake_s)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._client_tls, limit=0, force_close=True),
+            connector=_Connector(self._client_tls),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),  # each call has its own
         )
@@ -170,23 +199,33 @@ class Handshakes:
         self._group = group
         self._answers = True
         try:
-            while True:
-                try:
-                    accepted, remote = await self._loop.sock_accept(self._listener)
-                except OSError as error:
-                    if error.errno in OUT_OF_RESOURCES:
-                        self._say("accept", "cannot accept connections: %s", error)
-                        await asyncio.sleep(self._settings.redial_max_s)
-                    continue  # otherwise it was the caller that went away
-                if len(self._callers) >= self._settings.callers_max:
-                    # A member is done within milliseconds, so the oldest is hardly one.
-                    next(iter(self._callers)).cancel()
-                caller = group.create_task(self._secure(accepted, str(remote[0])))
-                self._callers[caller] = None
-                caller.add_done_callback(partial(self._callers.pop))
+            self._listen()
+            await self._loop.create_future()
         finally:
             self._answers = False
+            self._loop.remove_reader(self._listener)
             self._listener.close()
+
+    def _listen(self) -> None:
+        if self._answers:
+            self._loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            accepted, remote = self._listener.accept()
+        except OSError as error:
+            if error.errno in OUT_OF_RESOURCES:
+                self._say("accept", "cannot accept connections: %s", error)
+                self._loop.remove_reader(self._listener)
+                self._loop.call_later(self._settings.redial_max_s, self._listen)
+            return  # otherwise it was the caller that went away
+        accepted.setblocking(False)
+        if len(self._callers) >= self._settings.callers_max:
+            # A member is done within milliseconds, so the oldest is hardly one.
+            next(iter(self._callers)).cancel()
+        caller = self._group.create_task(self._secure(accepted, str(remote[0])))
+        self._callers[caller] = None
+        caller.add_done_callback(partial(self._callers.pop))
 
     async def _secure(self, accepted: socket.socket, host: str) -> None:
         """TLS for a caller. What follows is `_serve`'s: nobody without a certificate gets there."""
@@ -210,9 +249,15 @@ class Handshakes:
         opened = web.WebSocketResponse(
             timeout=self._settings.close_s, compress=False, max_msg_size=PACKET_BYTES_MAX + 1
         )
-        if not self._answers or not opened.can_prepare(request):
+        if not self._answers:
+            return web.Response(status=503)
+        if not opened.can_prepare(request):
             return web.Response(status=404)
-        await opened.prepare(request)
+        try:
+            await opened.prepare(request)
+        except (aiohttp.ClientError, OSError) as error:
+            logger.debug("a caller went away: %r", error)
+            return web.Response(status=503)
         # In the group, so that a bug in there is not merely logged by the HTTP server.
         welcome = self._group.create_task(self._welcome(opened))
         await asyncio.wait({welcome})
@@ -249,6 +294,7 @@ class Handshakes:
         host, port = address
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         opened: aiohttp.ClientWebSocketResponse | None = None
+        outcome = Outcome.SILENT
         try:
             async with asyncio.timeout(limit_s):
                 opened = await self._session.ws_connect(
@@ -256,22 +302,32 @@ class Handshakes:
                     timeout=aiohttp.ClientWSTimeout(ws_close=self._settings.close_s),
                     max_msg_size=PACKET_BYTES_MAX + 1,
                 )
-                return await self._introduce(opened, address, kind, expected)
-        except (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError):
-            if self._say(f"at {where}", "peer %s %s", where, ANOTHER_MESH):
-                await asyncio.to_thread(_send_alert, address, self._client_tls, self._settings.probe_s)
-        except aiohttp.ClientConnectorSSLError as error:
-            self._say(f"at {where}", "peer %s does not speak TLS 1.3: %s", where, error.os_error)
+                outcome = await self._introduce(opened, address, kind, expected)
         except aiohttp.ClientConnectorError as error:
-            if error.os_error.errno == errno.ECONNREFUSED:
-                return Outcome.REFUSED
-            logger.debug("cannot reach %s: %s", where, error)
+            outcome = await self._explain(error.os_error, address, where)
         except aiohttp.WSServerHandshakeError as error:
-            self._say(f"at {where}", "peer %s takes no links: %s", where, error.message)
+            if error.status != 503:  # the peer is closing
+                self._say(f"at {where}", "peer %s is no node: HTTP status %d", where, error.status)
         except (aiohttp.ClientError, OSError, TimeoutError, BadIdentity) as error:
             logger.debug("the call to %s failed: %r", where, error)
-        if opened is not None:
-            await hang_up(opened, Farewell.REFUSED, "the greeting failed")
+        finally:
+            if opened is not None and outcome is not Outcome.LINKED:
+                # The peer may have taken the link up already, and shall not take this for a death.
+                farewell = Farewell.RETIRED if self._answers else Farewell.GOODBYE
+                await hang_up(opened, farewell, "the greeting failed")
+        return outcome
+
+    async def _explain(self, error: OSError, address: Address, where: str) -> Outcome:
+        """What it means that there was no connection, or no TLS on it."""
+        if error.errno == errno.ECONNREFUSED:
+            return Outcome.REFUSED
+        if isinstance(error, ssl.SSLCertVerificationError):
+            if self._say(f"at {where}", "peer %s %s", where, ANOTHER_MESH):
+                await asyncio.to_thread(_send_alert, address, self._client_tls, self._settings.probe_s)
+        elif isinstance(error, ssl.SSLError):
+            self._say(f"at {where}", "peer %s does not speak TLS 1.3: %s", where, error)
+        else:
+            logger.debug("cannot reach %s: %s", where, error)
         return Outcome.SILENT
 
     async def _introduce(
@@ -289,8 +345,8 @@ class Handshakes:
         where = f"{address[0]}:{address[1]}"
         if greeting is None or not await self._approve(opened, peer, greeting, where=where):
             return Outcome.MYSELF if peer == self._id else Outcome.SILENT
-        self._host.adopt(Greeted(peer, greeting, opened, address))
-        return Outcome.LINKED
+        is_wanted = self._host.adopt(Greeted(peer, greeting, opened, address)) is not None
+        return Outcome.LINKED if is_wanted else Outcome.SILENT
 
     # ---------------------------------------------------------------------------------- greeting
 

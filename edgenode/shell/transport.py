@@ -497,7 +497,7 @@ class Transport:
                     writer.cancel()
         finally:
             link.ended.set()
-        await hang_up(link.socket, Farewell.GOODBYE, "")  # releases the socket if it is not closed yet
+            await hang_up(link.socket, Farewell.GOODBYE, "")  # releases the socket if it is not closed yet
         self._end(peer, link, ending)
 
     async def _read(self, peer: _Peer, link: _Link) -> _Ending:

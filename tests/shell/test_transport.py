@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import errno
 import os
+import random
 import signal
 import socket
 import ssl
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from typing import TypeVar
 
 import aiohttp
@@ -19,6 +22,7 @@ import uvloop
 from edgenode.core import signals, wire
 from edgenode.core.signals import LinkDown, LinkUp, MessageArrived
 from edgenode.core.types import JobId, Load, NodeId
+from edgenode.shell.handshake import WebSocket, _fact
 from edgenode.shell.identity import Identity, MeshKey
 from edgenode.shell.link import (
     DEFAULTS,
@@ -45,6 +49,15 @@ def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLo
     return uvloop.EventLoopPolicy() if request.param == "uvloop" else asyncio.DefaultEventLoopPolicy()
 
 
+def break_link(opened: WebSocket) -> None:
+    """End a connection under both its ends, as a cut or a kill does."""
+    connection = _fact(opened, "socket")
+    if connection is None or connection.fileno() < 0:
+        return  # it has ended already
+    with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as copy:
+        copy.shutdown(socket.SHUT_RDWR)
+
+
 class End:
     """A transport, and what it told, in order."""
 
@@ -52,6 +65,7 @@ class End:
         self.identity = Identity.generate() if identity is None else identity
         self.id = self.identity.id
         self.told: list[signals.Event] = []
+        self.boot = int(str(options.get("boot", 1)))
         self.clones: list[int] = []
         self.has_planted_bug = False
         self._news = asyncio.Event()
@@ -106,9 +120,7 @@ class End:
     def break_links(self) -> None:
         for peer in self.transport._peers.values():
             for link in peer.links:
-                connection = link.socket.get_extra_info("socket")
-                with socket.socket(fileno=os.dup(connection.fileno())) as copy:
-                    copy.shutdown(socket.SHUT_RDWR)
+                break_link(link.socket)
 
 
 Start = Callable[..., "asyncio.Future[End]"]
@@ -136,7 +148,7 @@ async def start() -> AsyncIterator[Callable[..., object]]:
 async def until(is_true: Callable[[], bool]) -> None:
     """Wait, turn by turn of the loop, for something that has no event of its own."""
     async with asyncio.timeout(10):
-        while not is_true():
+        while not is_true():  # noqa: ASYNC110 (any event would have to be planted in the code under test)
             await asyncio.sleep(0)
 
 
@@ -417,6 +429,59 @@ async def test_a_killed_process_is_proved_dead_within_a_moment(start) -> None:
     assert took_s < 0.5
 
 
+async def restart(start, ends: dict[str, End], name: str, *, crashes: bool) -> None:
+    """End one of the ends and start it again: same identity, same port, next life."""
+    old = ends.pop(name)
+    port, boot = old.transport.address[1], old.boot + 1
+    if crashes:
+        old.crash()
+        await asyncio.wait({old.transport._answering})
+    await old.transport.close()
+    ends[name] = await start(identity=old.identity, port=port, boot=boot)
+    for other in ends.values():
+        if other.id != old.id:
+            ends[name].book(other, boot=other.boot)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_after_any_breaks_and_restarts_pairs_are_linked_once_and_told_in_turn(start, seed: int) -> None:
+    dice = random.Random(seed)
+    ends: dict[str, End] = {name: await start() for name in "abc"}
+    for end in ends.values():
+        for other in ends.values():
+            end.book(other)
+    for step in range(25):
+        name = dice.choice("abc")
+        match dice.choice(["cut", "cut", "crash", "close", "seed"]):
+            case "cut":
+                ends[name].break_links()
+            case "seed":
+                ends[name].transport.seed(ends[dice.choice("abc")].transport.address)
+            case ending:
+                await restart(start, ends, name, crashes=ending == "crash")
+        for end in ends.values():
+            for other in ends.values():
+                if end is not other:
+                    end.transport.send(other.id, ping(step))
+        for _ in range(dice.choice([0, 1, 10, 200])):
+            await asyncio.sleep(0)
+    both = [Kind.BULK, Kind.CONTROL]
+    pairs = [(end, other) for end in ends.values() for other in ends.values() if end is not other]
+    await until(lambda: all(end.links(other) == both for end, other in pairs))
+    for end, other in pairs:
+        lives = [
+            (type(event), event.boot)
+            for event in end.told
+            if isinstance(event, LinkUp | LinkDown) and event.peer == other.id
+        ]
+        ups = [boot for kind, boot in lives if kind is LinkUp]
+        assert lives[-1] == (LinkUp, other.boot)
+        assert ups == sorted(ups)
+        for before, after in pairwise(lives):
+            if before[0] is LinkUp:
+                assert after == (LinkDown, before[1]), lives
+
+
 # ------------------------------------------------------------------------------------------ trust
 
 
@@ -480,6 +545,31 @@ async def test_with_a_certificate_there_is_nothing_but_the_link(start) -> None:
     member = Identity.generate().client_context(KEY)
     answer = await answer_to(left, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", member)
     assert answer.startswith(b"HTTP/1.1 404")
+
+
+async def test_when_files_run_out_the_port_is_deaf_for_a_while_and_not_closed(
+    start, caplog, monkeypatch
+) -> None:
+    left = await start(settings=replace(DEFAULTS, redial_max_s=0.05))
+    listener = left.transport._handshakes._listener
+    refusals = iter([OSError(errno.EMFILE, "Too many open files")])
+
+    class Scarce:
+        """The listener, but out of file descriptors for the first caller."""
+
+        fileno = listener.fileno
+        close = listener.close
+
+        def accept(self) -> object:
+            for error in refusals:
+                raise error
+            return listener.accept()
+
+    monkeypatch.setattr(left.transport._handshakes, "_listener", Scarce())
+    right = await start()
+    right.transport.seed(left.transport.address)
+    await left.up(right)
+    assert caplog.messages == ["cannot accept connections: [Errno 24] Too many open files"]
 
 
 async def test_idle_strangers_do_not_keep_members_out(start) -> None:
