@@ -219,7 +219,7 @@ class Node:
                 if not self._said_goodbye:
                     desk.leaving = True
                     self._scheduler.stop_all()
-                    return self._say_goodbye(now)
+                    return self._say_goodbye(now, handed_over=False)
             case _:
                 assert_never(event)
         return []
@@ -363,17 +363,21 @@ class Node:
         if self._said_goodbye:
             return []
         is_patient = now < self._leave_ends
-        waiting = 0
+        waiting = stranded = 0
         for job in list(desk.table.leads):
-            still_runs = is_patient and self._scheduler.is_running(job)
-            waiting += still_runs or self._custody.give_away(job)
+            if (is_patient and self._scheduler.is_running(job)) or self._custody.give_away(job):
+                waiting += 1
+            else:
+                stranded += 1
         unspread = self._replication.unspread or not self._replication.parted
         unfinished = waiting or not self._scheduler.idle or unspread
         if unfinished and now < self._leave_ends + self._settings.jobs.give_s:
             return []
-        return self._say_goodbye(now)
+        stranded += self._replication.stranded
+        return self._say_goodbye(now, handed_over=not (unfinished or stranded))
 
-    def _say_goodbye(self, now: Instant) -> list[Effect]:
+    def _say_goodbye(self, now: Instant, *, handed_over: bool) -> list[Effect]:
+        """End. Only who leaves nothing behind says that it left: others then stop asking for it."""
         self._said_goodbye = True
-        self._desk.emit(Left())
-        return self._membership.left(now)
+        self._desk.emit(Left(handed_over))
+        return self._membership.left(now) if handed_over else []

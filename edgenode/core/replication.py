@@ -109,6 +109,7 @@ class Replication:
         self._parting: dict[JobId, Parting] = {}  # copies that must be elsewhere before this node may go
         self._parting_walk: JobId | None = None  # how far this leaving node has looked for such
         self._is_parting = False
+        self.stranded = 0  # copies of a leaving node that nobody else can take
         self._wake: Instant = FOREVER
 
     # ------------------------------------------------------------------------------ the owner's side
@@ -496,6 +497,7 @@ class Replication:
     def part(self) -> None:
         """This node leaves: see to it that no job loses its last copies. Done when `parted`."""
         self._is_parting = True
+        self.stranded = 0
         self._parting.clear()
         self._parting_walk = JobId(b"")
         self._wake = self._desk.now
@@ -521,7 +523,10 @@ class Replication:
             self._parting_walk = rows[-1].id if rows else None
             for row in rows:
                 record = self._table.peek(row.id) or (desk.read(row.blob) if row.blob else None)
-                takers = set() if record is None else self._takers(record)
+                if record is None or self._is_safe_without_me(record):
+                    continue
+                takers = self._takers(record)
+                self.stranded += not takers
                 if takers:
                     self._parting[row.id] = Parting(takers, desk.now)
         for job, parting in list(self._parting.items()):
@@ -531,24 +536,28 @@ class Replication:
             record = self._table.get(job)
             if record is None or not parting.takers:
                 del self._parting[job]
+                self.stranded += record is not None
                 continue
             parting.again_at = desk.now + desk.settings.retry_s
             for node in sorted(parting.takers):
                 desk.post.add(node, Offer, Digest(job, digest(record)))
 
-    def _takers(self, record: Record) -> set[NodeId]:
-        """Who should have a copy in this node's place: none, if the other holders all live.
+    def _staying(self, record: Record) -> list[NodeId]:
+        ranked = self._desk.view.ranking().members
+        return [h for h in record.holders if h != self._desk.me and h in ranked]
 
-        A living holder has a settled job: its mark was confirmed. One that is dead or leaving counts as lost.
-        """
-        staying = self._desk.view.ranking().members
-        kept = [h for h in record.holders if h != self._desk.me and h in staying]
-        missing = len(record.holders) - 1 - len(kept)
-        if missing <= 0 and kept:
-            return set()
+    def _is_safe_without_me(self, record: Record) -> bool:
+        """Whether all other holders stay: each has its copy, or its owner writes until it has."""
+        staying = self._staying(record)
+        return bool(staying) and len(staying) >= len(record.holders) - (self._desk.me in record.holders)
+
+    def _takers(self, record: Record) -> set[NodeId]:
+        """Who should confirm a copy before this node goes: the holders that stay, and spares for the rest."""
+        staying = self._staying(record)
+        missing = max(1, len(record.holders) - 1 - len(staying))
         ranked = self._desk.view.ranking().rank(record.id)
         spares = [n for n in ranked if n not in record.holders and n != self._desk.me]
-        return {*kept, *spares[: max(missing, 1)]}
+        return {*staying, *spares[:missing]}
 
     @property
     def unspread(self) -> int:

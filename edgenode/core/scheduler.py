@@ -169,16 +169,21 @@ class Scheduler:
     def _keep_or_lose(self, record: Record) -> None:
         """Whether the start that the record speaks of is still run by somebody; if not, it is lost."""
         job, own, desk = record.id, record.own, self._desk
-        if own.runner == desk.me:
+        opening = self._opening.get(job)
+        if opening is not None and opening.token == own.token:
+            # Asked again before it had begun: under the new ballot it needs the holders' word anew.
+            if opening.wait is Wait.GATE or own.ballot.term > 1:
+                opening.wait = Wait.GATE
+                desk.gate_wanted.add(job)
+        elif own.runner == desk.me:
             running, kept = self._running.get(job), self._unthanked.pop((job, own.token), None)
             if kept is not None:
                 self._judge(record, kept.item)  # it ended while another owned it
             elif running is None or running.token != own.token or running.stopped:
                 self._lose(record, "not running here", counted=own.token not in self._denied)
         elif desk.view.is_living(own.runner) and self._boot_of(own.runner) == own.boot:
-            if job not in self._opening:
-                self._away[job] = Away(own.token, own.runner, own.boot, desk.now)
-                self._wake = desk.now
+            self._away[job] = Away(own.token, own.runner, own.boot, desk.now)
+            self._wake = desk.now
         else:
             self._lose(record, f"runner {own.runner} is gone", counted=not desk.view.has_left(own.runner))
 
@@ -634,8 +639,11 @@ class Scheduler:
     def stop_all(self) -> None:
         """The node ends by somebody's wish: what runs is stopped, and that is not held against the jobs."""
         for job, running in list(self._running.items()):
-            record = self._table.peek(job)
+            record, grant = self._table.peek(job), self._grants.get(job)
             self._stop(job, running, "the node was stopped")
+            known = record if record is not None else grant and self._desk.read(grant.record)
+            if known and self._table.lead(job) is None:
+                self._desk.post.send(known.owner, Has((), (TokenItem(job, running.token),)))
             if record is not None and self._table.lead(job) is not None and record.outcome is None:
                 if record.own.token == running.token:
                     self._lose(record, "the node was stopped", counted=False)

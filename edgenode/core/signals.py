@@ -332,7 +332,13 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """All is handed over; the process may end."""
+    """The process may end.
+
+    `handed_over`: every job is on enough other disks, and nobody needs this one's any more. Otherwise it is
+    to be kept: it may have the only copy of something, and goes on with it at the next start.
+    """
+
+    handed_over: bool
 
 
 Effect = (

@@ -258,7 +258,9 @@ class Runtime:
                 logger.log(logging.WARNING if warning else logging.INFO, "%s: %s", kind, text)
             case Changed():
                 pass  # event streams will read these
-            case Left():
+            case Left(handed_over):
+                if not handed_over:
+                    logger.info("stopped: what is on this node's disk goes on when it is started again")
                 self._left.set()
             case _:
                 raise AssertionError(f"an effect without a hand: {effect!r:.100}")

@@ -437,9 +437,10 @@ class World:
                 life.machine.disk.peers = peers
             case Changed(records):
                 self._shown(records)
-            case Left():
+            case Left(handed_over):
                 self.end(life.machine, "has left", silent=False)
-                self.remove(life.machine, "left")
+                if handed_over:
+                    self.remove(life.machine, "left")  # nobody needs its disk any more
                 return False
             case Log() | Persist():
                 pass  # the story has it; the disk had it before
