@@ -1,0 +1,85 @@
+"""Worker processes that die under their job, and tasks that only some nodes have."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.mesh import TASKS, Mesh, Node, until
+
+pytestmark = pytest.mark.timeout(180)
+
+END_S = 40.0
+
+
+def assert_unharmed(node: Node, pid: int) -> None:
+    assert node.is_alive
+    assert node.pid == pid
+    assert node.ask("/readyz") == {"ready": True}
+    assert node.client.submit("echo", {"message": "still here"}, wait_s=10).result == "still here"
+
+
+def test_a_job_whose_worker_process_is_killed_starts_again_and_the_node_stays_up(
+    lone: Node, tmp_path: Path
+) -> None:
+    pid, marks = lone.pid, tmp_path / "marks"
+    job = lone.client.submit("mark", {"path": str(marks), "seconds": 1.0})
+    until(lambda: marks.exists() and marks.read_text().endswith("\n"), "the job has started")
+    worker = int(marks.read_text().split()[-1])
+    assert worker != pid
+    os.kill(worker, signal.SIGKILL)
+    ended = lone.client.wait(job.id, timeout_s=END_S)
+    assert ended.succeeded, ended
+    assert (ended.fields["starts"], ended.fields["losses"], ended.fields["attempt"]) == (2, 1, 1)
+    assert len(marks.read_text().splitlines()) == 2
+    assert ended.result["pid"] != worker
+    assert_unharmed(lone, pid)
+
+
+@pytest.mark.parametrize("how", ["exit", "kill"])
+def test_a_task_that_ends_its_worker_process_is_tried_again(lone: Node, tmp_path: Path, how: str) -> None:
+    pid = lone.pid
+    job = lone.client.submit("die.once", {"path": str(tmp_path / "marks"), "how": how})
+    ended = lone.client.wait(job.id, timeout_s=END_S)
+    assert ended.succeeded, ended
+    assert (ended.fields["starts"], ended.fields["losses"]) == (2, 1)
+    assert_unharmed(lone, pid)
+
+
+@pytest.mark.parametrize("how", ["exit", "kill"])
+def test_a_job_that_always_kills_its_worker_fails_when_its_losses_are_used_up(lone: Node, how: str) -> None:
+    pid = lone.pid
+    job = lone.client.submit("fail", {"how": how}, max_losses=2)
+    ended = lone.client.wait(job.id, timeout_s=END_S)
+    assert ended.state == "failed"
+    assert (ended.fields["starts"], ended.fields["losses"]) == (2, 2)
+    assert ended.error
+    assert_unharmed(lone, pid)
+
+
+def test_a_job_runs_where_its_task_is_whoever_owns_it(mesh: Mesh, tmp_path: Path) -> None:
+    file = tmp_path / "my_tasks.py"
+    file.write_text(
+        "from edgenode import task\n\n\n"
+        '@task("greet")\n'
+        "def greet(name: str) -> str:\n"
+        '    return f"hello, {name}"\n'
+    )
+    knows = mesh.add(tasks=(*TASKS, str(file)))
+    for _ in range(2):
+        mesh.add(join=[knows.peer])
+    for node in mesh.nodes:
+        node.start()
+    mesh.wait_ready()
+    jobs = []
+    for node in mesh.nodes:
+        jobs += node.submit([{"task": "greet", "payload": {"name": f"{node.name} {i}"}} for i in range(10)])
+    ended = mesh.wait_ended(jobs, at=mesh.nodes[1])
+    assert {job.state for job in ended.values()} == {"succeeded"}
+    assert all(job.result == f"hello, {job.fields['payload']['name']}" for job in ended.values())
+    assert {job.fields["runner"] for job in ended.values()} == {knows.id}
+    assert {job.fields["owner"] for job in ended.values()} == {node.id for node in mesh.nodes}
+    assert {job.fields["starts"] for job in ended.values()} == {1}
