@@ -573,7 +573,7 @@ async def test_when_files_run_out_the_port_is_deaf_for_a_while_and_not_closed(
 
 
 async def test_idle_strangers_do_not_keep_members_out(start) -> None:
-    left = await start(settings=replace(DEFAULTS, callers_max=4))
+    left = await start(settings=replace(DEFAULTS, callers_max=4, handshake_s=60.0))
     idle = [await asyncio.open_connection(*left.transport.address) for _ in range(20)]
     right = await start()
     right.transport.seed(left.transport.address)
