@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
-from typing import TypeVar
 
 import aiohttp
 import pytest
@@ -40,7 +39,8 @@ from edgenode.shell.transport import Transport
 
 KEY = MeshKey("mesh", (b"k" * 32,))
 OTHER_KEY = MeshKey("other", (b"o" * 32,))
-T = TypeVar("T")
+# pytest-asyncio offers the successor of this fixture to a conftest only, for all tests at once.
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy")
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
