@@ -94,7 +94,7 @@ def judge(evidence: Evidence) -> Verdict:
         if found:
             records[job] = max(found, key=lambda record: int(record["starts"]))
     unexplained = [
-        f"job {job} was started {record['starts']} times, but no killed node owned or ran it ({_story(record)})"
+        f"job {job} was started {record['starts']} times, but no killed node had it ({_story(record)})"
         for job, record in records.items()
         if record["starts"] > 1 and not is_touched(record, evidence.kills)
     ]
