@@ -34,6 +34,10 @@ class Disk:
         self.peers: tuple[bytes, ...] = ()
         self._order: list[JobId] = []
 
+    @property
+    def damaged(self) -> frozenset[JobId]:
+        return frozenset()
+
     def get(self, jobs: Sequence[JobId]) -> dict[JobId, Row]:
         return {job: self.rows[job].row for job in jobs if job in self.rows}
 

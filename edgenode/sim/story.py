@@ -12,8 +12,10 @@ from edgenode.core.jobs import NO_TOKEN, Record, Spec, decode, decode_spec, job_
 from edgenode.core.signals import (
     ClockRead,
     MessageArrived,
+    Peers,
     Persist,
     Persisted,
+    Remember,
     Row,
     Send,
     StoredRow,
@@ -26,7 +28,7 @@ _T = TypeVar("_T")
 
 LINES_KEPT: Final = 40
 ITEMS_SHOWN: Final = 12
-QUIET: Final = (TimePassed, ClockRead, Persisted)
+QUIET: Final = (TimePassed, ClockRead, Persisted, Peers, Remember)
 
 
 class Line(NamedTuple):

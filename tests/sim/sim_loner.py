@@ -5,7 +5,7 @@ Not the product: a stand-in that shows the simulator at work, and that tests can
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from edgenode.core.errors import EdgeNodeError, NotReady, Undecided
 from edgenode.core.jobs import (
@@ -127,7 +127,8 @@ class Loner:
                 self.effects.append(SearchDone(request, tuple(self.jobs.values()), b"", ()))
             case MessageArrived(source, Read(request=request, jobs=jobs)):
                 have = tuple(row.blob for row in self.archive.get(jobs).values())
-                self.effects.append(Send(source, ReadAnswer(request, have, (), (), (), ())))
+                nothing = [()] * (len(fields(ReadAnswer)) - 2)
+                self.effects.append(Send(source, ReadAnswer(request, have, *nothing)))
             case MessageArrived(_, ReadAnswer(request=request, records=records)):
                 if request in self.readings:
                     self._see(self.readings[request], list(map(decode, records)))

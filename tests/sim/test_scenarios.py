@@ -379,3 +379,41 @@ def test_messages_that_arrive_long_after_their_time_change_nothing() -> None:
     story.wait(3.0)
     story.heal_and_judge()
     assert story.starts("j") == 1
+
+
+def test_dead_firm_beats_live_provisional() -> None:
+    """A's result is on two disks and told, and a dies before it can say so. c, cut off, makes another one,
+    and looks at it again after a restart. When c meets b, the first result must win."""
+    story = running("abc")
+    story.cut("ab", "c")
+    story.finish("j")
+    story.until(lambda: story.is_told("j"))
+    story.kill("a")
+    story.until(lambda: story.runner("j") == "c")
+    story.finish("j", on="c")
+    story.wait(0.5)
+    story.kill("c")
+    story.restart("c")
+    story.wait(8.0)
+    story.mend()
+    story.wait(5.0)
+    assert story.starts("j") == 2
+    story.heal_and_judge()
+
+
+def test_a_careful_job_does_not_start_on_a_minority() -> None:
+    """An at-most-once job whose owner is cut off before it starts is not started there."""
+    story = Scenario("abc", Node, slots=1)
+    story.submit("first", at="a", holders="abc")
+    story.submit("second", at="b", holders="bca")
+    story.submit("third", at="c", holders="cab")
+    story.until(lambda: story.runs("first") and story.runs("second") and story.runs("third"))
+    story.submit("j", at="a", holders="abc", options=ONCE)
+    story.until(lambda: story.is_acknowledged("j"))
+    story.cut("a", "bc")
+    story.wait(0.2)
+    story.finish("first")
+    story.wait(8.0)
+    assert story.runner("j") != "a"
+    story.heal_and_judge()
+    assert story.starts("j") <= 1

@@ -1,0 +1,63 @@
+"""A checker is trusted only after a planted bug has failed it: seeds find these, or a story does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import test_scenarios
+from sim_bugs import (
+    Bug,
+    loose_match_of_acknowledgements,
+    lower_ballot_acknowledged,
+    planted,
+    promise_not_persisted,
+    provisional_taken_for_firm,
+    restamped_result,
+    restart_goes_on_without_asking,
+    run_before_persist,
+    strict_jobs_start_like_others,
+    takeover_ignores_answers,
+)
+
+from edgenode.core.node import Node
+from edgenode.sim.ledger import Violation
+from edgenode.sim.trial import Plan, Trial
+
+SEEDS = 40
+"""Each of the bugs below is found within the first ten; the rest is room for a protocol that changes."""
+
+
+def run_seeds() -> None:
+    for seed in range(SEEDS):
+        Trial(Plan(seed, heal_s=40.0), Node).run()
+
+
+@pytest.mark.parametrize(
+    ("bug", "law"),
+    [
+        (run_before_persist, "I5: .* before its owner's disk has it"),
+        (takeover_ignores_answers, "I4: .* was decided twice"),
+        (lower_ballot_acknowledged, "acknowledges .* having promised"),
+        (promise_not_persisted, "T4: .* asserts a promise"),
+        (loose_match_of_acknowledgements, "P4: .* settled without a majority"),
+        (restart_goes_on_without_asking, "I3|I5"),
+    ],
+)
+def test_seeds_find(bug: Bug, law: str) -> None:
+    with planted(bug), pytest.raises(Violation, match=law):
+        run_seeds()
+
+
+@pytest.mark.parametrize(
+    ("bug", "story"),
+    [
+        (provisional_taken_for_firm, test_scenarios.test_dead_firm_beats_live_provisional),
+        (restamped_result, test_scenarios.test_dead_firm_beats_live_provisional),
+        (strict_jobs_start_like_others, test_scenarios.test_a_careful_job_does_not_start_on_a_minority),
+    ],
+)
+def test_a_story_finds(bug: Bug, story: Callable[[], None]) -> None:
+    story()
+    with planted(bug), pytest.raises(AssertionError):
+        story()
