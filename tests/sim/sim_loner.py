@@ -5,7 +5,7 @@ Not the product: a stand-in that shows the simulator at work, and that tests can
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from edgenode.core.errors import EdgeNodeError, NotReady, Undecided
 from edgenode.core.jobs import (
@@ -65,7 +65,7 @@ from edgenode.core.types import (
     NodeId,
     State,
 )
-from edgenode.core.wire import Read, ReadAnswer, Rumour, Sync
+from edgenode.core.wire import Copies, Read, Rumour, Sync
 
 
 @dataclass
@@ -125,13 +125,12 @@ class Loner:
                 ]
             case SearchAsked(request):
                 self.effects.append(SearchDone(request, tuple(self.jobs.values()), b"", ()))
-            case MessageArrived(source, Read(request=request, jobs=jobs)):
+            case MessageArrived(source, Read(jobs=jobs)):
                 have = tuple(row.blob for row in self.archive.get(jobs).values())
-                nothing = [()] * (len(fields(ReadAnswer)) - 2)
-                self.effects.append(Send(source, ReadAnswer(request, have, *nothing)))
-            case MessageArrived(_, ReadAnswer(request=request, records=records)):
-                if request in self.readings:
-                    self._see(self.readings[request], list(map(decode, records)))
+                self.effects.append(Send(source, Copies(have)))
+            case MessageArrived(_, Copies(records=records)):
+                for reading in list(self.readings.values()):
+                    self._see(reading, list(map(decode, records)))
             case InspectAsked(request):
                 self.effects.append(InspectDone(request, {}))
         self._catch_up()
@@ -227,7 +226,8 @@ class Loner:
 
     def _see(self, reading: Reading, records: list[Record]) -> None:
         for record in records:
-            if record.settled or record.state not in TERMINAL:
+            wanted = record.id in reading.asked.jobs
+            if wanted and (record.settled or record.state not in TERMINAL):
                 reading.found[record.id] = record
         done = all(job in reading.found for job in reading.asked.jobs)
         if done or self.now >= reading.until:
