@@ -138,12 +138,18 @@ class Node(LocalNode):
     def id(self) -> str:
         """Known once its API answers, and the same after a restart with its folder."""
         if not self._id:
-            self._id = str(until(lambda: self.ask("/v1/nodes/self"), f"{self.name} answers")["id"])
+            until(self.answers, f"{self.name} answers")
+            self._id = str(self.send("GET", "/v1/nodes/self").json["id"])
         return self._id
 
     @property
     def is_alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
+
+    def answers(self) -> bool:
+        """Whether its API does; a process that has ended will never."""
+        assert self.exit_code is None, f"{self.name} has ended by itself, with {self.exit_code}"
+        return self.ask("/livez") is not None
 
     @property
     def client(self) -> Client:
@@ -273,7 +279,7 @@ class Mesh:
             return {node.name: node.ready_members() for node in living}
 
         until(
-            lambda: all(node.ready_members() == wanted for node in living),
+            lambda: all(node.answers() and node.ready_members() == wanted for node in living),
             lambda: f"all of {sorted(wanted)} are ready everywhere: {seen()}",
             within_s=within_s,
         )
