@@ -100,9 +100,12 @@ class Ledger:
             raise Violation(f"I4: {job_text(record.id)} was told as {told}, and now as {value}")
         self._settled(record.id, value)
 
-    def unfound(self, job: JobId, error: EdgeNodeError) -> None:
-        """A reader was told that this job is not to be had now."""
-        if error.definite and error.status == 404 and job in self.told:
+    def unfound(self, job: JobId, error: EdgeNodeError, met: set[NodeId]) -> None:
+        """A reader was told that this job is not to be had, by a node that has met these others: it may not
+        say that a settled job does not exist if it knows somebody who has it. (Islands that never met do.)"""
+        if not error.definite or error.status != 404 or job not in self.told:
+            return
+        if any(disk.record(job) is not None for node, disk in self._disks.items() if node in met):
             raise Violation(f"I4: {job_text(job)} was told as settled, and now does not exist")
 
     # ---------------------------------------------------------------------------------- disks

@@ -90,6 +90,7 @@ class Network:
         self._blocked: frozenset[tuple[NodeId, NodeId]] = frozenset()
         self._links: dict[tuple[NodeId, NodeId], Link] = {}  # by (one end, the other); each end has its view
         self._wanted: dict[NodeId, set[NodeId]] = {}
+        self._met: dict[Process, set[NodeId]] = {}
         self.rule: Rule | None = None
 
     # ------------------------------------------------------------------------------ processes
@@ -116,6 +117,7 @@ class Network:
     def died(self, process: Process, *, silent: bool) -> None:
         """A process ended. Unless `silent` (no power), its machine resets its links."""
         self._wanted.pop(process.id, None)
+        self._met.pop(process, None)
         for key in sorted(key for key in self._links if key[0] == process.id):
             link = self._links.pop(key)
             if not link.broken:
@@ -148,6 +150,10 @@ class Network:
             return False
         self._break(link, heard_by=(link.caller, link.callee))
         return True
+
+    def met(self, process: Process) -> set[NodeId]:
+        """Whom this process ever had a link to."""
+        return self._met.get(process, set())
 
     def linked(self, one: NodeId, other: NodeId) -> bool:
         link = self._links.get((one, other))
@@ -210,6 +216,7 @@ class Network:
                 stale.broken = True
                 self._world.post(end, 0.0, LinkDown(peer.id, stale.other(end).boot, False))
             self._links[end.id, peer.id] = link
+            self._met.setdefault(end, set()).add(peer.id)
             self._world.post(end, 0.0, LinkUp(peer.id, peer.boot, address))
 
     def _keep_dialling(self, process: Process) -> None:

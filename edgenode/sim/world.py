@@ -428,7 +428,7 @@ class World:
             case StopRun():
                 self._stop(life, effect)
             case SubmitDone() | ReadDone() | SearchDone() | InspectDone():
-                self._answered(effect)
+                self._answered(life, effect)
             case SearchHere(ticket, query):
                 self.post(life, 0.001, life.machine.disk.search(ticket, query))
             case Peers(changes):
@@ -497,7 +497,7 @@ class World:
         self.befell(machine, "is asked to leave")
         self.post(machine.life, 0.0, LeaveAsked())
 
-    def _answered(self, answer: Answer) -> None:
+    def _answered(self, life: Life, answer: Answer) -> None:
         waiting = self._waiting.pop(answer.request, None)
         if waiting is None:
             raise Violation(f"request {answer.request} is answered twice")
@@ -507,7 +507,7 @@ class World:
             case ReadDone(_, records, errors):
                 self._shown(records.values())
                 for job, error in errors.items():
-                    self.ledger.unfound(job, error)
+                    self.ledger.unfound(job, error, self.network.met(life) | {life.id})
             case SearchDone(_, records=found):
                 self._shown(found)
             case InspectDone(_, copies):

@@ -165,7 +165,8 @@ def test_a_result_told_as_settled_never_changes() -> None:
     with pytest.raises(Violation, match="I4"):
         mesh.ledger.shown(other)
     with pytest.raises(Violation, match="does not exist"):
-        mesh.ledger.unfound(SPEC.id, JobNotFound("no member knows it"))
+        mesh.ledger.unfound(SPEC.id, JobNotFound("no member knows it"), {B})
+    mesh.ledger.unfound(SPEC.id, JobNotFound("nobody else was ever met"), {C})
 
 
 def test_a_result_without_a_majority_is_not_settled() -> None:
