@@ -156,21 +156,20 @@ def recovery(kill: Kill, records: Sequence[Record]) -> Recovery:
         )
         if record["started_at"] is not None and not lost_again and moment(record["started_at"]) >= lost_at:
             restarts.append(moment(record["started_at"]))
-    ran = [
-        record
-        for record in records
-        if record["runner"] == kill.node
-        and record["started_at"] is not None
-        and moment(record["started_at"]) >= kill.back_at
-    ]
     return Recovery(
         kill,
         len(takeovers),
         min(takeovers) - kill.at if takeovers else None,
         len(interrupted),
         min(restarts) - kill.at if restarts else None,
-        len(ran),
+        sum(has_run_since(record, kill) for record in records),
     )
+
+
+def has_run_since(record: Record, kill: Kill) -> bool:
+    """Whether the killed node ran this job after it was back."""
+    started_at = record["started_at"]
+    return record["runner"] == kill.node and started_at is not None and moment(started_at) >= kill.back_at
 
 
 def moment(text: str) -> Wall:
