@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
+from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk, Lead
 from edgenode.core.jobs import Record, adopted, decode_spec, digest, encode, majority, taken_over
 from edgenode.core.types import (
@@ -37,7 +38,19 @@ from edgenode.core.types import (
     State,
 )
 from edgenode.core.view import Standing
-from edgenode.core.wire import Ask, AskItem, Gift, GiftItem, Offer, Promised, Promises, Refusal, Refused
+from edgenode.core.wire import (
+    Ask,
+    AskItem,
+    Copies,
+    Gift,
+    GiftItem,
+    Offer,
+    Promised,
+    Promises,
+    Refusal,
+    Refused,
+    Wanted,
+)
 from edgenode.core.wire import Digest as DigestItem
 
 BREATH_S: Final = 0.001
@@ -67,7 +80,8 @@ class Custody:
         self._asking: dict[JobId, Asking] = {}
         self._seen_term: dict[JobId, int] = {}  # terms met in refusals
         self._due: dict[JobId, None] = {}  # responsibility to be looked at, most urgent first
-        self._later: dict[JobId, Instant] = {}  # the same, after a pause
+        self._later: Agenda[JobId] = Agenda()  # the same, after a pause
+        self._asks: Agenda[JobId] = Agenda()  # when an attempt needs a look
         self._offered: dict[
             JobId, NodeId
         ] = {}  # who was told that it is responsible, and has not said "taken"
@@ -75,7 +89,6 @@ class Custody:
         self._gifts: dict[JobId, Instant] = {}
         self._round: list[JobId] = []  # what anti-entropy has still to compare in this round
         self._round_at: Instant = 0.0
-        self._wake: Instant = FOREVER  # not later than anything in `_later` and `_asking` needs
 
     # -------------------------------------------------------------------------------- becoming owner
 
@@ -90,14 +103,14 @@ class Custody:
         """Begin to ask for a job, above every term seen, keeping what runs here."""
         desk, table = self._desk, self._table
         record = table.peek(job)
-        if record is None or record.settled or desk.me not in record.holders:
+        if record is None or record.settled or desk.me not in record.holders or not table.may_vote(job):
             return
         promise = table.promise(job)
         promised_term = promise.ballot.term if promise.epoch == record.epoch else 0
         term = max(record.own.ballot.term, promised_term, self._seen_term.pop(job, 0)) + 1
         ballot = Ballot(term, desk.me)
         table.give_promise(job, Promise(record.epoch, ballot))
-        self._later.pop(job, None)
+        self._later.drop(job)
         self._due.pop(job, None)
         # A dead owner on proof needs no patience; nor does one that handed the job over.
         patient = desk.view.standing(record.owner) is not Standing.GONE and why != "gift"
@@ -107,7 +120,7 @@ class Custody:
         self._asking[job] = asking
         desk.merged.add(job)  # its own promise ends what it led under a lower ballot
         self._send_ask(record, asking)
-        self._wake = min(self._wake, self._attention(asking))
+        self._asks.set(job, self._attention(asking))
         self._try_conclude(job)
 
     def _send_ask(self, record: Record, asking: Asking) -> None:
@@ -129,6 +142,9 @@ class Custody:
         """Promise, with the copy that is here; or refuse, with the promise that stands and the copy."""
         desk, table = self._desk, self._table
         copies = table.get_many([item.job for item in items])
+        # Who promised gives the asker time to act; if it dies meanwhile, membership says so. One moment for
+        # all of a batch: each moment is a wake-up.
+        patience_ends = desk.now + desk.settings.ask_s * 2 + desk.dice.uniform(0, desk.settings.ask_s)
         for item in items:
             copy, promise = copies.get(item.job), table.promise(item.job)
             asked = Promise(item.epoch, Ballot(item.term, source))
@@ -136,22 +152,17 @@ class Custody:
                 # The last word needs no vote: the asker adopts it whole.
                 desk.post.add(source, Refused, _refusal(item.job, asked, promise, copy))
                 continue
-            if promise > asked or (copy is not None and copy.epoch > item.epoch):
+            is_higher = promise > asked or (copy is not None and copy.epoch > item.epoch)
+            if is_higher or not table.may_vote(item.job):
                 desk.post.add(source, Refused, _refusal(item.job, asked, promise, copy))
                 continue
             if promise < asked:
                 table.give_promise(item.job, asked)
                 desk.merged.add(item.job)
-                self._wait_for_asker(item.job)
+                self._later.set(item.job, patience_ends)
             same = copy is not None and digest(copy) == item.digest
             blob = encode(copy) if copy is not None and not same else b""
             desk.post.add(source, Promises, Promised(item.job, item.epoch, item.term, same, blob))
-
-    def _wait_for_asker(self, job: JobId) -> None:
-        """Who promised gives the asker time to act; if it dies meanwhile, membership says so."""
-        desk = self._desk
-        pause = desk.settings.ask_s * 2 + desk.dice.uniform(0, desk.settings.ask_s)
-        self._look_later(job, desk.now + pause)
 
     def on_promises(self, source: NodeId, items: Sequence[Promised]) -> None:
         desk, table = self._desk, self._table
@@ -178,6 +189,7 @@ class Custody:
         The copies in the refusals are merged already; a higher record behind one ends the matter.
         """
         desk, table = self._desk, self._table
+        pause_ends = desk.now + desk.dice.uniform(0.2, 1.2) * desk.settings.ask_s
         for refusal in refusals:
             record = table.peek(refusal.job)
             if record is None or record.settled:
@@ -186,15 +198,14 @@ class Custody:
             self._seen_term[refusal.job] = max(self._seen_term.get(refusal.job, 0), standing)
             asking = self._asking.get(refusal.job)
             if asking is not None and asking.ballot == refusal.ballot and not asking.provisional:
-                del self._asking[refusal.job]
-                self._pause(refusal.job)
+                self._give_up(refusal.job)
+                self._later.soon(refusal.job, pause_ends)
             elif refusal.ballot == record.own.ballot and desk.leading(refusal.job):
-                self._pause(refusal.job)
+                self._later.soon(refusal.job, pause_ends)
 
-    def _pause(self, job: JobId) -> None:
-        desk = self._desk
-        if job not in self._later:
-            self._look_later(job, desk.now + desk.dice.uniform(0.2, 1.2) * desk.settings.ask_s)
+    def _give_up(self, job: JobId) -> None:
+        self._asking.pop(job, None)
+        self._asks.drop(job)
 
     def _still_asking(self, record: Record, asking: Asking) -> bool:
         promise = self._table.promise(record.id)
@@ -227,7 +238,7 @@ class Custody:
         assert base is not None
         ballot = asking.ballot
         if firm:
-            del self._asking[job]
+            self._give_up(job)
         else:
             asking.provisional = True
         if base.outcome is not None and firm:
@@ -251,7 +262,7 @@ class Custody:
         lead, record = table.lead(job), table.peek(job)
         if lead is None or record is None:
             return
-        del self._asking[job]
+        self._give_up(job)
         lead.firm = True
         if record.outcome is not None:
             table.put(adopted(record, lead.ballot))
@@ -271,7 +282,7 @@ class Custody:
             record = table.peek(job)
             asking = self._asking.get(job)
             if asking is not None and (record is None or not self._still_asking(record, asking)):
-                del self._asking[job]
+                self._give_up(job)
                 if job not in self._later:
                     self._due[job] = None
             held = table.leads.get(job)
@@ -298,11 +309,10 @@ class Custody:
         self._desk.released.add(job)
 
     def _forget(self, job: JobId) -> None:
-        for place in (self._asking, self._seen_term, self._due, self._later):
+        self._give_up(job)
+        self._later.drop(job)
+        for place in (self._seen_term, self._due, self._offered, self._confirmed, self._gifts):
             place.pop(job, None)
-        for memory in (self._offered, self._confirmed):
-            memory.pop(job, None)
-        self._gifts.pop(job, None)
 
     # ------------------------------------------------------------------------------- responsibility
 
@@ -319,6 +329,9 @@ class Custody:
 
     def confirm(self, job: JobId, node: NodeId) -> None:
         """`node` showed that it has what this node has of the job."""
+        record = self._table.peek(job)
+        if record is None or record.settled:
+            return
         self._offered.pop(job, None)
         self._confirmed[job] = node
 
@@ -338,11 +351,14 @@ class Custody:
         for job, node in [*self._offered.items(), *self._confirmed.items()]:
             if node in changed:
                 self._due[job] = None
-        for job in list(self._asking):
+        for job, asking in list(self._asking.items()):
+            record = self._table.peek(job)
+            if record is None or changed.isdisjoint(record.holders):
+                continue
             self._try_conclude(job)
-            again = self._asking.get(job)
-            if again is not None:
-                again.again_at = self._wake = self._desk.now
+            if job in self._asking:
+                asking.again_at = self._desk.now
+                self._asks.set(job, self._desk.now)
 
     def check_all(self) -> None:
         """Everything unsettled is to be looked at: after a start, and after a long stall."""
@@ -359,6 +375,7 @@ class Custody:
         for job in list(self._table.leads):
             self.release(job)
         self._asking.clear()
+        self._asks.clear()
         self._confirmed.clear()
         self.check_all()
 
@@ -370,16 +387,34 @@ class Custody:
             return
         who = self.responsible(record)
         if who == desk.me:
-            if not desk.leading(job):
+            if not desk.leading(job) and not self._pass_by(record):
                 self.ask(job, self._why(record))
         elif who is None:
-            self._look_later(job, desk.now + desk.settings.check_s)  # somebody may still turn up
+            self._later.set(job, desk.now + desk.settings.check_s)  # somebody may still turn up
         elif self._confirmed.get(job) != who:
             if desk.leading(job):
                 return
             self._offered[job] = who
             desk.post.add(who, Offer, DigestItem(job, digest(record)))
-            self._look_later(job, desk.now + desk.settings.retry_max_s)
+            self._later.set(job, desk.now + desk.settings.retry_max_s)
+
+    def _pass_by(self, record: Record) -> bool:
+        """Whether a job is another holder's to ask for, though this one comes first: it is leaving, or its
+        disk does not vote on it. Then that holder is asked to."""
+        desk = self._desk
+        if not desk.leaving and self._table.may_vote(record.id):
+            return False
+        heirs = self._heirs(record)
+        if heirs:
+            desk.post.add(heirs[0], Offer, DigestItem(record.id, digest(record)))
+            desk.post.add(heirs[0], Gift, GiftItem(record.id, record.own.ballot))
+            self._later.set(record.id, desk.now + desk.settings.retry_s)
+        return bool(heirs)
+
+    def _heirs(self, record: Record) -> list[NodeId]:
+        """The other holders that live and stay, in rank order."""
+        desk, staying = self._desk, self._desk.view.ranking().members
+        return [h for h in record.holders if h != desk.me and h in staying and desk.view.is_living(h)]
 
     def _why(self, record: Record) -> str:
         if record.owner == self._desk.me:
@@ -393,27 +428,30 @@ class Custody:
         desk, record = self._desk, self._table.peek(job)
         if record is None or record.settled or not desk.leading(job):
             return False
-        for holder in record.holders:
-            if holder != desk.me and desk.view.is_living(holder) and holder in desk.view.ranking().members:
-                if self._gifts.get(job, -FOREVER) <= desk.now:
-                    self._gifts[job] = desk.now + desk.settings.retry_s
-                    desk.post.add(holder, Gift, GiftItem(job, record.own.ballot))
-                return True
-        return False
+        heirs = self._heirs(record)
+        if heirs and self._gifts.get(job, -FOREVER) <= desk.now:
+            self._gifts[job] = desk.now + desk.settings.retry_s
+            desk.post.add(heirs[0], Gift, GiftItem(job, record.own.ballot))
+        return bool(heirs)
 
     def on_gift(self, source: NodeId, items: Sequence[GiftItem]) -> None:
+        """Ask for what a living owner hands on, if its copy is here and nobody was quicker."""
+        desk = self._desk
         for item in items:
-            record = self._table.peek(item.job)
-            if record is None or item.job in self._asking or self._desk.leading(item.job):
-                continue
-            if record.own.ballot == item.ballot and item.ballot.owner == source:
-                self.ask(item.job, "gift")
+            record = self._table.get(item.job)
+            if record is None:
+                desk.post.add(source, Wanted, item.job)  # the giver repeats itself
+            elif record.settled:
+                desk.post.add(source, Copies, encode(record))
+            elif item.job not in self._asking and not desk.leading(item.job) and not desk.leaving:
+                if record.own.ballot == item.ballot:
+                    self.ask(item.job, "gift")
 
     # ------------------------------------------------------------------------------------------ time
 
     def deadline(self) -> Instant:
         # The rest of a long list comes after whatever else is waiting to be handled.
-        soonest = min(self._wake, self._round_at)
+        soonest = min(self._later.next(), self._asks.next(), self._round_at)
         return min(soonest, self._desk.now + BREATH_S) if self._due else soonest
 
     def on_time(self) -> None:
@@ -421,18 +459,20 @@ class Custody:
         desk = self._desk
         if self._round_at <= desk.now:
             self._go_round()
-        if self._wake <= desk.now:
-            self._wake = FOREVER
-            for job, at in list(self._later.items()):
-                if at <= desk.now:
-                    self._fall_due(job)
-                else:
-                    self._wake = min(self._wake, at)
-            for job, asking in list(self._asking.items()):
-                if asking.again_at <= desk.now and (record := self._table.peek(job)) is not None:
-                    self._send_ask(record, asking)
-                self._try_conclude(job)
-                self._wake = min(self._wake, self._attention(asking))
+        for job in self._later.take_due(desk.now):
+            if not desk.leading(job):
+                self._due[job] = None
+            elif job in self._seen_term:
+                self.ask(job, "refused")
+        for job in self._asks.take_due(desk.now):
+            asking, record = self._asking.get(job), self._table.peek(job)
+            if asking is None or record is None:
+                continue
+            if asking.again_at <= desk.now:
+                self._send_ask(record, asking)
+            self._try_conclude(job)
+            if job in self._asking:
+                self._asks.set(job, self._attention(asking))
         for job in list(islice(self._due, desk.settings.batch)):
             del self._due[job]
             self._check(job)
@@ -450,13 +490,6 @@ class Custody:
                 self._due[job] = None
         del self._round[-desk.settings.offers_per_check :]
 
-    def _fall_due(self, job: JobId) -> None:
-        del self._later[job]
-        if not self._desk.leading(job):
-            self._due[job] = None
-        elif job in self._seen_term:
-            self.ask(job, "refused")
-
     def _attention(self, asking: Asking) -> Instant:
         """When this attempt next needs a look."""
         if asking.provisional:
@@ -465,9 +498,8 @@ class Custody:
         ends = (asking.began + settings.ask_s, asking.began + settings.island_after_s, asking.again_at)
         return min((at for at in ends if at > now), default=now + settings.retry_s)
 
-    def _look_later(self, job: JobId, at: Instant) -> None:
-        self._later[job] = at
-        self._wake = min(self._wake, at)
+    def is_asking(self, job: JobId) -> bool:
+        return job in self._asking
 
     @property
     def asking(self) -> frozenset[JobId]:

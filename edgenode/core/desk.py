@@ -27,10 +27,11 @@ from edgenode.core.types import (
     Wall,
 )
 from edgenode.core.view import View
-from edgenode.core.wire import CATCH_UP_BYTES, Message
+from edgenode.core.wire import CATCH_UP_BYTES, Copies, Message
 
 WRITE_BYTES: Final = 512 * 1024
 """Records per message, in bytes: a few hundred, so that the next node works while this one still sends."""
+ITEM_BYTES: Final = 100
 NO_PROMISE: Final = Promise(-1, NO_BALLOT)
 
 
@@ -74,8 +75,9 @@ class Table:
         self._archive = archive
         self._records: dict[JobId, Record] = {}
         self._promises: dict[JobId, Promise] = {}
+        self._glimpsed: dict[JobId, Promise] = {}  # of archived rows that were read since the last flush
         self._dirty: dict[JobId, None] = {}
-        self._leaving: list[tuple[int, JobId]] = []  # settled, by the number of their Persist
+        self._leaving: dict[JobId, int] = {}  # settled, with the number of their latest Persist, in its order
         self._persists = 0
         self.leads: dict[JobId, Lead] = {}
         self.by_owner: dict[NodeId, dict[JobId, None]] = {}
@@ -102,8 +104,8 @@ class Table:
         if len(found) < len(jobs):
             missing = [job for job in jobs if job not in found]
             for row in self._archive.get(missing).values():
-                if row.promise is not None and row.id not in self._promises:
-                    self._promises[row.id] = row.promise
+                if row.promise is not None:
+                    self._glimpsed[row.id] = row.promise
                 if row.blob:
                     found[row.id] = decode(row.blob)
         return found
@@ -111,6 +113,11 @@ class Table:
     def peek(self, job: JobId) -> Record | None:
         """The copy in memory: all that is unsettled, without a look at the disk."""
         return self._records.get(job)
+
+    def may_vote(self, job: JobId) -> bool:
+        """Whether this disk's word on the job counts: never again once its row was damaged, for nobody knows
+        what it had promised."""
+        return job not in self._archive.damaged
 
     def promise(self, job: JobId) -> Promise:
         """The highest ballot this disk is bound to: by a promise, or by the record it stores."""
@@ -124,6 +131,8 @@ class Table:
         """Replace this node's copy."""
         job = record.id
         before = self._records.get(job)
+        if before is None and job in self._glimpsed:
+            self._promises.setdefault(job, self._glimpsed[job])
         if before is not None:
             if before is record:
                 return
@@ -166,6 +175,7 @@ class Table:
 
     def flush(self) -> Persist | None:
         """Everything that changed since the last time, as one batch for the disk."""
+        self._glimpsed.clear()
         if not self._dirty:
             return None
         self._persists += 1
@@ -189,23 +199,25 @@ class Table:
                     spec.options.queue,
                 )
             )
+            self._leaving.pop(job, None)
             if record.settled:
-                self._leaving.append((self._persists, job))
+                self._leaving[job] = self._persists
         self._dirty.clear()
         return Persist(tuple(rows), self._persists)
 
     def persisted(self, number: int) -> None:
         """All up to this Persist is durable: what is settled needs no memory."""
-        gone = 0
-        for saved, job in self._leaving:
+        gone: list[JobId] = []
+        for job, saved in self._leaving.items():
             if saved > number:
                 break
-            gone += 1
-            record = self._records.get(job)
-            if record is not None and record.settled and job not in self._dirty and job not in self.leads:
-                del self._records[job]
+            gone.append(job)
+        for job in gone:
+            del self._leaving[job]
+            # A copy that changed again waits for its own Persist.
+            if job not in self._dirty and job not in self.leads:
+                self._records.pop(job, None)
                 self._promises.pop(job, None)
-        del self._leaving[:gone]
 
     def _index(self, record: Record) -> None:
         self.by_owner.setdefault(record.owner, {})[record.id] = None
@@ -251,28 +263,31 @@ class Post:
     def flush(self) -> list[Send]:
         sends = [Send(to, message) for to, message in self._singles]
         for (to, kind), items in self._batches.items():
-            sends.extend(Send(to, kind(tuple(piece))) for piece in self._pieces(items))
+            sends.extend(Send(to, kind(tuple(piece))) for piece in self._pieces(kind, items))
         self._singles.clear()
         self._batches.clear()
         return sends
 
-    def _pieces(self, items: list[Any]) -> Iterable[list[Any]]:
-        if not isinstance(items[0], bytes):
-            return (items[at : at + self.batch] for at in range(0, len(items), self.batch))
-        return _by_bytes(items, WRITE_BYTES)
-
-
-def _by_bytes(blobs: list[bytes], limit: int) -> Iterable[list[bytes]]:
-    piece: list[bytes] = []
-    size = 0
-    for blob in blobs:
-        if piece and size + len(blob) > limit:
-            yield piece
-            piece, size = [], 0
-        piece.append(blob)
-        size += len(blob)
-    if piece:
+    def _pieces(self, kind: type[Any], items: list[Any]) -> Iterable[list[Any]]:
+        """Cut a batch by count and by bytes: no message may be too large for a frame."""
+        limit = CATCH_UP_BYTES if kind is Copies else WRITE_BYTES
+        piece: list[Any] = []
+        size = 0
+        for item in items:
+            weight = size_of(item)
+            if piece and (size + weight > limit or len(piece) >= self.batch):
+                yield piece
+                piece, size = [], 0
+            piece.append(item)
+            size += weight
         yield piece
+
+
+def size_of(item: Any) -> int:
+    """About how many bytes an item takes in a frame."""
+    if isinstance(item, bytes):
+        return len(item)
+    return ITEM_BYTES + sum(len(part) for part in item if isinstance(part, bytes))
 
 
 class Desk:
@@ -378,6 +393,3 @@ class Desk:
             effects.append(Changed(tuple(changed)))
         self._effects.clear()
         return effects
-
-
-assert CATCH_UP_BYTES < WRITE_BYTES

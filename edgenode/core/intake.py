@@ -65,7 +65,8 @@ class Outgoing:
     blob: bytes
     holders: tuple[NodeId, ...]
     place: int = 0
-    target: NodeId | None = None
+    target: NodeId | None = None  # who owns it, if that is not the holder at `place`
+    is_unsure: bool = False  # it was sent to a node that died without an answer: it may be there
 
 
 @dataclass(slots=True)
@@ -83,6 +84,7 @@ class Submission:
 class Reading:
     """A read of several jobs for a local client."""
 
+    jobs: tuple[JobId, ...]
     open: dict[JobId, None]
     wait_until: Instant  # for an end that is settled; `began` if it need not be waited for
     ends_at: Instant
@@ -164,8 +166,11 @@ class Intake:
         groups: dict[tuple[NodeId, int], list[SubmitItem]] = {}
         for job in jobs:
             out = submission.open[job]
+            if out.target is not None and desk.view.dead_since(out.target) is not None:
+                out.target, out.is_unsure = None, True
             while out.place < len(out.holders) and desk.view.dead_since(out.holders[out.place]) is not None:
                 out.place += 1
+                out.is_unsure = True
             if out.place >= len(out.holders):
                 self._close(
                     submission, job, (), OutcomeUnknown("no holder of the job answered", job=job_text(job))
@@ -208,9 +213,7 @@ class Intake:
                 if out.place < len(out.holders):
                     again.append(answer.job)
                 else:
-                    self._close(
-                        submission, answer.job, (), NotReady("every holder refused: " + answer.refused)
-                    )
+                    self._close(submission, answer.job, (), _not_taken(answer, out))
         if again:
             self._send(RequestId(message.request), submission, again)
         self._finish(RequestId(message.request), submission)
@@ -231,13 +234,14 @@ class Intake:
             if record is not None:
                 self._accept_known(source, message.request, record, unnamed)
                 continue
-            if not ready or desk.me not in item.holders:
+            if not ready or desk.me not in item.holders or not table.may_vote(job):
                 refusal = SubmitAnswer(job, (), REFUSED_NOT_READY)
                 desk.post.send(source, Submitted(message.request, (refusal,)))
                 continue
             record = new_record(item.spec, job, item.holders, spec.options.run_at, desk.wall)
             self._receipts_due.setdefault(job, []).append((source, message.request))
-            if message.place == 0 and table.promise(job) <= Promise(0, Ballot(1, desk.me)):
+            is_named = message.place == 0 and item.holders[0] == desk.me
+            if is_named and table.promise(job) <= Promise(0, Ballot(1, desk.me)):
                 named.append(record)
             else:
                 table.put(record)
@@ -281,6 +285,7 @@ class Intake:
         desk = self._desk
         wait_until = desk.now + event.wait_s
         reading = Reading(
+            event.jobs,
             dict.fromkeys(event.jobs),
             wait_until,
             max(wait_until, desk.now + event.timeout_s),
@@ -403,6 +408,7 @@ class Intake:
         """End a read with what was found; the rest is missing for sure, or cannot be known now."""
         desk = self._desk
         del self._readings[request]
+        self._unfollow(request, reading)
         missing = [job for job in reading.open if job not in reading.found]
         errors: dict[JobId, EdgeNodeError] = {}
         for job in missing:
@@ -419,6 +425,15 @@ class Intake:
             else:
                 errors[job] = JobNotFound("no member knows this job", job=job_text(job))
         desk.emit(ReadDone(request, reading.found, errors, frozenset(reading.firm)))
+
+    def _unfollow(self, request: RequestId, reading: Reading) -> None:
+        """A local reader is gone: nobody is to be told for it."""
+        for job in reading.jobs:
+            followers = self._followers.get(job)
+            if followers is not None:
+                followers.pop((self._desk.me, request), None)
+                if not followers:
+                    del self._followers[job]
 
     def changed(self, records: Iterable[Record]) -> None:
         """Tell those who follow a job that it has ended."""
@@ -544,7 +559,9 @@ class Intake:
 
     def dropped(self, request: RequestId) -> None:
         """The client went away. A submission goes on: it may have been stored already."""
-        self._readings.pop(request, None)
+        reading = self._readings.pop(request, None)
+        if reading is not None:
+            self._unfollow(request, reading)
         self._searches.pop(request, None)
         self._inspections.pop(request, None)
 
@@ -634,6 +651,13 @@ class Intake:
         if reading.wait_until > now:
             ends.append(reading.wait_until)
         self._wake = min(self._wake, *ends)
+
+
+def _not_taken(answer: SubmitAnswer, out: Outgoing) -> EdgeNodeError:
+    """Every holder refused; whether that is certain depends on those that were never heard."""
+    if out.is_unsure:
+        return OutcomeUnknown("a holder died before it answered: the job may exist", job=job_text(answer.job))
+    return NotReady("every holder of the job refused it: " + answer.refused, job=job_text(answer.job))
 
 
 def _matches(record: Record, query: Query) -> bool:

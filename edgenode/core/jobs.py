@@ -42,7 +42,7 @@ from edgenode.core.types import (
 HISTORY_MAX: Final = 20
 COUNTED_BALLOTS_MAX: Final = 64
 """Ballots with counts of their own; a job that moved more often merges the oldest counts into one."""
-LOSSES_MAX: Final = 64
+TOKENS_MAX: Final = 64
 NO_TOKEN: Final = StartToken(0, NOBODY, 0)
 DAY_S: Final = 86_400.0
 UNFINISHED_DAYS: Final = 7
@@ -240,6 +240,7 @@ class Record(NamedTuple):
     starts: Counts = ()
     failures: Counts = ()
     losses: tuple[StartToken, ...] = ()
+    voids: tuple[StartToken, ...] = ()  # starts that were stored, but never begun
     cancel: bool = False
     history: tuple[Note, ...] = ()
 
@@ -262,7 +263,7 @@ class Record(NamedTuple):
     @property
     def start_count(self) -> int:
         """How often the job was started, on all sides of every cut that this copy knows of."""
-        return sum(count for _, count in self.starts)
+        return sum(count for _, count in self.starts) - len(self.voids)
 
     @property
     def failure_count(self) -> int:
@@ -329,10 +330,13 @@ def lost(record: Record, *, counted: bool, note: Note) -> Record:
     """LOSE: the runner is gone. `counted=False` for a loss that says nothing against the job."""
     state = _stepped(record, Step.LOSE)
     after = with_note(_idle(record, state, record.own.due_at), note)
-    if counted:
-        losses = tuple(sorted({*record.losses, record.own.token})[-LOSSES_MAX:])
-        after = after._replace(losses=losses)
-    return after
+    return after._replace(losses=_union(record.losses, (record.own.token,))) if counted else after
+
+
+def voided(record: Record) -> Record:
+    """LOSE: the start was stored, but its runner knows that it never began, and never will."""
+    after = _idle(record, _stepped(record, Step.LOSE), record.own.due_at)
+    return after._replace(voids=_union(record.voids, (record.own.token,)))
 
 
 def failed_once(record: Record, *, due_at: Wall, note: Note) -> Record:
@@ -435,13 +439,19 @@ def join(a: Record, b: Record) -> Record:
         outcome,
         _merge_counts(a.starts, b.starts),
         _merge_counts(a.failures, b.failures),
-        a.losses if a.losses == b.losses else tuple(sorted({*a.losses, *b.losses})[-LOSSES_MAX:]),
+        _union(a.losses, b.losses),
+        _union(a.voids, b.voids),
         a.cancel or b.cancel,
         a.history if a.history == b.history else _latest({*a.history, *b.history}),
     )
     if joined == a:
         return a
     return b if joined == b else joined
+
+
+def _union(a: tuple[StartToken, ...], b: tuple[StartToken, ...]) -> tuple[StartToken, ...]:
+    """Every token of both, in order; of very many the latest."""
+    return a if a == b or not b else tuple(sorted({*a, *b})[-TOKENS_MAX:])
 
 
 def _greater_outcome(a: Outcome | None, b: Outcome | None) -> Outcome | None:
@@ -487,7 +497,7 @@ def decode(blob: bytes) -> Record:
         MalformedMessage: these bytes are no record (a damaged row, or a peer that speaks nonsense).
     """
     try:
-        form, job, spec, epoch, holders, own, outcome, starts, failures, losses, cancel, history = (
+        (form, job, spec, epoch, holders, own, outcome, starts, failures, losses, voids, cancel, history) = (
             msgpack.unpackb(blob)
         )
         if form != FORMAT:
@@ -506,6 +516,7 @@ def decode(blob: bytes) -> Record:
             tuple((_ballot(ballot), int(count)) for ballot, count in starts),
             tuple((_ballot(ballot), int(count)) for ballot, count in failures),
             tuple(map(_token, losses)),
+            tuple(map(_token, voids)),
             cancel,
             tuple(Note(float(at), str(kind), _node(node), str(text)) for at, kind, node, text in history),
         )

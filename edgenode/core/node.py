@@ -266,8 +266,8 @@ class Node:
                 scheduler.on_taken(items)
             case Have(items):
                 scheduler.on_have(source, items)
-            case Has(held, denied):
-                scheduler.on_has(source, held, denied)
+            case Has():
+                scheduler.on_has(source, message)
             case Stop(items):
                 scheduler.on_stop(items)
             case Submit():
@@ -298,7 +298,8 @@ class Node:
             self._custody.name_owner(record)
             self._desk.recount.add(record.id)
         for job in unnamed:
-            self._custody.ask(job, "submission")
+            if not self._custody.is_asking(job):
+                self._custody.ask(job, "submission")
 
     # --------------------------------------------------------------------------------------- news
 

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk
 from edgenode.core.jobs import (
     Record,
@@ -82,8 +83,9 @@ class Writing:
 class Spreading:
     """A settled job whose mark is not on every living holder yet."""
 
+    mark: Mark
+    holders: tuple[NodeId, ...]
     missing: set[NodeId]
-    again_at: Instant
     pause_s: float
 
 
@@ -104,6 +106,8 @@ class Replication:
         self._writing: dict[JobId, Writing] = {}
         self._waiting: dict[JobId, None] = {}  # submissions whose acknowledgements are not complete
         self._spreading: dict[JobId, Spreading] = {}
+        self._due: Agenda[JobId] = Agenda()  # writes to be repeated, and gates whose time is up
+        self._marks_due: Agenda[JobId] = Agenda()
         self._spares: dict[NodeId, Instant] = {}  # dead members, by when their jobs get spare copies
         self._walks: dict[NodeId, JobId] = {}  # by dead member, how far its finished jobs were looked at
         self._parting: dict[JobId, Parting] = {}  # copies that must be elsewhere before this node may go
@@ -143,26 +147,26 @@ class Replication:
             blob = encode(record)
             for node in self._readers(record):
                 desk.post.add(node, Write, blob)
-            self._wake = min(self._wake, writing.again_at)
+            self._due.set(job, min(writing.again_at, writing.gate_ends_at))
             self._count(record, writing)
 
     def _readers(self, record: Record) -> list[NodeId]:
         """Who gets the owner's writes: the other holders that live, and spares for those long dead."""
         view = self._desk.view
         nodes = [h for h in record.holders if h != self._desk.me and view.is_living(h)]
-        return nodes + self._spares_of(record)
+        return nodes + self._spares_for(record.id, record.holders)
 
-    def _spares_of(self, record: Record) -> list[NodeId]:
+    def _spares_for(self, job: JobId, holders: tuple[NodeId, ...]) -> list[NodeId]:
         """The next in rank, one for each holder dead for longer than `rereplicate_after_s`."""
         desk = self._desk
         long_ago = desk.now - desk.settings.rereplicate_after_s
         lost = 0
-        for holder in record.holders:
+        for holder in holders:
             since = desk.view.dead_since(holder)
             lost += since is not None and since <= long_ago
         if not lost:
             return []
-        others = [n for n in desk.view.ranking().rank(record.id) if n not in record.holders and n != desk.me]
+        others = [n for n in desk.view.ranking().rank(job) if n not in holders and n != desk.me]
         return others[:lost]
 
     def await_acks(self, job: JobId) -> None:
@@ -181,7 +185,7 @@ class Replication:
         options = decode_spec(record.spec).options
         if options.delivery is Delivery.AT_LEAST_ONCE and options.partition is Partition.RUN:
             writing.gate_ends_at = self._desk.now + self._desk.settings.gate_s
-            self._wake = min(self._wake, writing.gate_ends_at)
+            self._due.soon(job, writing.gate_ends_at)
         self._count(record, writing)
 
     def thank(self, job: JobId, token: StartToken, runner: NodeId) -> None:
@@ -260,9 +264,8 @@ class Replication:
         for job in jobs:
             if self._table.lead(job) is None:
                 self._writing.pop(job, None)
-
-    def forget_waiting(self, job: JobId) -> None:
-        self._waiting.pop(job, None)
+                self._waiting.pop(job, None)
+                self._due.drop(job)
 
     # ----------------------------------------------------------------------------- the holder's side
 
@@ -284,7 +287,8 @@ class Replication:
                 # Old news about a finished job: the settled copy is the answer.
                 desk.post.add(source, Copies, encode(joined))
                 continue
-            if given > asked or record.owner != source or not _says(joined, record):
+            is_outvoted = given > asked or record.owner != source or not table.may_vote(job)
+            if is_outvoted or not _says(joined, record):
                 blob = encode(joined)
                 desk.post.add(source, Refused, Refusal(job, record.epoch, record.own.ballot, given, blob))
                 continue
@@ -303,9 +307,10 @@ class Replication:
         nodes = {h for h in record.holders if h != desk.me}
         if not nodes:
             return
-        at = desk.now + desk.settings.settle_lag_s
-        self._spreading[record.id] = Spreading(nodes, at, desk.settings.retry_s)
-        self._wake = min(self._wake, at)
+        assert record.outcome is not None
+        mark = Mark(record.id, record.epoch, record.outcome.ballot)
+        self._spreading[record.id] = Spreading(mark, record.holders, nodes, desk.settings.retry_s)
+        self._marks_due.set(record.id, desk.now + desk.settings.settle_lag_s)
 
     def on_marks(self, source: NodeId, items: Sequence[Mark]) -> None:
         """The outcome under this ballot is the last word; a copy without it must be fetched."""
@@ -339,26 +344,26 @@ class Replication:
                 spreading.missing.discard(source)
                 if not spreading.missing:
                     del self._spreading[job]
+                    self._marks_due.drop(job)
 
     def _push_marks(self, job: JobId, spreading: Spreading) -> None:
+        """Tell the holders that miss the mark; spares stand in for those long dead."""
         desk, view = self._desk, self._desk.view
-        record = self._table.get(job)
-        if record is None or record.outcome is None:
-            del self._spreading[job]
-            return
-        for node in self._spares_of(record):
-            desk.post.add(node, Copies, encode(record))
+        spares = self._spares_for(job, spreading.holders)
+        if spares and (record := self._table.get(job)) is not None:
+            for node in spares:
+                desk.post.add(node, Copies, encode(record))
         long_ago = desk.now - desk.settings.rereplicate_after_s
         for node in sorted(spreading.missing):
             since = view.dead_since(node)
             if view.is_living(node):
-                desk.post.add(node, Marks, Mark(job, record.epoch, record.outcome.ballot))
+                desk.post.add(node, Marks, spreading.mark)
             elif since is not None and since <= long_ago:
                 spreading.missing.discard(node)  # a spare has it; if this one returns it will ask
         if not spreading.missing:
             del self._spreading[job]
             return
-        spreading.again_at = desk.now + spreading.pause_s
+        self._marks_due.set(job, desk.now + spreading.pause_s)
         spreading.pause_s = min(spreading.pause_s * 2, desk.settings.retry_max_s)
 
     # ---------------------------------------------------------------------- offers and anti-entropy
@@ -399,17 +404,19 @@ class Replication:
     def members_changed(self, changed: frozenset[NodeId]) -> None:
         """Recount with today's living holders, and repeat to those that came (back)."""
         desk = self._desk
+        returned = {node for node in changed if desk.view.is_living(node)}
         for job, writing in list(self._writing.items()):
             record = self._table.peek(job)
             if record is None or changed.isdisjoint(record.holders):
                 continue
             self._count(record, writing)
-            if any(desk.view.is_living(n) and n not in writing.stored for n in changed & {*record.holders}):
-                writing.again_at = self._wake = desk.now
-        for spreading in self._spreading.values():
-            if any(desk.view.is_living(node) for node in changed & spreading.missing):
-                spreading.again_at = self._wake = desk.now
-        if self._is_parting and any(not desk.view.is_living(node) for node in changed):
+            if not (returned & {*record.holders}) <= writing.stored:
+                writing.again_at = desk.now
+                self._due.soon(job, desk.now)
+        for job, spreading in self._spreading.items():
+            if returned & spreading.missing:
+                self._marks_due.soon(job, desk.now)
+        if self._is_parting and len(returned) < len(changed):
             self.part()  # somebody that was counted on is gone
         for node in changed:
             if desk.view.dead_since(node) is None:
@@ -419,28 +426,25 @@ class Replication:
                 self._wake = min(self._wake, self._spares[node])
 
     def deadline(self) -> Instant:
-        return self._wake
+        return min(self._wake, self._due.next(), self._marks_due.next())
 
     def on_time(self) -> None:
         """Repeat unanswered writes and marks, open gates whose time is up, make spare copies."""
         desk = self._desk
-        if self._wake > desk.now:
-            return
-        self._wake = FOREVER
-        for job, writing in list(self._writing.items()):
-            record = self._table.peek(job)
-            if record is None:
-                del self._writing[job]
+        for job in self._due.take_due(desk.now):
+            writing, record = self._writing.get(job), self._table.peek(job)
+            if writing is None or record is None:
                 continue
             if writing.gated and writing.gate_ends_at <= desk.now:
                 self._count(record, writing)
             if writing.again_at <= desk.now:
                 self._write_again(record, writing)
-            self._wake = min(self._wake, writing.again_at, writing.gate_ends_at)
-        for job, spreading in list(self._spreading.items()):
-            if spreading.again_at <= desk.now:
-                self._push_marks(job, spreading)
-            self._wake = min(self._wake, spreading.again_at)
+            self._due.set(job, min(writing.again_at, writing.gate_ends_at))
+        for job in self._marks_due.take_due(desk.now):
+            self._push_marks(job, self._spreading[job])
+        if self._wake > desk.now:
+            return
+        self._wake = FOREVER
         for node, at in list(self._spares.items()):
             if at <= desk.now:
                 del self._spares[node]
@@ -449,9 +453,9 @@ class Replication:
                 self._wake = min(self._wake, at)
         for node in list(self._walks):
             self._walk(node)
-            self._wake = desk.now + WALK_PAUSE_S
         if self._is_parting:
             self._go_on_parting()
+        if self._walks or self._is_parting:
             self._wake = min(self._wake, desk.now + WALK_PAUSE_S)
 
     def _write_again(self, record: Record, writing: Writing) -> None:
@@ -473,6 +477,7 @@ class Replication:
             record = self._table.peek(job)
             if record is not None and dead in record.holders:
                 writing.again_at = self._desk.now
+                self._due.soon(job, self._desk.now)
         self._walks[dead] = JobId(b"")
 
     def _walk(self, dead: NodeId) -> None:
@@ -489,7 +494,7 @@ class Replication:
                 continue
             living = desk.living_holders(record)
             if living and living[0] == desk.me:
-                for spare in self._spares_of(record):
+                for spare in self._spares_for(record.id, record.holders):
                     desk.post.add(spare, Offer, Digest(record.id, digest(record)))
 
     # ------------------------------------------------------------------------------------- leaving

@@ -14,7 +14,7 @@ import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from edgenode.core.desk import Desk
 from edgenode.core.jobs import (
@@ -29,10 +29,12 @@ from edgenode.core.jobs import (
     fallen_due,
     lost,
     started,
+    voided,
 )
 from edgenode.core.signals import Run, RunEnded, StopRun
 from edgenode.core.types import (
     FOREVER,
+    NOBODY,
     Delivery,
     Dice,
     Instant,
@@ -45,6 +47,7 @@ from edgenode.core.types import (
     State,
     Wall,
 )
+from edgenode.core.view import Standing
 from edgenode.core.wire import (
     Grant,
     GrantItem,
@@ -59,9 +62,21 @@ from edgenode.core.wire import (
 )
 
 ATTEMPT_FAILED: Final = "attempt failed"
-DENIED_MAX: Final = 10_000
-"""Tokens that this runner denied, and so must never start. The oldest are forgotten: a grant is not late by
-ten thousand others."""
+EXPIRED: Final = "its deadline or last day passed before it could start"
+TOKENS_MAX: Final = 10_000
+"""Starts that this runner remembers having begun, or having denied and so must never begin. The oldest are
+forgotten: a grant is not late by ten thousand others."""
+
+
+Start = tuple[JobId, StartToken]
+"""A token is unique within its job only: every job's first start is number 1 of its owner."""
+
+
+class Need(NamedTuple):
+    """What a node must have to run a job."""
+
+    task: str
+    requires: tuple[tuple[str, str], ...]
 
 
 @dataclass(slots=True)
@@ -116,8 +131,8 @@ class Scheduler:
         self._table = desk.table
         self._slots = slots
         self._tasks = tasks
-        self._queue: list[tuple[int, JobId]] = []  # a heap of (9 - priority, id); ids sort by age
-        self._queued: dict[JobId, None] = {}  # what of the heap still counts
+        self._lines: dict[Need, list[tuple[int, JobId]]] = {}  # heaps of (9 - priority, id); ids sort by age
+        self._queued: dict[JobId, Need] = {}  # what of the lines still counts
         self._days: list[tuple[Wall, JobId]] = []  # a heap: jobs with a `run_at`, by that day
         self._pauses: list[tuple[Instant, JobId]] = []  # a heap: jobs to be tried again, by when
         self._unacknowledged: dict[JobId, None] = {}  # submitted here, not yet on enough disks
@@ -126,7 +141,11 @@ class Scheduler:
         self._grants: dict[JobId, GrantItem] = {}  # of what runs here for another owner
         self._away: dict[JobId, Away] = {}
         self._unthanked: dict[tuple[JobId, StartToken], Unthanked] = {}
-        self._denied: dict[StartToken, None] = {}
+        self._refused: dict[
+            JobId, tuple[NodeId, Instant]
+        ] = {}  # who refused a start, and until when to believe it
+        self._denied: dict[Start, None] = {}
+        self._begun: dict[Start, None] = {}
         self._want_at: Instant = 0.0
         self._wake: Instant = FOREVER
         self._done = 0
@@ -139,7 +158,7 @@ class Scheduler:
         self._unacknowledged[record.id] = None
         spec = decode_spec(record.spec)
         plain = not _is_strict(spec.options) and record.own.state is State.QUEUED
-        if plain and not self._desk.leaving and not self._queued and self._fits_here(spec):
+        if plain and not self._desk.leaving and self._fits_here(spec) and not self._has_work_here():
             record = self._reserve(record, self._desk.me, self._desk.view.boot, Wait.ACKS)
         return record
 
@@ -161,6 +180,9 @@ class Scheduler:
                 continue
             if lead.ballot.term > 1:
                 self._unacknowledged.pop(job, None)
+                record = self._use_kept_results(record)
+                if record.outcome is not None:
+                    continue
             if record.own.state is State.RUNNING:
                 self._keep_or_lose(record)
             else:
@@ -176,16 +198,44 @@ class Scheduler:
                 opening.wait = Wait.GATE
                 desk.gate_wanted.add(job)
         elif own.runner == desk.me:
-            running, kept = self._running.get(job), self._unthanked.pop((job, own.token), None)
-            if kept is not None:
-                self._judge(record, kept.item)  # it ended while another owned it
-            elif running is None or running.token != own.token or running.stopped:
-                self._lose(record, "not running here", counted=own.token not in self._denied)
-        elif desk.view.is_living(own.runner) and self._boot_of(own.runner) == own.boot:
-            self._away[job] = Away(own.token, own.runner, own.boot, desk.now)
-            self._wake = desk.now
+            running = self._running.get(job)
+            if running is None or running.token != own.token or running.stopped:
+                if (job, own.token) in self._denied and (job, own.token) not in self._begun:
+                    self._void(record)
+                else:
+                    self._lose(record, "not running here", counted=True)
         else:
-            self._lose(record, f"runner {own.runner} is gone", counted=not desk.view.has_left(own.runner))
+            away = self._away[job] = Away(own.token, own.runner, own.boot, desk.now)
+            self._wake = desk.now
+            self._check_runner(job, away)
+
+    def _use_kept_results(self, record: Record) -> Record:
+        """What ended here while another owned the job: its verdict is for this owner to judge."""
+        for key in [key for key in self._unthanked if key[0] == record.id] if self._unthanked else ():
+            kept = self._unthanked.pop(key)
+            if record.outcome is None:
+                self._receive(record, kept.item)
+                record = self._table.peek(record.id) or record
+        return record
+
+    def _check_runner(self, job: JobId, away: Away) -> bool:
+        """Whether a start on a peer may still be running there; if certainly not, it is lost.
+
+        A runner that this node has merely not met yet is waited for.
+        """
+        view, record = self._desk.view, self._table.peek(job)
+        standing = view.standing(away.runner)
+        is_dead = standing in (Standing.SILENT, Standing.GONE)
+        if not is_dead and not (standing is Standing.LIVING and self._boot_of(away.runner) != away.boot):
+            return True
+        del self._away[job]
+        if record is not None and record.own.token == away.token and self._owns_unfinished(record):
+            counted = not view.has_left(away.runner)
+            self._lose(record, f"runner {away.runner} is gone", counted=counted)
+        return False
+
+    def _owns_unfinished(self, record: Record) -> bool:
+        return record.outcome is None and self._table.lead(record.id) is not None
 
     def _boot_of(self, node: NodeId) -> int:
         info = self._desk.view.info(node)
@@ -209,10 +259,13 @@ class Scheduler:
             wait_s = min(pause_s(record), max(0.0, record.own.due_at - self._desk.wall))
             heapq.heappush(self._pauses, (self._desk.now + wait_s, job))
         elif record.own.state is State.SCHEDULED:
-            heapq.heappush(self._days, (record.own.due_at, job))
+            heapq.heappush(self._days, (min(record.own.due_at, _last_day(decode_spec(record.spec))), job))
         elif job not in self._queued:
-            self._queued[job] = None
-            heapq.heappush(self._queue, (9 - options.priority, job))
+            spec = decode_spec(record.spec)
+            need = Need(spec.task, options.requires)
+            self._queued[job] = need
+            heapq.heappush(self._lines.setdefault(need, []), (9 - options.priority, job))
+            heapq.heappush(self._days, (_last_day(spec), job))
 
     def release(self, jobs: Iterable[JobId]) -> None:
         """Owned no longer: leave the queues. What runs here goes on until a copy says otherwise."""
@@ -228,7 +281,7 @@ class Scheduler:
         """Give up a start that is stored but was not begun: it never may."""
         opening = self._opening.pop(job, None)
         if opening is not None:
-            self._deny(opening.token)
+            self._deny(job, opening.token)
             if opening.runner == self._desk.me:
                 del self._running[job]
 
@@ -243,8 +296,11 @@ class Scheduler:
                 if record.outcome is not None or record.own.token != running.token:
                     self._stop(job, running, "superseded")
             if record.outcome is not None:
-                self._away.pop(job, None)
+                away = self._away.pop(job, None)
+                if away is not None and away.token != record.outcome.token:
+                    self._desk.post.add(away.runner, Stop, TokenItem(job, away.token))
                 self._queued.pop(job, None)
+                self._refused.pop(job, None)
             elif record.cancel and self._table.lead(job) is not None:
                 self._end(record, State.CANCELLED)
 
@@ -260,36 +316,49 @@ class Scheduler:
 
     def fill(self) -> bool:
         """Start what may start on the slots that are free. Whether anything did."""
-        began = False
-        if self._free() > 0 and self._queued and not self._desk.leaving:
-            me = self._desk.me
-            for record in self._pick(self._free(), self._tasks, self._labels_of(me)):
-                self._start(record, me, self._desk.view.boot)
-                began = True
-        if not self._queued:
-            self._queue.clear()
-        return began
+        if self._free() <= 0 or not self._queued or self._desk.leaving:
+            return False
+        me = self._desk.me
+        picked = self._pick(self._free(), me, self._tasks)
+        for record in picked:
+            self._start(record, me, self._desk.view.boot)
+        return bool(picked)
 
-    def _pick(self, count: int, tasks: frozenset[str], labels: frozenset[tuple[str, str]]) -> list[Record]:
-        """Take up to `count` jobs off the queue that a node with these tasks and labels may start now."""
+    def _pick(self, count: int, runner: NodeId, tasks: frozenset[str]) -> list[Record]:
+        """Take up to `count` jobs that `runner` may start now: the most urgent, then the oldest.
+
+        Jobs wait in one line per need, so that those which nobody can run hold up nobody else.
+        """
+        lines = self._lines_for(tasks, self._labels_of(runner))
         picked: list[Record] = []
-        skipped: list[tuple[int, JobId]] = []
-        while len(picked) < count and self._queue and len(skipped) < self._desk.settings.batch:
-            entry = heapq.heappop(self._queue)
+        passed: list[tuple[Need, tuple[int, JobId]]] = []
+        while len(picked) < count and lines and len(passed) < self._desk.settings.batch:
+            need = min(lines, key=lambda known: self._lines[known][0])
+            entry = heapq.heappop(self._lines[need])
+            if not self._lines[need]:
+                lines.remove(need)
+                del self._lines[need]
             job = entry[1]
             record = self._table.peek(job)
-            if job not in self._queued or record is None or self._table.lead(job) is None:
+            if self._queued.get(job) != need or record is None or self._table.lead(job) is None:
                 continue
-            spec = decode_spec(record.spec)
-            if spec.task not in tasks or not labels.issuperset(spec.options.requires):
-                skipped.append(entry)
+            refused_by, until = self._refused.get(job, (NOBODY, 0.0))
+            if refused_by == runner and until > self._desk.now:
+                passed.append((need, entry))
                 continue
             del self._queued[job]
-            if self._may_start(record, spec):
+            if self._may_start(record, decode_spec(record.spec)):
                 picked.append(record)
-        for entry in skipped:
-            heapq.heappush(self._queue, entry)
+        for need, entry in passed:
+            heapq.heappush(self._lines.setdefault(need, []), entry)
         return picked
+
+    def _lines_for(self, tasks: frozenset[str], labels: frozenset[tuple[str, str]]) -> list[Need]:
+        return [n for n in self._lines if n.task in tasks and labels.issuperset(n.requires)]
+
+    def _has_work_here(self) -> bool:
+        """Whether anything waits that this node can run itself."""
+        return bool(self._queued) and bool(self._lines_for(self._tasks, self._labels_of(self._desk.me)))
 
     def _free(self) -> int:
         return self._slots - len(self._running)
@@ -306,8 +375,8 @@ class Scheduler:
         """Whether the rules let an owner start this job now. If not it waits for news, or ends."""
         job, lead, wall = record.id, self._table.lead(record.id), self._desk.wall
         assert lead is not None
-        if wall >= spec.expires_at or 0 < spec.options.deadline <= wall:
-            self._end(record, State.EXPIRED, error="its last day or deadline passed before it could start")
+        if wall >= _last_day(spec):
+            self._end(record, State.EXPIRED, error=EXPIRED)
             return False
         # `take_on` comes again when it is firm, `acknowledged` when enough disks have it, and the end of the
         # stopped start that still occupies its place here.
@@ -343,15 +412,19 @@ class Scheduler:
         assert record is not None
         assert record.own.token == opening.token
         if opening.runner == self._desk.me:
-            spec = decode_spec(record.spec)
-            self._desk.emit(Run(job, opening.token, spec, record.failure_count + 1))
+            self._run(job, opening.token, record)
         else:
             boot = record.own.boot
             item = GrantItem(job, opening.token, boot, encode(record))
             self._desk.post.add(opening.runner, Grant, item)
-            ask_at = self._desk.now + self._desk.settings.retry_max_s
+            lives = self._desk.view.is_living(opening.runner)
+            ask_at = self._desk.now + self._desk.settings.retry_max_s * lives
             self._away[job] = Away(opening.token, opening.runner, boot, ask_at)
             self._wake = min(self._wake, ask_at)
+
+    def _run(self, job: JobId, token: StartToken, record: Record) -> None:
+        _remember(self._begun, (job, token))
+        self._desk.emit(Run(job, token, decode_spec(record.spec), record.failure_count + 1))
 
     # --------------------------------------------------------------------------------------- ends
 
@@ -370,6 +443,7 @@ class Scheduler:
         if away is not None and (item is None or away.token != item.token):
             self._desk.post.add(away.runner, Stop, TokenItem(job, away.token))
         self._queued.pop(job, None)
+        self._revoke(job)
         if item is None:
             record = decided(record, state, firm=lead.firm, at=round(self._desk.wall, 3), error=error)
         else:
@@ -394,7 +468,7 @@ class Scheduler:
             self._lose(record, verdict.error, counted=True)
         elif verdict.state is not State.FAILED:
             self._end(record, verdict.state, item=item)
-        elif verdict.final or record.failure_count + 1 >= spec.options.max_attempts:
+        elif verdict.final or record.failure_count + 1 >= _attempts_max(spec.options):
             self._end(record, State.FAILED, item=item)
         else:
             self._away.pop(record.id, None)
@@ -410,7 +484,20 @@ class Scheduler:
         """The runner of the present start is gone: queue the job again, within its limits."""
         self._away.pop(record.id, None)
         self._opening.pop(record.id, None)
+        token, runner = record.own.token, record.own.runner
+        if runner != self._desk.me and self._desk.view.is_living(runner):
+            self._desk.post.add(runner, Stop, TokenItem(record.id, token))
         record = lost(record, counted=counted, note=self._desk.note("start lost", why))
+        self._write(record)
+        self._enrol(record)
+
+    def _void(self, record: Record) -> None:
+        """The present start never began: as if it had not been."""
+        self._away.pop(record.id, None)
+        self._opening.pop(record.id, None)
+        if record.own.runner != self._desk.me:
+            self._refused[record.id] = (record.own.runner, self._desk.now + self._desk.settings.retry_max_s)
+        record = voided(record)
         self._write(record)
         self._enrol(record)
 
@@ -421,6 +508,7 @@ class Scheduler:
         if running is None or running.token != token:
             return
         del self._running[job]
+        self._deny(job, token)  # spent: a late or doubled grant of it starts nothing
         grant = self._grants.pop(job, None)
         self._want_at = self._desk.now
         item = ResultItem(job, token, self._desk.me, event.verdict, round(self._desk.wall, 3), event.lost)
@@ -434,7 +522,6 @@ class Scheduler:
         if record is not None and record.outcome is not None:
             return
         if running.stopped and event.verdict.state is not State.SUCCEEDED:
-            self._deny(token)
             return
         known = record if record is not None else grant and self._desk.read(grant.record)
         if known:
@@ -459,7 +546,7 @@ class Scheduler:
         if info is None or desk.leaving or not desk.view.is_living(source):
             return
         count = min(slots, desk.settings.batch)
-        for record in self._pick(count, frozenset(info.tasks), self._labels_of(source)):
+        for record in self._pick(count, source, frozenset(info.tasks)):
             self._start(record, source, info.boot)
 
     def on_grant(self, source: NodeId, items: Sequence[GrantItem]) -> None:
@@ -472,25 +559,33 @@ class Scheduler:
             if (item.job, item.token) in self._unthanked:
                 continue
             record = desk.read(item.record)
-            usable = record is not None and item.boot == desk.view.boot and not desk.leaving
-            if not usable or item.token in self._denied or running is not None or self._free() <= 0:
-                self._deny(item.token)
-                desk.post.send(source, Has((), (TokenItem(item.job, item.token),)))
+            mine = self._table.peek(item.job)
+            is_over = mine is not None and (mine.outcome is not None or mine.own.ballot > item.token.ballot)
+            usable = record is not None and item.boot == desk.view.boot and not desk.leaving and not is_over
+            if (
+                not usable
+                or (item.job, item.token) in self._denied
+                or running is not None
+                or self._free() <= 0
+            ):
+                self._deny(item.job, item.token)
+                is_new = (item.job, item.token) not in self._begun
+                refused = (TokenItem(item.job, item.token),)
+                desk.post.send(source, Has((), () if is_new else refused, refused if is_new else ()))
                 continue
             assert record is not None
             self._running[item.job] = Running(item.token)
             self._grants[item.job] = item
-            spec = decode_spec(record.spec)
-            desk.emit(Run(item.job, item.token, spec, record.failure_count + 1))
+            self._run(item.job, item.token, record)
 
-    def _deny(self, token: StartToken) -> None:
-        self._denied[token] = None
-        if len(self._denied) > DENIED_MAX:
-            del self._denied[next(iter(self._denied))]
+    def _deny(self, job: JobId, token: StartToken) -> None:
+        _remember(self._denied, (job, token))
 
     def on_have(self, source: NodeId, items: Sequence[TokenItem]) -> None:
         """An owner asks what became of its starts. What is denied now must never start."""
-        held, denied = [], []
+        held: list[TokenItem] = []
+        denied: list[TokenItem] = []
+        voids: list[TokenItem] = []
         for item in items:
             running = self._running.get(item.job)
             kept = self._unthanked.get((item.job, item.token))
@@ -498,25 +593,28 @@ class Scheduler:
                 kept.owner, kept.again_at, kept.tries = source, self._desk.now, 0
                 self._wake = self._desk.now
                 held.append(item)
-            elif running is not None and running.token == item.token and item.job not in self._opening:
-                held.append(item)
+            elif running is not None and running.token == item.token:
+                held.append(item)  # running, or about to: if that is revoked the next question is denied
             else:
-                self._deny(item.token)
-                denied.append(item)
-        self._desk.post.send(source, Has(tuple(held), tuple(denied)))
+                self._deny(item.job, item.token)
+                (denied if (item.job, item.token) in self._begun else voids).append(item)
+        self._desk.post.send(source, Has(tuple(held), tuple(denied), tuple(voids)))
 
-    def on_has(self, source: NodeId, held: Sequence[TokenItem], denied: Sequence[TokenItem]) -> None:
-        for item in held:
+    def on_has(self, source: NodeId, message: Has) -> None:
+        for item in message.held:
             away = self._away.get(item.job)
             if away is not None and away.token == item.token:
                 away.ask_at = self._desk.now + self._desk.settings.retry_max_s
-        for item in denied:
+        for item in (*message.denied, *message.voids):
             away, record = self._away.get(item.job), self._table.peek(item.job)
             if away is None or away.token != item.token or away.runner != source or record is None:
                 continue
-            if self._table.lead(item.job) is not None and record.own.token == item.token:
-                # It never ran there, or was stopped: nothing against the job.
-                self._lose(record, f"{source} does not run it", counted=False)
+            if self._table.lead(item.job) is None or record.own.token != item.token:
+                continue
+            if item in message.voids:
+                self._void(record)
+            else:
+                self._lose(record, f"{source} does not run it any more", counted=False)
 
     def on_stop(self, items: Sequence[TokenItem]) -> None:
         for item in items:
@@ -524,7 +622,7 @@ class Scheduler:
             if running is not None and running.token == item.token:
                 self._stop(item.job, running, "superseded")
             else:
-                self._deny(item.token)
+                self._deny(item.job, item.token)
 
     def on_results(self, source: NodeId, items: Sequence[ResultItem]) -> None:
         """Results of starts that ran elsewhere. Thanks follow when they are on enough disks."""
@@ -552,14 +650,8 @@ class Scheduler:
     def members_changed(self, changed: frozenset[NodeId]) -> None:
         """Starts on runners that died, or that live again under another boot, are lost."""
         for job, away in list(self._away.items()):
-            if away.runner not in changed:
-                continue
-            gone = not self._desk.view.is_living(away.runner) or self._boot_of(away.runner) != away.boot
-            record = self._table.peek(job)
-            if gone and record is not None and self._table.lead(job) is not None:
-                if record.outcome is None and record.own.token == away.token:
-                    counted = not self._desk.view.has_left(away.runner)
-                    self._lose(record, f"runner {away.runner} is gone", counted=counted)
+            if away.runner in changed:
+                self._check_runner(job, away)
 
     def deadline(self) -> Instant:
         soonest = self._wake
@@ -567,7 +659,7 @@ class Scheduler:
             soonest = min(soonest, self._desk.now + max(0.001, self._days[0][0] - self._desk.wall))
         if self._pauses:
             soonest = min(soonest, max(self._pauses[0][0], self._desk.now + 0.001))
-        if self._free() > 0 and not self._queued and not self._desk.leaving:
+        if self._free() > 0 and not self._desk.leaving and not self._has_work_here():
             soonest = min(soonest, max(self._want_at, self._desk.now + 0.001))
         return soonest
 
@@ -587,18 +679,24 @@ class Scheduler:
     def _fall_due(self, job: JobId) -> None:
         record = self._table.peek(job)
         if record is not None and self._table.lead(job) is not None:
-            if record.outcome is None and record.own.state is State.SCHEDULED:
+            spec = decode_spec(record.spec)
+            if record.outcome is not None:
+                return
+            if record.own.state is not State.RUNNING and self._desk.wall >= _last_day(spec):
+                self._end(record, State.EXPIRED, error=EXPIRED)
+            elif record.own.state is State.SCHEDULED:
                 self._write(fallen_due(record))
                 self.take_on((job,))
 
     def _ask_about_away(self) -> None:
         desk = self._desk
         asked: dict[NodeId, list[TokenItem]] = {}
-        for job, away in self._away.items():
-            if away.ask_at <= desk.now:
+        for job, away in list(self._away.items()):
+            if away.ask_at <= desk.now and self._check_runner(job, away):
                 asked.setdefault(away.runner, []).append(TokenItem(job, away.token))
                 away.ask_at = desk.now + desk.settings.retry_max_s
-            self._wake = min(self._wake, away.ask_at)
+            if job in self._away:
+                self._wake = min(self._wake, away.ask_at)
         for runner, items in asked.items():
             for at in range(0, len(items), desk.settings.batch):
                 desk.post.send(runner, Have(tuple(items[at : at + desk.settings.batch])))
@@ -619,15 +717,20 @@ class Scheduler:
             self._wake = min(self._wake, kept.again_at)
 
     def _want_work(self) -> None:
-        """Ask the busiest peer for work when there is none here."""
+        """Ask a busy peer for work when there is none here. By chance, by the length of their queues: the
+        busiest may have nothing that this node can run."""
         desk = self._desk
         self._want_at = desk.now + desk.settings.want_s
-        if self._free() <= 0 or self._queued or desk.leaving:
+        if self._free() <= 0 or desk.leaving or self._has_work_here():
             return
         peers = [n for n in desk.view.members() if n != desk.me and desk.view.is_living(n)]
-        busy = [(desk.view.load(n).queued, n) for n in peers if desk.view.load(n).queued > 0]
-        if busy:
-            desk.post.send(max(busy)[1], WantWork(self._free()))
+        queued = [(desk.view.load(n).queued, n) for n in peers if desk.view.load(n).queued > 0]
+        pick = desk.dice.uniform(0.0, float(sum(count for count, _ in queued)))
+        for count, peer in queued:
+            pick -= count
+            if pick <= 0:
+                desk.post.send(peer, WantWork(self._free()))
+                return
 
     # ------------------------------------------------------------------------------------ for others
 
@@ -643,7 +746,7 @@ class Scheduler:
             self._stop(job, running, "the node was stopped")
             known = record if record is not None else grant and self._desk.read(grant.record)
             if known and self._table.lead(job) is None:
-                self._desk.post.send(known.owner, Has((), (TokenItem(job, running.token),)))
+                self._desk.post.send(known.owner, Has((), (TokenItem(job, running.token),), ()))
             if record is not None and self._table.lead(job) is not None and record.outcome is None:
                 if record.own.token == running.token:
                     self._lose(record, "the node was stopped", counted=False)
@@ -657,9 +760,24 @@ class Scheduler:
         return not self._running and not self._unthanked
 
 
+def _remember(memory: dict[Start, None], start: Start) -> None:
+    memory[start] = None
+    if len(memory) > TOKENS_MAX:
+        del memory[next(iter(memory))]
+
+
+def _last_day(spec: Spec) -> Wall:
+    """After this the job is not started any more."""
+    return min(spec.expires_at, spec.options.deadline or FOREVER)
+
+
 def _is_strict(options: Options) -> bool:
     """Jobs that start under a firm owner only, and after a majority knows of the start."""
     return options.delivery is Delivery.AT_MOST_ONCE or options.partition is Partition.WAIT
+
+
+def _attempts_max(options: Options) -> int:
+    return 1 if options.delivery is Delivery.AT_MOST_ONCE else options.max_attempts
 
 
 def pause_s(record: Record) -> Seconds:

@@ -8,7 +8,7 @@ and the core needs no word about when a write was done; only about one that fail
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple, NewType, Protocol
 
@@ -40,6 +40,11 @@ class Archive(Protocol):
 
     Sees everything whose `Persist` is durable. Records leave the core's memory only after that.
     """
+
+    @property
+    def damaged(self) -> Set[JobId]:
+        """Jobs whose row failed its checksum, ever: `get` does not return that row."""
+        ...
 
     def get(self, jobs: Sequence[JobId]) -> dict[JobId, Row]: ...
 

@@ -490,8 +490,11 @@ class Have:
 
 @message(45)
 class Has:
+    """`denied`: begun here, but not running any more. `voids`: never begun. Neither will ever start."""
+
     held: tuple[TokenItem, ...]
     denied: tuple[TokenItem, ...]
+    voids: tuple[TokenItem, ...]
 
 
 @message(46)

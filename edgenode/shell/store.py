@@ -17,7 +17,7 @@ import os
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
@@ -313,7 +313,7 @@ class Store:
         self._damage_lock = threading.Lock()
         self._damaged: set[JobId] = set()
         self._boot = self._load()
-        self._archive = StoreArchive(_connect(self._file), self._report)
+        self._archive = StoreArchive(_connect(self._file), self._report, self._damaged)
         self._searcher = _connect(self._file)
         self._search_lock = threading.Lock()
         self._thread = threading.Thread(target=self._write_all, name="edgenode-store", daemon=True)
@@ -587,9 +587,12 @@ def _search_statement(query: Query) -> tuple[str, list[Any]]:
 class StoreArchive:
     """`signals.Archive` on a connection of its own. Damage is reported, never raised or handed out."""
 
-    def __init__(self, database: sqlite3.Connection, report: Callable[[object, str], None]) -> None:
+    def __init__(
+        self, database: sqlite3.Connection, report: Callable[[object, str], None], damaged: Set[JobId]
+    ) -> None:
         self._database = database
         self._report = report
+        self.damaged = damaged
 
     def get(self, jobs: Sequence[JobId]) -> dict[JobId, Row]:
         """The healthy rows among these jobs."""
