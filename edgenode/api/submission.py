@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from edgenode.api.service import Service, TaskSchema
 from edgenode.core.errors import InvalidJob, RejectedInput, TooLarge, UnknownTask
-from edgenode.core.jobs import DAY_S, DEFAULTS, LOSSES_MAX, UNFINISHED_DAYS, Backoff, Options, Spec
+from edgenode.core.jobs import DAY_S, DEFAULTS, TOKENS_MAX, UNFINISHED_DAYS, Backoff, Options, Spec
 from edgenode.core.types import Delivery, Partition, Seconds, Wall
 
 ITEMS_MAX: Final = 10_000
@@ -302,7 +302,7 @@ OPTIONS: Final[Mapping[str, Callable[[str, object], Any]]] = {
     "timeout_s": _seconds(FAR_S),
     "deadline": _moment,
     "max_attempts": _integer(1, 100),
-    "max_losses": _integer(0, LOSSES_MAX - 1),
+    "max_losses": _integer(0, TOKENS_MAX - 1),
     "delivery": _one_of(Delivery),
     "partition": _one_of(Partition),
     "acks": _integer(0, ACKS_MAX),

@@ -132,6 +132,7 @@ async def host(settings: HostSettings, registry: Registry, started: Callable[[st
             registry=registry,
             mesh_id=settings.mesh_key.mesh_id,
             expects_peers=settings.mdns or bool(settings.join),
+            knows_peers=bool(settings.join),
         )
         events.append(runtime)
         workers = WorkerPool(

@@ -219,16 +219,19 @@ class Custody:
             return
         view = desk.view
         firm = majority(len(asking.promised.intersection(record.holders)), record.holders)
-        waiting = [h for h in record.holders if h not in asking.answered and view.is_living(h)]
+        unheard = {h: view.standing(h) for h in record.holders if h not in asking.answered}
+        waiting = any(known in (Standing.LIVING, Standing.UNKNOWN) for known in unheard.values())
         waited = desk.now - asking.began
         if waiting and waited < desk.settings.ask_s:
             return
         if not firm:
             if decode_spec(record.spec).options.partition is Partition.WAIT:
                 return
-            unheard = [h for h in record.holders if h not in asking.answered]
-            silent = any(view.standing(h) is not Standing.GONE for h in unheard)
-            if asking.patient and silent and waited < desk.settings.island_after_s:
+            # Proof of death does not wait; silence does, and so do holders that were not met yet: whoever
+            # comes back first after an outage must not do again what the others finished.
+            is_silent = any(known is not Standing.GONE for known in unheard.values())
+            is_early = (asking.patient and is_silent) or Standing.UNKNOWN in unheard.values()
+            if is_early and waited < desk.settings.island_after_s:
                 return
         self._conclude(job, firm=firm)
 

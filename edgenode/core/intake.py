@@ -417,7 +417,7 @@ class Intake:
             unsure = [n for n in desk.view.members() if n not in denied and not desk.view.has_left(n)]
             if job in reading.asking:
                 errors[job] = Undecided("its next owner is still asking the holders", job=job_text(job))
-            elif not desk.view.formed:
+            elif not desk.view.formed or desk.view.is_cut_off:
                 errors[job] = Undecided("this node has not met its mesh yet", job=job_text(job))
             elif unsure or reading.is_unsure:
                 names = ", ".join(unsure[:5]) or "members that others know"
@@ -486,9 +486,9 @@ class Intake:
         upto = b"" if event.complete or not records else records[-1].id
         shown = []
         for record in records:
-            owner = record.owner
-            # One node speaks for a job, or an old copy would be listed under a state that it left.
-            if owner == desk.me or not desk.view.is_living(owner):
+            # One node speaks for a job that is not over, or an old copy would be listed under a state that
+            # it left. What is settled anybody may show.
+            if record.settled or record.owner == desk.me or not desk.view.is_living(record.owner):
                 shown.append(encode(record))
         desk.post.send(source, SearchAnswer(request, tuple(shown), upto))
 

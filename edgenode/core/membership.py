@@ -86,9 +86,15 @@ class Membership(Roster):
     """
 
     def __init__(
-        self, info: MemberInfo, settings: MembershipSettings, dice: Dice, *, expects_peers: bool = False
+        self,
+        info: MemberInfo,
+        settings: MembershipSettings,
+        dice: Dice,
+        *,
+        expects_peers: bool = False,
+        knows_peers: bool = False,
     ) -> None:
-        super().__init__(info, settings, dice, expects_peers=expects_peers)
+        super().__init__(info, settings, dice, expects_peers=expects_peers, knows_peers=knows_peers)
         self._dice = dice
         self._health = LocalHealth(settings.health_max)
         self._queue = RumourQueue(

@@ -92,10 +92,18 @@ class Node:
         dice: Dice,
         *,
         expects_peers: bool = False,
+        knows_peers: bool = False,
     ) -> None:
+        """
+        Args:
+            expects_peers: others may turn up: no jobs are taken before one did, or `formation_s` is over.
+            knows_peers: others were named, so that not meeting any means to be cut off.
+        """
         self._settings = settings
         info = info._replace(ready=False)  # said when it is true
-        self._membership = Membership(info, settings.membership, dice, expects_peers=expects_peers)
+        self._membership = Membership(
+            info, settings.membership, dice, expects_peers=expects_peers, knows_peers=knows_peers
+        )
         self._desk = Desk(self._membership, settings.jobs, archive, dice)
         self._custody = Custody(self._desk)
         self._replication = Replication(self._desk)

@@ -104,7 +104,13 @@ class Roster:
     """
 
     def __init__(
-        self, info: MemberInfo, settings: MembershipSettings, dice: Dice, *, expects_peers: bool
+        self,
+        info: MemberInfo,
+        settings: MembershipSettings,
+        dice: Dice,
+        *,
+        expects_peers: bool,
+        knows_peers: bool,
     ) -> None:
         self._settings = settings
         self._id = info.id
@@ -113,6 +119,7 @@ class Roster:
         self._members: dict[NodeId, Member] = {info.id: self._myself}
         self._alive = RoundRobin(dice)  # the others that are alive; this node is not among them
         self._expects_peers = expects_peers
+        self._knows_peers = knows_peers
         self._has_met = False
         self._grace_ends: Instant = FOREVER
         self._formation_ends: Instant = FOREVER
@@ -133,6 +140,10 @@ class Roster:
     @property
     def formed(self) -> bool:
         return not self._expects_peers or self._has_met or self._now >= self._formation_ends
+
+    @property
+    def is_cut_off(self) -> bool:
+        return not self._has_met and (self._knows_peers or len(self._members) > 1)
 
     def standing(self, node: NodeId) -> Standing:
         member = self._members.get(node)

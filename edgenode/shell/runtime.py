@@ -104,6 +104,7 @@ class Runtime:
         registry: Registry,
         mesh_id: str,
         expects_peers: bool,
+        knows_peers: bool,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -112,7 +113,9 @@ class Runtime:
         self._name = info.name
         # They decide pauses and probe orders: two nodes must not fall in step.
         dice = random.Random(int.from_bytes(os.urandom(8), "big"))
-        self.node = Node(info, settings, store.archive(), dice, expects_peers=expects_peers)
+        self.node = Node(
+            info, settings, store.archive(), dice, expects_peers=expects_peers, knows_peers=knows_peers
+        )
         self._inbox: deque[Event] = deque()
         self._wake: asyncio.Future[None] | None = None
         self._held: deque[Effect | _Barrier] = deque()

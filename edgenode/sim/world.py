@@ -84,6 +84,7 @@ class MakeCore(Protocol):
         dice: Dice,
         *,
         expects_peers: bool = False,
+        knows_peers: bool = False,
     ) -> Core: ...
 
 
@@ -235,7 +236,14 @@ class World:
         )
         dice = self.random(f"core of {machine} in life {machine.boots}")
         expects_peers = bool(machine.seeds or machine.disk.peers)
-        core = self._make_core(info, self.settings, machine.disk, dice, expects_peers=expects_peers)
+        core = self._make_core(
+            info,
+            self.settings,
+            machine.disk,
+            dice,
+            expects_peers=expects_peers,
+            knows_peers=expects_peers,
+        )
         life = machine.life = Life(machine, core)
         life.pipeline = Pipeline(
             lambda done: self._sync(life, done),

@@ -91,6 +91,7 @@ records = st.builds(
     counts,
     counts,
     st.sets(tokens, max_size=3).map(lambda found: tuple(sorted(found))),
+    st.sets(tokens, max_size=2).map(lambda found: tuple(sorted(found))),
     st.booleans(),
     st.sets(notes, max_size=3).map(lambda found: tuple(sorted(found))),
 )

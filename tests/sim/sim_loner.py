@@ -84,6 +84,7 @@ class Loner:
         dice: Dice,
         *,
         expects_peers: bool = False,
+        knows_peers: bool = False,
     ) -> None:
         self.me = info.id
         self.info = info
