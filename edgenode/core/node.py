@@ -215,9 +215,10 @@ class Node:
             case Persisted(number):
                 desk.table.persisted(number)
             case StoreRefused(reason):
-                # What was done since is not on disk, and must never be said. Others take over at once.
+                # What was done since is not on disk, and must never be said. The process ends, and others
+                # take over at once.
                 self._has_failed = True
-                return [*self._membership.left(now), Log("store-refused", reason, warning=True)]
+                return [Log("store-refused", reason, warning=True)]
             case LeaveAsked():
                 desk.leaving = True
                 self._leave_ends = now + self._settings.jobs.drain_s

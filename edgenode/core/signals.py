@@ -177,7 +177,8 @@ class InspectAsked:
 
 @dataclass(frozen=True, slots=True)
 class StoreRefused:
-    """The disk takes no writes (full, read-only, broken). Nothing after the failed Persist has left."""
+    """The disk takes no writes (full, read-only, broken). Nothing after the failed Persist has left, and the
+    process must end: the core does nothing any more."""
 
     reason: str
 

@@ -35,6 +35,7 @@ from edgenode.core.signals import (
     LeaveAsked,
     Left,
     Log,
+    MessageArrived,
     Peers,
     Persist,
     Persisted,
@@ -45,7 +46,6 @@ from edgenode.core.signals import (
     RequestDropped,
     RequestId,
     Run,
-    RunEnded,
     SearchAsked,
     SearchDone,
     SearchedHere,
@@ -68,8 +68,8 @@ from edgenode.task import Registry
 logger = logging.getLogger("edgenode")
 
 INBOX_EVENTS_MAX: Final = 50_000
-"""Events that wait for the core. Local requests are refused above it; a peer's messages are lost, as on any
-network, and the protocol repeats them."""
+"""Events that wait for the core. Above it local requests are refused, and a peer's messages are lost, as on
+any network: the protocol repeats them."""
 HELD_EFFECTS_MAX: Final = 200_000
 EVENTS_PER_TURN: Final = 128
 """Events handled before the loop gets to read from sockets again."""
@@ -139,7 +139,7 @@ class Runtime:
 
     def post(self, event: Event) -> None:
         """Hand an event to the core, soon. From the event loop's thread."""
-        if len(self._inbox) >= INBOX_EVENTS_MAX and not isinstance(event, RunEnded | Persisted):
+        if len(self._inbox) >= INBOX_EVENTS_MAX and isinstance(event, MessageArrived):
             self.dropped += 1
             return
         self._inbox.append(event)
@@ -153,6 +153,7 @@ class Runtime:
             StoreFailed: the disk refused a write.
         """
         boot = self._store.boot()
+        self._clock_at = time.monotonic() + CLOCK_PERIOD_S
         self._feed(ClockRead(time.time()))
         self._feed(Booted(boot.rows, boot.peers))
         while not self._left.is_set() and self._failure is None:
@@ -161,7 +162,11 @@ class Runtime:
                     break
                 self._feed(self._inbox.popleft())
             # Due time follows every turn: a busy node must not let its timers lapse.
-            if self.node.deadline() <= time.monotonic():
+            now = time.monotonic()
+            if now >= self._clock_at:
+                self._clock_at = now + CLOCK_PERIOD_S
+                self._feed(ClockRead(time.time()))
+            if self.node.deadline() <= now:
                 self._feed(TimePassed())
             if self._inbox:
                 await asyncio.sleep(0)
@@ -172,11 +177,7 @@ class Runtime:
 
     async def _sleep(self) -> None:
         """Until an event comes, or the core's next deadline."""
-        now = time.monotonic()
-        if now >= self._clock_at:
-            self._clock_at = now + CLOCK_PERIOD_S
-            self._feed(ClockRead(time.time()))
-        wait_s = min(self.node.deadline(), self._clock_at) - now
+        wait_s = min(self.node.deadline(), self._clock_at) - time.monotonic()
         if wait_s <= 0:
             await asyncio.sleep(0)
             return
@@ -218,7 +219,8 @@ class Runtime:
             # What the core believes is on disk is not: nothing that waits here may ever be said.
             self._failure = StoreFailed(f"the disk refused a write: {error}")
             self._held.clear()
-            self.post(StoreRefused(str(error)))
+            self._feed(StoreRefused(str(error)))
+            self.stop()
             return
         assert isinstance(self._held[0], _Barrier), "the queue begins with what it waits for"
         assert self._held[0].number == number, "the store answers in order"
