@@ -363,7 +363,13 @@ class Up:
         """Start it; returns a client when all nodes are ready."""
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                # A shell that runs the tests in the background has told them to ignore it.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         until(lambda: " nodes are ready" in self.output, lambda: f"up is ready:\n{self.output}")
         return Client(self.urls)
