@@ -302,7 +302,7 @@ OPTIONS: Final[Mapping[str, Callable[[str, object], Any]]] = {
     "timeout_s": _seconds(FAR_S),
     "deadline": _moment,
     "max_attempts": _integer(1, 100),
-    "max_losses": _integer(0, TOKENS_MAX - 1),
+    "max_losses": _integer(1, TOKENS_MAX - 1),
     "delivery": _one_of(Delivery),
     "partition": _one_of(Partition),
     "acks": _integer(0, ACKS_MAX),

@@ -147,6 +147,8 @@ class Scheduler:
         self._denied: dict[Start, None] = {}
         self._begun: dict[Start, None] = {}
         self._want_at: Instant = 0.0
+        self._wanted = 0  # slots that peers were offered, and may still grant
+        self._wanted_until: Instant = 0.0
         self._wake: Instant = FOREVER
         self._done = 0
 
@@ -552,6 +554,7 @@ class Scheduler:
     def on_grant(self, source: NodeId, items: Sequence[GrantItem]) -> None:
         """Run these, or say that they will not be run here."""
         desk = self._desk
+        self._wanted = max(0, self._wanted - len(items))
         for item in items:
             running = self._running.get(item.job)
             if running is not None and running.token == item.token:
@@ -721,7 +724,10 @@ class Scheduler:
         busiest may have nothing that this node can run."""
         desk = self._desk
         self._want_at = desk.now + desk.settings.want_s
-        if self._free() <= 0 or desk.leaving or self._has_work_here():
+        if self._wanted_until <= desk.now:
+            self._wanted = 0
+        slots = self._free() - self._wanted
+        if slots <= 0 or desk.leaving or self._has_work_here():
             return
         peers = [n for n in desk.view.members() if n != desk.me and desk.view.is_living(n)]
         queued = [(desk.view.load(n).queued, n) for n in peers if desk.view.load(n).queued > 0]
@@ -729,7 +735,9 @@ class Scheduler:
         for count, peer in queued:
             pick -= count
             if pick <= 0:
-                desk.post.send(peer, WantWork(self._free()))
+                desk.post.send(peer, WantWork(slots))
+                self._wanted += slots
+                self._wanted_until = desk.now + desk.settings.want_s
                 return
 
     # ------------------------------------------------------------------------------------ for others

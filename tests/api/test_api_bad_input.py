@@ -75,6 +75,7 @@ BODIES: dict[str, tuple[bytes, int, str]] = {
     "max_attempts 0": (echo(max_attempts=0), 422, "max_attempts"),
     "max_attempts 101": (echo(max_attempts=101), 422, "max_attempts"),
     "max_losses -1": (echo(max_losses=-1), 422, "max_losses"),
+    "max_losses 0": (echo(max_losses=0), 422, "max_losses"),
     "a negative delay": (echo(delay_s=-1), 422, "delay_s"),
     "a delay of 400 digits": (echo(delay_s=10**400), 422, "delay_s"),
     "a delay in a text": (echo(delay_s="5"), 422, "delay_s"),
