@@ -1,0 +1,510 @@
+"""Who owns a job: asking, promising, taking over, stepping down, giving away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from job_mesh import WALL, A, B, C, D, Mesh, job_id, make_desk, make_record, sends, succeeded
+
+from edgenode.core.custody import Custody
+from edgenode.core.jobs import Record, decided, decode, digest, encode, started
+from edgenode.core.settings import JobSettings, Settings
+from edgenode.core.signals import Persist, RequestId, Row, StoredRow, SubmitAsked
+from edgenode.core.types import Ballot, JobId, NodeId, Partition, Promise, State
+from edgenode.core.view import Standing
+from edgenode.core.wire import (
+    Acks,
+    Ask,
+    AskItem,
+    Copies,
+    Gift,
+    GiftItem,
+    Offer,
+    Promised,
+    Promises,
+    Refused,
+    Submit,
+    Submitted,
+    Write,
+)
+
+JOB = job_id(1)
+HOLDERS = (A, B, C)
+
+
+def ask(term: int, record: Record | None = None, *, job: JobId = JOB) -> Ask:
+    return Ask((AskItem(job, 0, term, WALL + 1e6, b"" if record is None else digest(record)),))
+
+
+def mesh_with_job(**options: Any) -> tuple[Mesh, JobId]:
+    """A job that nobody can run, owned by A, copied to B and C; D is no holder."""
+    mesh = Mesh("abcd", tasks=dict.fromkeys((A, B, C, D), ("other",)))
+    spec = mesh.spec("abc", **options)
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: all(mesh.has(name, spec.id) for name in HOLDERS))
+    mesh.run(0.1)
+    mesh.sent.clear()
+    return mesh, spec.id
+
+
+# --------------------------------------------------------------------------------- the holder's side
+
+
+def test_a_promise_is_on_disk_before_it_is_said() -> None:
+    mesh = Mesh("abc")
+    effects = mesh.tell(C, B, ask(2))
+    persist = effects[0]
+    assert isinstance(persist, Persist)
+    assert [stored.row.promise for stored in persist.rows] == [Promise(0, Ballot(2, C))]
+    assert len(sends(effects, Promises)) == 1
+
+
+def test_a_promise_carries_the_copy_unless_the_asker_has_the_same() -> None:
+    mesh, job = mesh_with_job()
+    mine = mesh.record(B, job)
+    (same,) = sends(mesh.tell(C, B, ask(2, mine, job=job)), Promises)
+    assert same.items == (Promised(job, 0, 2, True, b""),)
+    (other,) = sends(mesh.tell(C, B, ask(3, job=job)), Promises)
+    assert decode(other.items[0].copy) == mine
+
+
+def test_who_has_no_copy_promises_without_one() -> None:
+    mesh = Mesh("abc")
+    (answer,) = sends(mesh.tell(C, B, ask(2)), Promises)
+    assert answer.items == (Promised(JOB, 0, 2, False, b""),)
+    assert mesh.nodes[B].desk.table.promise(JOB) == Promise(0, Ballot(2, C))
+
+
+def test_an_ask_below_the_promise_is_refused_with_the_promise_and_the_copy() -> None:
+    mesh, job = mesh_with_job()
+    mesh.tell(C, B, ask(5, job=job))
+    (refused,) = sends(mesh.tell(A, B, ask(4, job=job)), Refused)
+    assert refused.refusals[0].promise == Promise(0, Ballot(5, C))
+    assert decode(refused.refusals[0].copy) == mesh.record(B, job)
+    # Two askers of one term: the whole ballot decides, not the term alone.
+    (refused,) = sends(mesh.tell(A, B, ask(5, job=job)), Refused)
+    assert refused.refusals[0].ballot == Ballot(5, A)
+
+
+def test_a_repeated_ask_is_promised_again() -> None:
+    mesh, job = mesh_with_job()
+    mesh.tell(C, B, ask(5, job=job))
+    (again,) = sends(mesh.tell(C, B, ask(5, job=job)), Promises)
+    assert again.items[0].term == 5
+
+
+def test_a_settled_job_is_not_promised_but_told() -> None:
+    mesh = Mesh("abc")
+    spec = mesh.spec("abc")
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    (refused,) = sends(mesh.tell(C, B, ask(9, job=spec.id)), Refused)
+    assert decode(refused.refusals[0].copy).settled
+
+
+def test_a_promise_survives_the_holders_restart() -> None:
+    mesh, job = mesh_with_job()
+    mesh.tell(C, B, ask(5, job=job))
+    mesh.run(0.01)
+    mesh.kill(B)
+    mesh.boot(B, meets=())
+    (refused,) = sends(mesh.tell(A, B, ask(4, job=job)), Refused)
+    assert refused.refusals[0].promise == Promise(0, Ballot(5, C))
+
+
+# ----------------------------------------------------------------------------------- damaged rows
+
+
+def with_damaged_row(**options: Any) -> tuple[Mesh, JobId]:
+    """B restarts, and its row of a job of A is damaged."""
+    mesh, job = mesh_with_job(**options)
+    mesh.kill(B)
+    mesh.disks[B].lost.add(job)
+    mesh.boot(B)
+    mesh.run_until(lambda: all(node.ready for node in mesh.nodes.values()))
+    mesh.run(0.5)
+    mesh.sent.clear()
+    return mesh, job
+
+
+def test_a_damaged_row_never_votes() -> None:
+    mesh, job = with_damaged_row()
+    effects = mesh.tell(A, B, ask(7, job=job))
+    assert not sends(effects, Promises)
+    assert len(sends(effects, Refused)) == 1
+    assert mesh.nodes[B].desk.table.promise(job) < Promise(0, Ballot(7, A))
+
+
+def test_a_damaged_row_acknowledges_no_write() -> None:
+    mesh, job = with_damaged_row()
+    written = mesh.record(A, job)
+    effects = mesh.tell(A, B, Write((encode(written),)))
+    assert not sends(effects, Acks)
+    assert len(sends(effects, Refused)) == 1
+
+
+def test_a_damaged_row_takes_no_submission_of_its_job() -> None:
+    mesh = Mesh("abc")
+    spec = mesh.spec("bac")
+    mesh.disks[B].lost.add(spec.id)
+    effects = mesh.tell(C, B, Submit(1, 0, 0, (mesh.item(spec),)))
+    assert [answer.refused != "" for sent in sends(effects, Submitted) for answer in sent.answers] == [True]
+    assert not mesh.has(B, spec.id)
+
+
+CANNOT_VOTE = pytest.mark.xfail(
+    strict=True, reason="a refusal without a higher promise restarts the ask, for ever, instead of counting"
+)
+
+
+@CANNOT_VOTE
+def test_a_submission_goes_past_a_damaged_row_to_the_next_holder() -> None:
+    mesh = Mesh("abc")
+    spec = mesh.spec("bac")
+    mesh.disks[B].lost.add(spec.id)
+    request = mesh.submit(C, spec)
+    mesh.run_until(lambda: request in mesh.submits)
+    assert mesh.submits[request].receipts[0].error is None
+    mesh.run_until(lambda: mesh.record(A, spec.id).settled)
+    assert len(mesh.runs(spec.id)) == 1
+
+
+@CANNOT_VOTE
+def test_an_owner_is_not_moved_by_a_holder_that_cannot_vote() -> None:
+    mesh, job = with_damaged_row(run_at=WALL + 3.0)
+    mesh.run(10.0)  # falling due is a write, which B refuses
+    assert mesh.is_firm(A, job)
+    assert mesh.record(A, job).state is State.QUEUED
+    assert mesh.record(A, job).ballot == Ballot(1, A)
+
+
+@CANNOT_VOTE
+def test_who_has_a_damaged_row_passes_the_responsibility_on() -> None:
+    mesh, job = with_damaged_row()
+    mesh.kill(A)
+    mesh.run_until(lambda: mesh.is_firm(C, job), limit_s=20.0)
+    assert mesh.lead(B, job) is None
+    assert mesh.record(C, job).owner == C
+
+
+# ------------------------------------------------------------------------------------ becoming owner
+
+
+def test_the_next_in_rank_takes_over_firmly_when_the_owner_died() -> None:
+    mesh, job = mesh_with_job()
+    mesh.kill(A)
+    mesh.run_until(lambda: mesh.is_firm(B, job), limit_s=0.5)
+    assert mesh.record(B, job).ballot == Ballot(2, B)
+    mesh.run(0.1)
+    assert mesh.record(C, job).owner == B
+    assert mesh.lead(C, job) is None
+
+
+def test_the_promise_to_oneself_is_on_disk_before_the_ask_leaves() -> None:
+    mesh, job = mesh_with_job()
+    mesh.kill(A)
+    mesh.run_until(lambda: mesh.messages(Ask, source=B) != [])
+    assert mesh.disks[B].rows[job].row.promise == Promise(0, Ballot(2, B))
+
+
+def test_nothing_is_taken_over_while_the_owner_lives() -> None:
+    mesh, job = mesh_with_job()
+    mesh.run(20.0)
+    assert mesh.is_firm(A, job)
+    assert mesh.record(C, job).ballot == Ballot(1, A)
+    assert mesh.messages(Ask) == []
+
+
+def test_silence_of_all_others_is_waited_out_before_a_minority_goes_on() -> None:
+    mesh, job = mesh_with_job()
+    mesh.cut((B, A), (B, C), (B, D))
+    mesh.run_until(lambda: mesh.nodes[B].view.standing(A) is Standing.SILENT)
+    silent_at = mesh.now
+    mesh.run_until(lambda: mesh.lead(B, job) is not None)
+    assert not mesh.is_firm(B, job)
+    waited = mesh.now - silent_at
+    assert mesh.settings.jobs.island_after_s - 0.2 <= waited <= mesh.settings.jobs.island_after_s + 1.5
+
+
+def test_proof_of_death_of_all_others_does_not_wait() -> None:
+    mesh, job = mesh_with_job()
+    mesh.kill(A)
+    mesh.kill(C)
+    mesh.run_until(lambda: mesh.lead(B, job) is not None, limit_s=1.0)
+    assert not mesh.is_firm(B, job)
+
+
+def test_a_job_that_is_to_wait_is_not_owned_by_a_minority() -> None:
+    mesh, job = mesh_with_job(partition=Partition.WAIT)
+    mesh.kill(A)
+    mesh.kill(C)
+    mesh.run(30.0)
+    assert mesh.lead(B, job) is None
+    mesh.boot(C)
+    mesh.run_until(lambda: mesh.is_firm(B, job) or mesh.is_firm(C, job))
+
+
+def test_a_late_promise_makes_a_provisional_owner_firm_under_a_new_write() -> None:
+    mesh, job = mesh_with_job()
+    mesh.kill(A)
+    mesh.kill(C)
+    mesh.run_until(lambda: mesh.lead(B, job) is not None)
+    before = mesh.record(B, job).own
+    mesh.boot(C)
+    mesh.run_until(lambda: mesh.is_firm(B, job))
+    after = mesh.record(B, job).own
+    assert after.ballot == before.ballot
+    assert after.write > before.write
+
+
+def test_two_islands_become_one_with_one_owner() -> None:
+    mesh, job = mesh_with_job()
+    mesh.cut((A, B), (A, C), (A, D))
+    mesh.run_until(lambda: mesh.is_firm(B, job))
+    assert mesh.is_firm(A, job)  # it cannot know
+    mesh.heal()
+    mesh.run_until(lambda: mesh.lead(A, job) is None and mesh.record(A, job).owner == B)
+    assert mesh.is_firm(B, job)
+
+
+def test_a_refused_owner_asks_again_above_the_refusal() -> None:
+    mesh, job = mesh_with_job()
+    # C asks, gets B's promise, and dies before it does anything with it.
+    mesh.kill(C, silently=True)
+    mesh.tell(C, B, ask(7, job=job))
+    mesh.tell(C, A, ask(7, job=job))
+    assert mesh.lead(A, job) is None
+    mesh.run_until(lambda: mesh.is_firm(A, job) or mesh.is_firm(B, job))
+    owner = A if mesh.is_firm(A, job) else B
+    assert mesh.record(owner, job).ballot.term > 7
+
+
+def test_a_node_that_stood_still_asks_before_it_goes_on() -> None:
+    mesh, job = mesh_with_job()
+    mesh.now += 30.0
+    mesh.do(A, SubmitAsked(RequestId(99), (), 0, 1.0))
+    assert mesh.lead(A, job) is None
+    mesh.run_until(lambda: any(mesh.is_firm(name, job) for name in HOLDERS))
+    assert max(mesh.record(name, job).ballot.term for name in HOLDERS) > 1
+
+
+# ------------------------------------------------------------------------ outcomes that are found
+
+
+def found_outcome(*, firm: bool) -> tuple[Mesh, JobId, Record]:
+    """C has a result that A, the owner, wrote before it died; B has not heard of it."""
+    mesh, job = mesh_with_job()
+    running = started(mesh.record(A, job), runner=A, boot=1, at=WALL)
+    ended = decided(
+        running, State.SUCCEEDED, firm=firm, at=WALL, result=b'"a"', token=running.own.token, runner=A
+    )
+    mesh.rule = lambda source, to, message: not isinstance(message, Copies | Offer)
+    mesh.tell(A, C, Write((encode(ended),)))
+    return mesh, job, ended
+
+
+def test_a_firm_successor_adopts_the_outcome_that_it_finds() -> None:
+    mesh, job, ended = found_outcome(firm=True)
+    mesh.kill(A)
+    mesh.run_until(lambda: mesh.settled(job))
+    outcome = mesh.record(B, job).outcome
+    assert outcome is not None
+    assert ended.outcome is not None
+    assert outcome.value[1:] == ended.outcome.value[1:]
+    assert (outcome.ballot, outcome.firm) == (Ballot(2, B), True)
+    assert mesh.runs(job) == []
+
+
+def test_a_provisional_owner_leaves_a_firm_outcome_as_it_found_it() -> None:
+    mesh, job, ended = found_outcome(firm=True)
+    mesh.kill(A)
+    mesh.kill(B)
+    mesh.run_until(lambda: mesh.lead(C, job) is not None)
+    assert not mesh.is_firm(C, job)
+    outcome = mesh.record(C, job).outcome
+    assert outcome == ended.outcome
+    mesh.run(10.0)
+    assert mesh.record(C, job).outcome == ended.outcome
+    assert mesh.runs(job) == []
+
+
+# ----------------------------------------------------------------------------- responsibility
+
+
+S = Standing
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "c", "who"),
+    [
+        (S.LIVING, S.LIVING, S.LIVING, A),
+        (S.GONE, S.LIVING, S.LIVING, B),
+        (S.SILENT, S.GONE, S.LIVING, C),
+        (S.UNKNOWN, S.LIVING, S.LIVING, None),
+        (S.GONE, S.UNKNOWN, S.LIVING, None),
+        (S.GONE, S.GONE, S.GONE, None),
+    ],
+)
+def test_the_responsible_is_the_owner_or_else_the_first_living_holder(
+    a: Standing, b: Standing, c: Standing, who: NodeId | None
+) -> None:
+    desk = make_desk(D, A, B, C)
+    desk.view.standings.update({A: a, B: b, C: c})  # type: ignore[attr-defined]
+    assert Custody(desk).responsible(make_record(JOB, HOLDERS)) == who
+
+
+def test_an_owner_further_down_the_rank_stays_responsible_while_it_lives() -> None:
+    desk = make_desk(D, A, B, C)
+    record = make_record(JOB, HOLDERS)
+    record = record._replace(own=record.own._replace(ballot=Ballot(2, C)))
+    assert Custody(desk).responsible(record) == C
+
+
+def test_a_job_whose_takeover_was_missed_is_found_by_comparing_in_turn() -> None:
+    """An owner that forgot (a wiped or unsettled memory) is told by another holder what it owns."""
+    mesh, job = mesh_with_job()
+    mesh.nodes[A].desk.table.leads.pop(job)
+    mesh.run_until(lambda: mesh.is_firm(A, job), limit_s=20.0)
+    assert mesh.record(A, job).ballot.term > 1
+
+
+# --------------------------------------------------------------------- submissions that are repeated
+
+
+def island() -> tuple[Mesh, Submit, JobId]:
+    """B holds nothing yet; the other holders A and C are silent for B, and D hands a job to B."""
+    mesh = Mesh("abcd", tasks=dict.fromkeys((A, B, C, D), ("other",)))
+    spec = mesh.spec("abc")
+    mesh.cut((A, B), (C, B), (D, A), (D, C))
+    mesh.run_until(lambda: all(mesh.nodes[B].view.standing(name) is Standing.SILENT for name in (A, C)))
+    return mesh, Submit(1, 1, 0, (mesh.item(spec),)), spec.id
+
+
+def test_a_repeated_submission_does_not_begin_the_ask_anew() -> None:
+    mesh, submission, job = island()
+    began = mesh.now
+    while mesh.lead(B, job) is None and mesh.now < began + 60.0:
+        mesh.tell(D, B, submission)
+        mesh.run(1.0)
+    assert mesh.now - began <= mesh.settings.jobs.island_after_s + 2.0
+    assert mesh.record(B, job).ballot.term == 2
+    mesh.run(0.1)
+    assert mesh.messages(Submitted, source=B, to=D)[-1].answers[0].refused == ""
+
+
+def test_a_client_on_an_island_gets_its_receipt() -> None:
+    mesh = Mesh("abcd", tasks=dict.fromkeys((A, B, C, D), ("other",)))
+    spec = mesh.spec("abc")
+    mesh.cut((A, B), (C, B), (D, A), (D, C))
+    mesh.run_until(lambda: all(mesh.nodes[D].view.standing(name) is Standing.SILENT for name in (A, C)))
+    mesh.run_until(lambda: all(mesh.nodes[B].view.standing(name) is Standing.SILENT for name in (A, C)))
+    # D's ranking may have left A and C out by now: the job's holders were chosen before the cut.
+    mesh.tell(D, B, Submit(5, 1, 0, (mesh.item(spec),)))
+    began = mesh.now
+    mesh.run_until(lambda: mesh.messages(Submitted, source=B, to=D) != [])
+    assert mesh.now - began <= mesh.settings.jobs.island_after_s + 1.0
+    assert not mesh.is_firm(B, spec.id)
+
+
+# ---------------------------------------------------------------------- after everybody was off
+
+
+def test_a_returning_first_node_waits_for_the_holders_that_it_has_not_met_yet() -> None:
+    """Of [A, B, C], B and C finished a job while A was off. All lose power; A is back first, alone."""
+    mesh = Mesh("abc", knows_peers=True)
+    spec = mesh.spec("abc")
+    job = spec.id
+    mesh.verdict = lambda begun: None if begun.node == A else (0.3, succeeded(b'"second"'))
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.runs(job) == [A])
+    mesh.run(0.1)
+    mesh.kill(A)
+    mesh.run_until(lambda: mesh.settled(job))
+    for name in (B, C):
+        mesh.kill(name)
+    mesh.run(1.0)
+    mesh.begun.clear()
+    mesh.boot(A, meets=())
+    mesh.run(mesh.settings.jobs.island_after_s - 0.5)
+    assert mesh.begun == []
+    mesh.boot(B)
+    mesh.run_until(lambda: mesh.record(A, job).settled)
+    assert mesh.begun == []
+    outcome = mesh.record(A, job).outcome
+    assert outcome is not None
+    assert outcome.result == b'"second"'
+
+
+# ----------------------------------------------------------------------------------------- gifts
+
+
+def test_a_receiver_of_a_gift_asks_and_the_giver_owns_until_it_has_promised() -> None:
+    mesh, job = mesh_with_job()
+    effects = mesh.tell(A, B, Gift((GiftItem(job, Ballot(1, A)),)))
+    assert len(sends(effects, Ask)) > 0
+    assert mesh.is_firm(A, job)
+    mesh.run_until(lambda: mesh.is_firm(B, job))
+    mesh.run(0.1)
+    assert mesh.lead(A, job) is None
+
+
+def test_a_gift_that_names_a_ballot_of_the_past_is_ignored() -> None:
+    mesh, job = mesh_with_job()
+    mesh.kill(A)
+    mesh.run_until(lambda: mesh.is_firm(B, job) and mesh.record(C, job).owner == B)
+    effects = mesh.tell(A, C, Gift((GiftItem(job, Ballot(1, A)),)))
+    assert not sends(effects, Ask)
+
+
+# --------------------------------------------------------------------------------- many jobs at once
+
+
+def seed_copies(mesh: Mesh, number: int, *names: NodeId) -> list[JobId]:
+    """Many jobs of A, as if its submissions had just been stored on `names`."""
+    records = [
+        make_record(spec.id, HOLDERS, task="nobody") for spec in mesh.specs(number, "abc", task="nobody")
+    ]
+    for name in names:
+        mesh.disks[name].write(
+            StoredRow(Row(record.id, encode(record), None), A, False, "queued", "nobody", "default")
+            for record in records
+        )
+        mesh.nodes[name].desk.table.load(mesh.disks[name].unsettled())
+    return [record.id for record in records]
+
+
+def test_the_jobs_of_a_dead_owner_are_taken_over_in_chunks_not_one_by_one() -> None:
+    """Twenty chunks, as 20,000 jobs are with the default batch."""
+    batch, chunks = 150, 20
+    mesh = Mesh("abc", settings=Settings(jobs=JobSettings(batch=batch)))
+    jobs = seed_copies(mesh, batch * chunks, B, C)
+    mesh.handled.clear()
+    began = mesh.now
+    mesh.kill(A)
+    mesh.run_until(lambda: mesh.is_firm(B, jobs[-1]))
+    mesh.run(1.0)
+    assert all(mesh.is_firm(B, job) for job in jobs)
+    assert len(mesh.messages(Ask, source=B, to=C)) <= 2 * chunks
+    assert len(mesh.messages(Promises, source=C, to=B)) <= 2 * chunks
+    # When the pauses of those who promised run out, that is no event for each job either.
+    mesh.run(began + 4.0 - mesh.now)
+    membership = 40 * 4
+    assert mesh.handled[C] <= 12 * chunks + membership
+    assert mesh.handled[B] <= 12 * chunks + membership
+
+
+def test_a_backlog_at_rest_costs_no_wake_ups() -> None:
+    def wake_ups(backlog: int) -> int:
+        mesh = Mesh("abc")
+        for at in range(0, backlog, 1000):
+            mesh.submit(A, *mesh.specs(min(1000, backlog - at), "abc", task="nobody"))
+            mesh.run(0.1)
+        mesh.run(2.0)
+        assert len(mesh.nodes[A].desk.table.leads) == backlog
+        mesh.handled.clear()
+        mesh.run(5.0)
+        return mesh.handled[A]
+
+    # Comparing 200 copies a second with two holders is all there is to do.
+    assert wake_ups(3_000) <= wake_ups(0) + 5 * 8
