@@ -31,6 +31,8 @@ class Clients:
         self._faults = faults
         self._dice = world.random("clients")
         self._poison_left = 1 if faults.poison else 0
+        # Short jobs meet the faults at their end, long ones while they run.
+        self._longest_s = self._dice.choice((0.02, 0.2, 1.0, 1.0))
         self.jobs: list[JobId] = []
         self.unanswered = 0  # submissions without an answer (yet)
         self.refusals = 0
@@ -81,7 +83,7 @@ class Clients:
         return Spec(
             make_job_id(wall, dice.randbytes(10)),
             TASK,
-            payload(manner, dice.uniform(0.02, 1.0)),
+            payload(manner, dice.uniform(0.01, self._longest_s)),
             wall,
             max(wall, run_at) + UNFINISHED_S,
             options(dice, run_at),

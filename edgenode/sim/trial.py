@@ -50,11 +50,18 @@ class Passed:
 
 
 class Trial:
-    """One seed on its way; `world` and `faults` can be looked at, whatever comes of it."""
+    """One seed on its way; `world` and `faults` can be looked at, whatever comes of it.
 
-    def __init__(self, plan: Plan, make_core: MakeCore, story: Story | None = None) -> None:
+    Args:
+        faults: suffer these, instead of what the seed would draw.
+    """
+
+    def __init__(
+        self, plan: Plan, make_core: MakeCore, story: Story | None = None, faults: Faults | None = None
+    ) -> None:
         self.plan = plan
-        self.faults = Faults.draw(Random(f"{plan.seed} faults"), hurt_s=plan.hurt_s, nodes=plan.nodes)
+        dice = Random(f"{plan.seed} faults")
+        self.faults = faults or Faults.draw(dice, hurt_s=plan.hurt_s, nodes=plan.nodes)
         self.world = World(plan.seed, make_core, story=story, codec=plan.codec)
         self.clients = Clients(self.world, self.faults)
 

@@ -11,6 +11,7 @@ from edgenode.core.types import Delivery, Partition, State
 from edgenode.core.wire import (
     Acks,
     Ask,
+    Copies,
     Grant,
     Marks,
     Promises,
@@ -417,3 +418,21 @@ def test_a_careful_job_does_not_start_on_a_minority() -> None:
     assert story.runner("j") != "a"
     story.heal_and_judge()
     assert story.starts("j") <= 1
+
+
+def test_a_successor_adopts_the_end_that_another_holder_has() -> None:
+    """The owner and c have the end, which decides it; b has not heard of it, and is next. Only c's promise
+    tells: anti-entropy would mend much of what a deaf successor breaks."""
+    story = running("abc")
+    story.lose(Copies, source="c", to="b")
+    story.lose(Write, source="a", to="b")
+    story.lose(Acks, source="c", to="a")
+    story.finish("j")
+    story.until(lambda: (copy := story.copy("j", "c")) is not None and copy.outcome is not None)
+    story.wait(0.05)
+    story.kill("a")
+    story.until(lambda: story.is_told("j") or story.runner("j") == "b")
+    if story.runs("j"):
+        story.finish("j", on="b")
+    story.heal_and_judge()
+    assert story.starts("j") == 1
