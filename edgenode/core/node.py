@@ -383,7 +383,7 @@ class Node:
         unfinished = waiting or not self._scheduler.idle or unspread
         if unfinished and now < self._leave_ends + self._settings.jobs.give_s:
             return []
-        stranded += self._replication.stranded
+        stranded += self._replication.stranded + self._replication.needed_votes()
         return self._say_goodbye(now, handed_over=not (unfinished or stranded))
 
     def _say_goodbye(self, now: Instant, *, handed_over: bool) -> list[Effect]:

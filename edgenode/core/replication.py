@@ -547,6 +547,13 @@ class Replication:
             for node in sorted(parting.takers):
                 desk.post.add(node, Offer, Digest(job, digest(record)))
 
+    def needed_votes(self) -> int:
+        """Unsettled jobs that cannot be settled without this node: it must come back for them."""
+        return sum(
+            self._desk.me in record.holders and not majority(len(self._staying(record)), record.holders)
+            for record in self._table.unsettled()
+        )
+
     def _staying(self, record: Record) -> list[NodeId]:
         ranked = self._desk.view.ranking().members
         return [h for h in record.holders if h != self._desk.me and h in ranked]
