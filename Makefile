@@ -21,7 +21,7 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: $(VENV)/ready  ## five nodes, 200 jobs, three kills, a verdict (two minutes)
+demo: $(VENV)/ready  ## five nodes, 200 jobs, two kills and a return, a verdict (about a minute)
 	@$(PY) scripts/demo.py
 
 test: $(VENV)/ready  ## all tests
