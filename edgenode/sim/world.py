@@ -449,6 +449,9 @@ class World:
                 self.end(life.machine, "has left", silent=False)
                 if handed_over:
                     self.remove(life.machine, "left")  # nobody needs its disk any more
+                else:
+                    machine = life.machine  # its operator was told to start it again
+                    self.after(self._dice.uniform(0.5, 4.0), lambda: self.start_if_down(machine))
                 return False
             case Log() | Persist():
                 pass  # the story has it; the disk had it before
