@@ -5,7 +5,7 @@ PYTHON ?= python3
 SEEDS ?= 1000
 SEED ?= 0
 
-.PHONY: help demo test lint sim replay bench chaos clean
+.PHONY: help demo test lint sim replay bench chaos lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -43,6 +43,11 @@ bench: $(VENV)/ready  ## throughput and latency of three nodes on this machine
 
 chaos: $(VENV)/ready  ## kill, pause and restart real nodes at random, and judge the history
 	@$(PY) scripts/chaos.py
+
+lock: $(VENV)/ready  ## choose versions anew, and write them with their hashes to requirements.lock
+	@$(PY) -m pip install -q --disable-pip-version-check uv
+	@$(PY) -m uv pip compile -q --universal --generate-hashes --upgrade --extra dev \
+	  --custom-compile-command 'make lock' pyproject.toml -o requirements.lock
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
