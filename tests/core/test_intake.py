@@ -322,15 +322,15 @@ def test_a_wait_ends_with_what_is_there_when_its_time_is_up() -> None:
 
 STALE = pytest.mark.xfail(
     strict=True,
-    reason="a reader on the owner's own node keeps the copy it began with until the job is settled",
+    reason="a local reader does not look at its own node's copy again before the job is settled",
 )
 
 
 @STALE
-def test_a_wait_at_the_owner_shows_how_things_are_when_it_ends() -> None:
-    mesh = Mesh("abc")
+def test_a_wait_at_a_lone_owner_shows_how_things_are_when_it_ends() -> None:
+    mesh = Mesh("a")
     mesh.verdict = lambda begun: None
-    spec = mesh.spec("abc", run_at=WALL + 3.0)
+    spec = mesh.spec("a", run_at=WALL + 3.0)
     mesh.submit(A, spec)
     mesh.run(0.1)
     request = mesh.read(A, spec.id, wait_s=10.0)
