@@ -183,7 +183,7 @@ class Custody:
             elif majority(len(asking.promised.intersection(record.holders)), record.holders):
                 self._become_firm(item.job)
 
-    def on_refusals(self, refusals: Iterable[Refusal]) -> None:
+    def on_refusals(self, source: NodeId, refusals: Iterable[Refusal]) -> None:
         """Ask again above the refusal after a random pause: who caused it may have died since.
 
         The copies in the refusals are merged already; a higher record behind one ends the matter.
@@ -197,7 +197,12 @@ class Custody:
             standing = refusal.promise.ballot.term if refusal.promise.epoch == record.epoch else 0
             self._seen_term[refusal.job] = max(self._seen_term.get(refusal.job, 0), standing)
             asking = self._asking.get(refusal.job)
-            if asking is not None and asking.ballot == refusal.ballot and not asking.provisional:
+            if refusal.promise <= Promise(refusal.epoch, refusal.ballot):
+                # It is not outvoted: that holder's disk does not vote on this job. It has answered.
+                if asking is not None and asking.ballot == refusal.ballot:
+                    asking.answered.add(source)
+                    self._try_conclude(refusal.job)
+            elif asking is not None and asking.ballot == refusal.ballot and not asking.provisional:
                 self._give_up(refusal.job)
                 self._later.soon(refusal.job, pause_ends)
             elif refusal.ballot == record.own.ballot and desk.leading(refusal.job):

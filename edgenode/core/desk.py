@@ -7,7 +7,7 @@ none is left, and then empties the desk into one list of effects: first what mus
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -270,17 +270,21 @@ class Post:
 
     def _pieces(self, kind: type[Any], items: list[Any]) -> Iterable[list[Any]]:
         """Cut a batch by count and by bytes: no message may be too large for a frame."""
-        limit = CATCH_UP_BYTES if kind is Copies else WRITE_BYTES
-        piece: list[Any] = []
-        size = 0
-        for item in items:
-            weight = size_of(item)
-            if piece and (size + weight > limit or len(piece) >= self.batch):
-                yield piece
-                piece, size = [], 0
-            piece.append(item)
-            size += weight
-        yield piece
+        return pieces_of(items, CATCH_UP_BYTES if kind is Copies else WRITE_BYTES, self.batch)
+
+
+def pieces_of(items: Iterable[Any], bytes_max: int, count_max: int) -> Iterator[list[Any]]:
+    """The items in order, in lists of at most that many, and of about that many bytes. At least one list."""
+    piece: list[Any] = []
+    size = 0
+    for item in items:
+        weight = size_of(item)
+        if piece and (size + weight > bytes_max or len(piece) >= count_max):
+            yield piece
+            piece, size = [], 0
+        piece.append(item)
+        size += weight
+    yield piece
 
 
 def size_of(item: Any) -> int:

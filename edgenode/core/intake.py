@@ -12,8 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from edgenode.core.desk import Desk
-from edgenode.core.errors import EdgeNodeError, JobNotFound, NotReady, OutcomeUnknown, Undecided
+from edgenode.core.desk import WRITE_BYTES, Desk, pieces_of
+from edgenode.core.errors import (
+    EdgeNodeError,
+    JobNotFound,
+    MalformedMessage,
+    NotReady,
+    OutcomeUnknown,
+    Undecided,
+)
 from edgenode.core.jobs import (
     Record,
     Spec,
@@ -226,7 +233,13 @@ class Intake:
         desk, table = self._desk, self._table
         named: list[Record] = []
         unnamed: list[JobId] = []
-        specs = [(decode_spec(item.spec), item) for item in message.items]
+        specs = []
+        for item in message.items:
+            try:
+                specs.append((decode_spec(item.spec), item))
+            except MalformedMessage as error:
+                # It has no id to answer for: its sender learns by silence that it made no job.
+                desk.log("malformed-submission", error.detail, warning=True)
         known = table.get_many([spec.id for spec, _ in specs])
         for spec, item in specs:
             job = spec.id
@@ -292,13 +305,17 @@ class Intake:
             desk.now + desk.settings.retry_s,
         )
         self._readings[event.request] = reading
-        self._take_records(reading, desk.me, list(self._table.get_many(event.jobs).values()))
-        for job in event.jobs:
-            if desk.leading(job):
-                self._mark_owned(reading, job)
+        self._look_at_own_copies(reading)
         self._ask_around(event.request, reading)
         self._settle_reading(event.request, reading)
         self._wake = min(self._wake, reading.again_at, reading.ends_at)
+
+    def _look_at_own_copies(self, reading: Reading) -> None:
+        """What this node has of the jobs now. It answers like any other holder."""
+        self._take_records(reading, self._desk.me, list(self._table.get_many(tuple(reading.open)).values()))
+        for job in reading.open:
+            if self._desk.leading(job):
+                self._mark_owned(reading, job)
 
     def _mark_owned(self, reading: Reading, job: JobId) -> None:
         lead = self._table.lead(job)
@@ -340,16 +357,15 @@ class Intake:
         if message.follow:
             for job in owned:
                 self._followers.setdefault(job, {})[source, message.request] = None
-        answer = ReadAnswer(
-            message.request,
-            tuple(encode(record) for record in known.values()),
-            owned,
-            firm,
-            tuple(job for job in message.jobs if job in asking),
-            tuple(job for job in message.jobs if job not in known),
-            bool(self._unreachable()),
-        )
-        desk.post.send(source, answer)
+        soon = tuple(job for job in message.jobs if job in asking)
+        missing = tuple(job for job in message.jobs if job not in known)
+        unsure = bool(self._unreachable())
+        blobs = [encode(record) for record in known.values()]
+        pieces = list(pieces_of(blobs, WRITE_BYTES, desk.settings.batch))
+        for number, piece in enumerate(pieces, 1):
+            last = number == len(pieces)
+            answer = ReadAnswer(message.request, tuple(piece), owned, firm, soon, missing, unsure, last)
+            desk.post.send(source, answer)
 
     def _unreachable(self) -> list[NodeId]:
         """Members that cannot be asked, and did not hand over what they had."""
@@ -361,7 +377,8 @@ class Intake:
         reading = self._readings.get(request)
         if reading is None:
             return
-        reading.silent.discard(source)
+        if message.last:
+            reading.silent.discard(source)
         records = [record for blob in message.records if (record := self._desk.read(blob)) is not None]
         self._take_records(reading, source, records)
         reading.owned.update(dict.fromkeys(message.owned))
@@ -450,8 +467,10 @@ class Intake:
                     self._take_records(reading, desk.me, ended)
                     self._settle_reading(RequestId(request), reading)
             else:
-                blobs = tuple(encode(record) for record in ended)
-                desk.post.send(node, ReadAnswer(request, blobs, (), (), (), (), False))
+                blobs = [encode(record) for record in ended]
+                for piece in pieces_of(blobs, WRITE_BYTES, desk.settings.batch):
+                    answer = ReadAnswer(request, tuple(piece), (), (), (), (), False, False)
+                    desk.post.send(node, answer)
 
     # ------------------------------------------------------------------------------------ searches
 
@@ -636,6 +655,7 @@ class Intake:
 
     def _reading_time(self, request: RequestId, reading: Reading) -> None:
         now = self._desk.now
+        self._look_at_own_copies(reading)
         if reading.ends_at <= now:
             self._answer_reading(request, reading)
             return

@@ -175,6 +175,12 @@ def decode_spec(blob: bytes) -> Spec:
             options["requires"] = tuple((str(k), str(v)) for k, v in options["requires"])
         # An option that a newer version added means nothing here.
         known = {name: value for name, value in options.items() if name in Options.__slots__}
+        for name, value in known.items():
+            kinds = (
+                (int, float) if isinstance(getattr(DEFAULTS, name), float) else type(getattr(DEFAULTS, name))
+            )
+            if not isinstance(value, kinds):
+                raise MalformedMessage(f"option {name} is {value!r:.40}")
         return Spec(JobId(job), task, payload, float(submitted_at), float(expires_at), Options(**known))
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise MalformedMessage(f"not a spec: {error}") from error

@@ -139,6 +139,9 @@ class Node:
         assert now >= desk.now, f"time went backwards: {desk.now} -> {now}"
         if self._has_failed:
             return []
+        if isinstance(event, Persisted):
+            desk.table.persisted(event.number)  # memory is freed; nothing follows from it
+            return []
         stalled = now > self._due + self._settings.jobs.stall_s
         desk.now = now
         effects = self._route(event, now)
@@ -212,8 +215,6 @@ class Node:
                 self._intake.searched_here(event)
             case RunEnded():
                 self._scheduler.run_ended(event)
-            case Persisted(number):
-                desk.table.persisted(number)
             case StoreRefused(reason):
                 # What was done since is not on disk, and must never be said. The process ends, and others
                 # take over at once.
@@ -229,6 +230,8 @@ class Node:
                     desk.leaving = True
                     self._scheduler.stop_all()
                     return self._say_goodbye(now, handed_over=False)
+            case Persisted():
+                pass  # `handle` took it
             case _:
                 assert_never(event)
         return []
@@ -244,7 +247,7 @@ class Node:
                 replication.on_acks(source, stored)
             case Refused(refusals):
                 replication.on_refused(refusals)
-                custody.on_refusals(refusals)
+                custody.on_refusals(source, refusals)
             case Ask(items):
                 custody.on_ask(source, items)
             case Promises(items):

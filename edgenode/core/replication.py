@@ -108,6 +108,7 @@ class Replication:
         self._spreading: dict[JobId, Spreading] = {}
         self._due: Agenda[JobId] = Agenda()  # writes to be repeated, and gates whose time is up
         self._marks_due: Agenda[JobId] = Agenda()
+        self._marks_at: Instant = 0.0
         self._spares: dict[NodeId, Instant] = {}  # dead members, by when their jobs get spare copies
         self._walks: dict[NodeId, JobId] = {}  # by dead member, how far its finished jobs were looked at
         self._parting: dict[JobId, Parting] = {}  # copies that must be elsewhere before this node may go
@@ -310,7 +311,9 @@ class Replication:
         assert record.outcome is not None
         mark = Mark(record.id, record.epoch, record.outcome.ballot)
         self._spreading[record.id] = Spreading(mark, record.holders, nodes, desk.settings.retry_s)
-        self._marks_due.set(record.id, desk.now + desk.settings.settle_lag_s)
+        if self._marks_at <= desk.now:
+            self._marks_at = desk.now + desk.settings.settle_lag_s  # one moment for all: they travel together
+        self._marks_due.set(record.id, self._marks_at)
 
     def on_marks(self, source: NodeId, items: Sequence[Mark]) -> None:
         """The outcome under this ballot is the last word; a copy without it must be fetched."""

@@ -260,6 +260,7 @@ class Scheduler:
             # A pause is a duration: a clock that jumps, here or at the last owner, must not stretch it.
             wait_s = min(pause_s(record), max(0.0, record.own.due_at - self._desk.wall))
             heapq.heappush(self._pauses, (self._desk.now + wait_s, job))
+            heapq.heappush(self._days, (_last_day(decode_spec(record.spec)), job))
         elif record.own.state is State.SCHEDULED:
             heapq.heappush(self._days, (min(record.own.due_at, _last_day(decode_spec(record.spec))), job))
         elif job not in self._queued:

@@ -526,6 +526,7 @@ class ReadAnswer:
     asking: tuple[JobId, ...]
     missing: tuple[JobId, ...]
     unsure: bool
+    last: bool  # of the pieces that make up the answer
 
 
 @message(54)
