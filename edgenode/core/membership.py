@@ -117,6 +117,10 @@ class Membership(Roster):
         self._due: Instant = FOREVER
         self._probe_at = self._sync_at = self._heal_at = self._tidy_at = self._remember_at = FOREVER
 
+    @property
+    def is_cut_off(self) -> bool:
+        return bool(self._strangers) or super().is_cut_off
+
     # -------------------------------------------------------------------------------------- driving
 
     def handle(self, event: MembershipEvent, now: Instant) -> list[Effect]:

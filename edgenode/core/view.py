@@ -37,7 +37,8 @@ class View(Protocol):
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether this node knows of peers by name, and has met none of them in this life."""
+        """Whether there are peers of which it knows no more than that: named ones, of which it has met none
+        in this life, or such that have a link and have not told of themselves."""
         ...
 
     def standing(self, node: NodeId) -> Standing: ...
