@@ -279,9 +279,9 @@ def test_a_job_whose_next_owner_is_still_asking_is_undecided() -> None:
     mesh.run(0.01)
     for name in (A, B, C):
         asking = (job,) if name == B else ()
-        mesh.tell(name, D, ReadAnswer(request, (), (), (), asking, (job,), False))
+        mesh.tell(name, D, ReadAnswer(request, (), (), (), asking, (job,), False, True))
     for name in (A, B, C):
-        mesh.tell(name, D, ReadAnswer(request, (), (), (), (), (job,), False))
+        mesh.tell(name, D, ReadAnswer(request, (), (), (), (), (job,), False, True))
     assert isinstance(error_of(mesh, request, job), Undecided)
 
 
@@ -320,13 +320,6 @@ def test_a_wait_ends_with_what_is_there_when_its_time_is_up() -> None:
     assert mesh.reads[request].records[spec.id].state is State.RUNNING
 
 
-STALE = pytest.mark.xfail(
-    strict=True,
-    reason="a local reader does not look at its own node's copy again before the job is settled",
-)
-
-
-@STALE
 def test_a_wait_at_a_lone_owner_shows_how_things_are_when_it_ends() -> None:
     mesh = Mesh("a")
     mesh.verdict = lambda begun: None
@@ -338,7 +331,6 @@ def test_a_wait_at_a_lone_owner_shows_how_things_are_when_it_ends() -> None:
     assert mesh.reads[request].records[spec.id].state is State.RUNNING
 
 
-@STALE
 def test_a_wait_for_a_provisional_end_is_answered_as_unsettled_after_a_while() -> None:
     mesh = Mesh("abc")
     mesh.verdict = lambda begun: (3.0, succeeded())
@@ -383,7 +375,6 @@ def test_followers_on_other_nodes_are_forgotten_when_the_job_ends() -> None:
     assert all(len(node._intake._followers) == 0 for node in mesh.nodes.values())
 
 
-@pytest.mark.xfail(strict=True, reason="an answer to a read is not cut, and one above 16 MiB is never sent")
 def test_a_read_of_many_large_results_travels_in_frames_that_a_peer_takes() -> None:
     desk = make_desk(A, B)
     jobs = []

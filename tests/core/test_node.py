@@ -380,7 +380,7 @@ def test_messages_about_unknown_jobs_do_no_harm() -> None:
         Submit(1, 0, 0, (mesh.item(mesh.spec("abc"))._replace(holders=()),)),
         Submitted(99, (wire.SubmitAnswer(job, (), ""),)),
         wire.Read(1, (job,), True),
-        wire.ReadAnswer(99, (b"x",), (), (), (), (), False),
+        wire.ReadAnswer(99, (b"x",), (), (), (), (), False, True),
         wire.SearchAnswer(99, (b"x",), b""),
         wire.Inspect(1, job),
         wire.Inspected(99, b"x"),
@@ -393,7 +393,6 @@ def test_messages_about_unknown_jobs_do_no_harm() -> None:
     mesh.run_until(lambda: mesh.settled(spec.id))
 
 
-@pytest.mark.xfail(strict=True, reason="a spec is read without a guard, and its options without their types")
 @pytest.mark.parametrize(
     "options", [None, {"priority": "high", "task": "nobody"}, {"run_at": "soon"}], ids=str
 )

@@ -164,7 +164,6 @@ def test_acknowledgements_of_a_provisional_write_do_not_count_once_firm() -> Non
     assert owner.copy.settled
 
 
-@pytest.mark.xfail(strict=True, reason="every mark has its own timer, so each travels alone")
 def test_settled_marks_wait_for_company() -> None:
     mesh = Mesh("abc")
     mesh.verdict = lambda begun: (0.01, succeeded())

@@ -649,7 +649,6 @@ def test_a_job_that_runs_may_end_after_its_deadline() -> None:
     assert mesh.record(A, spec.id).state is State.SUCCEEDED
 
 
-@pytest.mark.xfail(strict=True, reason="a job that pauses for a retry is not entered under its last day")
 def test_a_job_that_waits_for_a_retry_expires_at_its_deadline() -> None:
     mesh = Mesh("abc")
     mesh.verdict = lambda begun: (0.1, failed())
