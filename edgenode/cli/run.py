@@ -22,6 +22,7 @@ PARENT_VARIABLE: Final = "EDGENODE_PARENT_PID"
 """Set by `edgenode up`: the node ends when that process does, however it ends."""
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 EXIT_FAILED: Final = 1
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 def parse_address(text: str, option: str) -> tuple[str, int]:
@@ -89,8 +90,10 @@ def run(
     edgenode run --api 127.0.0.1:8702 --peer 127.0.0.1:9702 --join 127.0.0.1:9701
     """
     die_with_up()
+    if log_level.lower() not in LOG_LEVELS:
+        raise typer.BadParameter(f"--log-level is one of {', '.join(LOG_LEVELS)}, not {log_level!r}")
     logging.basicConfig(
-        level=getattr(logging, log_level.upper(), logging.INFO),
+        level=log_level.upper(),
         format="%(asctime)s %(levelname)-7s %(message)s",
         stream=sys.stderr,
     )

@@ -133,9 +133,12 @@ class LocalMesh:
         ends = time.monotonic() + timeout_s
         waiting = list(self.nodes)
         while waiting:
+            for each in self.nodes:
+                if each.exit_code is not None:
+                    raise EdgeNodeError(
+                        f"{each.name} ended at its start (see {each.log}):\n{_tail(each.log)}"
+                    )
             node = waiting[0]
-            if node.exit_code is not None:
-                raise EdgeNodeError(f"{node.name} ended at its start (see {node.log}):\n{_tail(node.log)}")
             found = node.ask("/v1/nodes") or {}
             states = [member.get("state") for member in found.get("nodes", [])]
             if states.count("ready") >= len(self.nodes):

@@ -152,8 +152,7 @@ class Custody:
                 # The last word needs no vote: the asker adopts it whole.
                 desk.post.add(source, Refused, _refusal(item.job, asked, promise, copy))
                 continue
-            is_higher = promise > asked or (copy is not None and copy.epoch > item.epoch)
-            if is_higher or not table.may_vote(item.job):
+            if promise > asked or _knows_better(copy, asked) or not table.may_vote(item.job):
                 desk.post.add(source, Refused, _refusal(item.job, asked, promise, copy))
                 continue
             if promise < asked:
@@ -197,7 +196,8 @@ class Custody:
             standing = refusal.promise.ballot.term if refusal.promise.epoch == record.epoch else 0
             self._seen_term[refusal.job] = max(self._seen_term.get(refusal.job, 0), standing)
             asking = self._asking.get(refusal.job)
-            if refusal.promise <= Promise(refusal.epoch, refusal.ballot):
+            asked = Promise(refusal.epoch, refusal.ballot)
+            if refusal.promise <= asked and not _knows_better(record, asked):
                 # It is not outvoted: that holder's disk does not vote on this job. It has answered.
                 if asking is not None and asking.ballot == refusal.ballot:
                     asking.answered.add(source)
@@ -513,6 +513,19 @@ class Custody:
     def asking(self) -> frozenset[JobId]:
         """Jobs that this node is about to own."""
         return frozenset(job for job, asking in self._asking.items() if not asking.provisional)
+
+
+def _knows_better(copy: Record | None, asked: Promise) -> bool:
+    """Whether a copy is news to an asker: a later epoch, or another owner under a term no lower than asked.
+
+    Who asks "above every term seen" has not seen that owner. Ballots of one term would be ordered by name,
+    and a node that returns could take its jobs back from the living.
+    """
+    if copy is None:
+        return False
+    ballot = copy.own.ballot
+    is_taken = ballot.term >= asked.ballot.term and ballot.owner != asked.ballot.owner
+    return copy.epoch > asked.epoch or (copy.epoch == asked.epoch and is_taken)
 
 
 def _refusal(job: JobId, asked: Promise, promise: Promise, copy: Record | None) -> Refusal:

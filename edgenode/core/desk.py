@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from edgenode.core.errors import MalformedMessage
-from edgenode.core.jobs import Note, Record, decode, decode_spec, encode, join
+from edgenode.core.jobs import Note, Record, decode, decode_spec, encode, join, with_note
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import Archive, Changed, Effect, Log, Persist, Row, Send, StoredRow
 from edgenode.core.types import (
@@ -32,6 +32,7 @@ from edgenode.core.wire import CATCH_UP_BYTES, Copies, Message
 WRITE_BYTES: Final = 512 * 1024
 """Records per message, in bytes: a few hundred, so that the next node works while this one still sends."""
 ITEM_BYTES: Final = 100
+SUPERSEDED: Final = "superseded"
 NO_PROMISE: Final = Promise(-1, NO_BALLOT)
 
 
@@ -338,10 +339,23 @@ class Desk:
     def merge(self, record: Record) -> Record:
         """Join a copy into the table. It may end this node's ownership: `merged` tells."""
         mine = self.table.get(record.id)
-        joined = record if mine is None else join(mine, record)
+        joined = record if mine is None else self.joined(mine, record)
         if joined is not mine:
             self.table.put(joined)
             self.merged.add(record.id)
+        return joined
+
+    def joined(self, mine: Record, other: Record) -> Record:
+        """`join`, and a line of history for a result that gave way to another."""
+        joined = join(mine, other)
+        if mine.outcome is None or other.outcome is None or mine.outcome.value == other.outcome.value:
+            return joined
+        for outcome in (mine.outcome, other.outcome):
+            if joined.outcome is not None and outcome.value != joined.outcome.value:
+                token = outcome.token
+                detail = f"{outcome.state} by {outcome.runner}, start {token.start} of term {token.term}"
+                if not any((note.kind, note.detail) == (SUPERSEDED, detail) for note in joined.history):
+                    joined = with_note(joined, self.note(SUPERSEDED, detail))
         return joined
 
     def merge_bytes(self, blobs: Sequence[bytes]) -> list[Record]:

@@ -1,7 +1,7 @@
 """A job's record, the steps of its life, and how two copies of it become one.
 
 A record has a part that never changes (the spec, kept as the bytes the entry node made) and parts that do,
-each with an order of its own (PROTOCOL section 1 of the design; README "How one job stays one job"):
+each with an order of its own:
 
     part      written by                     joined by
     set       a decision of the old holders  epoch; a higher epoch replaces set, ownership and outcome

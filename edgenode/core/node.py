@@ -164,7 +164,7 @@ class Node:
         self._membership.set_load(self._scheduler.load())
         self._intake.changed(desk.table.changed_records())
         effects += desk.flush()
-        self._due = self.deadline()
+        self._due = max(self.deadline(), now)
         return effects
 
     def deadline(self) -> Instant:

@@ -25,7 +25,6 @@ from edgenode.core.jobs import (
     decode_spec,
     digest,
     encode,
-    join,
     majority,
     settled,
 )
@@ -280,7 +279,7 @@ class Replication:
             have = table.peek(job) or mine.get(job)
             given = table.promise(job)
             asked = Promise(record.epoch, record.own.ballot)
-            joined = record if have is None else join(have, record)
+            joined = record if have is None else desk.joined(have, record)
             if joined is not have:
                 table.put(joined)
                 desk.merged.add(job)
