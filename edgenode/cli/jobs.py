@@ -126,7 +126,7 @@ def print_card(fields: Any, name: Callable[[object], str]) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for label, value in rows:
-        if value != "-":
+        if str(value) != "-":
             table.add_row(label, value)
     for label, note in zip(["history"] + [""] * 99, fields["history"], strict=False):
         detail = plain(note["detail"]).partition("\n")[0]  # a traceback's further lines are in --json
