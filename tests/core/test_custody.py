@@ -87,6 +87,15 @@ def test_an_ask_below_the_promise_is_refused_with_the_promise_and_the_copy() -> 
     assert refused.refusals[0].ballot == Ballot(5, A)
 
 
+def test_who_asks_under_a_term_that_another_owner_has_already_is_refused() -> None:
+    """Ballots of one term are ordered by name: who returns must not win its jobs back by that."""
+    mesh, job = mesh_with_job()
+    (refused,) = sends(mesh.tell(C, B, ask(1, job=job)), Refused)
+    assert refused.refusals[0].ballot == Ballot(1, C)
+    assert decode(refused.refusals[0].copy).owner == A
+    assert len(sends(mesh.tell(C, B, ask(2, job=job)), Promises)) == 1
+
+
 def test_a_repeated_ask_is_promised_again() -> None:
     mesh, job = mesh_with_job()
     mesh.tell(C, B, ask(5, job=job))
@@ -286,6 +295,62 @@ def test_a_node_that_stood_still_asks_before_it_goes_on() -> None:
     assert max(mesh.record(name, job).ballot.term for name in HOLDERS) > 1
 
 
+class Asker:
+    """B asks for a job of A; how A and C stand, and who promises, is for the test to say."""
+
+    def __init__(self, a: Standing, c: Standing) -> None:
+        self.desk = make_desk(B, A, C)
+        self.desk.view.standings.update({A: a, C: c})  # type: ignore[attr-defined]
+        self.desk.table.put(make_record(JOB, HOLDERS))
+        self.custody = Custody(self.desk)
+        self.custody.ask(JOB, "silence")
+
+    def promise(self, source: NodeId) -> None:
+        term = self.desk.table.promise(JOB).ballot.term
+        self.custody.on_promises(source, (Promised(JOB, 0, term, True, b""),))
+
+    def leads_after(self, seconds: float) -> bool:
+        self.desk.now += seconds
+        self.custody.on_time()
+        return self.desk.leading(JOB)
+
+
+S = Standing
+
+
+@pytest.mark.parametrize(
+    ("a", "c", "waits_s"),
+    [
+        (S.GONE, S.GONE, 0.0),
+        (S.SILENT, S.GONE, 5.0),
+        (S.GONE, S.SILENT, 0.0),  # nothing but the owner's death was waited for, and that is proven
+        (S.GONE, S.UNKNOWN, 5.0),  # after an outage C may be about to return, with the result
+        (S.UNKNOWN, S.UNKNOWN, 5.0),
+        (S.LIVING, S.LIVING, 5.0),
+    ],
+)
+def test_how_long_a_minority_waits_before_it_goes_on(a: Standing, c: Standing, waits_s: float) -> None:
+    asker = Asker(a, c)
+    if waits_s:
+        assert not asker.leads_after(waits_s - 0.1)
+        assert asker.leads_after(0.2)
+    assert asker.leads_after(0.0)
+    lead = asker.desk.table.lead(JOB)
+    assert lead is not None
+    assert not lead.firm
+
+
+@pytest.mark.parametrize(("c", "waits"), [(S.LIVING, True), (S.UNKNOWN, True), (S.SILENT, False)])
+def test_a_majority_waits_a_moment_for_what_the_rest_may_know(c: Standing, waits: bool) -> None:
+    asker = Asker(S.LIVING, c)
+    asker.promise(A)
+    assert asker.leads_after(0.1) is not waits
+    assert asker.leads_after(asker.desk.settings.ask_s)
+    lead = asker.desk.table.lead(JOB)
+    assert lead is not None
+    assert lead.firm
+
+
 # ------------------------------------------------------------------------ outcomes that are found
 
 
@@ -327,9 +392,6 @@ def test_a_provisional_owner_leaves_a_firm_outcome_as_it_found_it() -> None:
 
 
 # ----------------------------------------------------------------------------- responsibility
-
-
-S = Standing
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,21 @@ def test_a_damaged_copy_from_a_peer_is_left_out_and_said() -> None:
     assert [effect.kind for effect in desk.flush() if isinstance(effect, Log)] == ["damaged-copy"] * 2
 
 
+def test_a_result_that_gave_way_to_another_stays_in_the_history() -> None:
+    """Two sides of a cut ended the job each: one result counts, and a person can still see that both did."""
+    record = make_record(JOB, HOLDERS)
+    moved = record._replace(own=record.own._replace(ballot=Ballot(2, B)))
+    mine = decided(record, State.FAILED, firm=False, at=WALL, error="mine")
+    other = decided(moved, State.SUCCEEDED, firm=True, at=WALL, result=b"1")
+    desk = make_desk(A, B, C)
+    desk.merge(mine)
+    joined = desk.merge(other)
+    assert joined.outcome == other.outcome
+    assert [note.detail.split()[0] for note in joined.history if note.kind == "superseded"] == ["failed"]
+    again = desk.merge(mine)  # and again: nothing new
+    assert again == joined
+
+
 def test_a_submission_waits_for_as_many_disks_as_asked_but_no_more_than_live() -> None:
     desk = make_desk(A, B, C)
     view = desk.view
