@@ -58,7 +58,7 @@ def submit(
     delay_s: Annotated[float | None, typer.Option(help="Seconds before it may start.")] = None,
     run_at: Annotated[str | None, typer.Option(help="Not before, like 2030-01-31T12:00:00Z.")] = None,
     timeout_s: Annotated[float | None, typer.Option(help="Seconds that one attempt may take.")] = None,
-    deadline: Annotated[str | None, typer.Option(help="No start after this, like 2030-01-31T12:00:00Z.")] = None,
+    deadline: Annotated[str | None, typer.Option(help="No start after, like 2030-01-31T12:00:00Z.")] = None,
     max_attempts: Annotated[int | None, typer.Option(help="How often it may fail.")] = None,
     max_losses: Annotated[int | None, typer.Option(help="How often its runner may die.")] = None,
     delivery: Annotated[str | None, typer.Option(help="at-least-once or at-most-once.")] = None,
