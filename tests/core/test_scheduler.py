@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from job_mesh import WALL, A, B, Begun, C, D, Mesh, failed, job_id, make_record, sends, succeeded
+from job_mesh import WALL, A, B, Begun, C, D, Mesh, failed, job_id, let_pass, make_record, sends, succeeded
 
 from edgenode.core.jobs import Backoff, encode
 from edgenode.core.scheduler import backoff_s
@@ -95,8 +95,22 @@ def test_a_first_start_waits_for_the_acknowledgements_of_the_submission() -> Non
     mesh.submit(A, spec)
     mesh.run(3.0)
     assert mesh.runs(spec.id) == []
-    mesh.rule = lambda source, to, message: True
+    mesh.rule = let_pass
     mesh.run_until(lambda: mesh.runs(spec.id) == [A])
+
+
+def test_a_job_that_had_to_queue_waits_for_its_acknowledgements_too() -> None:
+    mesh = Mesh("abc", slots={A: 1, B: 0, C: 0})
+    first, second = mesh.spec("abc"), mesh.spec("abc")
+    mesh.submit(A, first)
+    mesh.run_until(lambda: mesh.runs(first.id) == [A])
+    mesh.rule = lambda source, to, message: not isinstance(message, Acks)
+    mesh.submit(A, second)
+    mesh.run(3.0)  # the first is long over
+    assert mesh.record(A, first.id).outcome is not None
+    assert mesh.runs(second.id) == []
+    mesh.rule = let_pass
+    mesh.run_until(lambda: mesh.runs(second.id) == [A])
 
 
 def test_the_urgent_start_first_and_among_equals_the_oldest() -> None:
@@ -130,9 +144,9 @@ def test_a_thousand_jobs_that_nobody_can_run_hold_up_nobody() -> None:
     mesh.submit(A, *mesh.specs(1_200, "abc", task="nobody", priority=9))
     mesh.submit(A, *mesh.specs(50, "abc", requires=(("gpu", "yes"),), priority=9))
     mesh.run(1.0)
-    spec = mesh.spec("abc")
-    mesh.submit(A, spec)
-    mesh.run_until(lambda: mesh.settled(spec.id), limit_s=1.0)
+    specs = mesh.specs(8, "abc")  # more than A has slots: some wait in its lines, or go to B and C
+    mesh.submit(A, *specs)
+    mesh.run_until(lambda: all(mesh.settled(spec.id) for spec in specs), limit_s=2.0)
 
 
 def test_a_job_runs_only_where_the_labels_are() -> None:
@@ -303,7 +317,7 @@ def test_a_start_given_up_before_it_began_is_denied_and_never_begins() -> None:
     # Another owner: A steps down before its start has begun.
     mesh.tell(C, A, Ask((AskItem(spec.id, 0, 5, WALL + 1e6, b""),)))
     assert sends(mesh.tell(B, A, Have((item,))), Has) == [Has((), (), (item,))]
-    mesh.rule = lambda source, to, message: True
+    mesh.rule = let_pass
     mesh.run(0.1)
     assert all(begun.token != item.token for begun in mesh.begun)
 
@@ -395,7 +409,7 @@ def test_a_runner_that_dies_while_its_start_waits_for_the_gate_is_replaced(optio
     mesh.kill(D)
     mesh.run(1.0)
     mesh.boot(D)
-    mesh.rule = lambda source, to, message: True
+    mesh.rule = let_pass
     mesh.run_until(lambda: mesh.record(A, spec.id).outcome is not None)
     expected = State.FAILED if "delivery" in options else State.SUCCEEDED
     assert mesh.record(A, spec.id).state is expected
@@ -747,7 +761,7 @@ def test_a_result_is_kept_until_it_is_thanked_for() -> None:
     mesh.end_run(D, job, mesh.begun[0].token, succeeded(b'"kept"'))
     mesh.run(20.0)
     assert len(mesh.messages(Result, source=D)) >= 4
-    mesh.rule = lambda source, to, message: True
+    mesh.rule = let_pass
     mesh.run_until(lambda: mesh.settled(job))
     outcome = mesh.record(A, job).outcome
     assert outcome is not None
