@@ -498,8 +498,8 @@ class Intake:
     def searched_here(self, event: SearchedHere) -> None:
         desk = self._desk
         asked = self._tickets.pop(event.ticket, None)
-        if asked is None:
-            return
+        if asked is None or (not event.complete and not event.records):
+            return  # the disk could not be read: who asked will name this node as unanswered
         source, request = asked
         records = [record for blob in event.records if (record := desk.read(blob)) is not None]
         upto = b"" if event.complete or not records else records[-1].id
