@@ -524,3 +524,16 @@ def test_a_search_does_not_wait_for_a_node_that_dies() -> None:
     mesh.run(0.1)
     mesh.kill(C)
     mesh.run_until(lambda: RequestId(77) in mesh.searches, limit_s=1.0)
+
+
+def test_a_disk_that_cannot_be_searched_is_named_and_not_taken_for_an_empty_one() -> None:
+    desk = make_desk(A)
+    intake = Intake(desk)
+    intake.search(SearchAsked(RequestId(1), ALL, 2.0))
+    (order,) = (effect for effect in desk.flush() if isinstance(effect, SearchHere))
+    intake.searched_here(SearchedHere(order.ticket, (), False))
+    assert desk.post.take_local() == []
+    desk.now += 2.0
+    intake.on_time()
+    (done,) = (effect for effect in desk.flush() if isinstance(effect, SearchDone))
+    assert (done.records, done.unanswered) == ((), (A,))
