@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from functools import reduce
 from typing import Any, Final
 
-from edgenode.api.service import MemberView, MeshView
 from edgenode.core.jobs import Record, Spec, decode_spec, job_text, join, new_record
 from edgenode.core.signals import Receipt
 from edgenode.core.types import TERMINAL, JobId, MemberState, NodeId, State, Wall
+from edgenode.core.view import MemberView, MeshView
 
 Json = dict[str, Any]
 

@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from edgenode.core import signals, wire
 from edgenode.core.jobs import Spec
-from edgenode.core.types import JobId, Load, MemberInfo, MemberState, NodeId, Seconds, Wall
-
-
-class MemberView(NamedTuple):
-    """One member as this node believes it to be."""
-
-    info: MemberInfo
-    state: MemberState
-    load: Load
-    heard_s: Seconds | None  # since it was last heard of; None for this node, and for one never heard
-
-
-class MeshView(NamedTuple):
-    """This node's place in its mesh. Counts of members are made from `Service.members`."""
-
-    mesh_id: str
-    name: str  # this node's
-    version: str
-    uptime_s: Seconds
-    replicas: int  # R: holders per job
+from edgenode.core.types import JobId, NodeId, Seconds, Wall
+from edgenode.core.view import MemberView, MeshView
 
 
 class TaskSchema(Protocol):

@@ -1,13 +1,13 @@
-"""What the job side of the core may know of the members: a read-only face of membership."""
+"""What others may know of the members: a read-only face of membership, and what is shown of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from edgenode.core.rendezvous import Ranking
-from edgenode.core.types import Instant, Load, MemberInfo, NodeId
+from edgenode.core.types import Instant, Load, MemberInfo, MemberState, NodeId, Seconds
 
 
 class Standing(Enum):
@@ -64,3 +64,22 @@ class View(Protocol):
     def info(self, node: NodeId) -> MemberInfo | None: ...
 
     def load(self, node: NodeId) -> Load: ...
+
+
+class MemberView(NamedTuple):
+    """One member as this node believes it to be."""
+
+    info: MemberInfo
+    state: MemberState
+    load: Load
+    heard_s: Seconds | None  # since it was last heard of; None for this node, and for one never heard
+
+
+class MeshView(NamedTuple):
+    """This node's place in its mesh. Counts of members are made from `Service.members`."""
+
+    mesh_id: str
+    name: str  # this node's
+    version: str
+    uptime_s: Seconds
+    replicas: int  # R: holders per job

@@ -19,7 +19,6 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from edgenode import __version__
-from edgenode.api.service import MemberView, MeshView, TaskSchema
 from edgenode.core.errors import EdgeNodeError, Overloaded
 from edgenode.core.jobs import Spec, make_job_id
 from edgenode.core.node import Node
@@ -59,11 +58,12 @@ from edgenode.core.signals import (
     TimePassed,
 )
 from edgenode.core.types import Instant, JobId, MemberInfo, NodeId, Seconds, Wall
+from edgenode.core.view import MemberView, MeshView
 from edgenode.core.wire import Query
 from edgenode.shell.store import Store
 from edgenode.shell.transport import Transport
 from edgenode.shell.worker import WorkerPool
-from edgenode.task import Registry
+from edgenode.task import Registry, Task
 
 logger = logging.getLogger("edgenode")
 
@@ -372,7 +372,7 @@ class Runtime:
         infos = [view.info(node) for node in view.ranking().members]
         return frozenset(task for info in infos if info is not None for task in info.tasks)
 
-    def task_schema(self, name: str) -> TaskSchema | None:
+    def task_schema(self, name: str) -> Task | None:
         return self._registry.get(name)
 
     def readiness(self) -> Sequence[str]:

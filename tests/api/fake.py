@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from aiohttp.web import TCPSite
 
 from edgenode.api.app import make_app, make_runner
-from edgenode.api.service import MemberView, MeshView, TaskSchema
+from edgenode.api.service import TaskSchema
 from edgenode.core import jobs, signals, wire
 from edgenode.core.errors import EdgeNodeError, InvalidJob, JobNotFound
 from edgenode.core.types import JobId, Load, MemberInfo, MemberState, NodeId, State
+from edgenode.core.view import MemberView, MeshView
 
 NODES = tuple(NodeId(letter * 16) for letter in "abcde")
 START = 1_900_000_000.0

@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sim": {"core", "sim"},
     "client": {"core", "client"},
     "api": {"core", "api"},
-    "shell": {"core", "shell", "api", "task"},
+    "shell": {"core", "shell", "task"},
     "tasks": {"core", "task", "tasks", "parameters"},
 }
 BANNED_IN_CORE = {
