@@ -247,7 +247,8 @@ def _seconds(high: Seconds) -> Callable[[str, object], Seconds]:
 def _moment(field: str, value: object) -> Wall:
     if isinstance(value, str) and _TIME.fullmatch(value.upper()):
         try:
-            return max(0.0, datetime.fromisoformat(value.upper()).timestamp())
+            # Not 0, which means that there is none.
+            return max(1.0, datetime.fromisoformat(value.upper()).timestamp())
         except (ValueError, OverflowError):
             pass  # the 31st of February, or hours past 24
     raise InvalidJob(f"{field} is a time like 2030-01-31T12:00:00Z (RFC 3339)", field=field)

@@ -21,6 +21,7 @@ from edgenode import __version__
 from edgenode.api.app import make_app, make_runner
 from edgenode.core.errors import EdgeNodeError, RejectedInput
 from edgenode.core.settings import PRESETS
+from edgenode.core.signals import SlotsChanged
 from edgenode.core.types import MemberInfo
 from edgenode.shell.identity import Identity, MeshKey
 from edgenode.shell.runtime import Runtime
@@ -139,7 +140,8 @@ async def host(settings: HostSettings, registry: Registry, started: Callable[[st
             slots=settings.slots,
             modules=settings.tasks,
             on_ended=runtime.post,
-            on_trouble=lambda text: logger.error("worker: %s", text),
+            on_trouble=runtime.workers_said,
+            on_able=lambda able: runtime.post(SlotsChanged(settings.slots if able else 0)),
             scratch=settings.data_dir.absolute() / SCRATCH,
         )
         runtime.attach(transport, workers)

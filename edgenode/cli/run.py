@@ -17,11 +17,13 @@ import typer
 
 from edgenode.core.errors import EdgeNodeError, RejectedInput
 from edgenode.core.settings import PRESETS
+from edgenode.core.types import is_host
 
 PARENT_VARIABLE: Final = "EDGENODE_PARENT_PID"
 """Set by `edgenode up`: the node ends when that process does, however it ends."""
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -33,7 +35,7 @@ def parse_address(text: str, option: str) -> tuple[str, int]:
     """
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isdecimal() or int(port) > 65_535:
+    if not colon or not is_host(host) or not port.isdecimal() or int(port) > 65_535:
         raise typer.BadParameter(f"{option} needs HOST:PORT, as in 127.0.0.1:8701, not {text!r}")
     return host, int(port)
 
@@ -136,7 +138,7 @@ def run(
         _run_loop(host(settings, registry, lambda node, url: typer.echo(f"{name} ({node}) serves {url}")))
     except EdgeNodeError as error:
         typer.echo(f"edgenode: {error.detail}", err=True)
-        raise typer.Exit(EXIT_FAILED) from error
+        raise typer.Exit(EXIT_USAGE if isinstance(error, RejectedInput) else EXIT_FAILED) from error
 
 
 def _run_loop(main: Coroutine[object, object, None]) -> None:

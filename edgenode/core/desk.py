@@ -358,11 +358,6 @@ class Desk:
                     joined = with_note(joined, self.note(SUPERSEDED, detail))
         return joined
 
-    def merge_bytes(self, blobs: Sequence[bytes]) -> list[Record]:
-        """Join many copies, as they came from a peer; damaged ones are left out."""
-        records = [record for blob in blobs if (record := self.read(blob)) is not None]
-        return [self.merge(record) for record in records]
-
     def read(self, blob: bytes) -> Record | None:
         """A peer's copy, or None (and a log line) if it is damaged: one node's damage stays its own."""
         try:

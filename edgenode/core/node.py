@@ -36,6 +36,7 @@ from edgenode.core.signals import (
     RunEnded,
     SearchAsked,
     SearchedHere,
+    SlotsChanged,
     StopAsked,
     StoreRefused,
     SubmitAsked,
@@ -215,6 +216,8 @@ class Node:
                 self._intake.searched_here(event)
             case RunEnded():
                 self._scheduler.run_ended(event)
+            case SlotsChanged(slots):
+                self._scheduler.set_slots(slots)
             case StoreRefused(reason):
                 # What was done since is not on disk, and must never be said. The process ends, and others
                 # take over at once.

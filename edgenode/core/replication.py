@@ -298,7 +298,17 @@ class Replication:
 
     def on_refused(self, refusals: Sequence[Refusal]) -> None:
         """Somebody knows better: what they know is merged (custody asks again, if need be)."""
-        self._desk.merge_bytes([refusal.copy for refusal in refusals if refusal.copy])
+        for refusal in refusals:
+            copy = self._desk.read(refusal.copy) if refusal.copy else None
+            if copy is not None:
+                self._share(self._desk.merge(copy), copy)
+
+    def _share(self, joined: Record, copy: Record) -> None:
+        """What only this node knew of a settled job (a start, say) is told to its holders: nobody asks."""
+        if joined.settled and copy.settled and joined != copy:
+            for holder in self._desk.living_holders(joined):
+                if holder != self._desk.me:
+                    self._desk.post.add(holder, Copies, encode(joined))
 
     # --------------------------------------------------------------------------- settled marks, spread
 
@@ -393,7 +403,12 @@ class Replication:
 
     def on_copies(self, source: NodeId, blobs: Sequence[bytes]) -> None:
         desk = self._desk
-        for record in desk.merge_bytes(blobs):
+        for blob in blobs:
+            copy = desk.read(blob)
+            if copy is None:
+                continue
+            record = desk.merge(copy)
+            self._share(record, copy)
             if record.settled:
                 desk.post.add(source, Marked, record.id)
             else:

@@ -511,11 +511,16 @@ class Scheduler:
         if running is None or running.token != token:
             return
         del self._running[job]
+        if not event.begun:
+            self._begun.pop((job, token), None)
         self._deny(job, token)  # spent: a late or doubled grant of it starts nothing
         grant = self._grants.pop(job, None)
         self._want_at = self._desk.now
         item = ResultItem(job, token, self._desk.me, event.verdict, round(self._desk.wall, 3), event.lost)
         record = self._table.peek(job)
+        if not event.begun:
+            self._give_back(job, token, record, grant)
+            return
         if record is not None and self._table.lead(job) is not None:
             if record.outcome is None:
                 self._receive(record, item)
@@ -531,6 +536,21 @@ class Scheduler:
             kept = Unthanked(item, known.owner, known.holders, self._desk.now, self._desk.settings.retry_s)
             self._unthanked[job, token] = kept
             self._wake = self._desk.now
+
+    def _give_back(
+        self, job: JobId, token: StartToken, record: Record | None, grant: GrantItem | None
+    ) -> None:
+        """A start that found no worker here: as if it had not been, and for another node to run."""
+        if record is not None and self._owns_unfinished(record) and record.own.token == token:
+            self._void(record)
+        known = record if record is not None else grant and self._desk.read(grant.record)
+        if known and known.owner != self._desk.me:
+            self._desk.post.send(known.owner, Has((), (), (TokenItem(job, token),)))
+
+    def set_slots(self, slots: int) -> None:
+        """So many starts can run here from now on."""
+        self._slots = slots
+        self._want_at = self._desk.now
 
     def _receive(self, record: Record, item: ResultItem) -> None:
         """A verdict reached the owner of an unfinished job."""

@@ -149,13 +149,22 @@ class SearchedHere:
 class RunEnded:
     """Ends a `Run`, whatever happened: the task returned or raised, its worker died, or it was stopped.
 
-    `lost`: the worker died under it, so this says nothing of how the task would have ended.
+    `lost`: the worker died under it, so this says nothing of how the task would have ended. `begun`: False
+    if it never reached a worker.
     """
 
     job: JobId
     token: StartToken
     verdict: Verdict
     lost: bool
+    begun: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SlotsChanged:
+    """So many starts can run here at one time from now on: 0 while no worker process can be had."""
+
+    slots: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +205,7 @@ class LeaveAsked:
 Event = (
     Booted | ClockRead | TimePassed | MessageArrived | LinkUp | LinkDown | SubmitAsked | ReadAsked
     | SearchAsked | InspectAsked | RequestDropped | SearchedHere | RunEnded | Persisted | StoreRefused
-    | LeaveAsked | StopAsked
+    | LeaveAsked | StopAsked | SlotsChanged
 )  # fmt: skip
 
 

@@ -135,3 +135,10 @@ class Dice(Protocol):
     def sample(self, population: Sequence[_T], k: int) -> list[_T]: ...
 
     def randbytes(self, n: int) -> bytes: ...
+
+
+def is_host(name: object) -> bool:
+    """Whether a name can be looked up at all: 253 characters, 63 in a label (RFC 1035 section 2.3.4)."""
+    if not isinstance(name, str) or not 0 < len(name) <= 253:
+        return False
+    return all(0 < len(label) <= 63 for label in name.removesuffix(".").split("."))

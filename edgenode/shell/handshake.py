@@ -276,7 +276,7 @@ class Handshakes:
                 if not await self._approve(opened, peer, greeting, where=remote_host(opened)):
                     return None
                 await opened.send_bytes(self._greeting(greeting.kind))
-        except (aiohttp.ClientError, OSError, TimeoutError, BadIdentity) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, BadIdentity, UnicodeError) as error:
             logger.debug("no greeting from %s: %r", remote_host(opened), error)
             await hang_up(opened, Farewell.REFUSED, "no greeting")
             return None
@@ -308,7 +308,7 @@ class Handshakes:
         except aiohttp.WSServerHandshakeError as error:
             if error.status != 503:  # the peer is closing
                 self._say(f"at {where}", "peer %s is no node: HTTP status %d", where, error.status)
-        except (aiohttp.ClientError, OSError, TimeoutError, BadIdentity) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, BadIdentity, UnicodeError) as error:
             logger.debug("the call to %s failed: %r", where, error)
         finally:
             if opened is not None and outcome is not Outcome.LINKED:

@@ -12,7 +12,7 @@ import msgpack
 
 from edgenode.core import wire
 from edgenode.core.errors import MalformedMessage
-from edgenode.core.types import Instant, Seconds
+from edgenode.core.types import Instant, Seconds, is_host
 
 PROTOCOL: Final = 1
 """Of links and messages together. Two nodes talk only if theirs are equal."""
@@ -76,7 +76,7 @@ def decode_greeting(frame: bytes) -> Greeting:
         if type(boot) is not int or type(nonce) is not bytes or len(nonce) != NONCE_BYTES:
             raise MalformedMessage("a greeting needs a boot count and a nonce")
         addresses = tuple((host, port) for host, port in listens[:ADDRESSES_MAX])
-        if not all(type(host) is str and type(port) is int and 0 < port < 65_536 for host, port in addresses):
+        if not all(is_host(host) and type(port) is int and 0 < port < 65_536 for host, port in addresses):
             raise MalformedMessage("an address is a host and a port")
         return Greeting(protocol, Kind(kind), boot, nonce, addresses)
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:

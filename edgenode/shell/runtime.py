@@ -123,6 +123,7 @@ class Runtime:
         self._next_request = 0
         self._began: Instant = time.monotonic()
         self._clock_at: Instant = 0.0
+        self._trouble: str | None = None  # of the workers
         self._left = asyncio.Event()
         self._is_stopping = False
         self._failure: EdgeNodeError | None = None
@@ -134,6 +135,14 @@ class Runtime:
     def attach(self, transport: Transport, workers: WorkerPool) -> None:
         """Give it its hands. Both call `post` with what happens to them."""
         self._transport, self._workers = transport, workers
+
+    def workers_said(self, trouble: str | None) -> None:
+        """Why worker processes cannot be started; None when they can again."""
+        self._trouble = trouble
+        if trouble is None:
+            logger.info("worker: processes start again")
+        else:
+            logger.error("worker: %s", trouble)
 
     # ------------------------------------------------------------------------------------ the pump
 
@@ -379,7 +388,7 @@ class Runtime:
         if self._failure is not None:
             return [self._failure.detail]
         if self.node.ready:
-            return []
+            return [] if self._trouble is None else [f"it runs no jobs: {self._trouble}"]
         if self.node.desk.leaving:
             return ["the node is leaving the mesh"]
         return ["the node is starting" if self.node.view.formed else "it has not met any of its peers yet"]

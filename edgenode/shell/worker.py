@@ -80,6 +80,7 @@ class WorkerPool:
         on_progress: OnProgress = lambda job, token, fraction, message: None,
         on_output: OnOutput = lambda job, token, text: None,
         on_trouble: OnTrouble = lambda trouble: None,
+        on_able: Callable[[bool], None] = lambda able: None,
         scratch: Path | None = None,
         python: str = sys.executable,
     ) -> None:
@@ -90,6 +91,8 @@ class WorkerPool:
             on_output: gets what a task writes or logs, as it comes; bounded for each start.
             on_trouble: told in words why workers cannot be started, once while the reason is the same; and
                 None when they can again.
+            on_able: told when no process can be had any more, and when one can again: in between a run ends
+                without having begun.
             scratch: a folder of this pool alone, emptied at the start; by default a temporary one.
         """
         assert slots > 0
@@ -99,6 +102,8 @@ class WorkerPool:
         self.on_progress = on_progress
         self.on_output = on_output
         self._on_trouble = on_trouble
+        self._on_able = on_able
+        self._is_able = True
         self._scratch = scratch
         self._python = python
         self._workers: set[_Worker] = set()
@@ -158,12 +163,11 @@ class WorkerPool:
         """Start a run on a free process, or on the first that becomes free; never blocks or raises."""
         assert len(self._busy) + len(self._waiting) < self._slots or self._is_closed, "more runs than slots"
         self._waiting.append(run)
-        if self._is_closed or not self._workers:
+        if self._is_closed or not self._is_able:
             # Told later, as everything is: a caller need not expect its answer inside its own call.
-            text = self._trouble or "the node has no worker process"
-            asyncio.get_running_loop().call_soon(self._fail_waiting, text)
+            asyncio.get_running_loop().call_soon(self._fail_waiting, self._trouble or "the node stopped")
         else:
-            self._assign()
+            self._assign()  # or when the next process is ready
 
     def stop(self, job: JobId, token: StartToken, reason: str, grace_s: Seconds = STOP_GRACE_S) -> None:
         """Ask a run to end, and kill it after `grace_s`; nothing if it has ended already."""
@@ -186,10 +190,11 @@ class WorkerPool:
             worker.run(run)
 
     def _fail_waiting(self, error: str) -> None:
+        """These never reached a process: nothing of them says anything about their jobs."""
         while self._waiting:
             run = self._waiting.popleft()
             verdict = Verdict(State.FAILED, b"", error, -1.0, False)
-            self.on_ended(RunEnded(run.job, run.token, verdict, lost=True))
+            self.on_ended(RunEnded(run.job, run.token, verdict, lost=True, begun=False))
 
     # --------------------------------------------------------------------------- what a worker reports
 
@@ -200,6 +205,7 @@ class WorkerPool:
         if self._trouble is not None:
             self._trouble = None
             self._on_trouble(None)
+        self._tell_able()
         self.became_free(worker)
 
     def became_free(self, worker: _Worker) -> None:
@@ -217,10 +223,16 @@ class WorkerPool:
             self._idle.remove(worker)
         if self._is_closed:
             return
-        if trouble is None and worker.has_run:
-            self._spawn()  # it died of its work, or was killed for a reason: the next one will do
+        if trouble is None and worker.was_ready:
+            self._spawn()  # it died of its work, or was killed: the next one will do
         else:
             self._start_failed(trouble)
+
+    def _tell_able(self) -> None:
+        able = self._trouble is None or any(worker.was_ready for worker in self._workers)
+        if able != self._is_able:
+            self._is_able = able
+            self._on_able(able)
 
     def _start_failed(self, trouble: str | None) -> None:
         delay_s = min(RESPAWN_MIN_S * 2 ** (self._failures // self._slots), RESPAWN_MAX_S)
@@ -230,8 +242,9 @@ class WorkerPool:
                 self._on_trouble(trouble)
             self._trouble = trouble
             self._first_word.set()
-        if not self._workers:
-            self._fail_waiting(self._trouble or "the node has no worker process")
+        self._tell_able()
+        if not self._is_able and self._trouble is not None:
+            self._fail_waiting(self._trouble)
 
         def due() -> None:
             self._respawns.discard(handle)
@@ -280,8 +293,7 @@ class _Worker:
             os.close(their_pipe)
         self.pid = self._process.pid
         self.gone: asyncio.Future[None] = self._loop.create_future()
-        self.has_run = False
-        self._is_ready = False
+        self.was_ready = False
         self._trouble: str | None = None
         self._run: Run | None = None
         self._timeout_s: Seconds = 0.0
@@ -307,7 +319,6 @@ class _Worker:
     def run(self, run: Run) -> None:
         assert self._run is None
         self._run = run
-        self.has_run = True
         self._timed_out, self._stop_reason = False, None
         self._output_chars, self._last_words = 0, ""
         self._decoder.reset()
@@ -388,7 +399,7 @@ class _Worker:
     def _heard(self, kind: int, fields: list[Any]) -> None:
         if kind == protocol.READY:
             (timeouts,) = fields
-            self._is_ready = True
+            self.was_ready = True
             self._pool.became_ready(self, timeouts)
             return
         if kind == protocol.BROKEN:
@@ -517,7 +528,7 @@ class _Worker:
         self._loop.run_in_executor(None, lambda: shutil.rmtree(self._folder, ignore_errors=True))
         self.gone.set_result(None)
         end = self._how_it_ended()
-        trouble = None if self._is_ready else self._trouble or f"{end} while it started"
+        trouble = None if self.was_ready else self._trouble or f"{end} while it started"
         if self._run is None:
             self._pool.worker_gone(self, trouble)
             return

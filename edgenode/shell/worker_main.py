@@ -95,6 +95,10 @@ class Ended(NamedTuple):
     final: bool = False
 
 
+def _printable(part: object) -> object:
+    return part.encode("utf-8", "backslashreplace").decode() if isinstance(part, str) else part
+
+
 class Worker:
     """One process's life: load, then run what comes, until the socket ends."""
 
@@ -130,7 +134,11 @@ class Worker:
     # -------------------------------------------------------------------------------------- the link
 
     def _send(self, *frame: object) -> None:
-        packed: bytes = msgpack.packb(frame)
+        try:
+            packed: bytes = msgpack.packb(frame)
+        except UnicodeEncodeError:
+            # A file name that is no UTF-8, say, comes as text that cannot be encoded again.
+            packed = msgpack.packb([_printable(part) for part in frame])
         with self._sending:
             try:
                 self._link.sendall(packed)

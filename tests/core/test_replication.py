@@ -515,3 +515,18 @@ def test_an_ask_for_many_large_jobs_is_answered_in_frames_that_a_peer_takes() ->
     promises = sends(mesh.tell(B, C, Ask(items)), Promises)
     assert sum(len(promise.items) for promise in promises) == 300
     assert max(len(frame_of(promise)) for promise in promises) < FRAME_BYTES_MAX / 4
+
+
+def test_what_only_one_holder_knew_of_a_settled_job_is_told_to_the_others() -> None:
+    """A start that was on the disk of a killed owner alone: it is back, and the job is over."""
+    record = make_record(job_id(1), (A, B, C))
+    done = settled(decided(record, State.SUCCEEDED, firm=True, at=WALL, result=b"1"))
+    more = done._replace(starts=((Ballot(1, A), 2),))
+    desk = make_desk(A, B, C)
+    desk.merge(more)
+    Replication(desk).on_copies(B, (encode(done),))
+    told = sends(desk.flush(), Copies)
+    assert [[decode(blob).start_count for blob in sent.records] for sent in told] == [[2], [2]]
+    desk.merge(more)
+    Replication(desk).on_copies(B, (encode(more),))
+    assert sends(desk.flush(), Copies) == []

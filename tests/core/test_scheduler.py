@@ -12,7 +12,7 @@ from job_mesh import WALL, A, B, Begun, C, D, Mesh, failed, job_id, let_pass, ma
 
 from edgenode.core.jobs import Backoff, encode
 from edgenode.core.scheduler import backoff_s
-from edgenode.core.signals import ClockRead
+from edgenode.core.signals import ClockRead, RunEnded, SlotsChanged
 from edgenode.core.types import Ballot, Delivery, JobId, NodeId, Partition, Promise, StartToken, State
 from edgenode.core.wire import (
     Acks,
@@ -31,6 +31,7 @@ from edgenode.core.wire import (
     ResultTaken,
     Stop,
     TokenItem,
+    Verdict,
     WantWork,
     Write,
 )
@@ -681,6 +682,26 @@ def test_a_retry_that_comes_after_the_deadline_is_no_start() -> None:
     mesh.run_until(lambda: mesh.settled(spec.id), limit_s=20.0)
     assert mesh.record(A, spec.id).state is State.EXPIRED
     assert len(mesh.begun) == 1
+
+
+def test_a_node_without_workers_counts_nothing_and_lets_others_run_its_jobs() -> None:
+    mesh = Mesh("abcd", slots={A: 2, B: 0, C: 0, D: 0})
+    mesh.verdict = lambda begun: None
+    spec = mesh.spec("abc")
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.runs(spec.id) == [A])
+    token = mesh.record(A, spec.id).own.token
+    mesh.do(A, SlotsChanged(0))
+    nothing = Verdict(State.FAILED, b"", "no process", -1.0, False)
+    mesh.do(A, RunEnded(spec.id, token, nothing, lost=True, begun=False))
+    mesh.run(1.0)
+    record = mesh.record(A, spec.id)
+    assert (record.state, record.start_count, record.losses) == (State.QUEUED, 0, ())
+    mesh.verdict = lambda begun: (0.1, succeeded())
+    mesh.do(D, SlotsChanged(1))
+    mesh.run_until(lambda: mesh.settled(spec.id), limit_s=10.0)
+    assert mesh.runs(spec.id)[1:] == [D]
+    assert mesh.record(A, spec.id).start_count == 1
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,7 @@ class Pool:
         self.output: dict[JobId, str] = {}
         self.progress: list[tuple[float, str]] = []
         self.troubles: list[str | None] = []
+        self.able: list[bool] = []
         self._changed = asyncio.Event()
         self._numbers = 0
         self.pool = WorkerPool(
@@ -155,6 +156,7 @@ class Pool:
             on_progress=self._note(lambda job, token, fraction, text: self.progress.append((fraction, text))),
             on_output=self._note(self._keep),
             on_trouble=self._note(self.troubles.append),
+            on_able=self._note(self.able.append),
             **({"slots": 1} | options),
         )
 
@@ -530,7 +532,8 @@ async def test_tasks_that_cannot_be_loaded_are_explained_and_tried_again(tmp_pat
     await pool.pool.start()
     run = pool.give("echo")
     ended = await pool.end_of(run)
-    assert ended.lost
+    assert (ended.lost, ended.begun) == (True, False)
+    assert pool.able == [False]
     assert "No module named 'not_there'" in ended.verdict.error
     trouble = await pool.pool.ready()
     assert trouble is not None
@@ -539,7 +542,39 @@ async def test_tasks_that_cannot_be_loaded_are_explained_and_tried_again(tmp_pat
 
     file.write_text(TASKS)
     await pool.until(lambda: pool.troubles == [trouble, None])
+    assert pool.able == [False, True]
     assert await pool.works()
+    await pool.pool.close()
+
+
+async def test_a_run_waits_for_the_next_process_when_the_idle_one_was_killed(pool: Pool) -> None:
+    assert await pool.works()
+    (pid,) = pool.pool.pids
+    os.kill(pid, signal.SIGKILL)
+    # It may be handed to the process that is dead already; it is not refused for want of another.
+    assert (await pool.do("echo")).begun
+    assert await pool.works()
+    assert pool.able == []
+
+
+@pytest.mark.parametrize("kind", ["cancel", "fail", "value"])
+async def test_text_that_cannot_be_encoded_is_told_all_the_same(tmp_path: Path, kind: str) -> None:
+    """The name of a file that is no UTF-8, say, in what a task says of its failure."""
+    file = tmp_path / "odd_tasks.py"
+    file.write_text(
+        "from edgenode import Cancel, Fail, JobContext, task\n"
+        "@task('odd')\n"
+        "def odd(kind: str, ctx: JobContext) -> None:\n"
+        "    text = 'caf\\udce9 \\ud800'\n"
+        "    ctx.progress(0.5, text)\n"
+        "    raise {'cancel': Cancel(text), 'fail': Fail(text), 'value': ValueError(text)}[kind]\n"
+    )
+    pool = Pool([str(file)])
+    await pool.pool.start()
+    ended = await pool.do("odd", kind=kind)
+    assert not ended.lost
+    assert ended.verdict.state is (State.CANCELLED if kind == "cancel" else State.FAILED)
+    assert "caf\\udce9 \\ud800" in ended.verdict.error
     await pool.pool.close()
 
 
