@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import assert_never
 
+from edgenode.core.comparison import differences, disclosures, others_in, root_of
 from edgenode.core.errors import MalformedMessage
 from edgenode.core.gossip import (
     Allowance,
@@ -57,12 +58,16 @@ from edgenode.core.types import (
     Seconds,
 )
 from edgenode.core.wire import (
+    Branch,
+    Compare,
+    Disclose,
     Evidence,
     MembershipMessage,
     Message,
     Nack,
     Ping,
     PingReq,
+    Place,
     Pong,
     Rumour,
     Sync,
@@ -107,7 +112,6 @@ class Membership(Roster):
         self._probes: dict[int, Probe] = {}
         self._relays: dict[int, Relay] = {}
         self._seq = 0
-        self._sync_order: list[NodeId] = []
         self._allowance = Allowance(per_s=settings.syncs_per_s, burst=settings.syncs_burst)
         self._asked: dict[NodeId, Instant] = {}  # whose whole view was asked for just now
         self._remembered: frozenset[tuple[NodeId, int, tuple[tuple[str, int], ...]]] = frozenset()
@@ -335,7 +339,9 @@ class Membership(Roster):
                 if source not in before or source in self._asked:
                     self._spread_view(source, rumours, before)
                 if not reply:
-                    self._answer_sync(source, rumours, is_stranger=not was_living)
+                    self._send_view(source, is_reply=True)
+            case Compare() | Disclose():
+                self._compare(source, message, was_living=was_living)
             case Evidence(node, boot, incarnation):
                 self._weigh_evidence(source, node, boot, incarnation)
             case _:
@@ -756,7 +762,7 @@ class Membership(Roster):
                 self._send(relay.asker, Nack(relay.seq, self._rumours_for(relay.asker)))
 
     def _heal(self) -> None:
-        """Try one that seems dead, or is only remembered: if it hears us, it refutes, and views meet."""
+        """Try one that seems dead, or is only remembered."""
         lost = sorted(
             node
             for node, member in self._members.items()
@@ -764,9 +770,7 @@ class Membership(Roster):
         )
         if lost:
             (node,) = self._dice.sample(lost, 1)
-            member = self._members[node]
-            accusation = (member.belief,) if member.met and member.belief.incarnation > BOOT_ONLY else ()
-            self._send(node, Sync(False, self._myself.load, (self._myself.belief, *accusation)))
+            self._challenge(self._members[node])
 
     def _tidy(self) -> None:
         answers_s = 1 / self._settings.syncs_per_s
@@ -795,50 +799,60 @@ class Membership(Roster):
                 Remember(tuple(memory_of(member.belief, member.addresses) for member in kept))
             )
 
-    # ---------------------------------------------------------------------------------- push and pull
+    # ------------------------------------------------------------------------------------------- comparison
 
     def _sync_with_somebody(self) -> None:
         alive = list(self._alive)
         if alive:
             (peer,) = self._dice.sample(alive, 1)
-            self._send(peer, Sync(False, self._myself.load, self._next_slice()))
+            self._send(peer, Compare((root_of(self.beliefs()),)))
         elif self._strangers:
             (peer,) = self._dice.sample(sorted(self._strangers), 1)
             self._ask_view(peer)
 
-    def _answer_sync(self, source: NodeId, heard: tuple[Rumour, ...], *, is_stranger: bool) -> None:
-        """Answer a stranger with everything, a member with our next slice and what it has wrong."""
-        if is_stranger or len(heard) != self._settings.sync_slice:
-            self._send_view(source, is_reply=True)
+    def _compare(self, source: NodeId, message: Compare | Disclose, *, was_living: bool) -> None:
+        """Answer with what differs here. One that is dead to us has to refute that first."""
+        member = self._members.get(source)
+        if not was_living:
+            if member is not None and member.is_told:
+                self._challenge(member)
             return
-        news = [
+        match message:
+            case Compare(branches):
+                self._answer_digests(source, branches)
+            case Disclose(places, rumours):
+                self._hear_all(rumours, source)
+                self._answer_beliefs(source, places, rumours)
+            case _:
+                assert_never(message)
+
+    def _answer_digests(self, source: NodeId, branches: tuple[Branch, ...]) -> None:
+        leaves = self.beliefs()
+        found = differences(leaves, branches, self._dice)
+        if found.deeper:
+            self._send(source, Compare(tuple(found.deeper)))
+        for places, beliefs in disclosures(leaves, found.few):
+            self._send(source, Disclose(places, beliefs))
+
+    def _answer_beliefs(self, source: NodeId, places: tuple[Place, ...], heard: tuple[Rumour, ...]) -> None:
+        """Tell of others in these places, and what is known better: deaths and goodbyes too."""
+        better = [
             member.belief
             for rumour in heard
             if (member := self._members.get(rumour.info.id)) is not None
-            and self._is_told(member)
+            and member.is_told
             and precedence(member.belief) > precedence(rumour)
         ]
-        beliefs = {rumour.info.id: rumour for rumour in (*self._next_slice(), *news)}
-        self._send(source, Sync(True, self._myself.load, tuple(beliefs.values())))
+        news = dict.fromkeys([*others_in(self.beliefs(), places, heard), *better])
+        if news:
+            for frame in frames_of(news):
+                # Whoever knows better still says so, and so on: each answer beats the one before.
+                self._send(source, Disclose((), frame))
 
-    def _next_slice(self) -> tuple[Rumour, ...]:
-        """This node and the next few members, all of them in turn."""
-        picked = {self._id: self._myself.belief}
-        wanted = min(self._settings.sync_slice, len(self._members))
-        tried = 0
-        while len(picked) < wanted and tried <= len(self._members):
-            if not self._sync_order:
-                self._sync_order = sorted(self._members)
-            node = self._sync_order.pop()
-            member = self._members.get(node)
-            tried += 1
-            if member is not None and self._is_told(member):
-                picked[node] = member.belief
-        return tuple(picked.values())
-
-    def _is_told(self, member: Member) -> bool:
-        """May others hear of it from here? Not what is only remembered, or was dead when it was heard."""
-        return member.met and not member.hearsay and member.belief.incarnation > BOOT_ONLY
+    def _challenge(self, member: Member) -> None:
+        """Tell one that seems dead what is said of it: if it hears us, it refutes, and views meet."""
+        accusation = (member.belief,) if member.met and member.belief.incarnation > BOOT_ONLY else ()
+        self._send(_id(member), Sync(False, self._myself.load, (self._myself.belief, *accusation)))
 
     def _send_view(self, to: NodeId, *, is_reply: bool) -> None:
         """Everything we believe, in frames that no ping has to wait for. One of them asks for an answer.
@@ -848,20 +862,20 @@ class Membership(Roster):
         target = self._members.get(to)
         first = [self._myself] if target is None else [self._myself, target]
         others = [member for _, member in sorted(self._members.items()) if member not in first]
-        frames = frames_of(member.belief for member in (*first, *others) if self._is_told(member))
+        frames = frames_of(member.belief for member in (*first, *others) if member.is_told)
         for index, frame in enumerate(frames):
             asks = not is_reply and index == len(frames) - 1
             self._send(to, Sync(not asks, self._myself.load, frame))
 
     def _ask_view(self, peer: NodeId) -> None:
         self._asked[peer] = self._now
-        # If the answer is lost, the next push and pull brings it: soon, then.
+        # If the answer is lost, the next comparison brings it: soon, then.
         self._sync_at = min(self._sync_at, self._now + 1 / self._settings.syncs_per_s)
         self._send_view(peer, is_reply=False)
 
     def _spread_view(self, source: NodeId, heard: Iterable[Rumour], before: list[NodeId]) -> None:
         """Two views have met: tell our side directly whom the other one has (as weaveworks/mesh forwards
-        what a merge finds new). Rumours alone would leave gaps until the next push and pull."""
+        what a merge finds new). Rumours alone would leave gaps until the next comparison."""
         told = set(before)
         news = [
             self._members[node].belief
@@ -902,7 +916,7 @@ class Membership(Roster):
         member = self._members.get(to)
         if (
             member is not None
-            and self._is_told(member)
+            and member.is_told
             and member.belief.state
             in (
                 MemberState.SUSPECT,

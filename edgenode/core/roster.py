@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from edgenode.core.comparison import Leaf, leaf_of
 from edgenode.core.gossip import is_alive, is_proven
 from edgenode.core.probing import RoundRobin
 from edgenode.core.rendezvous import Ranking
@@ -66,11 +67,24 @@ class Member:
     hearsay: bool = False
     """It was dead when we first heard of it. Not passed on, or the dead would be remembered for ever."""
     shown: Shown = NOT_SHOWN
+    _leaf: Leaf | None = field(default=None, init=False)
 
     @property
     def is_alive(self) -> bool:
         """Met, and neither dead nor left."""
         return self.met and is_alive(self.belief)
+
+    @property
+    def is_told(self) -> bool:
+        """May others hear of it from here? Not what is only remembered, or was dead when it was heard."""
+        return self.met and not self.hearsay and self.belief.incarnation > BOOT_ONLY
+
+    @property
+    def leaf(self) -> Leaf:
+        """The belief as views are compared."""
+        if self._leaf is None or self._leaf.rumour is not self.belief:
+            self._leaf = leaf_of(self.belief)
+        return self._leaf
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
@@ -214,6 +228,10 @@ class Roster:
     def snapshot(self) -> list[MemberReport]:
         """Everyone known, by id."""
         return [self._report(self._members[node]) for node in sorted(self._members)]
+
+    def beliefs(self) -> list[Leaf]:
+        """The living, as views are compared: who forgot a dead one sooner than others does not differ."""
+        return [member.leaf for member in self._members.values() if member.is_alive and member.is_told]
 
     # ------------------------------------------------------------------------------ for the protocol
 

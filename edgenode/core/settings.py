@@ -52,10 +52,9 @@ class MembershipSettings:
     """Up to this many members, news (accused, dead, alive after all, leaving) goes to each directly."""
     fanout: int = 4
     """In larger meshes it goes to this many directly, and by rumour from there."""
-    sync_period_s: Seconds = 5.0
-    """One push and pull of `sync_slice` beliefs: 8 * 250 bytes * 2 ways / 5 s = 0.8 KB/s for any n."""
-    sync_slice: int = 8
-    """Beliefs in each; all n have been compared after n / 8 periods. Strangers get the whole view."""
+    sync_period_s: Seconds = 2.0
+    """How often views are compared with somebody's: 20 bytes for any n if they are equal, else some
+    2 * 16 * 16 bytes, and the beliefs that differ. Strangers get the whole view."""
     syncs_per_s: float = 2.0
     syncs_burst: int = 5
     """Whole views sent unasked: a restarted node of 200 dials 200 members, but needs few of their views."""
@@ -143,7 +142,7 @@ PRESETS: Final[dict[str, Settings]] = {
             late_s=0.4,
             suspicion_s=5.0,
             patience_forget_s=300.0,
-            sync_period_s=30.0,
+            sync_period_s=10.0,
             heal_period_s=10.0,
             grace_s=30.0,
             formation_s=10.0,

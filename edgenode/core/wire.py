@@ -57,6 +57,20 @@ class Rumour(NamedTuple):
     accuser: NodeId
 
 
+class Place(NamedTuple):
+    """A part of all members: those whose key begins with the `level` half-bytes that `path` is made of."""
+
+    level: int
+    path: int
+
+
+class Branch(NamedTuple):
+    """What somebody believes of the living members of a place, as one number."""
+
+    place: Place
+    digest: int
+
+
 class SubmitItem(NamedTuple):
     spec: bytes
     holders: tuple[NodeId, ...]
@@ -346,7 +360,7 @@ class Nack:
 
 @message(5)
 class Sync:
-    """Everything I believe of everybody. `reply` is False when an answer in kind is wanted."""
+    """What I believe of these, or of everybody. `reply` is False when an answer with everything is wanted."""
 
     reply: bool
     load: Load
@@ -360,6 +374,22 @@ class Evidence:
     node: NodeId
     boot: int
     incarnation: int
+
+
+@message(7)
+class Compare:
+    """What I believe of the living, in digests: tell me of the branches that differ."""
+
+    branches: tuple[Branch, ...]
+
+
+@message(8)
+class Disclose:
+    """This I believe, and of nobody else that lives in these places: tell me of others, and what you know
+    better."""
+
+    places: tuple[Place, ...]
+    rumours: tuple[Rumour, ...]
 
 
 # Jobs (bulk link). Tags 20 and up.
@@ -559,13 +589,13 @@ class SearchAnswer:
 
 
 Message = (
-    Ping | PingReq | Pong | Nack | Sync | Evidence
+    Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose
     | Submit | Submitted | Write | Acks | Refused | Ask | Promises | Offer | Taken | Wanted | Copies
     | Marks | Marked | Gift | WantWork | Grant | Result | ResultTaken | Have | Has | Stop
     | Read | ReadAnswer | Search | SearchAnswer | Inspect | Inspected
 )  # fmt: skip
-MembershipMessage = Ping | PingReq | Pong | Nack | Sync | Evidence
-CONTROL: Final = (Ping, PingReq, Pong, Nack, Sync, Evidence)
+MembershipMessage = Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose
+CONTROL: Final = (Ping, PingReq, Pong, Nack, Sync, Evidence, Compare, Disclose)
 """Travel on the control link: a ping never queues behind jobs."""
 
 

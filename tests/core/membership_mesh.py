@@ -28,7 +28,7 @@ from edgenode.core.signals import (
 )
 from edgenode.core.types import NOBODY, Load, MemberInfo, MemberState, NodeId
 from edgenode.core.view import Standing
-from edgenode.core.wire import Rumour, Sync, encode
+from edgenode.core.wire import Message, Rumour, Sync, encode
 
 LAN = PRESETS["lan"].membership
 
@@ -88,6 +88,7 @@ class Mesh:
         self.counts_bytes = counts_bytes
         self.keeps_changes = keeps_changes
         self.cut: Callable[[NodeId, NodeId], bool] = lambda source, target: False
+        self.hears: Callable[[NodeId, Message], Message] = lambda to, message: message
         self.processes: dict[NodeId, Process] = {}
         self._heap: list[tuple[float, int, int, Callable[[], None]]] = []
         self._order = count()
@@ -226,7 +227,7 @@ class Mesh:
                     assert urgent
                     if self.counts_bytes:
                         process.bytes_sent += len(encode(message))
-                    self._carry(process, to, MessageArrived(node_id(process.number), message))
+                    self._carry(process, to, MessageArrived(node_id(process.number), self.hears(to, message)))
                 case Peers(changes):
                     for address in changes:
                         if address.keep and address.addresses and address.peer in self.processes:

@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"core.custody", "core.replication", "core.scheduler", "core.intake"},
     {"core.node"},
 ]
-MEMBERSHIP = {"core.gossip", "core.probing", "core.roster", "core.membership"}
+MEMBERSHIP = {"core.comparison", "core.gossip", "core.probing", "core.roster", "core.membership"}
 """Membership is a sibling of custody, and has pieces of its own beneath it."""
 PACKAGES = ["core", "shell", "api", "client", "cli", "sim"]
 """Top-level packages, and below what each may look."""

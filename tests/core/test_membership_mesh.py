@@ -12,6 +12,7 @@ from membership_mesh import LAN, Mesh, node_id
 from edgenode.core.settings import PRESETS
 from edgenode.core.types import NodeId
 from edgenode.core.view import Standing
+from edgenode.core.wire import Ping, Pong, Sync
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -119,10 +120,27 @@ def bytes_at_rest(size: int, span_s: float) -> float:
 
 
 def test_bytes_per_node_at_rest_do_not_grow_with_the_mesh() -> None:
-    small, medium, large = (bytes_at_rest(size, span_s) for size, span_s in ((5, 30), (50, 5), (200, 2)))
-    assert small < 1000
-    assert medium < 1200
-    assert large < 1200
+    small, medium, large = (bytes_at_rest(size, span_s) for size, span_s in ((10, 20), (40, 8), (200, 4)))
+    assert 400 < small < 700  # ten pings a second and their answers
+    assert 0.9 < medium / small < 1.1
+    assert 0.9 < large / small < 1.1
+
+
+def test_what_one_node_missed_it_learns_with_one_comparison_in_a_large_mesh_too() -> None:
+    mesh = Mesh(4, keeps_changes=False)
+    mesh.start_acquainted(200)
+    mesh.run(1.0)
+    behind = node_id(200)
+    mesh.hears = lambda to, message: (
+        replace(message, rumours=())
+        if to == behind and isinstance(message, Ping | Pong | Sync)  # all that carries rumours at rest
+        else message
+    )
+    for number in (7, 8, 9):
+        mesh.act(number, lambda membership, now: membership.set_ready(False, now))
+    late = mesh.processes[behind].membership
+    mesh.run(LAN.sync_period_s * 1.2 + 0.1)
+    assert [late.info(node_id(number)).ready for number in (6, 7, 8, 9)] == [True, False, False, False]
 
 
 @pytest.mark.parametrize("order", [(1, 2, 3, 4, 5), (5, 4, 3, 2, 1), (3, 1, 5, 2, 4)])

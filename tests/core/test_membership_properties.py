@@ -13,7 +13,21 @@ from edgenode.core.membership import Membership
 from edgenode.core.signals import Booted, LeaveAsked, LinkDown, LinkUp, MessageArrived, Send, TimePassed
 from edgenode.core.types import NOBODY, Load, MemberState
 from edgenode.core.view import Standing
-from edgenode.core.wire import Evidence, Nack, Ping, PingReq, Pong, Rumour, Sync, decode, encode
+from edgenode.core.wire import (
+    Branch,
+    Compare,
+    Disclose,
+    Evidence,
+    Nack,
+    Ping,
+    PingReq,
+    Place,
+    Pong,
+    Rumour,
+    Sync,
+    decode,
+    encode,
+)
 
 SMALL = replace(LAN, members_max=5, dead_keep_s=3.0, grace_s=2.0)
 ME = node_id(1)
@@ -35,6 +49,7 @@ rumours = st.builds(
     st.one_of(nodes, st.just(NOBODY)),
 )
 told = st.lists(rumours, max_size=4).map(tuple)
+places = st.builds(Place, st.integers(-1, 17), st.integers(-1, 300))
 messages = st.one_of(
     st.builds(Ping, seqs, nodes, loads, told),
     st.builds(PingReq, seqs, nodes, told),
@@ -42,6 +57,8 @@ messages = st.one_of(
     st.builds(Nack, seqs, told),
     st.builds(Sync, st.booleans(), loads, told),
     st.builds(Evidence, nodes, boots, st.integers(-1, 6)),
+    st.builds(Compare, st.lists(st.builds(Branch, places, st.integers(0, 2**64 - 1)), max_size=4).map(tuple)),
+    st.builds(Disclose, st.lists(places, max_size=4).map(tuple), told),
 )
 events = st.one_of(
     st.builds(MessageArrived, nodes, messages),
