@@ -69,7 +69,7 @@ def _job_fields(record: Record, spec: Spec) -> Json:
         # A start whose runner was lost is the same attempt again; a failed one is used up.
         "attempt": min(starts, failures + 1, options.max_attempts),
         "max_attempts": options.max_attempts,
-        "losses": len(record.losses),
+        "losses": record.loss_count,
         "max_losses": options.max_losses,
         "starts": starts,
         "takeovers": sum(note.kind in TAKEOVERS for note in record.history),

@@ -247,6 +247,7 @@ class Record(NamedTuple):
     failures: Counts = ()
     losses: tuple[StartToken, ...] = ()
     voids: tuple[StartToken, ...] = ()  # starts that were stored, but never begun
+    pardons: tuple[StartToken, ...] = ()  # losses that proved false: the runner lived, and had the start
     cancel: bool = False
     history: tuple[Note, ...] = ()
 
@@ -270,6 +271,11 @@ class Record(NamedTuple):
     def start_count(self) -> int:
         """How often the job was started, on all sides of every cut that this copy knows of."""
         return sum(count for _, count in self.starts) - len(self.voids)
+
+    @property
+    def loss_count(self) -> int:
+        """How often its runner was lost with it. Silence that proved false says nothing against the job."""
+        return len(self.losses) - len(set(self.losses).intersection(self.pardons))
 
     @property
     def failure_count(self) -> int:
@@ -337,6 +343,14 @@ def lost(record: Record, *, counted: bool, note: Note) -> Record:
     state = _stepped(record, Step.LOSE)
     after = with_note(_idle(record, state, record.own.due_at), note)
     return after._replace(losses=_union(record.losses, (record.own.token,))) if counted else after
+
+
+def pardoned(record: Record, token: StartToken) -> Record:
+    """A start that was called lost turned up: its runner had it all the time, so the job killed nobody.
+
+    A set beside the losses, since nothing can be taken out of those: a merge would bring it back.
+    """
+    return record._replace(pardons=_union(record.pardons, (token,)))
 
 
 def voided(record: Record) -> Record:
@@ -447,6 +461,7 @@ def join(a: Record, b: Record) -> Record:
         _merge_counts(a.failures, b.failures),
         _union(a.losses, b.losses),
         _union(a.voids, b.voids),
+        _union(a.pardons, b.pardons),
         a.cancel or b.cancel,
         a.history if a.history == b.history else _latest({*a.history, *b.history}),
     )
@@ -479,7 +494,7 @@ def _merge_counts(a: Counts, b: Counts) -> Counts:
 
 # --------------------------------------------------------------------------------------------- bytes
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 
 def encode(record: Record) -> bytes:
@@ -503,11 +518,12 @@ def decode(blob: bytes) -> Record:
         MalformedMessage: these bytes are no record (a damaged row, or a peer that speaks nonsense).
     """
     try:
-        (form, job, spec, epoch, holders, own, outcome, starts, failures, losses, voids, cancel, history) = (
-            msgpack.unpackb(blob)
-        )
+        form, *fields = msgpack.unpackb(blob)
         if form != FORMAT:
             raise MalformedMessage(f"a record of format {form}, known is {FORMAT}")
+        job, spec, epoch, holders, own, outcome, starts, failures, losses, voids, pardons, cancel, history = (
+            fields
+        )
         if not (isinstance(job, bytes) and len(job) == 16 and isinstance(spec, bytes) and holders):
             raise MalformedMessage("a record needs a 16-byte id, a spec and holders")
         if not (isinstance(epoch, int) and isinstance(cancel, bool)):
@@ -523,6 +539,7 @@ def decode(blob: bytes) -> Record:
             tuple((_ballot(ballot), int(count)) for ballot, count in failures),
             tuple(map(_token, losses)),
             tuple(map(_token, voids)),
+            tuple(map(_token, pardons)),
             cancel,
             tuple(Note(float(at), str(kind), _node(node), str(text)) for at, kind, node, text in history),
         )

@@ -28,8 +28,10 @@ from edgenode.core.jobs import (
     failed_once,
     fallen_due,
     lost,
+    pardoned,
     started,
     voided,
+    write_own,
 )
 from edgenode.core.signals import Run, RunEnded, StopRun
 from edgenode.core.types import (
@@ -49,6 +51,7 @@ from edgenode.core.types import (
 )
 from edgenode.core.view import Standing
 from edgenode.core.wire import (
+    Copies,
     Grant,
     GrantItem,
     Has,
@@ -253,8 +256,8 @@ class Scheduler:
             lead = self._table.lead(job)
             if lead is not None and lead.firm:
                 self._end(record, State.FAILED, error="its runner was lost; delivery is at-most-once")
-        elif len(record.losses) >= options.max_losses:
-            error = f"lost its runner {len(record.losses)} times (max_losses is {options.max_losses})"
+        elif record.loss_count >= options.max_losses:
+            error = f"lost its runner {record.loss_count} times (max_losses is {options.max_losses})"
             self._end(record, State.FAILED, error=error)
         elif record.own.state is State.SCHEDULED and record.failure_count:
             # A pause is a duration: a clock that jumps, here or at the last owner, must not stretch it.
@@ -296,6 +299,8 @@ class Scheduler:
                 continue
             running = self._running.get(job)
             if running is not None and record.own.ballot >= running.token.ballot:
+                if record.outcome is None and _is_wronged(record, running.token):
+                    record = self._object(record, running.token)
                 if record.outcome is not None or record.own.token != running.token:
                     self._stop(job, running, "superseded")
             if record.outcome is not None:
@@ -306,6 +311,14 @@ class Scheduler:
                 self._refused.pop(job, None)
             elif record.cancel and self._table.lead(job) is not None:
                 self._end(record, State.CANCELLED)
+
+    def _object(self, record: Record, token: StartToken) -> Record:
+        """Somebody took this node's silence for its death: the owner must not hold that against the job."""
+        record = pardoned(record, token)
+        self._table.put(record)
+        if record.owner != self._desk.me:
+            self._desk.post.add(record.owner, Copies, encode(record))
+        return record
 
     def _stop(self, job: JobId, running: Running, reason: str) -> None:
         opening = self._opening.get(job)
@@ -554,6 +567,9 @@ class Scheduler:
 
     def _receive(self, record: Record, item: ResultItem) -> None:
         """A verdict reached the owner of an unfinished job."""
+        if not item.lost and _is_wronged(record, item.token):
+            record = write_own(pardoned(record, item.token))
+            self._write(record)
         if record.own.token == item.token:
             self._judge(record, item)
         elif item.verdict.state is State.SUCCEEDED and not item.lost:
@@ -793,6 +809,11 @@ def _remember(memory: dict[Start, None], start: Start) -> None:
     memory[start] = None
     if len(memory) > TOKENS_MAX:
         del memory[next(iter(memory))]
+
+
+def _is_wronged(record: Record, token: StartToken) -> bool:
+    """Whether this start counts as one that was lost with its runner."""
+    return token in record.losses and token not in record.pardons
 
 
 def _last_day(spec: Spec) -> Wall:

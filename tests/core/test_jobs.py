@@ -39,6 +39,7 @@ from edgenode.core.jobs import (
     make_job_id,
     new_record,
     next_token,
+    pardoned,
     parse_job_id,
     settled,
     started,
@@ -91,6 +92,7 @@ records = st.builds(
     counts,
     counts,
     st.sets(tokens, max_size=3).map(lambda found: tuple(sorted(found))),
+    st.sets(tokens, max_size=2).map(lambda found: tuple(sorted(found))),
     st.sets(tokens, max_size=2).map(lambda found: tuple(sorted(found))),
     st.booleans(),
     st.sets(notes, max_size=3).map(lambda found: tuple(sorted(found))),
@@ -227,6 +229,16 @@ def test_no_two_starts_share_a_token() -> None:
     assert len(seen) == 4
     assert record.start_count == 4
     assert set(record.losses) == seen
+
+
+def test_a_loss_that_proved_false_stays_so_in_every_merge() -> None:
+    """Nothing is ever taken out of the set of losses, or an older copy would bring it back."""
+    running = started(new_record(SPEC, JOB, HOLDERS, 0.0, 1.0), runner=A, boot=1, at=1.0)
+    accused = lost(running, counted=True, note=NOTE)
+    cleared = pardoned(accused, running.own.token)
+    assert (accused.loss_count, cleared.loss_count) == (1, 0)
+    assert join(cleared, accused).loss_count == join(accused, cleared).loss_count == 0
+    assert pardoned(running, running.own.token).loss_count == 0  # heard of before the loss itself
 
 
 def test_two_sides_that_each_started_it_once_count_two() -> None:

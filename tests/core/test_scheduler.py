@@ -483,6 +483,47 @@ def test_a_job_that_kills_its_nodes_is_stopped_before_it_killed_them_all() -> No
     assert mesh.record(living, spec.id).state is State.FAILED
 
 
+def test_a_runner_that_was_only_cut_off_does_not_count_as_lost() -> None:
+    mesh, job = on_d(max_losses=2, backoff=Backoff("constant", 0.1, 0.1))
+    mesh.cut((A, D), (B, D), (C, D))
+    mesh.run_until(lambda: mesh.record(A, job).loss_count == 1)
+    mesh.heal()
+    mesh.run(2.0)
+    mesh.end_run(D, job, mesh.begun[0].token, failed("of old"))
+    mesh.run_until(lambda: mesh.record(A, job).loss_count == 0)
+    mesh.run_until(lambda: len(mesh.begun) == 2)
+    mesh.kill(D)
+    mesh.run_until(lambda: mesh.record(A, job).loss_count == 1)
+    mesh.run(1.0)
+    assert mesh.record(A, job).outcome is None  # one true loss of two
+    assert len(mesh.record(A, job).losses) == 2
+
+
+def test_an_owner_that_was_only_cut_off_tells_its_successor_that_it_had_the_start_all_the_time() -> None:
+    mesh = Mesh("abc")
+    mesh.verdict = endless
+    spec = mesh.spec("abc", max_losses=2)
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.runs(spec.id) == [A])
+    mesh.cut((A, B), (A, C))
+    mesh.run_until(lambda: mesh.runs(spec.id) == [A, B])
+    assert mesh.record(B, spec.id).loss_count == 1
+    mesh.heal()
+    mesh.run_until(lambda: [mesh.record(name, spec.id).loss_count for name in (A, B, C)] == [0, 0, 0])
+    assert mesh.record(B, spec.id).start_count == 2
+    assert [name for name, _, _ in mesh.stopped] == [A]
+
+
+def test_a_start_that_ended_with_its_worker_stays_a_loss_however_late_it_is_heard_of() -> None:
+    mesh, job = on_d(max_losses=2)
+    mesh.cut((A, D), (B, D), (C, D))
+    mesh.run_until(lambda: mesh.record(A, job).loss_count == 1)
+    mesh.end_run(D, job, mesh.begun[0].token, failed("worker died"), lost=True)
+    mesh.heal()
+    mesh.run(8.0)
+    assert mesh.record(A, job).loss_count == 1
+
+
 # ---------------------------------------------------------------------------------- at most once
 
 
