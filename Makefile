@@ -5,7 +5,7 @@ PYTHON ?= python3
 SEEDS ?= 1000
 SEED ?= 0
 
-.PHONY: help demo test lint sim replay bench chaos lock clean
+.PHONY: help demo test lint sim replay bench chaos failover lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -43,6 +43,9 @@ bench: $(VENV)/ready  ## throughput and latency of three nodes on this machine
 
 chaos: $(VENV)/ready  ## kill, pause and restart real nodes at random, and judge the history
 	@$(PY) scripts/chaos.py
+
+failover: $(VENV)/ready  ## kill, pause, cut off and starve real nodes: how soon their jobs run elsewhere (35 min)
+	@$(PY) scripts/failover.py
 
 lock: $(VENV)/ready  ## choose versions anew, and write them with their hashes to requirements.lock
 	@$(PY) -m pip install -q --disable-pip-version-check uv

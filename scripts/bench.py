@@ -53,6 +53,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import aiohttp
 from demo import free_base_port
+from distribution import percentile
 from rich.console import Console
 from rich.table import Table
 from yarl import URL
@@ -130,13 +131,6 @@ class ProcessStat(NamedTuple):
     parent: int
     cpu_s: float
     rss_bytes: int
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` (0 to 1) of all do not exceed (nearest rank)."""
-    assert values
-    ordered = sorted(values)
-    return ordered[max(0, ceil(share * len(ordered)) - 1)]
 
 
 def parse_stat(text: str, ticks: int, page_bytes: int) -> ProcessStat:

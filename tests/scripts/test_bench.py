@@ -43,17 +43,6 @@ def processes_of(folder: Path) -> list[str]:
 # ------------------------------------------------------------------------------------------------ numbers
 
 
-@pytest.mark.parametrize(("share", "expected"), [(0.0, 1), (0.5, 50), (0.95, 95), (0.99, 99), (1.0, 100)])
-def test_a_percentile_is_a_value_that_was_measured(share: float, expected: int) -> None:
-    assert bench.percentile(list(range(100, 0, -1)), share) == expected
-
-
-def test_the_percentile_of_few_values_is_never_below_its_share() -> None:
-    assert bench.percentile([1.0, 2.0, 3.0], 0.5) == 2.0
-    assert bench.percentile([1.0, 2.0, 3.0], 0.99) == 3.0
-    assert bench.percentile([7.0], 0.01) == 7.0
-
-
 def test_a_process_whose_name_looks_like_the_rest_of_the_line_is_read_right() -> None:
     fields = "S 41 2 2 0 -1 4194560 10 0 0 0 150 50 900 900 20 0 5 0 77 123456 25 18446744073709551615"
     stat = bench.parse_stat(f"42 (a) S 1 (b) {fields}", 100, 4096)
