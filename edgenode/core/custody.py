@@ -427,7 +427,10 @@ class Custody:
     def _why(self, record: Record) -> str:
         if record.owner == self._desk.me:
             return "restart"
-        return "its process ended" if self._desk.view.standing(record.owner) is Standing.GONE else "silence"
+        view = self._desk.view
+        if not view.stores(record.owner):
+            return "its disk takes no writes"
+        return "its process ended" if view.standing(record.owner) is Standing.GONE else "silence"
 
     # ----------------------------------------------------------------------------------------- gifts
 

@@ -94,6 +94,13 @@ class Table:
             if row.promise is not None:
                 self._promises[row.id] = row.promise
 
+    def forget(self) -> None:
+        """Memory is ahead of the disk for ever: from now on only the archive counts."""
+        for place in (self._records, self._promises, self._glimpsed, self._dirty, self._leaving):
+            place.clear()
+        self.leads.clear()
+        self.by_owner.clear()
+
     def get(self, job: JobId) -> Record | None:
         found = self._records.get(job)
         return found if found is not None else self.get_many((job,)).get(job)
@@ -164,6 +171,11 @@ class Table:
     def scan(self, after: JobId, limit: int) -> list[Row]:
         """A piece of what the disk has, in id order."""
         return self._archive.scan(after, limit)
+
+    @property
+    def dirty(self) -> bool:
+        """Whether anything waits for the next flush."""
+        return bool(self._dirty)
 
     def unsettled(self) -> Iterable[Record]:
         return (record for record in self._records.values() if not record.settled)
@@ -252,6 +264,10 @@ class Post:
     def send(self, to: NodeId, message: Message) -> None:
         self._singles.append((to, message))
 
+    def forget(self) -> None:
+        self._singles.clear()
+        self._batches.clear()
+
     def take_local(self) -> list[Message]:
         """What this node says to itself needs no wire."""
         local = [message for to, message in self._singles if to == self.me]
@@ -307,6 +323,7 @@ class Desk:
         self.post = Post(view.me, settings.batch)
         self.now: Instant = 0.0
         self.leaving = False
+        self.storing = True  # False from a refused write until the disk takes writes again
         self.taken_over = 0  # jobs, since the start
         self._wall_ahead_s = 0.0
         self._effects: list[Effect] = []
@@ -384,6 +401,18 @@ class Desk:
         """Whether anything is left that somebody has to hear of."""
         news = (self.merged, self.released, self.led, self.written, self.acknowledged, self.gated)
         return any(news) or any((self.recount, self.gate_wanted, self.overdue, self.thanks_due))
+
+    def forget(self) -> None:
+        """A write was refused: of what this node knew and was about to say, nothing is so."""
+        self.storing = False
+        self.table.forget()
+        self.post.forget()
+        self._effects.clear()
+        self.thanks_due.clear()
+        for news in (self.merged, self.released, self.led, self.written, self.acknowledged, self.recount):
+            news.take()
+        for news in (self.gate_wanted, self.gated, self.overdue):
+            news.take()
 
     # ---- what goes out
 

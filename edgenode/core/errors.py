@@ -70,6 +70,20 @@ class Overloaded(EdgeNodeError):
     retry_after_s = 1.0
 
 
+class StoreUnwritable(EdgeNodeError):
+    """This node takes no jobs, because its disk takes no writes; it asks the disk again by itself."""
+
+    status, slug, title, definite = 507, "store-unwritable", "The node's disk takes no writes", True
+    retry_after_s = 5.0
+
+
+class StoreFailed(EdgeNodeError):
+    """The disk refused a write while a job was on its way: the job may exist."""
+
+    status, slug, title, definite = 507, "store-failed", "The node's disk refused a write", False
+    retry_after_s = 5.0
+
+
 class OutcomeUnknown(EdgeNodeError):
     """Copies were sent, but too few holders answered in time: the jobs may exist."""
 

@@ -19,6 +19,7 @@ from edgenode.core.errors import (
     MalformedMessage,
     NotReady,
     OutcomeUnknown,
+    StoreUnwritable,
     Undecided,
 )
 from edgenode.core.jobs import (
@@ -145,9 +146,8 @@ class Intake:
         """Place each job, and send them on in one message per first holder."""
         desk = self._desk
         ranking = desk.view.ranking()
-        if desk.leaving or not len(ranking):
-            why = "this node is leaving" if desk.leaving else "no member of the mesh takes jobs yet"
-            errors = tuple(Receipt(spec.id, (), NotReady(why)) for spec in event.specs)
+        if refusal := self._refusal():
+            errors = tuple(Receipt(spec.id, (), refusal) for spec in event.specs)
             desk.emit(SubmitDone(event.request, errors))
             return
         replicas = desk.settings.replicas
@@ -166,6 +166,15 @@ class Intake:
         self._submissions[event.request] = submission
         self._send(event.request, submission, list(outgoing))
         self._wake = min(self._wake, submission.again_at, submission.ends_at)
+
+    def _refusal(self) -> EdgeNodeError | None:
+        """Why this node passes no submission on now."""
+        if not self._desk.storing:
+            # It could: but who is told to go elsewhere does not come back to a node that may end next.
+            return StoreUnwritable("this node's disk takes no writes: submit to another node")
+        if self._desk.leaving:
+            return NotReady("this node is leaving")
+        return None if len(self._desk.view.ranking()) else NotReady("no member of the mesh takes jobs yet")
 
     def _send(self, request: RequestId, submission: Submission, jobs: Iterable[JobId]) -> None:
         """Send each job to the first of its holders that is not known dead."""
@@ -575,6 +584,30 @@ class Intake:
             self._desk.emit(InspectDone(request, inspecting.copies))
 
     # ----------------------------------------------------------------------------- members and time
+
+    def disown(self) -> None:
+        """The disk refused a write: speak for local clients on, but not of what this node had in memory.
+
+        What was submitted through here goes to the next holders, at once; what was read here is read anew.
+        """
+        desk, now = self._desk, self._desk.now
+        self._receipts_due.clear()
+        for job in list(self._followers):
+            mine = {follower: None for follower in self._followers[job] if follower[0] == desk.me}
+            if mine:
+                self._followers[job] = mine
+            else:
+                del self._followers[job]
+        for submission in self._submissions.values():
+            submission.again_at = now
+        for reading in self._readings.values():
+            reading.open = dict.fromkeys(reading.jobs)
+            for place in (reading.found, reading.owned, reading.firm, reading.asking, reading.ended):
+                place.clear()
+            reading.again_at = now
+        for inspecting in self._inspections.values():
+            inspecting.copies.pop(desk.me, None)
+        self._wake = now
 
     def dropped(self, request: RequestId) -> None:
         """The client went away. A submission goes on: it may have been stored already."""

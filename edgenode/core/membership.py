@@ -145,7 +145,7 @@ class Membership(Roster):
                 self._catch_up()
             case LeaveAsked():
                 if self._myself.belief.state is not MemberState.LEAVING:
-                    self._say(MemberState.LEAVING, is_ready=False)
+                    self._say(MemberState.LEAVING, ready=False)
             case _:
                 assert_never(event)
         return self._finish()
@@ -174,7 +174,7 @@ class Membership(Roster):
         self._begin(now)
         belief = self._myself.belief
         if belief.state in (MemberState.JOINING, MemberState.READY) and belief.info.ready != ready:
-            self._say(MemberState.READY if ready else MemberState.JOINING, is_ready=ready)
+            self._say(MemberState.READY if ready else MemberState.JOINING, ready=ready)
         return self._finish()
 
     def leave(self, now: Instant) -> list[Effect]:
@@ -185,7 +185,25 @@ class Membership(Roster):
         """Say goodbye, to several directly: this process has no time for rumours to spread."""
         self._begin(now)
         if self._myself.belief.state is not MemberState.LEFT:
-            self._say(MemberState.LEFT, is_ready=False)
+            self._say(MemberState.LEFT, ready=False)
+        return self._finish()
+
+    def resign(self, now: Instant) -> list[Effect]:
+        """Say that the disk takes no writes: this node lives, but owns, holds and runs nothing now."""
+        self._begin(now)
+        mine = self._myself.belief
+        if mine.state is not MemberState.LEFT:
+            self._describe(mine.state, mine.info._replace(ready=False, stores=False))
+        return self._finish()
+
+    def begin_life(self, boot: int, now: Instant) -> list[Effect]:
+        """The same process under another boot number: what it said and ran before is an earlier life's."""
+        self._begin(now)
+        assert boot > self.boot
+        mine = self._myself.belief
+        if mine.state is not MemberState.LEFT:
+            info = mine.info._replace(boot=boot, ready=False, stores=True)
+            self._describe(MemberState.JOINING, info)
         return self._finish()
 
     def _begin(self, now: Instant) -> None:
@@ -263,7 +281,7 @@ class Membership(Roster):
             return
         if member.belief.state is MemberState.LEFT and link.boot == member.belief.info.boot:
             return
-        was_living = self.is_living(link.peer) and link.boot == member.belief.info.boot
+        was_living = member.is_alive and link.boot == member.belief.info.boot
         if link.boot > member.belief.info.boot:
             self._begin_life(member, link.boot)
         member.heard_at = self._now
@@ -295,7 +313,7 @@ class Membership(Roster):
 
     def _begin_life(self, member: Member, boot: int) -> None:
         """The process that we knew is gone; of the new one only its boot number is known yet."""
-        info = member.belief.info._replace(boot=boot, ready=False)
+        info = member.belief.info._replace(boot=boot, ready=False, stores=True)
         self._adopt(member, Rumour(info, BOOT_ONLY, MemberState.JOINING, NOBODY))
 
     def _reach(self, member: Member, address: tuple[str, int] | None) -> None:
@@ -314,7 +332,7 @@ class Membership(Roster):
         if source == self._id:
             return
         self._has_met = True
-        was_living = self.is_living(source)
+        was_living = self._is_alive(source)
         self._note_life(source)
         match message:
             case Ping(seq, target, load, rumours):
@@ -405,7 +423,7 @@ class Membership(Roster):
             return
         # One that is dead to us has to refute that first: after a cut it takes all of us for dead.
         is_accusation = rumour.state in (MemberState.SUSPECT, MemberState.DEAD)
-        if is_accusation and not self.is_living(source):
+        if is_accusation and not self._is_alive(source):
             return
         member = self._members.get(node)
         if member is None:
@@ -423,7 +441,7 @@ class Membership(Roster):
             self._confirm_suspicion(member, rumour)
         elif precedence(rumour) > precedence(before):
             self._adopt(member, rumour)
-        elif same_life and is_alive(rumour) and is_alive(before) and self.is_living(source):
+        elif same_life and is_alive(rumour) and is_alive(before) and self._is_alive(source):
             self._confirm(member)
 
     def _doubt(self, member: Member, rumour: Rumour) -> Rumour:
@@ -468,7 +486,11 @@ class Membership(Roster):
         """Is there room for one more? The longest dead give way."""
         if len(self._members) < self._settings.members_max:
             return True
-        dead = [member for member in self._members.values() if self.dead_since(_id(member)) is not None]
+        dead = [
+            member
+            for node, member in self._members.items()
+            if not self._is_alive(node) and self.dead_since(node) is not None
+        ]
         if not dead:
             return False
         self._forget(min(dead, key=lambda member: (member.since, _id(member))))
@@ -510,7 +532,7 @@ class Membership(Roster):
         member.met = True
         if rumour.info.boot > before.info.boot:
             self._forget_life(member)
-        if member.is_alive != was_alive or not was_met:
+        if (member.is_alive, rumour.info.stores) != (was_alive, before.info.stores) or not was_met:
             member.since = self._now
         if rumour.state is MemberState.SUSPECT:
             self._suspect(member)
@@ -543,6 +565,9 @@ class Membership(Roster):
             self._enter(member)
         if rumour.info.boot > before.info.boot:
             self._effects.append(Log("member-reborn", f"{self._name(member)} began life {rumour.info.boot}"))
+        elif before.info.stores and not rumour.info.stores:
+            text = f"{self._name(member)} lives, but its disk takes no writes: its jobs move"
+            self._effects.append(Log("member-resigned", text, warning=True))
         elif member.is_alive and not was_alive:
             self._effects.append(Log("member-returned", f"{self._name(member)} is alive after all"))
         elif rumour.state is MemberState.DEAD and was_alive:
@@ -630,10 +655,15 @@ class Membership(Roster):
         self._myself.belief = mine._replace(incarnation=max(mine.incarnation, above) + 1)
         self._queue.put(self._myself.belief)
 
-    def _say(self, state: MemberState, *, is_ready: bool) -> None:
+    def _say(self, state: MemberState, *, ready: bool) -> None:
         """Change what this node says of itself."""
+        self._describe(state, self._myself.belief.info._replace(ready=ready))
+
+    def _describe(self, state: MemberState, info: MemberInfo) -> None:
         mine = self._myself.belief
-        self._myself.belief = mine._replace(state=state, info=mine.info._replace(ready=is_ready))
+        self._myself.belief = mine._replace(state=state, info=info)
+        if info.stores != mine.info.stores:
+            self._myself.since = self._now
         self._raise_incarnation(mine.incarnation)
         self._touch(self._id)
         self._tell(self._myself.belief)
@@ -647,7 +677,7 @@ class Membership(Roster):
             if boot == self.boot:
                 self._send(source, Sync(True, self._myself.load, (self._myself.belief,)))
             return
-        if member is None or not self.is_living(source) or boot < member.belief.info.boot:
+        if member is None or not self._is_alive(source) or boot < member.belief.info.boot:
             return
         if boot > member.belief.info.boot:
             self._begin_life(member, boot)
@@ -778,7 +808,7 @@ class Membership(Roster):
             peer: asked_at for peer, asked_at in self._asked.items() if self._now - asked_at < answers_s
         }
         for member in list(self._members.values()):
-            since = self.dead_since(_id(member))
+            since = None if self._is_alive(_id(member)) else self.dead_since(_id(member))
             if since is not None and self._now - since >= self._settings.dead_keep_s:
                 self._forget(member)
 

@@ -8,7 +8,7 @@ be said once it is. An N-node mesh of these runs inside one thread of the simula
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Final, assert_never
 
 from edgenode.core.custody import Custody
 from edgenode.core.desk import Desk
@@ -28,16 +28,17 @@ from edgenode.core.signals import (
     Left,
     LinkDown,
     LinkUp,
-    Log,
     MessageArrived,
     Persisted,
     ReadAsked,
     RequestDropped,
+    Row,
     RunEnded,
     SearchAsked,
     SearchedHere,
     SlotsChanged,
     StopAsked,
+    StoreRecovered,
     StoreRefused,
     SubmitAsked,
     TimePassed,
@@ -77,6 +78,9 @@ from edgenode.core.wire import (
     Write,
 )
 
+ANSWERS: Final = (Submitted, ReadAnswer, SearchAnswer, Inspected)
+"""What a node hears on behalf of its clients: that needs no disk."""
+
 
 class Node:
     """Feed it every event with the present instant; carry out the effects in order (see `core/signals.py`).
@@ -111,7 +115,6 @@ class Node:
         self._scheduler = Scheduler(self._desk, slots=info.slots, tasks=frozenset(info.tasks))
         self._intake = Intake(self._desk)
         self._is_booted = False
-        self._has_failed = False
         self._leave_ends: Instant = FOREVER  # when running jobs are given away too
         self._said_goodbye = False
         self._due: Instant = FOREVER
@@ -132,52 +135,48 @@ class Node:
     @property
     def ready(self) -> bool:
         """Whether this node takes new jobs."""
-        return self._is_booted and self._membership.formed and not self._desk.leaving and not self._has_failed
+        desk = self._desk
+        return self._is_booted and self._membership.formed and not desk.leaving and desk.storing
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
         """Take one event at `now` (never earlier than the one before) and return what is to be done."""
         desk = self._desk
         assert now >= desk.now, f"time went backwards: {desk.now} -> {now}"
-        if self._has_failed:
-            return []
         if isinstance(event, Persisted):
             desk.table.persisted(event.number)  # memory is freed; nothing follows from it
             return []
-        stalled = now > self._due + self._settings.jobs.stall_s
+        stalled = desk.storing and now > self._due + self._settings.jobs.stall_s
         desk.now = now
         effects = self._route(event, now)
-        if isinstance(event, StoreRefused):
-            return effects
-        if stalled:
+        if stalled and desk.storing:
             # Longer than others wait before they take over: its ownership is a memory (a zombie's).
             desk.log("stalled", f"stood still until {now - self._due:.1f} s after its time", warning=True)
             self._custody.restart()
-        self._custody.on_time()
-        self._replication.on_time()
-        self._scheduler.on_time()
+        if desk.storing:
+            self._custody.on_time()
+            self._replication.on_time()
+            self._scheduler.on_time()
         self._intake.on_time()
         if self.ready != (info.ready if (info := self._membership.info(desk.me)) else False):
             effects += self._membership.set_ready(self.ready, now)
         self._pass_on_changes()
         self._spread()
-        if desk.leaving:
+        if desk.leaving and desk.storing:
             effects += self._hand_over(now)
         self._membership.set_load(self._scheduler.load())
         self._intake.changed(desk.table.changed_records())
+        assert desk.storing or not desk.table.dirty, "nothing is written to a disk that refuses"
         effects += desk.flush()
         self._due = max(self.deadline(), now)
         return effects
 
     def deadline(self) -> Instant:
         """When `TimePassed` is wanted at the latest."""
-        if self._has_failed:
-            return FOREVER
+        soonest = min(self._membership.deadline(), self._intake.deadline())
+        if not self._desk.storing:
+            return soonest
         soonest = min(
-            self._membership.deadline(),
-            self._custody.deadline(),
-            self._replication.deadline(),
-            self._scheduler.deadline(),
-            self._intake.deadline(),
+            soonest, self._custody.deadline(), self._replication.deadline(), self._scheduler.deadline()
         )
         return min(soonest, self._leave_ends) if self._leave_ends > self._desk.now else soonest
 
@@ -198,6 +197,10 @@ class Node:
                 self._custody.check_all()
                 self._is_booted = True
                 return self._membership.handle(event, now)
+            case StoreRefused(reason):
+                return self._resign(reason, now) if desk.storing else []
+            case StoreRecovered(boot, rows):
+                return self._return(boot, rows, now)
             case LinkUp() | LinkDown():
                 return self._membership.handle(event, now)
             case ClockRead(wall):
@@ -218,11 +221,8 @@ class Node:
                 self._scheduler.run_ended(event)
             case SlotsChanged(slots):
                 self._scheduler.set_slots(slots)
-            case StoreRefused(reason):
-                # What was done since is not on disk, and must never be said. The process ends, and others
-                # take over at once.
-                self._has_failed = True
-                return [Log("store-refused", reason, warning=True)]
+            case LeaveAsked() | StopAsked() if not desk.storing:
+                return self._end_unheard()
             case LeaveAsked():
                 desk.leaving = True
                 self._leave_ends = now + self._settings.jobs.drain_s
@@ -241,6 +241,8 @@ class Node:
 
     def _hear(self, source: NodeId, message: Message) -> None:
         """One message about jobs, from a peer or from this node itself."""
+        if not self._desk.storing and not isinstance(message, ANSWERS):
+            return  # all others are about what it would have to store, or has forgotten
         custody, replication = self._custody, self._replication
         scheduler, intake = self._scheduler, self._intake
         match message:
@@ -370,6 +372,45 @@ class Node:
                     self._hear(desk.me, message)
             elif not scheduler.fill() and not desk.has_news:
                 return
+
+    # ------------------------------------------------------------------------------ a disk that refuses
+
+    def _resign(self, reason: str, now: Instant) -> list[Effect]:
+        """The disk takes no writes. This node's memory is ahead of it, and nobody may ever hear of that: so
+        this life ends, though its process goes on, and the others are told, or they would wait for it.
+
+        Until `_return` it is a member that holds nothing, and still speaks for local clients.
+        """
+        desk = self._desk
+        desk.forget()
+        desk.log("store-refused", f"{reason}; this node's jobs move to others", warning=True)
+        self._scheduler = self._scheduler.give_up()
+        self._custody = Custody(desk)
+        self._replication = Replication(desk)
+        self._intake.disown()
+        if desk.leaving:
+            return self._end_unheard()
+        return self._membership.resign(now)
+
+    def _return(self, boot: int, rows: tuple[Row, ...], now: Instant) -> list[Effect]:
+        """The disk takes writes again: begin anew on what it has, as after a restart."""
+        desk = self._desk
+        assert not desk.storing
+        desk.storing = True
+        desk.table.load(rows)
+        effects = self._membership.begin_life(boot, now)
+        everyone = frozenset(desk.view.members())
+        self._replication.members_changed(everyone)  # spares for those that were dead before
+        self._custody.check_all()
+        desk.log("store-recovered", f"the disk takes writes again; this is life {boot}")
+        return effects
+
+    def _end_unheard(self) -> list[Effect]:
+        """Asked to end while the disk refuses: what it has, it goes on with at the next start."""
+        if not self._said_goodbye:
+            self._said_goodbye = self._desk.leaving = True
+            self._desk.emit(Left(False))
+        return []
 
     # ------------------------------------------------------------------------------------- leaving
 

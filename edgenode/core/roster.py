@@ -52,7 +52,7 @@ class Member:
     met: bool
     """False while it is only remembered from disk: nobody living has confirmed it in this life of ours."""
     since: Instant
-    """When `belief` last turned from alive to dead or back."""
+    """When `belief` last turned from alive to dead or back, or to a disk that takes no writes or back."""
     heard_at: Instant = NEVER
     """When a message came from the member itself."""
     load: Load = IDLE
@@ -163,6 +163,8 @@ class Roster:
         member = self._members.get(node)
         if member is None or not member.met:
             return Standing.UNKNOWN if self._now < self._grace_ends else Standing.SILENT
+        if not member.belief.info.stores:
+            return Standing.GONE  # by its own word: nothing that it had in memory is so any more
         if is_alive(member.belief) or node == self._id:
             return Standing.LIVING
         if member.belief.state is MemberState.LEFT or is_proven(member.belief):
@@ -175,6 +177,10 @@ class Roster:
     def has_left(self, node: NodeId) -> bool:
         member = self._members.get(node)
         return member is not None and member.belief.state is MemberState.LEFT
+
+    def stores(self, node: NodeId) -> bool:
+        member = self._members.get(node)
+        return member is None or member.belief.info.stores
 
     def dead_since(self, node: NodeId) -> Instant | None:
         if self.standing(node) in (Standing.LIVING, Standing.UNKNOWN):
@@ -234,6 +240,11 @@ class Roster:
         return [member.leaf for member in self._members.values() if member.is_alive and member.is_told]
 
     # ------------------------------------------------------------------------------ for the protocol
+
+    def _is_alive(self, node: NodeId) -> bool:
+        """Whether its process lives, as far as is known, whatever its disk does."""
+        member = self._members.get(node)
+        return member is not None and member.is_alive
 
     def _touch(self, node: NodeId) -> None:
         self._touched.add(node)

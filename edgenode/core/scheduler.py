@@ -129,10 +129,17 @@ class Unthanked:
 class Scheduler:
     """Drive it with news of ownership, verdicts, messages and time; it answers through the desk."""
 
-    def __init__(self, desk: Desk, *, slots: int, tasks: frozenset[str]) -> None:
+    def __init__(
+        self, desk: Desk, *, slots: int, tasks: frozenset[str], ending: Iterable[Start] = ()
+    ) -> None:
+        """
+        Args:
+            ending: starts of an earlier life that occupy slots until their `RunEnded`.
+        """
         self._desk = desk
         self._table = desk.table
         self._slots = slots
+        self._ending = set(ending)
         self._tasks = tasks
         self._lines: dict[Need, list[tuple[int, JobId]]] = {}  # heaps of (9 - priority, id); ids sort by age
         self._queued: dict[JobId, Need] = {}  # what of the lines still counts
@@ -377,7 +384,7 @@ class Scheduler:
         return bool(self._queued) and bool(self._lines_for(self._tasks, self._labels_of(self._desk.me)))
 
     def _free(self) -> int:
-        return self._slots - len(self._running)
+        return self._slots - len(self._running) - len(self._ending)
 
     def _labels_of(self, node: NodeId) -> frozenset[tuple[str, str]]:
         info = self._desk.view.info(node)
@@ -520,6 +527,10 @@ class Scheduler:
     def run_ended(self, event: RunEnded) -> None:
         """A worker here finished with a start: judged at once by an owner, else sent to whoever owns."""
         job, token = event.job, event.token
+        if (job, token) in self._ending:
+            self._ending.discard((job, token))
+            self._want_at = self._desk.now
+            return
         running = self._running.get(job)
         if running is None or running.token != token:
             return
@@ -795,6 +806,22 @@ class Scheduler:
             if record is not None and self._table.lead(job) is not None and record.outcome is None:
                 if record.own.token == running.token:
                     self._lose(record, "the node was stopped", counted=False)
+
+    def give_up(self) -> Scheduler:
+        """The disk refused a write: stop what runs here, whose starts and results nobody will hear of.
+
+        That counts against those jobs, as any lost runner does: a job that fills the disk of one node after
+        another must be stopped by its limit.
+
+        Returns: a scheduler without memory, for the next life.
+        """
+        ending = set(self._ending)
+        for job, running in self._running.items():
+            opening = self._opening.get(job)
+            if opening is None or opening.token != running.token:
+                ending.add((job, running.token))
+                self._desk.emit(StopRun(job, running.token, "the node's disk takes no writes"))
+        return Scheduler(self._desk, slots=self._slots, tasks=self._tasks, ending=ending)
 
     def is_running(self, job: JobId) -> bool:
         return job in self._running

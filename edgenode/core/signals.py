@@ -170,7 +170,7 @@ class SlotsChanged:
 @dataclass(frozen=True, slots=True)
 class Persisted:
     """Every `Persist` up to this number is durable and seen by the archive. Lets finished records leave
-    memory; nothing else depends on it."""
+    memory; nothing else depends on it. Numbers go on growing after a `StoreRecovered`."""
 
     number: int
 
@@ -186,10 +186,25 @@ class InspectAsked:
 
 @dataclass(frozen=True, slots=True)
 class StoreRefused:
-    """The disk takes no writes (full, read-only, broken). Nothing after the failed Persist has left, and the
-    process must end: the core does nothing any more."""
+    """A Persist failed (full, read-only, broken), and so will every later one, until `StoreRecovered`.
+
+    Of the effects behind it none has left that says anything (no `Send`, no answer, no `Changed`), and none
+    ever will. But what is long still ends: each `Run` among them with a `RunEnded` that was not `begun`, each
+    `SearchHere` with an empty `SearchedHere`; and `Peers`, `Remember`, `StopRun`, `Log` and `Left` are
+    carried out. A local request whose answer was among them is answered by the shell: nobody knows. Slowness
+    is no refusal.
+    """
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRecovered:
+    """The disk takes writes again, and has counted one more boot: this is a new life of the node, which knows
+    what is on the disk and nothing else. Links are to be greeted on under that boot number from here on."""
+
+    boot: int
+    rows: tuple[Row, ...]  # as in `Booted`
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +220,7 @@ class LeaveAsked:
 Event = (
     Booted | ClockRead | TimePassed | MessageArrived | LinkUp | LinkDown | SubmitAsked | ReadAsked
     | SearchAsked | InspectAsked | RequestDropped | SearchedHere | RunEnded | Persisted | StoreRefused
-    | LeaveAsked | StopAsked | SlotsChanged
+    | StoreRecovered | LeaveAsked | StopAsked | SlotsChanged
 )  # fmt: skip
 
 

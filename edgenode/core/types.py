@@ -121,6 +121,7 @@ class MemberInfo(NamedTuple):
     tasks: tuple[str, ...]
     joined_at: Wall
     ready: bool  # takes new jobs
+    stores: bool = True  # False while its disk takes no writes: then it owns, holds and runs nothing
 
 
 class Dice(Protocol):

@@ -16,7 +16,7 @@ class Standing(Enum):
     LIVING = "living"  # ready, joining, suspect or leaving
     UNKNOWN = "unknown"  # remembered or named by somebody, but not met in this life, for less than the grace
     SILENT = "silent"  # dead on the evidence of silence; also not met within the grace
-    GONE = "gone"  # dead on proof (its process ended), or left
+    GONE = "gone"  # dead on proof (its process ended), left, or living with a disk that takes no writes
 
 
 class View(Protocol):
@@ -47,6 +47,10 @@ class View(Protocol):
 
     def has_left(self, node: NodeId) -> bool:
         """Whether it said goodbye: what it ran ended by its own wish, and says nothing against a job."""
+        ...
+
+    def stores(self, node: NodeId) -> bool:
+        """False for a member that said that its disk takes no writes: its process may well live."""
         ...
 
     def dead_since(self, node: NodeId) -> Instant | None:

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from edgenode import __version__
-from edgenode.core.errors import EdgeNodeError, Overloaded
+from edgenode.core.errors import EdgeNodeError, Overloaded, StoreFailed
 from edgenode.core.jobs import Spec, make_job_id
 from edgenode.core.node import Node
 from edgenode.core.settings import Settings
@@ -84,12 +84,6 @@ class _Barrier:
     """Stands in the queue for a Persist that is not durable yet."""
 
     number: int
-
-
-class StoreFailed(EdgeNodeError):
-    """The node stopped, because its disk took no writes: others take its jobs over."""
-
-    status, slug, title = 507, "store-failed", "The node's disk takes no writes"
 
 
 class Runtime:

@@ -44,6 +44,8 @@ from edgenode.core.signals import (
     Send,
     StopRun,
     StoredRow,
+    StoreRecovered,
+    StoreRefused,
     SubmitAsked,
     SubmitDone,
     TimePassed,
@@ -179,6 +181,9 @@ class StillView:
     def has_left(self, node: NodeId) -> bool:
         return node in self.left
 
+    def stores(self, node: NodeId) -> bool:
+        return True
+
     def dead_since(self, node: NodeId) -> Instant | None:
         is_dead = self.standing(node) in (Standing.SILENT, Standing.GONE)
         return self.since.get(node, 0.0) if is_dead else None
@@ -254,7 +259,12 @@ class Mesh:
         self.nodes: dict[NodeId, Node] = {}
         self.disks = {name: Disk() for name in self.names}
         self.up: set[NodeId] = set()
+        self.full: set[NodeId] = set()
+        """Whose disk takes no writes: the next one fails, and what is behind it never leaves."""
+        self.unanswered: set[RequestId] = set()
+        """Whose answers were behind a write that failed: the shell says that nobody knows."""
         self.boots: Counter[NodeId] = Counter()
+        self.processes: Counter[NodeId] = Counter()
         self.sent: list[Sent] = []
         self.begun: list[Begun] = []
         self.stopped: list[tuple[NodeId, JobId, StartToken]] = []
@@ -278,6 +288,7 @@ class Mesh:
         self._dice = random.Random(7)
         self._workers: dict[tuple[NodeId, JobId, StartToken], int] = {}
         self._durable_at: dict[NodeId, Instant] = {}
+        self._revoked: dict[NodeId, list[Run]] = {}  # by a node whose write fails: starts that were behind it
         self._ranking = Ranking(dict.fromkeys(self.names, 1.0))
         for name in self.names:
             self.disks[name].write((rows or {}).get(name, ()))
@@ -293,6 +304,7 @@ class Mesh:
     def boot(self, name: NodeId, *, meets: Iterable[NodeId] | None = None) -> None:
         """Start a node on its disk; it meets `meets` (default: whoever is up) at once."""
         self.boots[name] += 1
+        self.processes[name] += 1
         self._durable_at[name] = self.now
         info = describe(
             name,
@@ -338,6 +350,41 @@ class Mesh:
             if {one, other} <= self.up:
                 self.link(one, other)
 
+    # ---------------------------------------------------------------------------------- full disks
+
+    def make_room(self, name: NodeId) -> None:
+        """The disk takes writes again, and the node begins a new life in the same process."""
+        self.full.discard(name)
+        self.boots[name] += 1
+        boot = self.boots[name]
+        self.do(name, StoreRecovered(boot, self.disks[name].unsettled()))
+        for other in sorted(self.up - {name}):
+            if frozenset((name, other)) not in self.cuts:
+                self._later(0.005, other, partial(self.do, other, LinkDown(name, boot - 1, False)))
+                self.link(name, other)
+
+    def _refuse(self, name: NodeId) -> None:
+        revoked = self._revoked.pop(name)
+        self.do(name, StoreRefused("the disk is full"))
+        for run in revoked:
+            verdict = Verdict(State.FAILED, b"", "never begun", -1.0, False)
+            self.do(name, RunEnded(run.job, run.token, verdict, True, begun=False))
+
+    def _fails(self, name: NodeId, effect: Effect) -> bool:
+        """Whether an effect is part of, or behind, a write that the disk refuses."""
+        if name in self.full and isinstance(effect, Persist) and name not in self._revoked:
+            self._revoked[name] = []
+            self._later(FSYNC_S, name, lambda: self._refuse(name))
+        if name not in self._revoked or (isinstance(effect, Send) and effect.urgent):
+            return False
+        if isinstance(effect, Run):
+            self._revoked[name].append(effect)
+        elif isinstance(effect, SearchHere):
+            self._later(0.0, name, lambda: self.do(name, SearchedHere(effect.ticket, (), False)))
+        elif isinstance(effect, SubmitDone | ReadDone | SearchDone):
+            self.unanswered.add(effect.request)
+        return not isinstance(effect, StopRun | Log | Left)
+
     # -------------------------------------------------------------------------------------- the clock
 
     def run(self, duration_s: Seconds) -> None:
@@ -357,8 +404,8 @@ class Mesh:
                 return condition()
             self.now = max(self.now, at)
             if self._queue and self._queue[0][0] <= timer:
-                _, _, name, boot, action = heappop(self._queue)
-                if name in self.up and boot == self.boots[name]:
+                _, _, name, process, action = heappop(self._queue)
+                if name in self.up and process == self.processes[name]:
                     action()
             else:
                 self.do(name, TimePassed())
@@ -366,7 +413,7 @@ class Mesh:
 
     def _later(self, delay_s: Seconds, name: NodeId, action: Callable[[], object]) -> None:
         """Do something for this life of a node, if it lasts that long."""
-        heappush(self._queue, (self.now + delay_s, next(self._order), name, self.boots[name], action))
+        heappush(self._queue, (self.now + delay_s, next(self._order), name, self.processes[name], action))
 
     # -------------------------------------------------------------------------------- events, effects
 
@@ -384,6 +431,8 @@ class Mesh:
 
     def _carry_out(self, name: NodeId, effect: Effect) -> None:
         durable_in = max(0.0, self._durable_at[name] - self.now)
+        if self._fails(name, effect):
+            return
         match effect:
             case Persist(rows, number):
                 self._durable_at[name] = self.now + durable_in + FSYNC_S
@@ -438,7 +487,7 @@ class Mesh:
         self.begun.append(begun)
         key = (name, run.job, run.token)
         assert key not in self._workers, f"started twice: {key}"
-        self._workers[key] = self.boots[name]
+        self._workers[key] = self.processes[name]
         ending = self.verdict(begun)
         if ending is not None:
             delay_s, verdict = ending
@@ -448,7 +497,7 @@ class Mesh:
         self, name: NodeId, job: JobId, token: StartToken, verdict: Verdict, *, lost: bool = False
     ) -> None:
         """End a run, once: what its worker says after that nobody hears."""
-        if self._workers.get((name, job, token)) == self.boots[name]:
+        if self._workers.get((name, job, token)) == self.processes[name]:
             self._workers[name, job, token] = 0
             self.do(name, RunEnded(job, token, verdict, lost))
 

@@ -1,4 +1,4 @@
-"""A whole node: the order of its effects, its lives, leaving, and what it does when its disk refuses."""
+"""A whole node: the order of its effects, its lives, and leaving."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ from edgenode.core.signals import (
     Changed,
     LeaveAsked,
     Left,
-    MessageArrived,
     Persist,
     Run,
     Send,
     StopAsked,
-    StoreRefused,
     TimePassed,
 )
-from edgenode.core.types import FOREVER, Ballot, Partition, Promise, StartToken, State
-from edgenode.core.wire import CONTROL, Gift, Grant, Submit, Submitted, Write
+from edgenode.core.types import Ballot, Partition, Promise, StartToken, State
+from edgenode.core.wire import CONTROL, Grant, Submit, Submitted, Write
 
 
 def job_effects(effects: list[object]) -> list[object]:
@@ -163,24 +161,6 @@ def test_a_node_that_stood_still_says_so_and_owns_nothing() -> None:
     assert "stalled" in {log.kind for name, log in mesh.logs if name == A}
     assert not any(mesh.lead(A, spec.id) for spec in specs)
     mesh.run_until(lambda: all(any(mesh.is_firm(n, spec.id) for n in (A, B, C)) for spec in specs))
-
-
-# ----------------------------------------------------------------------------------- a broken disk
-
-
-def test_a_node_whose_disk_refuses_falls_silent_and_its_jobs_move_on() -> None:
-    mesh = Mesh("abc")
-    mesh.verdict = lambda begun: None if begun.node == A else (0.1, succeeded())
-    spec = mesh.spec("abc")
-    mesh.submit(A, spec)
-    mesh.run_until(lambda: mesh.runs(spec.id) == [A])
-    mesh.run(0.1)
-    effects = mesh.do(A, StoreRefused("disk full"))
-    assert all(isinstance(e.message, CONTROL) for e in effects if isinstance(e, Send))
-    assert not mesh.nodes[A].ready
-    assert mesh.nodes[A].deadline() == FOREVER
-    assert mesh.nodes[A].handle(MessageArrived(B, Gift(())), mesh.now) == []
-    mesh.run_until(lambda: mesh.has_settled(B, spec.id) and mesh.has_settled(C, spec.id))
 
 
 # ------------------------------------------------------------------------------------------ stopping
