@@ -177,6 +177,7 @@ def member_fields(member: MemberView, me: NodeId) -> Json:
         },
         "joined_at": time_text(info.joined_at),
         "heard_s": None if member.heard_s is None else round(member.heard_s, 3),
+        "clock_ahead_s": None if member.clock_ahead_s is None else round(member.clock_ahead_s, 3),
     }
 
 

@@ -73,7 +73,9 @@ class Service(Protocol):
 
     def new_job_id(self) -> JobId: ...
 
-    def wall(self) -> Wall: ...
+    def wall(self) -> Wall:
+        """The mesh's time, for the days that are written into records."""
+        ...
 
     def known_tasks(self) -> frozenset[str]:
         """The names of the tasks that at least one ready member can run."""

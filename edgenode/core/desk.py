@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from edgenode.core.errors import MalformedMessage
 from edgenode.core.jobs import Note, Record, decode, decode_spec, encode, join, with_note
+from edgenode.core.meshclock import MeshClock
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import Archive, Changed, Effect, Log, Persist, Row, Send, StoredRow
 from edgenode.core.types import (
@@ -32,6 +33,9 @@ from edgenode.core.wire import CATCH_UP_BYTES, Copies, Message
 WRITE_BYTES: Final = 512 * 1024
 """Records per message, in bytes: a few hundred, so that the next node works while this one still sends."""
 ITEM_BYTES: Final = 100
+CLOCK_KEPT_S: Final = 60.0
+"""How often the time is kept on disk: what a power cut sets back a machine without a battery for its clock.
+One write a minute, at rest too."""
 SUPERSEDED: Final = "superseded"
 NO_PROMISE: Final = Promise(-1, NO_BALLOT)
 
@@ -186,10 +190,14 @@ class Table:
     def changed_records(self) -> list[Record]:
         return [self._records[job] for job in self._dirty if job in self._records]
 
-    def flush(self) -> Persist | None:
-        """Everything that changed since the last time, as one batch for the disk."""
+    def flush(self, clock: Wall = 0.0) -> Persist | None:
+        """Everything that changed since the last time, as one batch for the disk.
+
+        Args:
+            clock: the mesh's time, to be kept too; 0 if not now.
+        """
         self._glimpsed.clear()
-        if not self._dirty:
+        if not (self._dirty or clock):
             return None
         self._persists += 1
         rows = []
@@ -216,7 +224,7 @@ class Table:
             if record.settled:
                 self._leaving[job] = self._persists
         self._dirty.clear()
-        return Persist(tuple(rows), self._persists)
+        return Persist(tuple(rows), self._persists, clock)
 
     def persisted(self, number: int) -> None:
         """All up to this Persist is durable: what is settled needs no memory."""
@@ -314,7 +322,15 @@ def size_of(item: Any) -> int:
 class Desk:
     """One node's table, post and news, and the clock of the event being handled."""
 
-    def __init__(self, view: View, settings: JobSettings, archive: Archive, dice: Dice) -> None:
+    def __init__(
+        self,
+        view: View,
+        settings: JobSettings,
+        archive: Archive,
+        dice: Dice,
+        clock: MeshClock | None = None,
+    ) -> None:
+        self.clock = MeshClock(skew_max_s=settings.clock_skew_max_s) if clock is None else clock
         self.view = view
         self.settings = settings
         self.dice = dice
@@ -325,7 +341,7 @@ class Desk:
         self.leaving = False
         self.storing = True  # False from a refused write until the disk takes writes again
         self.taken_over = 0  # jobs, since the start
-        self._wall_ahead_s = 0.0
+        self._clock_kept_at: Instant | None = None
         self._effects: list[Effect] = []
         self.merged = News()  # a copy or a promise changed by what somebody else said
         self.led = News()  # this node became owner, or became firm
@@ -341,11 +357,27 @@ class Desk:
     # ---- time
 
     def set_wall(self, wall: Wall) -> None:
-        self._wall_ahead_s = wall - self.now
+        """This machine's wall clock was read."""
+        self.clock.read(wall, self.now)
 
     @property
     def wall(self) -> Wall:
-        return self.now + self._wall_ahead_s
+        """The mesh's time: the one clock for days that are written into records or compared with them."""
+        return self.clock.wall(self.now)
+
+    @property
+    def may_end_by_clock(self) -> bool:
+        """Whether this node's clock is good enough to let jobs expire and to delete what is over."""
+        return self.clock.trusted(self.now)
+
+    def _clock_to_keep(self) -> Wall:
+        """The time, now and then, for a start without a good clock; 0 otherwise."""
+        if self._clock_kept_at is None:
+            self._clock_kept_at = self.now
+        if self.now < self._clock_kept_at + CLOCK_KEPT_S or not self.may_end_by_clock:
+            return 0.0
+        self._clock_kept_at = self.now
+        return self.wall
 
     def note(self, kind: str, detail: str) -> Note:
         """A line of history, by this node, now."""
@@ -426,7 +458,7 @@ class Desk:
         """The disk first, then everything that may only be said once that is done."""
         effects: list[Effect] = []
         changed = self.table.changed_records()
-        persist = self.table.flush()
+        persist = self.table.flush(self._clock_to_keep())
         if persist is not None:
             effects.append(persist)
         effects += self.post.flush()

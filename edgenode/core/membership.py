@@ -28,6 +28,7 @@ from edgenode.core.gossip import (
     recall,
     retransmissions,
 )
+from edgenode.core.meshclock import MeshClock
 from edgenode.core.probing import Probe, Relay
 from edgenode.core.roster import BOOT_ONLY, Member, Roster
 from edgenode.core.settings import MembershipSettings
@@ -95,11 +96,17 @@ class Membership(Roster):
         info: MemberInfo,
         settings: MembershipSettings,
         dice: Dice,
+        clock: MeshClock | None = None,
         *,
         expects_peers: bool = False,
         knows_peers: bool = False,
     ) -> None:
+        """
+        Args:
+            clock: told of every member, and of each one's reading; asked what this node's own clock shows.
+        """
         super().__init__(info, settings, dice, expects_peers=expects_peers, knows_peers=knows_peers)
+        self._clock = MeshClock() if clock is None else clock
         self._dice = dice
         self._health = LocalHealth(settings.health_max)
         self._queue = RumourQueue(
@@ -339,13 +346,13 @@ class Membership(Roster):
                 self._hear_all(rumours, source, load)
                 # Else the address has changed hands, and the one that was meant must not seem alive.
                 if target == self._id:
-                    self._send(source, Pong(seq, self._myself.load, self._rumours_for(source)))
+                    self._send(source, self._answer(source, seq))
             case PingReq(seq, target, rumours):
                 self._hear_all(rumours, source)
                 self._relay(source, seq, target)
-            case Pong(seq, load, rumours):
+            case Pong(_, _, rumours):
                 self._hear_all(rumours, source)
-                self._pong(source, seq, load)
+                self._pong(source, message)
             case Nack(seq, rumours):
                 self._hear_all(rumours, source)
                 probe = self._probes.get(seq)
@@ -383,25 +390,31 @@ class Membership(Roster):
             if load is not None:
                 member.load = load
 
-    def _pong(self, source: NodeId, seq: int, load: Load) -> None:
-        relay = self._relays.get(seq)
+    def _answer(self, asker: NodeId, seq: int) -> Pong:
+        return Pong(seq, self._myself.load, self._rumours_for(asker), self._clock.told(self._now))
+
+    def _pong(self, source: NodeId, pong: Pong) -> None:
+        relay = self._relays.get(pong.seq)
         if relay is not None and relay.target == source:
-            del self._relays[seq]
-            self._send(relay.asker, Pong(relay.seq, load, self._rumours_for(relay.asker)))
+            del self._relays[pong.seq]
+            passed_on = Pong(relay.seq, pong.load, self._rumours_for(relay.asker), pong.wall)
+            self._send(relay.asker, passed_on)
             return
-        probe = self._probes.get(seq)
+        probe = self._probes.get(pong.seq)
         if probe is None or (source != probe.target and source not in probe.helpers):
             return  # a late answer proves nothing about the present probe
-        del self._probes[seq]
+        del self._probes[pong.seq]
+        round_trip_s = self._now - probe.began
+        self._clock.hear(probe.target, pong.wall, self._now, round_trip_s=round_trip_s)
         self._health.better()
         target = self._members.get(probe.target)
         if target is not None:
             target.heard_at = self._now
-            target.load = load
+            target.load = pong.load
 
     def _relay(self, asker: NodeId, seq: int, target: NodeId) -> None:
         if target == self._id:
-            self._send(asker, Pong(seq, self._myself.load, self._rumours_for(asker)))
+            self._send(asker, self._answer(asker, seq))
             return
         if target not in self._members or len(self._relays) >= RELAYS_MAX:
             self._send(asker, Nack(seq, self._rumours_for(asker)))
@@ -499,6 +512,8 @@ class Membership(Roster):
     def _add(self, member: Member) -> None:
         node = member.belief.info.id
         self._members[node] = member
+        if not member.hearsay:
+            self._clock.met(node)
         if member.is_alive:
             self._alive.add(node)
         self._enter(member)
@@ -507,6 +522,7 @@ class Membership(Roster):
     def _forget(self, member: Member) -> None:
         node = member.belief.info.id
         del self._members[node]
+        self._clock.forget(node)
         self._drop_suspicion(member)
         self._alive.remove(node)
         self._accused.discard(node)
@@ -541,6 +557,7 @@ class Membership(Roster):
                 member.patience.refuted(self._now, self._settings.patience_forget_s)
             self._drop_suspicion(member)
         if member.is_alive:
+            self._clock.met(node)
             if before.state is MemberState.DEAD and rumour.info.boot == before.info.boot:
                 # It refuted its death, so what its accusers saw was not the end of its process.
                 member.cleared, member.hearsay = rumour.incarnation, False
@@ -559,6 +576,7 @@ class Membership(Roster):
             self._queue.put(rumour)
         is_book_old = (before.info.boot, before.info.addresses) != (rumour.info.boot, rumour.info.addresses)
         if rumour.state is MemberState.LEFT:
+            self._clock.forget(node)
             self._enter(member, keep=False)
             self._effects.append(Log("member-left", f"{self._name(member)} has left"))
         elif is_book_old or before.state is MemberState.LEFT:
@@ -765,7 +783,7 @@ class Membership(Roster):
         ask_at = self._now + stretch(self._settings.probe_timeout_s)
         ends_at = self._now + stretch(self._settings.probe_period_s)
         seq = self._next_seq()
-        self._probes[seq] = Probe(target, ask_at, ends_at)
+        self._probes[seq] = Probe(target, self._now, ask_at, ends_at)
         self._send(target, Ping(seq, target, self._myself.load, self._rumours_for(target)))
 
     def _advance_probes(self) -> None:

@@ -14,6 +14,7 @@ from edgenode.core.custody import Custody
 from edgenode.core.desk import Desk
 from edgenode.core.intake import Intake
 from edgenode.core.membership import Membership
+from edgenode.core.meshclock import MeshClock
 from edgenode.core.replication import Replication
 from edgenode.core.scheduler import Scheduler
 from edgenode.core.settings import Settings
@@ -106,10 +107,12 @@ class Node:
         """
         self._settings = settings
         info = info._replace(ready=False)  # said when it is true
+        clock = MeshClock(skew_max_s=settings.jobs.clock_skew_max_s, hold_s=settings.membership.grace_s)
         self._membership = Membership(
-            info, settings.membership, dice, expects_peers=expects_peers, knows_peers=knows_peers
+            info, settings.membership, dice, clock, expects_peers=expects_peers, knows_peers=knows_peers
         )
-        self._desk = Desk(self._membership, settings.jobs, archive, dice)
+        self._desk = Desk(self._membership, settings.jobs, archive, dice, clock)
+        self._is_clock_far = False
         self._custody = Custody(self._desk)
         self._replication = Replication(self._desk)
         self._scheduler = Scheduler(self._desk, slots=info.slots, tasks=frozenset(info.tasks))
@@ -192,7 +195,8 @@ class Node:
             case TimePassed():
                 if self._membership.deadline() <= now:
                     return self._membership.handle(event, now)
-            case Booted(rows):
+            case Booted(rows, _, clock):
+                desk.clock.remember(clock, now)
                 desk.table.load(rows)
                 self._custody.check_all()
                 self._is_booted = True
@@ -205,6 +209,7 @@ class Node:
                 return self._membership.handle(event, now)
             case ClockRead(wall):
                 desk.set_wall(wall)
+                self._watch_clock()
             case SubmitAsked():
                 self._intake.submit(event)
             case ReadAsked():
@@ -238,6 +243,21 @@ class Node:
             case _:
                 assert_never(event)
         return []
+
+    def _watch_clock(self) -> None:
+        """Say so when this machine's clock is far from the others', and when it is not any more."""
+        clock = self._desk.clock
+        if clock.is_far == self._is_clock_far:
+            return
+        self._is_clock_far = clock.is_far
+        if clock.is_far:
+            text = (
+                f"this machine's clock is {clock.own_ahead:+.0f} s from the mesh's: until it is right, "
+                "no job expires and nothing is deleted here"
+            )
+            self._desk.log("clock-far", text, warning=True)
+        else:
+            self._desk.log("clock-agrees", "this machine's clock agrees with the mesh's")
 
     def _hear(self, source: NodeId, message: Message) -> None:
         """One message about jobs, from a peer or from this node itself."""

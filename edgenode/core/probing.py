@@ -50,6 +50,7 @@ class Probe:
     """A question whether `target` lives. `helpers` is empty until they are asked."""
 
     target: NodeId
+    began: Instant
     ask_at: Instant
     ends_at: Instant
     helpers: tuple[NodeId, ...] = ()

@@ -62,6 +62,7 @@ class Booted:
 
     rows: tuple[Row, ...]
     peers: tuple[bytes, ...]  # as `Remember` wrote them
+    clock: Wall = 0.0  # as the latest `Persist` that had one; 0: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +234,7 @@ class Persist:
 
     rows: tuple[StoredRow, ...]
     number: int = 0
+    clock: Wall = 0.0  # the mesh's time, to be kept for the next start; 0: not with this one
 
 
 class StoredRow(NamedTuple):

@@ -77,6 +77,7 @@ class MemberView(NamedTuple):
     state: MemberState
     load: Load
     heard_s: Seconds | None  # since it was last heard of; None for this node, and for one never heard
+    clock_ahead_s: Seconds | None = None  # of the mesh's time; None if its clock was not heard yet
 
 
 class MeshView(NamedTuple):

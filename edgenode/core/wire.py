@@ -343,11 +343,12 @@ class PingReq:
 
 @message(3)
 class Pong:
-    """Answers `Ping` and, relayed, `PingReq`."""
+    """Answers `Ping` and, relayed, `PingReq`. `wall`: what the target's own clock shows; 0: not read yet."""
 
     seq: int
     load: Load
     rumours: tuple[Rumour, ...]
+    wall: Wall = 0.0
 
 
 @message(4)

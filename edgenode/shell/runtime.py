@@ -158,7 +158,7 @@ class Runtime:
         boot = self._store.boot()
         self._clock_at = time.monotonic() + CLOCK_PERIOD_S
         self._feed(ClockRead(time.time()))
-        self._feed(Booted(boot.rows, boot.peers))
+        self._feed(Booted(boot.rows, boot.peers, boot.clock))
         while not self._left.is_set() and self._failure is None:
             for _ in range(EVENTS_PER_TURN):
                 if not self._inbox:
@@ -352,8 +352,15 @@ class Runtime:
         return done
 
     def members(self) -> Sequence[MemberView]:
+        clock = self.node.desk.clock
         return [
-            MemberView(report.info, report.state, report.load, report.silent_s)
+            MemberView(
+                report.info,
+                report.state,
+                report.load,
+                report.silent_s,
+                clock.own_ahead if report.info.id == self.me else clock.ahead(report.info.id),
+            )
             for report in self.node.membership.snapshot()
         ]
 
@@ -365,10 +372,10 @@ class Runtime:
         return self.node.view.ranking().rank(job)
 
     def new_job_id(self) -> JobId:
-        return make_job_id(time.time(), os.urandom(10))
+        return make_job_id(self.wall(), os.urandom(10))
 
     def wall(self) -> Wall:
-        return time.time()
+        return self.node.desk.clock.wall(time.monotonic())
 
     def known_tasks(self) -> frozenset[str]:
         view = self.node.view

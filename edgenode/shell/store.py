@@ -27,7 +27,7 @@ import msgpack
 
 from edgenode.core.errors import EdgeNodeError
 from edgenode.core.signals import Persist, Row, StoredRow
-from edgenode.core.types import Ballot, JobId, NodeId, Promise
+from edgenode.core.types import Ballot, JobId, NodeId, Promise, Wall
 from edgenode.core.wire import Query
 
 Done = Callable[[Exception | None], None]
@@ -106,6 +106,7 @@ class Boot(NamedTuple):
     identity: bytes | None
     peers: tuple[bytes, ...]
     rows: tuple[Row, ...]  # unsettled, in id order
+    clock: Wall = 0.0  # the mesh's time when it was kept last; 0: never
 
 
 class SearchResult(NamedTuple):
@@ -283,7 +284,7 @@ class _Order:
     """Something the writer thread is to make durable."""
 
     rows: tuple[StoredRow, ...]
-    settings: tuple[tuple[str, bytes], ...]
+    settings: tuple[tuple[str, bytes | float], ...]
     damaged: tuple[JobId, ...]
     done: Done
     size: int
@@ -356,6 +357,7 @@ class Store:
             found = dict(database.execute("SELECT name, value FROM node"))
             boot = int(found["boots"]) + 1
             peers = tuple(msgpack.unpackb(found["peers"])) if "peers" in found else ()
+            clock = float(found.get("clock", 0.0))
             for fields in database.execute(
                 "SELECT id, promise, checksum, blob FROM jobs WHERE settled = 0 ORDER BY id"
             ):
@@ -377,7 +379,7 @@ class Store:
         self._damaged.update(refused)
         for job in refused:
             self._on_damage(f"the row of job {job.hex()} is damaged")
-        return Boot(boot, found.get("identity"), peers, tuple(rows))
+        return Boot(boot, found.get("identity"), peers, tuple(rows), clock)
 
     # ------------------------------------------------------------------------------------- reading
 
@@ -446,7 +448,8 @@ class Store:
         tried again: a disk that was full may not be.
         """
         size = sum(len(stored.row.blob) for stored in effect.rows) + ROW_BYTES * len(effect.rows)
-        self._enqueue(_Order(effect.rows, (), (), done, size))
+        settings = (("clock", effect.clock),) if effect.clock else ()
+        self._enqueue(_Order(effect.rows, settings, (), done, size))
 
     def remember(self, peers: Sequence[bytes], done: Done = lambda error: None) -> None:
         """Replace the remembered peers; never blocks."""

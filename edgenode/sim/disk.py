@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from edgenode.core.jobs import Record, decode
 from edgenode.core.signals import Row, SearchedHere, StoredRow
-from edgenode.core.types import JobId, Promise
+from edgenode.core.types import JobId, Promise, Wall
 from edgenode.core.wire import Query
 
 
@@ -32,6 +32,7 @@ class Disk:
     def __init__(self) -> None:
         self.rows: dict[JobId, StoredRow] = {}
         self.peers: tuple[bytes, ...] = ()
+        self.clock: Wall = 0.0
         self._order: list[JobId] = []
 
     @property

@@ -254,8 +254,8 @@ class World:
         self.befell(machine, f"starts, boot {machine.boots}")
         self.ledger.rebooted(machine.id)
         self.network.joined(life, set(machine.seeds))
-        self.handle(life, Booted(machine.disk.unsettled(), machine.disk.peers))
         self._read_clock(life)
+        self.handle(life, Booted(machine.disk.unsettled(), machine.disk.peers, machine.disk.clock))
 
     def end(self, machine: Machine, why: str, *, silent: bool, survivors: int | None = None) -> None:
         """The process ends, with what ran on it, and all but the first `survivors` unsynced writes (None:
@@ -416,6 +416,7 @@ class World:
     def _store(self, life: Life, persist: Persist) -> None:
         disk = life.machine.disk
         self.story.add(self.now, life.id, "=", persist)
+        disk.clock = persist.clock or disk.clock
         for stored in persist.rows:
             before = disk.row(stored.row.id)
             disk.write((stored,))

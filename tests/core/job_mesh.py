@@ -129,6 +129,7 @@ class Disk:
 
     def __init__(self) -> None:
         self.rows: dict[JobId, StoredRow] = {}
+        self.clock: Wall = 0.0
         self.lost: set[JobId] = set()
 
     @property
@@ -252,12 +253,15 @@ class Mesh:
         settings: Settings | None = None,
         rows: Mapping[NodeId, Iterable[StoredRow]] | None = None,
         knows_peers: bool = False,
+        ahead_s: Mapping[NodeId, Seconds] | None = None,
     ) -> None:
         self.names = [NodeId(letter * 16) for letter in letters]
         self.now: Instant = 0.0
         self.settings = settings or Settings()
         self.nodes: dict[NodeId, Node] = {}
         self.disks = {name: Disk() for name in self.names}
+        self.ahead_s: dict[NodeId, Seconds] = dict.fromkeys(self.names, 0.0) | dict(ahead_s or {})
+        """How wrong each node's wall clock is."""
         self.up: set[NodeId] = set()
         self.full: set[NodeId] = set()
         """Whose disk takes no writes: the next one fails, and what is behind it never leaves."""
@@ -322,11 +326,16 @@ class Mesh:
             knows_peers=self._knows_peers,
         )
         self.up.add(name)
-        self.do(name, ClockRead(WALL + self.now))
-        self.do(name, Booted(self.disks[name].unsettled(), ()))
+        self._read_clock(name)
+        self.do(name, Booted(self.disks[name].unsettled(), (), self.disks[name].clock))
         for other in sorted(self.up) if meets is None else meets:
             if other != name and frozenset((name, other)) not in self.cuts:
                 self.link(name, other)
+
+    def _read_clock(self, name: NodeId) -> None:
+        """As the shell does: about every second."""
+        self.do(name, ClockRead(self.wall() + self.ahead_s[name]))
+        self._later(1.0, name, lambda: self._read_clock(name))
 
     def link(self, caller: NodeId, callee: NodeId) -> None:
         self._later(0.01, caller, lambda: self.do(caller, LinkUp(callee, self.boots[callee], (callee, 1))))
@@ -434,9 +443,9 @@ class Mesh:
         if self._fails(name, effect):
             return
         match effect:
-            case Persist(rows, number):
+            case Persist():
                 self._durable_at[name] = self.now + durable_in + FSYNC_S
-                self._later(durable_in + FSYNC_S, name, lambda: self._written(name, rows, number))
+                self._later(durable_in + FSYNC_S, name, lambda: self._written(name, effect))
             case Send(to, message, urgent):
                 if urgent:
                     self._send(name, to, message)
@@ -467,9 +476,11 @@ class Mesh:
             case _:
                 pass
 
-    def _written(self, name: NodeId, rows: tuple[StoredRow, ...], number: int) -> None:
-        self.disks[name].write(rows)
-        self.do(name, Persisted(number))
+    def _written(self, name: NodeId, persist: Persist) -> None:
+        disk = self.disks[name]
+        disk.write(persist.rows)
+        disk.clock = persist.clock or disk.clock
+        self.do(name, Persisted(persist.number))
 
     def _send(self, source: NodeId, to: NodeId, message: Message) -> None:
         if not isinstance(message, CONTROL):

@@ -13,7 +13,15 @@ ROOT = Path(__file__).parents[2] / "edgenode"
 LAYERS: list[set[str]] = [
     {"core.types"},
     {"core.errors"},
-    {"core.agenda", "core.rendezvous", "core.jobs", "core.settings", "core.wire", "core.suspicion"},
+    {
+        "core.agenda",
+        "core.rendezvous",
+        "core.jobs",
+        "core.meshclock",
+        "core.settings",
+        "core.wire",
+        "core.suspicion",
+    },
     {"core.view", "core.signals"},
     {"core.desk"},
     {"core.custody", "core.replication", "core.scheduler", "core.intake"},

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ def stored(
     return StoredRow(Row(job(number), blob, promise), OWNER, settled, state, task, queue)
 
 
-def commit(store: Store, *rows: StoredRow) -> None:
+def commit(store: Store, *rows: StoredRow, **more: Any) -> None:
     """Commit and wait until it is durable; raise what `done` was given."""
     ended = threading.Event()
     errors: list[Exception | None] = []
@@ -61,7 +62,7 @@ def commit(store: Store, *rows: StoredRow) -> None:
         errors.append(error)
         ended.set()
 
-    store.commit(Persist(rows), done)
+    store.commit(Persist(rows, **more), done)
     assert ended.wait(30)
     if errors[0] is not None:
         raise errors[0]
@@ -282,6 +283,17 @@ def test_each_opening_counts_one_boot(tmp_path: Path) -> None:
         store = Store.open(tmp_path)
         assert store.boot().boot == expected
         store.close()
+
+
+def test_the_time_is_kept_with_the_rows_and_alone(tmp_path: Path) -> None:
+    for rows, wall in (((stored(1),), 5.5), ((), 7.25), ((stored(2),), 0.0)):
+        store = Store.open(tmp_path)
+        commit(store, *rows, clock=wall)
+        store.close()
+    store = Store.open(tmp_path)
+    assert store.boot().clock == 7.25
+    assert len(store.boot().rows) == 2
+    store.close()
 
 
 def test_identity_and_peers_survive(tmp_path: Path) -> None:
