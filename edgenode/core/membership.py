@@ -276,15 +276,16 @@ class Membership(Roster):
             self._clash(link.boot)
             return
         member = self._members.get(link.peer)
+        known = self.boot_of(link.peer)
+        if link.boot < known:
+            text = f"{link.peer} came with boot {link.boot}, it had {known} before"
+            self._effects.append(Log("boot-behind", text, warning=True))
+            return
         if member is None:
             if len(self._strangers) < STRANGERS_MAX:
                 self._strangers[link.peer] = link
             # One side is enough to start an exchange of views; the caller does.
             self._greet(link.peer, wants_all=link.address is not None)
-            return
-        if link.boot < member.belief.info.boot:
-            text = f"{self._name(member)} came with boot {link.boot}, it had {member.belief.info.boot} before"
-            self._effects.append(Log("boot-behind", text, warning=True))
             return
         if member.belief.state is MemberState.LEFT and link.boot == member.belief.info.boot:
             return
@@ -440,7 +441,7 @@ class Membership(Roster):
             return
         member = self._members.get(node)
         if member is None:
-            self._hear_of_stranger(rumour)
+            self._hear_of_stranger(rumour, source)
             return
         if rumour.state is MemberState.DEAD and not is_proven(rumour):
             rumour = self._doubt(member, rumour)
@@ -473,8 +474,17 @@ class Membership(Roster):
         self._probe(rumour.info.id)
         return rumour._replace(state=MemberState.SUSPECT)
 
-    def _hear_of_stranger(self, rumour: Rumour) -> None:
+    def _hear_of_stranger(self, rumour: Rumour, source: NodeId) -> None:
         """Somebody new. The dead are remembered too, since jobs may name them, but not passed on."""
+        grave = self._graves.get(rumour.info.id)
+        if grave is not None and not grave.is_newer(rumour):
+            if source == rumour.info.id and not grave.left:
+                # It was cut off until long after its death, and others have forgotten it too: what it says
+                # of itself has to beat what they remember.
+                death = rumour._replace(state=MemberState.DEAD, accuser=self._id)
+                told = (self._myself.belief, death._replace(incarnation=grave.incarnation))
+                self._send(source, Sync(False, self._myself.load, told))
+            return
         if rumour.state is MemberState.LEFT or not self._make_room():
             return
         node = rumour.info.id
@@ -511,6 +521,7 @@ class Membership(Roster):
 
     def _add(self, member: Member) -> None:
         node = member.belief.info.id
+        self._graves.pop(node, None)
         self._members[node] = member
         if not member.hearsay:
             self._clock.met(node)
@@ -520,7 +531,10 @@ class Membership(Roster):
         self._touch(node)
 
     def _forget(self, member: Member) -> None:
+        """Nothing that is shown of it changes: whoever waits for its return need not look again."""
         node = member.belief.info.id
+        if member.met:
+            self._dig_grave(member)
         del self._members[node]
         self._clock.forget(node)
         self._drop_suspicion(member)
@@ -528,7 +542,6 @@ class Membership(Roster):
         self._accused.discard(node)
         self._queue.drop(node)
         self._enter(member, keep=False)
-        self._touch(node)
 
     def _confirm(self, member: Member) -> None:
         """It lives, by word of its own or of somebody living, and is not merely remembered."""
@@ -827,7 +840,11 @@ class Membership(Roster):
         }
         for member in list(self._members.values()):
             since = None if self._is_alive(_id(member)) else self.dead_since(_id(member))
-            if since is not None and self._now - since >= self._settings.dead_keep_s:
+            has_left = member.belief.state is MemberState.LEFT
+            keep_s = self._settings.dead_keep_s
+            if has_left:
+                keep_s = min(keep_s, self._settings.left_keep_s)
+            if since is not None and self._now - since >= keep_s:
                 self._forget(member)
 
     def _remember(self) -> None:
@@ -847,7 +864,7 @@ class Membership(Roster):
                 Remember(tuple(memory_of(member.belief, member.addresses) for member in kept))
             )
 
-    # ------------------------------------------------------------------------------------------- comparison
+    # ------------------------------------------------------------------------------------ comparison
 
     def _sync_with_somebody(self) -> None:
         alive = list(self._alive)

@@ -29,6 +29,8 @@ NEVER: Final[Instant] = -FOREVER
 BOOT_ONLY: Final = -1
 """The incarnation of a life of which nothing but its boot number is known; any word from it beats this."""
 IDLE: Final = Load()
+GRAVES_MAX: Final = 1024
+"""Forgotten members of which something is kept; the latest."""
 RANKED: Final = frozenset({MemberState.READY, MemberState.SUSPECT})
 
 
@@ -94,6 +96,23 @@ class Member:
         return (self.reached_at, *(address for address in named if address != self.reached_at))
 
 
+class Grave(NamedTuple):
+    """What stays of a dead member that was forgotten: enough to know it again, and to know better."""
+
+    boot: int
+    incarnation: int
+    gone: bool
+    left: bool
+    since: Instant  # of its death
+
+    def is_newer(self, rumour: Rumour) -> bool:
+        """Does this speak of something that came after? Else it has been on its way, or kept by somebody who
+        forgot later, and would bring the dead back again and again."""
+        if rumour.info.boot != self.boot:
+            return rumour.info.boot > self.boot
+        return rumour.incarnation > self.incarnation and not self.left
+
+
 class MemberReport(NamedTuple):
     """One line of `GET /v1/nodes`."""
 
@@ -131,6 +150,7 @@ class Roster:
         self._now: Instant = NEVER
         self._myself = Member(Rumour(info, 0, MemberState.JOINING, NOBODY), met=True, since=NEVER)
         self._members: dict[NodeId, Member] = {info.id: self._myself}
+        self._graves: dict[NodeId, Grave] = {}
         self._alive = RoundRobin(dice)  # the others that are alive; this node is not among them
         self._expects_peers = expects_peers
         self._knows_peers = knows_peers
@@ -161,6 +181,9 @@ class Roster:
 
     def standing(self, node: NodeId) -> Standing:
         member = self._members.get(node)
+        grave = self._graves.get(node)
+        if member is None and grave is not None:
+            return Standing.GONE if grave.gone else Standing.SILENT
         if member is None or not member.met:
             return Standing.UNKNOWN if self._now < self._grace_ends else Standing.SILENT
         if not member.belief.info.stores:
@@ -175,8 +198,10 @@ class Roster:
         return self.standing(node) is Standing.LIVING
 
     def has_left(self, node: NodeId) -> bool:
-        member = self._members.get(node)
-        return member is not None and member.belief.state is MemberState.LEFT
+        member, grave = self._members.get(node), self._graves.get(node)
+        if member is None:
+            return grave is not None and grave.left
+        return member.belief.state is MemberState.LEFT
 
     def stores(self, node: NodeId) -> bool:
         member = self._members.get(node)
@@ -185,7 +210,9 @@ class Roster:
     def dead_since(self, node: NodeId) -> Instant | None:
         if self.standing(node) in (Standing.LIVING, Standing.UNKNOWN):
             return None
-        member = self._members.get(node)
+        member, grave = self._members.get(node), self._graves.get(node)
+        if member is None and grave is not None:
+            return grave.since
         return self._grace_ends if member is None or not member.met else member.since
 
     def ranking(self) -> Ranking:
@@ -214,8 +241,10 @@ class Roster:
 
     def boot_of(self, node: NodeId) -> int:
         """The latest life of it that was heard of; 0 if none was."""
-        member = self._members.get(node)
-        return 0 if member is None else member.belief.info.boot
+        member, grave = self._members.get(node), self._graves.get(node)
+        if member is not None:
+            return member.belief.info.boot
+        return 0 if grave is None else grave.boot
 
     def take_changes(self) -> frozenset[NodeId]:
         """Whose standing, readiness, place in the ranking or boot changed since this was last called."""
@@ -245,6 +274,24 @@ class Roster:
         """Whether its process lives, as far as is known, whatever its disk does."""
         member = self._members.get(node)
         return member is not None and member.is_alive
+
+    def _dig_grave(self, member: Member) -> None:
+        """Keep what matters of a dead member that is about to be forgotten."""
+        belief = member.belief
+        node = belief.info.id
+        since = self.dead_since(node)
+        assert since is not None, "the living are not forgotten"
+        grave = Grave(
+            belief.info.boot,
+            belief.incarnation,
+            gone=self.standing(node) is Standing.GONE,
+            left=belief.state is MemberState.LEFT,
+            since=since,
+        )
+        self._graves.pop(node, None)
+        if len(self._graves) >= GRAVES_MAX:
+            del self._graves[next(iter(self._graves))]
+        self._graves[node] = grave
 
     def _touch(self, node: NodeId) -> None:
         self._touched.add(node)

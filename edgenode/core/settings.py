@@ -64,8 +64,11 @@ class MembershipSettings:
     """How long after its own start a node takes members it only remembers for possibly alive."""
     formation_s: Seconds = 3.0
     """How long a node that was told of peers waits for the first: a dial, a handshake, a retry."""
-    dead_keep_s: Seconds = 3600.0
-    """How long the dead are remembered, and tried: cuts of up to this heal by themselves."""
+    dead_keep_s: Seconds = 300.0
+    """How long the dead are shown, called, and waited for (503, not 404, while one may have what nobody else
+    has). Longer than a reboot. Cuts that last longer heal through `--join` and mDNS, which call for ever."""
+    left_keep_s: Seconds = 30.0
+    """At most this for those that said goodbye: 15 comparisons, so that all have heard of it."""
     members_max: int = 2000
     remember_period_s: Seconds = 1.0
     """At most one write of the peers file in this time."""
@@ -132,7 +135,7 @@ class Settings:
 
 PRESETS: Final[dict[str, Settings]] = {
     # One machine boots its nodes together: less time to wait for those that are remembered.
-    "local": Settings(MembershipSettings(grace_s=5.0, formation_s=2.0)),
+    "local": Settings(MembershipSettings(grace_s=5.0, formation_s=2.0, dead_keep_s=60.0)),
     "lan": Settings(),
     "wan": Settings(
         # T = 0.4 s > a round trip; P = T + 2 round trips + margin; S = 4 P; the rest in proportion.
@@ -146,6 +149,8 @@ PRESETS: Final[dict[str, Settings]] = {
             heal_period_s=10.0,
             grace_s=30.0,
             formation_s=10.0,
+            dead_keep_s=1800.0,
+            left_keep_s=150.0,
         ),
         JobSettings(ask_s=2.0, retry_s=2.0, gate_s=2.0, island_after_s=20.0),
     ),

@@ -10,6 +10,7 @@ import pytest
 from membership_mesh import LAN, describe, node_id
 
 from edgenode.core.membership import Membership
+from edgenode.core.roster import GRAVES_MAX
 from edgenode.core.settings import PRESETS, MembershipSettings
 from edgenode.core.signals import (
     Booted,
@@ -623,3 +624,81 @@ def test_what_a_new_peer_knows_is_told_to_the_others_at_once() -> None:
     effects = bench.hear(8, rumour(8), rumour(9))
     assert receivers(effects, Sync) == {2, 3}
     assert {each.info.id for each in messages(effects, Sync, to=2)[0].rumours} == {node_id(8), node_id(9)}
+
+
+def kill(bench: Bench, number: int, witness: int) -> None:
+    bench.feed(LinkDown(node_id(number), 1, True))
+    bench.get(witness, Evidence(node_id(number), 1, 1))
+
+
+def test_one_that_said_goodbye_is_forgotten_sooner_than_the_dead() -> None:
+    bench = Bench(2, 3, 4, settings=replace(LAN, dead_keep_s=60.0, left_keep_s=10.0))
+    kill(bench, 2, 4)
+    bench.hear(3, rumour(3, MemberState.LEFT, incarnation=2))
+    bench.wait(11.0, answers=(4,))
+    assert bench.membership.members() == [ME, node_id(2), node_id(4)]
+    bench.wait(50.0, answers=(4,))
+    assert bench.membership.members() == [ME, node_id(4)]
+
+
+def test_the_forgotten_are_still_known_to_be_gone() -> None:
+    bench = Bench(2, 3, 4, settings=replace(LAN, dead_keep_s=5.0, left_keep_s=5.0, grace_s=1.0))
+    kill(bench, 2, 4)
+    died_at = bench.membership.dead_since(node_id(2))
+    bench.hear(3, rumour(3, MemberState.LEFT, incarnation=2))
+    bench.wait(10.0, answers=(4,))
+    assert bench.membership.members() == [ME, node_id(4)]
+    assert bench.standing(2) is bench.standing(3) is Standing.GONE
+    assert (bench.membership.has_left(node_id(2)), bench.membership.has_left(node_id(3))) == (False, True)
+    assert bench.membership.dead_since(node_id(2)) == died_at
+    assert bench.membership.boot_of(node_id(2)) == 1
+
+
+@pytest.mark.parametrize(
+    "late", [MemberState.READY, MemberState.SUSPECT, MemberState.DEAD, MemberState.LEAVING]
+)
+def test_a_late_rumour_does_not_bring_a_forgotten_member_back(late: MemberState) -> None:
+    bench = Bench(2, 3, settings=replace(LAN, dead_keep_s=5.0))
+    kill(bench, 2, 3)
+    bench.wait(10.0, answers=(3,))
+    effects = bench.hear(3, rumour(2, late, accuser=node_id(3)))
+    assert bench.membership.members() == [ME, node_id(3)]
+    assert not [effect for effect in effects if isinstance(effect, Log | Peers)]
+
+
+def test_a_forgotten_member_comes_back_with_a_new_life_or_a_later_word_of_its_own() -> None:
+    for news in (rumour(2, boot=2), rumour(2, incarnation=2)):
+        bench = Bench(2, 3, settings=replace(LAN, dead_keep_s=5.0))
+        kill(bench, 2, 3)
+        bench.wait(10.0, answers=(3,))
+        bench.hear(3, news)
+        assert bench.standing(2) is Standing.LIVING
+
+
+def test_a_forgotten_member_that_speaks_again_is_told_what_to_refute() -> None:
+    bench = Bench(2, 3, settings=replace(LAN, dead_keep_s=5.0))
+    kill(bench, 2, 3)
+    bench.wait(10.0, answers=(3,))
+    told = [each for sync in messages(bench.hear(2, rumour(2)), Sync, to=2) for each in sync.rumours]
+    assert (node_id(2), MemberState.DEAD, 1) in {(each.info.id, each.state, each.incarnation) for each in told}
+    bench.hear(2, rumour(2, incarnation=2))
+    assert bench.standing(2) is Standing.LIVING
+
+
+def test_what_is_kept_of_the_forgotten_is_bounded() -> None:
+    bench = Bench(2, settings=replace(LAN, dead_keep_s=0.5, left_keep_s=0.5, grace_s=1.0))
+    for number in range(3, 1203):
+        bench.hear(2, rumour(number), rumour(number, MemberState.LEFT, incarnation=2))
+        if number % 400 == 0:
+            bench.wait(2.0, answers=(2,))
+    bench.wait(2.0, answers=(2,))
+    assert bench.membership.members() == [ME, node_id(2)]
+    known = [number for number in range(3, 1203) if bench.membership.has_left(node_id(number))]
+    assert known == list(range(1203 - GRAVES_MAX, 1203))
+
+
+def test_an_older_life_of_a_forgotten_member_is_noticed() -> None:
+    bench = Bench(2, 3, settings=replace(LAN, dead_keep_s=5.0))
+    kill(bench, 2, 3)
+    bench.wait(10.0, answers=(3,))
+    assert [effect.kind for effect in bench.link(2, boot=0) if isinstance(effect, Log)] == ["boot-behind"]

@@ -251,6 +251,37 @@ def test_goodbye_is_known_at_once_and_nobody_waits() -> None:
     assert mesh.everybody_sees(3, Standing.GONE)
 
 
+@pytest.mark.parametrize("size", [5, 20])
+def test_a_cut_that_outlasts_all_memory_heals_through_one_address(size: int) -> None:
+    mesh = Mesh(size, settings=replace(LAN, dead_keep_s=20.0))
+    mesh.start_all(size, settle_s=1.0)
+    side = {node_id(number) for number in range(1, size // 2 + 1)}
+    mesh.cut = lambda source, target: (source in side) != (target in side)
+    mesh.run(60.0)
+    for process in mesh.running():
+        here = node_id(process.number) in side
+        assert {node in side for node in process.membership.members()} == {here}  # the others are forgotten
+    mesh.heal()
+    mesh.dial(size, 1)  # as `--join` does
+    assert mesh.run(15.0, until=mesh.is_whole)
+
+
+def test_a_node_that_slept_while_a_member_died_and_was_forgotten_does_not_bring_it_back() -> None:
+    mesh = Mesh(18, settings=replace(LAN, dead_keep_s=10.0))
+    mesh.start_all(8, settle_s=1.0)
+    mesh.stall(5, 40.0)
+    mesh.run(5.0)
+    mesh.kill(3)
+    mesh.run(20.0)
+    others = [process for process in mesh.running() if process.number != 5]
+    assert all(node_id(3) not in process.membership.members() for process in others)
+    since = mesh.now
+    mesh.run(30.0)
+    assert mesh.is_whole()
+    assert [who for _, who, node in mesh.deaths(since=since) if node == node_id(3)] == [5]
+    assert all(node_id(3) not in process.membership.members() for process in mesh.running())
+
+
 def test_a_whole_mesh_without_power_comes_back_from_its_disks() -> None:
     mesh = Mesh(16)
     mesh.start_all(5)
