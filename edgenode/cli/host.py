@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +20,7 @@ from aiohttp import web
 from edgenode import __version__
 from edgenode.api.app import make_app, make_runner
 from edgenode.core.errors import EdgeNodeError, RejectedInput
-from edgenode.core.settings import PRESETS
+from edgenode.core.settings import PRESETS, Settings
 from edgenode.core.signals import SlotsChanged
 from edgenode.core.types import MemberInfo
 from edgenode.shell.identity import Identity, MeshKey
@@ -57,6 +57,15 @@ class HostSettings:
     mdns: bool = True
     interface: str = "127.0.0.1"
     weight: float = 1.0
+    forget_after_s: float | None = None  # None: as the profile has it
+
+    @property
+    def core(self) -> Settings:
+        """The numbers of its profile, with what was asked for otherwise."""
+        preset = PRESETS[self.profile]
+        if self.forget_after_s is None:
+            return preset
+        return replace(preset, membership=replace(preset.membership, dead_keep_s=self.forget_after_s))
 
 
 def is_loopback(host: str) -> bool:
@@ -128,7 +137,7 @@ async def host(settings: HostSettings, registry: Registry, started: Callable[[st
         info = info._replace(addresses=(transport.address,))
         runtime = Runtime(
             info,
-            PRESETS[settings.profile],
+            settings.core,
             store,
             registry=registry,
             mesh_id=settings.mesh_key.mesh_id,
@@ -172,7 +181,7 @@ async def _run(
     loop.add_signal_handler(signal.SIGINT, runtime.stop)
     stack.callback(loop.remove_signal_handler, signal.SIGTERM)
     stack.callback(loop.remove_signal_handler, signal.SIGINT)
-    runner = make_runner(make_app(runtime, settings=PRESETS[settings.profile].jobs))
+    runner = make_runner(make_app(runtime, settings=settings.core.jobs))
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     stack.push_async_callback(runtime.close)

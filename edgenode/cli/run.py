@@ -76,6 +76,13 @@ def run(
         float, typer.Option(min=0.01, max=1000, help="Share of new jobs, relative to the others'.")
     ] = 1.0,
     profile: Annotated[str, typer.Option(help="How patient to be: local, lan or wan.")] = "lan",
+    forget_after: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            help="Seconds until a dead member is forgotten. [default: local 60, lan 300, wan 1800]",
+        ),
+    ] = None,
     mdns: Annotated[bool, typer.Option("--mdns/--no-mdns", help="Find peers on this network.")] = True,
     interface: Annotated[str, typer.Option(help="The address to find and be found on.")] = "127.0.0.1",
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
@@ -133,6 +140,7 @@ def run(
             mdns=mdns,
             interface=interface,
             weight=weight,
+            forget_after_s=forget_after,
         )
         registry = load_tasks(sources)
         _run_loop(host(settings, registry, lambda node, url: typer.echo(f"{name} ({node}) serves {url}")))

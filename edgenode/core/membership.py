@@ -531,7 +531,7 @@ class Membership(Roster):
         self._touch(node)
 
     def _forget(self, member: Member) -> None:
-        """Nothing that is shown of it changes: whoever waits for its return need not look again."""
+        """Let go of a dead member. What the job side sees of it stays as it was."""
         node = member.belief.info.id
         if member.met:
             self._dig_grave(member)

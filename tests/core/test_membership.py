@@ -680,7 +680,9 @@ def test_a_forgotten_member_that_speaks_again_is_told_what_to_refute() -> None:
     kill(bench, 2, 3)
     bench.wait(10.0, answers=(3,))
     told = [each for sync in messages(bench.hear(2, rumour(2)), Sync, to=2) for each in sync.rumours]
-    assert (node_id(2), MemberState.DEAD, 1) in {(each.info.id, each.state, each.incarnation) for each in told}
+    assert (node_id(2), MemberState.DEAD, 1) in {
+        (each.info.id, each.state, each.incarnation) for each in told
+    }
     bench.hear(2, rumour(2, incarnation=2))
     assert bench.standing(2) is Standing.LIVING
 
