@@ -26,7 +26,16 @@ from typing import Final
 
 from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk, Lead
-from edgenode.core.jobs import Record, adopted, decode_spec, digest, encode, majority, taken_over
+from edgenode.core.jobs import (
+    Record,
+    adopted,
+    decode_spec,
+    digest,
+    encode,
+    majority,
+    taken_over,
+    to_be_adopted,
+)
 from edgenode.core.types import (
     FOREVER,
     Ballot,
@@ -60,6 +69,7 @@ BREATH_S: Final = 0.001
 class Asking:
     """One attempt to become owner."""
 
+    epoch: int
     ballot: Ballot
     why: str
     began: Instant
@@ -106,6 +116,9 @@ class Custody:
         if record is None or record.settled or desk.me not in record.holders or not table.may_vote(job):
             return
         promise = table.promise(job)
+        if promise.epoch > record.epoch:
+            self._fetch(record)  # the holders have changed since: this copy is none to go on with
+            return
         promised_term = promise.ballot.term if promise.epoch == record.epoch else 0
         term = max(record.own.ballot.term, promised_term, self._seen_term.pop(job, 0)) + 1
         ballot = Ballot(term, desk.me)
@@ -114,7 +127,7 @@ class Custody:
         self._due.pop(job, None)
         # A dead owner on proof needs no patience; nor does one that handed the job over.
         patient = desk.view.standing(record.owner) is not Standing.GONE and why != "gift"
-        asking = Asking(ballot, why, desk.now, desk.now, desk.settings.retry_s, patient)
+        asking = Asking(record.epoch, ballot, why, desk.now, desk.now, desk.settings.retry_s, patient)
         asking.promised.add(desk.me)
         asking.answered.add(desk.me)
         self._asking[job] = asking
@@ -122,6 +135,14 @@ class Custody:
         self._send_ask(record, asking)
         self._asks.set(job, self._attention(asking))
         self._try_conclude(job)
+
+    def _fetch(self, record: Record) -> None:
+        """Ask those who may know for a newer copy."""
+        desk = self._desk
+        for holder in desk.living_holders(record):
+            if holder != desk.me:
+                desk.post.add(holder, Offer, DigestItem(record.id, digest(record)))
+        self._later.set(record.id, desk.now + desk.settings.retry_s)
 
     def _send_ask(self, record: Record, asking: Asking) -> None:
         desk = self._desk
@@ -159,6 +180,8 @@ class Custody:
                 table.give_promise(item.job, asked)
                 desk.merged.add(item.job)
                 self._later.set(item.job, patience_ends)
+            if copy is not None and copy.epoch < item.epoch:
+                desk.post.add(source, Wanted, item.job)
             same = copy is not None and digest(copy) == item.digest
             blob = encode(copy) if copy is not None and not same else b""
             desk.post.add(source, Promises, Promised(item.job, item.epoch, item.term, same, blob))
@@ -214,7 +237,9 @@ class Custody:
 
     def _still_asking(self, record: Record, asking: Asking) -> bool:
         promise = self._table.promise(record.id)
-        return not record.settled and promise <= Promise(record.epoch, asking.ballot)
+        if record.settled or record.epoch != asking.epoch:
+            return False
+        return promise <= Promise(record.epoch, asking.ballot)
 
     def _try_conclude(self, job: JobId) -> None:
         """Go on with what the holders said, if enough did, or if waiting any longer is no use."""
@@ -249,7 +274,7 @@ class Custody:
             self._give_up(job)
         else:
             asking.provisional = True
-        if base.outcome is not None and firm:
+        if firm and (base.moving or base.outcome is not None):
             record = adopted(base, ballot)
         elif base.owner == desk.me:
             record = base._replace(own=base.own._replace(ballot=ballot, write=1))
@@ -258,7 +283,7 @@ class Custody:
             record = taken_over(base, ballot, desk.note(kind, f"from {base.owner}: {asking.why}"))
             desk.taken_over += 1
         # A provisional owner leaves an outcome as it found it: it may be a firm one.
-        table.leads[job] = Lead(ballot, firm, asking.promised)
+        table.leads[job] = Lead(ballot, firm, asking.promised, base.epoch)
         table.put(record)
         self._offered.pop(job, None)
         self._confirmed.pop(job, None)
@@ -272,7 +297,7 @@ class Custody:
             return
         self._give_up(job)
         lead.firm = True
-        if record.outcome is not None:
+        if record.moving or record.outcome is not None:
             table.put(adopted(record, lead.ballot))
         else:
             # The same record again, under a new number: acknowledgements of a provisional write never count
@@ -302,12 +327,12 @@ class Custody:
                 self._forget(job)
                 continue
             lead = table.lead(job)
-            if lead is not None and lead.firm and record.outcome is not None:
-                outcome = record.outcome
-                if not outcome.firm or outcome.ballot != lead.ballot:
-                    # Another side finished it first: a firm owner makes the found result its own proposal.
-                    table.put(adopted(record, lead.ballot))
-                    desk.written.add(job)
+            if lead is not None and lead.firm and to_be_adopted(record, lead.ballot):
+                # Another side finished or moved it first: a firm owner makes what it finds its own proposal.
+                table.put(adopted(record, lead.ballot))
+                desk.written.add(job)
+                if record.moving:
+                    desk.released.add(job)  # nothing else happens to it until that is decided
             elif lead is None and self._confirmed.get(job) not in (None, record.owner):
                 del self._confirmed[job]
 

@@ -47,6 +47,7 @@ class Lead:
     ballot: Ballot
     firm: bool
     promised: set[NodeId]
+    epoch: int = 0
 
 
 class News:
@@ -165,12 +166,17 @@ class Table:
         if lead is None:
             return None
         record = self._records.get(job)
-        if record is None or record.own.ballot != lead.ballot:
+        if record is None or record.own.ballot != lead.ballot or record.epoch != lead.epoch:
             return None
         given = self._promises.get(job)
         if given is not None and given > Promise(record.epoch, lead.ballot):
             return None
         return lead
+
+    def acting(self, job: JobId) -> Lead | None:
+        """Like `lead`, but None while a firm owner changes the holders: nothing else is decided then."""
+        lead = self.lead(job)
+        return None if lead is None or (lead.firm and self._records[job].moving) else lead
 
     def scan(self, after: JobId, limit: int) -> list[Row]:
         """A piece of what the disk has, in id order."""
@@ -351,7 +357,13 @@ class Desk:
         self.recount = News()  # a repeated submission: maybe it is on enough disks already
         self.gate_wanted = News()  # a start is stored, and waits for its `running` to be with the holders
         self.gated = News()  # it is
+        self.resend = News()  # somebody else is to have a copy of this, too
+        self.movable = News()  # who is to hold the job from now on has a copy
+        self.moved = News()  # a majority of the holders accepted the move
+        self.newcomers: dict[JobId, tuple[NodeId, ...]] = {}
+        """Owned jobs whose holders are to change, with the nodes that need a copy first."""
         self.overdue = News()  # responsibility must be looked at again
+        self._news = [news for news in vars(self).values() if isinstance(news, News)]
         self.thanks_due: list[tuple[JobId, StartToken, NodeId]] = []  # results taken from runners
 
     # ---- time
@@ -431,8 +443,7 @@ class Desk:
     @property
     def has_news(self) -> bool:
         """Whether anything is left that somebody has to hear of."""
-        news = (self.merged, self.released, self.led, self.written, self.acknowledged, self.gated)
-        return any(news) or any((self.recount, self.gate_wanted, self.overdue, self.thanks_due))
+        return any(self._news) or bool(self.thanks_due)
 
     def forget(self) -> None:
         """A write was refused: of what this node knew and was about to say, nothing is so."""
@@ -441,9 +452,8 @@ class Desk:
         self.post.forget()
         self._effects.clear()
         self.thanks_due.clear()
-        for news in (self.merged, self.released, self.led, self.written, self.acknowledged, self.recount):
-            news.take()
-        for news in (self.gate_wanted, self.gated, self.overdue):
+        self.newcomers.clear()
+        for news in self._news:
             news.take()
 
     # ---- what goes out

@@ -4,9 +4,10 @@ A record has a part that never changes (the spec, kept as the bytes the entry no
 each with an order of its own:
 
     part      written by                     joined by
-    set       a decision of the old holders  epoch; a higher epoch replaces set, ownership and outcome
+    set       a decision of the old holders  epoch; a higher epoch replaces set, ownership, outcome and move
     own       the owner under its ballot     ballot, then the owner's write number
     outcome   the owner; `settled` spreads   settled, firm, ballot, value: in that sequence
+    move      a firm owner                   ballot
     counters  the owner (anyone for cancel)  maximum per ballot; union; or
     history   whoever did it                 the latest HISTORY_MAX of a total order
 
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgpack
 
@@ -38,6 +39,8 @@ from edgenode.core.types import (
     State,
     Wall,
 )
+
+_Proposal = TypeVar("_Proposal", "Outcome", "Move")
 
 HISTORY_MAX: Final = 20
 COUNTED_BALLOTS_MAX: Final = 64
@@ -222,6 +225,23 @@ class Outcome(NamedTuple):
         return self[3:]
 
 
+class Move(NamedTuple):
+    """A proposal that the job goes on with other holders. It competes with outcomes for being what the
+    present holders decide; once a majority of them has accepted it, the next epoch begins with exactly the
+    record that follows from it, whoever finds that out (`next_epoch`)."""
+
+    ballot: Ballot  # under which it was written
+    holders: tuple[NodeId, ...]
+    first: Ballot  # the first of the new epoch: its owner is firm by being named here
+    state: State  # SCHEDULED, WAITING or QUEUED
+    due_at: Wall
+
+    @property
+    def value(self) -> tuple[tuple[NodeId, ...], Ballot, State, Wall]:
+        """What is decided; two moves of one value are the same decision."""
+        return self[1:]
+
+
 class Note(NamedTuple):
     """One line of a job's history: what happened, on which evidence."""
 
@@ -250,6 +270,18 @@ class Record(NamedTuple):
     pardons: tuple[StartToken, ...] = ()  # losses that proved false: the runner lived, and had the start
     cancel: bool = False
     history: tuple[Note, ...] = ()
+    move: Move | None = None
+
+    @property
+    def moving(self) -> bool:
+        """Whether the newest firm proposal in this copy is to change the holders. (An outcome that a
+        provisional owner wrote is no proposal.)"""
+        if self.move is None:
+            return False
+        outcome = self.outcome
+        return outcome is None or (
+            not outcome.settled and (not outcome.firm or outcome.ballot < self.move.ballot)
+        )
 
     @property
     def state(self) -> State:
@@ -342,7 +374,12 @@ def lost(record: Record, *, counted: bool, note: Note) -> Record:
     """LOSE: the runner is gone. `counted=False` for a loss that says nothing against the job."""
     state = _stepped(record, Step.LOSE)
     after = with_note(_idle(record, state, record.own.due_at), note)
-    return after._replace(losses=_union(record.losses, (record.own.token,))) if counted else after
+    return with_loss(after, record.own.token) if counted else after
+
+
+def with_loss(record: Record, token: StartToken) -> Record:
+    """One more start whose runner was lost, whatever state the job is in."""
+    return record._replace(losses=_union(record.losses, (token,)))
 
 
 def pardoned(record: Record, token: StartToken) -> Record:
@@ -401,12 +438,53 @@ def decided(
 
 
 def adopted(record: Record, ballot: Ballot) -> Record:
-    """A firm owner writes a found outcome again, under its own ballot (Paxos phase 2, same value)."""
-    assert record.outcome is not None
-    outcome = record.outcome._replace(settled=False, firm=True, ballot=ballot)
+    """A firm owner writes what it found again, under its own ballot (Paxos phase 2, same value): the newest
+    firm proposal if there is one, else what a provisional owner left."""
     own = record.own
     write = own.write + 1 if own.ballot == ballot else 1
-    return record._replace(outcome=outcome, own=own._replace(ballot=ballot, write=write))
+    record = record._replace(own=own._replace(ballot=ballot, write=write))
+    if record.moving:
+        assert record.move is not None
+        return record._replace(move=record.move._replace(ballot=ballot))
+    assert record.outcome is not None
+    return record._replace(outcome=record.outcome._replace(settled=False, firm=True, ballot=ballot))
+
+
+def to_be_adopted(record: Record, ballot: Ballot) -> bool:
+    """Whether the firm owner under `ballot` has to write again what this copy holds."""
+    if record.moving:
+        return record.move is not None and record.move.ballot != ballot
+    outcome = record.outcome
+    return outcome is not None and not (outcome.firm and outcome.ballot == ballot)
+
+
+def proposed(record: Record, holders: tuple[NodeId, ...], owner: NodeId) -> Record:
+    """The firm owner proposes that `holders` keep the job from now on, and that `owner` goes on with it."""
+    assert record.outcome is None
+    ballot = record.own.ballot
+    state = State.QUEUED if record.own.state is State.RUNNING else record.own.state
+    move = Move(ballot, holders, Ballot(ballot.term + 1, owner), state, record.own.due_at)
+    return write_own(record)._replace(move=move)
+
+
+def next_epoch(record: Record) -> Record:
+    """The first record after a decided move. Set and ownership follow from the move alone, so that whoever
+    concludes it makes the same; what a provisional owner left stays what it was."""
+    move = record.move
+    assert move is not None
+    outcome = None if record.outcome is None else record.outcome._replace(firm=False)
+    own = Own(move.first, 0, move.state, due_at=move.due_at)
+    return record._replace(epoch=record.epoch + 1, holders=move.holders, own=own, outcome=outcome, move=None)
+
+
+def continued(record: Record, before: Own) -> Record:
+    """The named owner of a new epoch goes on with what ran."""
+    if before.state is not State.RUNNING:
+        return record
+    return write_own(record, **{name: getattr(before, name) for name in _RUN})
+
+
+_RUN: Final = ("state", "token", "runner", "boot", "started_at")
 
 
 def settled(record: Record) -> Record:
@@ -447,9 +525,10 @@ def join(a: Record, b: Record) -> Record:
     top = a if (a.epoch, a.holders) >= (b.epoch, b.holders) else b
     if a.epoch == b.epoch:
         own = max(a.own, b.own)
-        outcome = _greater_outcome(a.outcome, b.outcome)
+        outcome = _greater(a.outcome, b.outcome)
+        move = _greater(a.move, b.move)
     else:
-        own, outcome = top.own, top.outcome
+        own, outcome, move = top.own, top.outcome, top.move
     joined = Record(
         a.id,
         a.spec,
@@ -464,6 +543,7 @@ def join(a: Record, b: Record) -> Record:
         _union(a.pardons, b.pardons),
         a.cancel or b.cancel,
         a.history if a.history == b.history else _latest({*a.history, *b.history}),
+        move,
     )
     if joined == a:
         return a
@@ -475,7 +555,7 @@ def _union(a: tuple[StartToken, ...], b: tuple[StartToken, ...]) -> tuple[StartT
     return a if a == b or not b else tuple(sorted({*a, *b})[-TOKENS_MAX:])
 
 
-def _greater_outcome(a: Outcome | None, b: Outcome | None) -> Outcome | None:
+def _greater(a: _Proposal | None, b: _Proposal | None) -> _Proposal | None:
     if a is None or b is None:
         return b if a is None else a
     return max(a, b)
@@ -521,9 +601,10 @@ def decode(blob: bytes) -> Record:
         form, *fields = msgpack.unpackb(blob)
         if form != FORMAT:
             raise MalformedMessage(f"a record of format {form}, known is {FORMAT}")
-        job, spec, epoch, holders, own, outcome, starts, failures, losses, voids, pardons, cancel, history = (
-            fields
-        )
+        (
+            job, spec, epoch, holders, own, outcome, starts, failures,
+            losses, voids, pardons, cancel, history, move,
+        ) = fields  # fmt: skip
         if not (isinstance(job, bytes) and len(job) == 16 and isinstance(spec, bytes) and holders):
             raise MalformedMessage("a record needs a 16-byte id, a spec and holders")
         if not (isinstance(epoch, int) and isinstance(cancel, bool)):
@@ -542,6 +623,7 @@ def decode(blob: bytes) -> Record:
             tuple(map(_token, pardons)),
             cancel,
             tuple(Note(float(at), str(kind), _node(node), str(text)) for at, kind, node, text in history),
+            None if move is None else _move(move),
         )
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise MalformedMessage(f"not a record: {error}") from error
@@ -594,6 +676,13 @@ def _outcome(fields: list[Any]) -> Outcome:
         _node(runner),
         float(finished_at),
     )
+
+
+def _move(fields: list[Any]) -> Move:
+    ballot, holders, first, state, due_at = fields
+    if _STATES[state] in TERMINAL or _STATES[state] is State.RUNNING or not holders:
+        raise ValueError("a move needs holders, and a state in which a job waits")
+    return Move(_ballot(ballot), tuple(map(_node, holders)), _ballot(first), _STATES[state], float(due_at))
 
 
 # ------------------------------------------------------------------------------------------ the text

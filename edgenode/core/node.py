@@ -1,9 +1,10 @@
 """The switchboard of one node: an event in, effects out. It routes, and owns no policy.
 
-`membership` knows who lives. `custody` decides who owns a job, `replication` who has a copy, `scheduler` what
-runs, `intake` speaks for local clients. None of them knows another: each leaves news on the desk, and
-`_spread` passes it on until there is none. Then the desk is emptied: what must be on disk first, and what may
-be said once it is. An N-node mesh of these runs inside one thread of the simulator, unchanged.
+`membership` knows who lives. `custody` decides who owns a job, `replication` who has a copy, `voters` who
+should, `scheduler` what runs, `intake` speaks for local clients. None of them knows another: each leaves news
+on the desk, and `_spread` passes it on until there is none. Then the desk is emptied: what must be on disk
+first, and what may be said once it is. An N-node mesh of these runs inside one thread of the simulator,
+unchanged.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from edgenode.core.signals import (
 )
 from edgenode.core.types import FOREVER, Dice, Instant, MemberInfo, NodeId
 from edgenode.core.view import View
+from edgenode.core.voters import Voters
 from edgenode.core.wire import (
     CONTROL,
     Acks,
@@ -115,6 +117,7 @@ class Node:
         self._is_clock_far = False
         self._custody = Custody(self._desk)
         self._replication = Replication(self._desk)
+        self._voters = Voters(self._desk)
         self._scheduler = Scheduler(self._desk, slots=info.slots, tasks=frozenset(info.tasks))
         self._intake = Intake(self._desk)
         self._is_booted = False
@@ -158,6 +161,7 @@ class Node:
         if desk.storing:
             self._custody.on_time()
             self._replication.on_time()
+            self._voters.on_time()
             self._scheduler.on_time()
         self._intake.on_time()
         if self.ready != (info.ready if (info := self._membership.info(desk.me)) else False):
@@ -166,6 +170,7 @@ class Node:
         self._spread()
         if desk.leaving and desk.storing:
             effects += self._hand_over(now)
+            self._spread()
         self._membership.set_load(self._scheduler.load())
         self._intake.changed(desk.table.changed_records())
         assert desk.storing or not desk.table.dirty, "nothing is written to a disk that refuses"
@@ -179,7 +184,11 @@ class Node:
         if not self._desk.storing:
             return soonest
         soonest = min(
-            soonest, self._custody.deadline(), self._replication.deadline(), self._scheduler.deadline()
+            soonest,
+            self._custody.deadline(),
+            self._replication.deadline(),
+            self._voters.deadline(),
+            self._scheduler.deadline(),
         )
         return min(soonest, self._leave_ends) if self._leave_ends > self._desk.now else soonest
 
@@ -345,6 +354,7 @@ class Node:
         if changed:
             self._custody.members_changed(changed)
             self._replication.members_changed(changed)
+            self._voters.members_changed(changed)
             self._scheduler.members_changed(changed)
             self._intake.members_changed(changed)
 
@@ -352,7 +362,7 @@ class Node:
         """Pass on what happened to jobs until nobody has anything to add."""
         desk = self._desk
         custody, replication = self._custody, self._replication
-        scheduler, intake = self._scheduler, self._intake
+        scheduler, intake, voters = self._scheduler, self._intake, self._voters
         while True:
             if desk.merged:
                 jobs = desk.merged.take()
@@ -362,13 +372,21 @@ class Node:
                 jobs = desk.released.take()
                 scheduler.release(jobs)
                 replication.release(jobs)
+                voters.release(jobs)
             elif desk.led:
                 jobs = desk.led.take()
+                voters.review(jobs)
                 scheduler.take_on(jobs)
                 for job in intake.awaited(jobs):
                     desk.recount.add(job)
             elif desk.written:
                 replication.send(desk.written.take())
+            elif desk.resend:
+                replication.send_again(desk.resend.take())
+            elif desk.movable:
+                voters.propose(desk.movable.take())
+            elif desk.moved:
+                voters.begin(desk.moved.take())
             elif desk.gate_wanted:
                 for job in desk.gate_wanted.take():
                     replication.await_gate(job)
@@ -407,6 +425,7 @@ class Node:
         self._scheduler = self._scheduler.give_up()
         self._custody = Custody(desk)
         self._replication = Replication(desk)
+        self._voters = Voters(desk)
         self._intake.disown()
         if desk.leaving:
             return self._end_unheard()
@@ -442,7 +461,8 @@ class Node:
         is_patient = now < self._leave_ends
         waiting = stranded = 0
         for job in list(desk.table.leads):
-            if (is_patient and self._scheduler.is_running(job)) or self._custody.give_away(job):
+            is_busy = is_patient and self._scheduler.is_running(job)
+            if is_busy or self._custody.give_away(job) or self._voters.give_away(job):
                 waiting += 1
             else:
                 stranded += 1

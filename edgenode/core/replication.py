@@ -151,10 +151,13 @@ class Replication:
             self._count(record, writing)
 
     def _readers(self, record: Record) -> list[NodeId]:
-        """Who gets the owner's writes: the other holders that live, and spares for those long dead."""
+        """Who gets the owner's writes: the other holders that live, and those who are to become holders."""
         view = self._desk.view
         nodes = [h for h in record.holders if h != self._desk.me and view.is_living(h)]
-        return nodes + self._spares_for(record.id, record.holders)
+        nodes += [
+            n for n in self._desk.newcomers.get(record.id, ()) if n != self._desk.me and view.is_living(n)
+        ]
+        return nodes
 
     def _spares_for(self, job: JobId, holders: tuple[NodeId, ...]) -> list[NodeId]:
         """The next in rank, one for each holder dead for longer than `rereplicate_after_s`."""
@@ -168,6 +171,15 @@ class Replication:
             return []
         others = [n for n in desk.view.ranking().rank(job) if n not in holders and n != desk.me]
         return others[:lost]
+
+    def send_again(self, jobs: Iterable[JobId]) -> None:
+        """Somebody is to have these who does not, yet."""
+        for job in jobs:
+            writing, record = self._writing.get(job), self._table.peek(job)
+            if writing is not None and record is not None:
+                writing.again_at = self._desk.now
+                self._due.soon(job, self._desk.now)
+                self._count(record, writing)
 
     def await_acks(self, job: JobId) -> None:
         """Say `acknowledged` when the submission is on enough disks."""
@@ -234,9 +246,21 @@ class Replication:
             writing.gated = False
             writing.gate_ends_at = FOREVER
             desk.gated.add(job)
-        outcome = record.outcome
-        if outcome is not None and not outcome.settled:
+        if record.moving:
+            self._try_move(record, writing)
+        elif record.outcome is not None:
             self._try_settle(record, writing)
+        elif job in desk.newcomers and writing.known.issuperset(desk.newcomers[job]):
+            desk.movable.add(job)
+
+    def _try_move(self, record: Record, writing: Writing) -> None:
+        """Whether the holders have decided that others follow them: exactly as they decide an outcome."""
+        lead, move = self._table.lead(record.id), record.move
+        assert move is not None
+        if lead is None or not lead.firm or move.ballot != record.own.ballot:
+            return
+        if majority(len(writing.stored.intersection(record.holders)), record.holders):
+            self._desk.moved.add(record.id)
 
     def _gate_is_open(self, record: Record, writing: Writing, living: list[NodeId]) -> bool:
         lead = self._table.lead(record.id)
@@ -252,7 +276,7 @@ class Replication:
         assert outcome is not None
         if lead is None or not lead.firm or not outcome.firm or outcome.ballot != record.own.ballot:
             return
-        if not majority(len(writing.stored.intersection(record.holders)), record.holders):
+        if outcome.settled or not majority(len(writing.stored.intersection(record.holders)), record.holders):
             return
         done = settled(record)
         self._table.put(done)
@@ -488,13 +512,8 @@ class Replication:
             writing.again_at = FOREVER  # everyone living has it; a member that returns wakes it up
 
     def _make_spares(self, dead: NodeId) -> None:
-        """Copy what a holder that stays dead had: what this node owns by its writes, what is settled by
-        walking through the archive, a piece at a time."""
-        for job, writing in self._writing.items():
-            record = self._table.peek(job)
-            if record is not None and dead in record.holders:
-                writing.again_at = self._desk.now
-                self._due.soon(job, self._desk.now)
+        """Copy the settled jobs of a holder that stays dead, by walking through the archive a piece at a
+        time. (Jobs that go on get another holder in its place.)"""
         self._walks[dead] = JobId(b"")
 
     def _walk(self, dead: NodeId) -> None:
@@ -597,5 +616,7 @@ class Replication:
 def _says(joined: Record, written: Record) -> bool:
     """Whether a copy holds all that a write said, so that acknowledging it is exact."""
     if (joined.epoch, joined.own.ballot) != (written.epoch, written.own.ballot):
+        return False
+    if written.move is not None and joined.move != written.move:
         return False
     return written.outcome is None or joined.outcome == written.outcome

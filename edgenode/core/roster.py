@@ -207,6 +207,10 @@ class Roster:
         member = self._members.get(node)
         return member is None or member.belief.info.stores
 
+    def is_leaving(self, node: NodeId) -> bool:
+        member = self._members.get(node)
+        return member is not None and member.belief.state is MemberState.LEAVING
+
     def dead_since(self, node: NodeId) -> Instant | None:
         if self.standing(node) in (Standing.LIVING, Standing.UNKNOWN):
             return None

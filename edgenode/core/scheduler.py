@@ -187,7 +187,7 @@ class Scheduler:
     def take_on(self, jobs: Iterable[JobId]) -> None:
         """This node owns these now, or firmly now: see to each what its state needs."""
         for job in jobs:
-            record, lead = self._table.peek(job), self._table.lead(job)
+            record, lead = self._table.peek(job), self._table.acting(job)
             if record is None or lead is None or record.outcome is not None:
                 continue
             if lead.ballot.term > 1:
@@ -247,7 +247,7 @@ class Scheduler:
         return False
 
     def _owns_unfinished(self, record: Record) -> bool:
-        return record.outcome is None and self._table.lead(record.id) is not None
+        return record.outcome is None and self._table.acting(record.id) is not None
 
     def _boot_of(self, node: NodeId) -> int:
         info = self._desk.view.info(node)
@@ -260,7 +260,7 @@ class Scheduler:
             self._end(record, State.CANCELLED)
         elif options.delivery is Delivery.AT_MOST_ONCE and record.start_count:
             # Only a firm owner may say so: on another side it may be running.
-            lead = self._table.lead(job)
+            lead = self._table.acting(job)
             if lead is not None and lead.firm:
                 self._end(record, State.FAILED, error="its runner was lost; delivery is at-most-once")
         elif record.loss_count >= options.max_losses:
@@ -283,7 +283,7 @@ class Scheduler:
     def release(self, jobs: Iterable[JobId]) -> None:
         """Owned no longer: leave the queues. What runs here goes on until a copy says otherwise."""
         for job in jobs:
-            if self._table.lead(job) is not None:
+            if self._table.acting(job) is not None:
                 continue
             self._queued.pop(job, None)
             self._away.pop(job, None)
@@ -316,7 +316,7 @@ class Scheduler:
                     self._desk.post.add(away.runner, Stop, TokenItem(job, away.token))
                 self._queued.pop(job, None)
                 self._refused.pop(job, None)
-            elif record.cancel and self._table.lead(job) is not None:
+            elif record.cancel and self._table.acting(job) is not None:
                 self._end(record, State.CANCELLED)
 
     def _object(self, record: Record, token: StartToken) -> Record:
@@ -363,7 +363,7 @@ class Scheduler:
                 del self._lines[need]
             job = entry[1]
             record = self._table.peek(job)
-            if self._queued.get(job) != need or record is None or self._table.lead(job) is None:
+            if self._queued.get(job) != need or record is None or self._table.acting(job) is None:
                 continue
             refused_by, until = self._refused.get(job, (NOBODY, 0.0))
             if refused_by == runner and until > self._desk.now:
@@ -396,7 +396,7 @@ class Scheduler:
 
     def _may_start(self, record: Record, spec: Spec) -> bool:
         """Whether the rules let an owner start this job now. If not it waits for news, or ends."""
-        job, lead, wall = record.id, self._table.lead(record.id), self._desk.wall
+        job, lead, wall = record.id, self._table.acting(record.id), self._desk.wall
         assert lead is not None
         if wall >= _last_day(spec):
             self._end(record, State.EXPIRED, error=EXPIRED)
@@ -457,7 +457,7 @@ class Scheduler:
 
     def _end(self, record: Record, state: State, *, error: str = "", item: ResultItem | None = None) -> None:
         """The job is over, as far as this owner can say."""
-        job, lead = record.id, self._table.lead(record.id)
+        job, lead = record.id, self._table.acting(record.id)
         assert lead is not None
         running = self._running.get(job)
         if running is not None and (item is None or running.token != item.token):
@@ -545,7 +545,7 @@ class Scheduler:
         if not event.begun:
             self._give_back(job, token, record, grant)
             return
-        if record is not None and self._table.lead(job) is not None:
+        if record is not None and self._table.acting(job) is not None:
             if record.outcome is None:
                 self._receive(record, item)
             if record.outcome is None and record.own.state is not State.RUNNING:
@@ -660,7 +660,7 @@ class Scheduler:
             away, record = self._away.get(item.job), self._table.peek(item.job)
             if away is None or away.token != item.token or away.runner != source or record is None:
                 continue
-            if self._table.lead(item.job) is None or record.own.token != item.token:
+            if self._table.acting(item.job) is None or record.own.token != item.token:
                 continue
             if item in message.voids:
                 self._void(record)
@@ -685,7 +685,7 @@ class Scheduler:
                 continue
             if record.settled:
                 desk.post.add(item.runner, ResultTaken, TokenItem(item.job, item.token))
-            elif self._table.lead(item.job) is not None:
+            elif self._table.acting(item.job) is not None:
                 if record.outcome is None:
                     self._receive(record, item)
                 desk.thanks_due.append((item.job, item.token, item.runner))
@@ -729,7 +729,7 @@ class Scheduler:
 
     def _fall_due(self, job: JobId) -> None:
         record = self._table.peek(job)
-        if record is not None and self._table.lead(job) is not None:
+        if record is not None and self._table.acting(job) is not None:
             spec = decode_spec(record.spec)
             if record.outcome is not None:
                 return
@@ -801,9 +801,9 @@ class Scheduler:
             record, grant = self._table.peek(job), self._grants.get(job)
             self._stop(job, running, "the node was stopped")
             known = record if record is not None else grant and self._desk.read(grant.record)
-            if known and self._table.lead(job) is None:
+            if known and self._table.acting(job) is None:
                 self._desk.post.send(known.owner, Has((), (TokenItem(job, running.token),), ()))
-            if record is not None and self._table.lead(job) is not None and record.outcome is None:
+            if record is not None and self._table.acting(job) is not None and record.outcome is None:
                 if record.own.token == running.token:
                     self._lose(record, "the node was stopped", counted=False)
 

@@ -53,6 +53,10 @@ class View(Protocol):
         """False for a member that said that its disk takes no writes: its process may well live."""
         ...
 
+    def is_leaving(self, node: NodeId) -> bool:
+        """Whether it hands over at the moment, to leave."""
+        ...
+
     def dead_since(self, node: NodeId) -> Instant | None:
         """Since when `standing` has been SILENT or GONE; None if it is not."""
         ...

@@ -85,10 +85,11 @@ class Judge:
         return not careful or self._majority_lives(job)
 
     def _majority_lives(self, job: JobId) -> bool:
-        for record in self._copies(job):
-            living = sum(node in self._world.disks for node in record.holders)
-            return majority(living, record.holders)
-        return True  # no copy at all: let it be found missing
+        newest = max(self._copies(job), key=lambda record: record.epoch, default=None)
+        if newest is None:
+            return True  # no copy at all: let it be found missing
+        living = sum(node in self._world.disks for node in newest.holders)
+        return majority(living, newest.holders)
 
     def _copies(self, job: JobId) -> Iterable[Record]:
         for disk in self._world.disks.values():

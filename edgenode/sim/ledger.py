@@ -43,7 +43,7 @@ class Start:
 
 @dataclass(slots=True)
 class Proposal:
-    """An outcome under one firm ballot, and who has accepted it (Paxos phase 2)."""
+    """An outcome or a move under one firm ballot, and who has accepted it (Paxos phase 2)."""
 
     value: Value
     holders: tuple[NodeId, ...]
@@ -60,10 +60,10 @@ class Ledger:
         self.refused: set[JobId] = set()
         self.starts: defaultdict[JobId, dict[StartToken, Start]] = defaultdict(dict)
         self.told: dict[JobId, Value] = {}
-        self.chosen: dict[JobId, Value] = {}
+        self.chosen: dict[tuple[JobId, int], Value] = {}  # by job and epoch
         self._spec_bytes: dict[JobId, bytes] = {}
-        self._proposals: dict[tuple[JobId, Ballot], Proposal] = {}
-        self._early: defaultdict[tuple[JobId, Ballot], set[NodeId]] = defaultdict(set)
+        self._proposals: dict[tuple[JobId, Promise], Proposal] = {}
+        self._early: defaultdict[tuple[JobId, Promise], set[NodeId]] = defaultdict(set)
         self._word: dict[tuple[NodeId, JobId], Promise] = {}
 
     # -------------------------------------------------------------------------------- clients
@@ -98,7 +98,7 @@ class Ledger:
         told = self.told.setdefault(record.id, value)
         if told != value:
             raise Violation(f"I4: {job_text(record.id)} was told as {told}, and now as {value}")
-        self._settled(record.id, value)
+        self._settled(record, value)
 
     def unfound(self, job: JobId, error: EdgeNodeError, met: set[NodeId]) -> None:
         """A reader was told that this job is not to be had, by a node that has met these others: it may not
@@ -137,10 +137,12 @@ class Ledger:
         if old is not None and join(old, new) != new:
             raise Violation(f"{short(node)}'s copy of {job_text(after.id)} went backwards: {old} -> {new}")
         self._from_a_submission(new)
+        if new.epoch and (old is None or old.epoch != new.epoch):
+            self._epoch_begun(node, old, new)
         if new.outcome is not None and (old is None or old.outcome != new.outcome):
-            # An owner that gets its own old proposal back has promised more by then: it accepts nothing.
-            proposes = promises == Promise(new.epoch, new.outcome.ballot) and new.outcome.ballot.owner == node
-            self._outcome_stored(node, new, new.outcome, proposes=proposes)
+            self._outcome_stored(node, new, new.outcome, promises)
+        if new.move is not None and (old is None or old.move != new.move):
+            self._proposed(node, new, new.move.ballot, new.move.value, promises)
 
     def rebooted(self, node: NodeId) -> None:
         """What `node` had ordered and not synced is forgotten; what its disk has, stands."""
@@ -158,18 +160,41 @@ class Ledger:
         if record.id in self.refused:
             raise Violation(f"P5: {job_text(record.id)} exists, but was refused")
 
-    def _outcome_stored(self, node: NodeId, record: Record, outcome: Outcome, *, proposes: bool) -> None:
+    def _epoch_begun(self, node: NodeId, old: Record | None, new: Record) -> None:
+        """A job has other holders, because those before them decided so (one alone may do so at once)."""
+        before = (new.id, new.epoch - 1)
+        alone = old is None or old.holders == (node,)
+        if before not in self.chosen and alone and new.own.ballot.owner == node:
+            self.chosen[before] = (new.holders, new.own.ballot, new.own.state, new.own.due_at)
+        decided = self.chosen.get(before, ((),))
+        if decided[0] != new.holders:
+            raise Violation(
+                f"T22: {job_text(new.id)}, epoch {new.epoch}, held by {[*map(short, new.holders)]}; "
+                f"decided was {decided}"
+            )
+
+    def _outcome_stored(
+        self, node: NodeId, record: Record, outcome: Outcome, promises: Promise | None
+    ) -> None:
         self._outcome_happened(record.id, outcome)
         if outcome.firm:
-            key = (record.id, outcome.ballot)
-            proposal = self._proposals.setdefault(key, Proposal(outcome.value, record.holders))
-            if proposal.value != outcome.value:
-                raise Violation(f"I4: two values of {job_text(record.id)} in {ballot_text(outcome.ballot)}")
-            proposal.accepted |= self._early.pop(key, set())
-            if proposes:
-                self._accepted(node, record.id, outcome.ballot)
+            self._proposed(node, record, outcome.ballot, outcome.value, promises)
         if outcome.settled:
-            self._settled(record.id, outcome.value)
+            self._settled(record, outcome.value)
+
+    def _proposed(
+        self, node: NodeId, record: Record, ballot: Ballot, value: Value, promises: Promise | None
+    ) -> None:
+        """A firm owner's value is on a disk: one ballot has one value; who proposes it has accepted it."""
+        key = (record.id, Promise(record.epoch, ballot))
+        proposal = self._proposals.setdefault(key, Proposal(value, record.holders))
+        if proposal.value != value:
+            raise Violation(f"I4: two values of {job_text(record.id)} in {ballot_text(ballot)}")
+        for early in self._early.pop(key, set()):
+            self._accepted(early, *key)
+        # An owner that gets its own old proposal back has promised more by then: it accepts nothing.
+        if promises == Promise(record.epoch, ballot) and ballot.owner == node:
+            self._accepted(node, *key)
 
     def _outcome_happened(self, job: JobId, outcome: Outcome) -> None:
         if outcome.state in UNASKED:
@@ -183,20 +208,20 @@ class Ledger:
         if made != (State.SUCCEEDED, outcome.result, outcome.runner):
             raise Violation(f"I2: {job_text(job)} has a result that {token_text(outcome.token)} did not give")
 
-    def _accepted(self, node: NodeId, job: JobId, ballot: Ballot) -> None:
-        proposal = self._proposals.get((job, ballot))
+    def _accepted(self, node: NodeId, job: JobId, under: Promise) -> None:
+        proposal = self._proposals.get((job, under))
         if proposal is None:
-            self._early[job, ballot].add(node)
+            self._early[job, under].add(node)
             return
         proposal.accepted.add(node)
         if majority(len(proposal.accepted & set(proposal.holders)), proposal.holders):
-            chosen = self.chosen.setdefault(job, proposal.value)
+            chosen = self.chosen.setdefault((job, under.epoch), proposal.value)
             if chosen != proposal.value:
                 raise Violation(f"I4: {job_text(job)} was decided twice: {chosen}, {proposal.value}")
 
-    def _settled(self, job: JobId, value: Value) -> None:
-        if self.chosen.get(job) != value:
-            raise Violation(f"P4: {job_text(job)} is called settled without a majority: {value}")
+    def _settled(self, record: Record, value: Value) -> None:
+        if self.chosen.get((record.id, record.epoch)) != value:
+            raise Violation(f"P4: {job_text(record.id)} is called settled without a majority: {value}")
 
     # ------------------------------------------------------------------------------- messages
 
@@ -236,8 +261,10 @@ class Ledger:
         )
         if record is None or not on_disk or (stored.firm and record.outcome is None):
             raise Violation(f"T4: {short(node)} acknowledges of {job_text(stored.job)} what its disk has not")
-        if stored.firm:
-            self._accepted(node, stored.job, stored.ballot)
+        under = Promise(stored.epoch, stored.ballot)
+        move = record.move
+        if stored.firm or (move is not None and Promise(record.epoch, move.ballot) == under):
+            self._accepted(node, stored.job, under)
 
     def _check_promise(self, node: NodeId, job: JobId, promise: Promise) -> None:
         kept = promise_of(self._disks[node].row(job))

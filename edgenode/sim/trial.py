@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
+from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.types import Seconds
 from edgenode.sim.clients import Clients
 from edgenode.sim.faults import Faults, Mood
@@ -62,7 +63,9 @@ class Trial:
         self.plan = plan
         dice = Random(f"{plan.seed} faults")
         self.faults = faults or Faults.draw(dice, hurt_s=plan.hurt_s, nodes=plan.nodes)
-        self.world = World(plan.seed, make_core, story=story, codec=plan.codec)
+        # Holders that stay dead are replaced: during most runs, not only after them.
+        jobs = JobSettings(rereplicate_after_s=dice.choice((0.5, 2.0, 8.0, 30.0)))
+        self.world = World(plan.seed, make_core, settings=Settings(jobs=jobs), story=story, codec=plan.codec)
         self.clients = Clients(self.world, self.faults)
 
     def run(self) -> Passed:

@@ -169,6 +169,7 @@ class StillView:
     formed: bool = True
     is_cut_off: bool = False
     left: set[NodeId] = field(default_factory=set)
+    leaving: set[NodeId] = field(default_factory=set)
     since: dict[NodeId, Instant] = field(default_factory=dict)
     loads: dict[NodeId, Load] = field(default_factory=dict)
     tasks: tuple[str, ...] = ("echo",)
@@ -185,12 +186,16 @@ class StillView:
     def stores(self, node: NodeId) -> bool:
         return True
 
+    def is_leaving(self, node: NodeId) -> bool:
+        return node in self.leaving
+
     def dead_since(self, node: NodeId) -> Instant | None:
         is_dead = self.standing(node) in (Standing.SILENT, Standing.GONE)
         return self.since.get(node, 0.0) if is_dead else None
 
     def ranking(self) -> Ranking:
-        return Ranking({node: 1.0 for node in self.standings if self.is_living(node)})
+        staying = {node for node in self.standings if self.is_living(node)} - self.leaving
+        return Ranking(dict.fromkeys(staying, 1.0))
 
     def members(self) -> Iterable[NodeId]:
         return sorted(self.standings)

@@ -24,7 +24,7 @@ LAYERS: list[set[str]] = [
     },
     {"core.view", "core.signals"},
     {"core.desk"},
-    {"core.custody", "core.replication", "core.scheduler", "core.intake"},
+    {"core.custody", "core.replication", "core.scheduler", "core.voters", "core.intake"},
     {"core.node"},
 ]
 MEMBERSHIP = {"core.comparison", "core.gossip", "core.probing", "core.roster", "core.membership"}
@@ -83,6 +83,7 @@ def test_membership_knows_nothing_of_jobs_being_owned_or_run(module: str) -> Non
         "core.custody",
         "core.replication",
         "core.scheduler",
+        "core.voters",
         "core.intake",
         "core.node",
     }

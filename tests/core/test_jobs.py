@@ -16,6 +16,7 @@ from edgenode.core.jobs import (
     Backoff,
     Counts,
     IllegalTransition,
+    Move,
     Note,
     Options,
     Outcome,
@@ -79,6 +80,14 @@ outcomes = st.builds(
     st.sampled_from([A, B]),
     st.sampled_from([1.0, 2.0]),
 )
+moves = st.builds(
+    Move,
+    ballots,
+    st.sampled_from([HOLDERS, (B, C)]),
+    ballots,
+    st.sampled_from([State.QUEUED, State.SCHEDULED]),
+    st.sampled_from([0.0, 1.0]),
+)
 counts: st.SearchStrategy[Counts] = st.dictionaries(ballots, st.integers(1, 3), max_size=3).map(bounded)
 notes = st.builds(Note, st.sampled_from([1.0, 2.0]), st.sampled_from(["x", "y"]), st.just(A), st.just(""))
 records = st.builds(
@@ -96,6 +105,7 @@ records = st.builds(
     st.sets(tokens, max_size=2).map(lambda found: tuple(sorted(found))),
     st.booleans(),
     st.sets(notes, max_size=3).map(lambda found: tuple(sorted(found))),
+    st.one_of(st.none(), moves),
 )
 
 

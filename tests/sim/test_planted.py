@@ -42,7 +42,7 @@ def run_seeds() -> None:
         (lower_ballot_acknowledged, "acknowledges .* having promised"),
         (promise_not_persisted, "T4: .* asserts a promise"),
         (loose_match_of_acknowledgements, "P4: .* settled without a majority"),
-        (restart_goes_on_without_asking, "I3|I5"),
+        (restart_goes_on_without_asking, "I3|I4|I5"),
     ],
 )
 def test_seeds_find(bug: Bug, law: str) -> None:

@@ -1,0 +1,197 @@
+"""Who is to hold a job from now on, and how its holders decide that.
+
+A holder that is gone is replaced, a set that is smaller than R grows when nodes join. Nobody writes such a
+change: two sets whose majorities do not meet would both have owners that believe themselves firm. The holders
+decide it, as they decide the outcome: it is a value that competes with outcomes for being what this epoch
+chooses (Lamport, Malkhi and Zhou, "Vertical Paxos", 2009; here the present holders are the configuration
+master). State per owned job:
+
+    quiet     its holders are as they should be
+    wanting   others should hold it; those get copies first, without a vote
+    moving    the firm owner has proposed the change; nothing else is decided meanwhile
+    (next)    a majority accepted: epoch + 1 begins, with exactly one first record
+
+    quiet   -- members change, or time passes ---> wanting
+    wanting -- every newcomer has a copy --------> moving, if the owner is firm and there is no outcome
+    moving  -- a majority of the old holders ----> the next epoch, quiet
+
+Safety does not depend on when a change is wanted: any set may follow any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Final
+
+from edgenode.core.desk import Desk, Lead
+from edgenode.core.jobs import (
+    Record,
+    continued,
+    encode,
+    majority,
+    next_epoch,
+    proposed,
+    with_loss,
+    with_note,
+)
+from edgenode.core.settings import JobSettings
+from edgenode.core.types import FOREVER, Instant, JobId, NodeId, Seconds, State
+from edgenode.core.view import Standing, View
+from edgenode.core.wire import Copies
+
+BREATH_S: Final[Seconds] = 0.001
+ROUND_S: Final[Seconds] = 5.0
+"""How often every owned job is looked at, whatever happened: what no event told is found here."""
+
+
+class Voters:
+    """Drive it with news of ownership and acknowledgements, membership changes and time."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._table = desk.table
+        self._due: dict[JobId, None] = {}
+        self._round_at: Instant = 0.0
+
+    def members_changed(self, changed: frozenset[NodeId]) -> None:
+        """Whoever came may be wanted, and whoever went may be missed."""
+        if changed:
+            self._round_at = self._desk.now
+
+    def review(self, jobs: Iterable[JobId]) -> None:
+        """Whether these owned jobs have the holders that they should have."""
+        desk = self._desk
+        for job in jobs:
+            record = self._table.peek(job)
+            if record is None or not desk.leading(job) or record.outcome is not None or record.moving:
+                desk.newcomers.pop(job, None)
+            elif not desk.leaving:  # who leaves hands on whole jobs
+                self._want(record)
+
+    def _want(self, record: Record) -> None:
+        """Note who is to have a copy, and send it, if others should hold this job."""
+        desk, job = self._desk, record.id
+        wanted = next_holders(record, desk.view, desk.settings, desk.now)
+        if wanted == record.holders:
+            desk.newcomers.pop(job, None)
+            return
+        newcomers = tuple(node for node in wanted if node not in record.holders)
+        if desk.newcomers.get(job) != newcomers:
+            desk.newcomers[job] = newcomers
+            desk.resend.add(job)
+
+    def release(self, jobs: Iterable[JobId]) -> None:
+        """This node has nothing more to say about these."""
+        for job in jobs:
+            if not self._desk.leading(job):
+                self._desk.newcomers.pop(job, None)
+                self._due.pop(job, None)
+
+    def propose(self, jobs: Iterable[JobId]) -> None:
+        """Those who are to hold these have copies: have the holders decide."""
+        desk, table = self._desk, self._table
+        for job in jobs:
+            record, lead = table.peek(job), table.lead(job)
+            newcomers = desk.newcomers.get(job)
+            if record is None or lead is None or newcomers is None or not lead.firm:
+                continue
+            if record.outcome is not None or record.moving:
+                continue
+            wanted = next_holders(record, desk.view, desk.settings, desk.now)
+            if {*wanted} - {*record.holders} != {*newcomers} or wanted == record.holders:
+                self._due[job] = None  # the members have changed since
+                continue
+            del desk.newcomers[job]
+            owner = desk.me if desk.me in wanted else wanted[0]
+            table.put(proposed(record, wanted, owner))
+            desk.written.add(job)
+            desk.released.add(job)  # nothing is started or ended until it is decided
+
+    def begin(self, jobs: Iterable[JobId]) -> None:
+        """A majority accepted the move: the next epoch begins. Its named owner goes on, if that is this node;
+        any other node only passes on the first record."""
+        desk, table = self._desk, self._table
+        for job in jobs:
+            record, lead = table.peek(job), table.lead(job)
+            if record is None or lead is None or not record.moving or record.move is None:
+                continue
+            first = record.move.first
+            names = f"{', '.join(record.holders)} -> {', '.join(record.move.holders)}"
+            after = with_note(next_epoch(record), desk.note("holders changed", names))
+            if first.owner == desk.me:
+                table.put(continued(after, record.own))
+                table.leads[job] = Lead(first, True, {desk.me}, after.epoch)
+                desk.written.add(job)
+                desk.led.add(job)
+                told = set(record.holders) - set(after.holders)
+            else:
+                if record.own.state is State.RUNNING and not desk.view.is_living(record.own.runner):
+                    after = with_loss(after, record.own.token)
+                table.put(after)
+                told = {*record.holders, *after.holders}
+            desk.merged.add(job)  # custody sees to what this means for who owns it
+            for node in sorted(told - {desk.me}):
+                if desk.view.is_living(node):
+                    desk.post.add(node, Copies, encode(after))
+
+    def give_away(self, job: JobId) -> bool:
+        """This node leaves, and none of the other holders can take its job: have others hold it. False if
+        there is nobody, or if this owner is not firm."""
+        desk, record, lead = self._desk, self._table.peek(job), self._table.lead(job)
+        if record is None or lead is None or not lead.firm or record.outcome is not None:
+            return False
+        if not record.moving and job not in desk.newcomers:
+            self._want(record)
+        return record.moving or job in desk.newcomers
+
+    # ------------------------------------------------------------------------------------------ time
+
+    def deadline(self) -> Instant:
+        if self._due:
+            return self._desk.now + BREATH_S
+        return self._round_at if self._table.leads else FOREVER
+
+    def on_time(self) -> None:
+        desk = self._desk
+        if self._round_at <= desk.now:
+            self._round_at = desk.now + ROUND_S
+            self._due.update(dict.fromkeys(self._table.leads))
+        if self._due:
+            jobs = list(islice(self._due, desk.settings.batch))
+            for job in jobs:
+                del self._due[job]
+            self.review(jobs)
+
+
+def next_holders(record: Record, view: View, settings: JobSettings, now: Instant) -> tuple[NodeId, ...]:
+    """Who should hold an unfinished job: who holds it now, if nothing speaks against them, then the next in
+    rank. The same tuple if nothing is to change.
+
+    Who leaves or has left is replaced at once, and dropped if nobody can replace it. Who is dead keeps its
+    place for `rereplicate_after_s`, and for longer while there is nobody to take it: it may return. Nothing
+    changes if the new holders could not decide anything at present.
+    """
+    ranking = view.ranking()
+    is_full = len(record.holders) in (settings.replicas, len(ranking.members))
+    if is_full and ranking.members.issuperset(record.holders):
+        return record.holders
+    leaving = {node for node in record.holders if view.is_leaving(node) or view.has_left(node)}
+    dead = {
+        node for node in record.holders if node not in leaving and _is_long_dead(node, view, settings, now)
+    }
+    staying = [node for node in record.holders if node not in leaving and node not in dead]
+    room = max(0, settings.replicas - len(staying))
+    newcomers = [node for node in ranking.rank(record.id) if node not in record.holders][:room]
+    waited_for = [node for node in record.holders if node in dead][: room - len(newcomers)]
+    kept = {*staying[: settings.replicas], *waited_for}
+    wanted = (*(node for node in record.holders if node in kept), *newcomers)
+    can_decide = majority(sum(map(view.is_living, wanted)), wanted)
+    return wanted if can_decide and {*wanted} != {*record.holders} else record.holders
+
+
+def _is_long_dead(node: NodeId, view: View, settings: JobSettings, now: Instant) -> bool:
+    if view.standing(node) in (Standing.LIVING, Standing.UNKNOWN):
+        return False
+    since = view.dead_since(node)
+    return since is not None and now - since >= settings.rereplicate_after_s
