@@ -24,6 +24,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
+from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk, Lead
 from edgenode.core.jobs import (
     Record,
@@ -53,11 +54,18 @@ class Voters:
         self._table = desk.table
         self._due: dict[JobId, None] = {}
         self._round_at: Instant = 0.0
+        self._given_up: Agenda[NodeId] = Agenda()  # dead members, by when others take their places
 
     def members_changed(self, changed: frozenset[NodeId]) -> None:
         """Whoever came may be wanted, and whoever went may be missed."""
-        if changed:
-            self._round_at = self._desk.now
+        desk = self._desk
+        for node in changed:
+            since = desk.view.dead_since(node)
+            if since is None:
+                self._given_up.drop(node)
+            else:
+                self._given_up.set(node, max(desk.now, since + desk.settings.rereplicate_after_s))
+        self._round_at = desk.now
 
     def review(self, jobs: Iterable[JobId]) -> None:
         """Whether these owned jobs have the holders that they should have."""
@@ -133,7 +141,7 @@ class Voters:
             desk.merged.add(job)  # custody sees to what this means for who owns it
             for node in sorted(told - {desk.me}):
                 if desk.view.is_living(node):
-                    desk.post.add(node, Copies, encode(after))
+                    desk.post.add(node, Copies, encode(table.peek(job) or after))
 
     def give_away(self, job: JobId) -> bool:
         """This node leaves, and none of the other holders can take its job: have others hold it. False if
@@ -150,11 +158,11 @@ class Voters:
     def deadline(self) -> Instant:
         if self._due:
             return self._desk.now + BREATH_S
-        return self._round_at if self._table.leads else FOREVER
+        return min(self._given_up.next(), self._round_at if self._table.leads else FOREVER)
 
     def on_time(self) -> None:
         desk = self._desk
-        if self._round_at <= desk.now:
+        if self._given_up.take_due(desk.now) or self._round_at <= desk.now:
             self._round_at = desk.now + ROUND_S
             self._due.update(dict.fromkeys(self._table.leads))
         if self._due:

@@ -1,0 +1,291 @@
+"""The holders of a job change: who is wanted, how it is decided, and what goes on meanwhile."""
+
+from __future__ import annotations
+
+import pytest
+from job_mesh import A, B, C, D, Mesh, StillView, job_id, let_pass, make_record, sends, succeeded
+
+from edgenode.core.jobs import (
+    Record,
+    adopted,
+    continued,
+    decided,
+    decode,
+    join,
+    next_epoch,
+    proposed,
+    started,
+    write_own,
+)
+from edgenode.core.settings import JobSettings, Settings
+from edgenode.core.signals import LeaveAsked
+from edgenode.core.types import Ballot, Instant, JobId, NodeId, State
+from edgenode.core.view import Standing
+from edgenode.core.voters import next_holders
+from edgenode.core.wire import Acks, Ask, AskItem, Promises, Refused
+
+SOON = Settings(jobs=JobSettings(rereplicate_after_s=2.0))
+NOW: Instant = 100.0
+
+
+# ------------------------------------------------------------------------------------- who is wanted
+
+
+def wanted(
+    holders: str, *, living: str, dead: str = "", silent_s: float = 1000.0, leaving: str = "", left: str = ""
+) -> str:
+    """Who should hold job 1, as letters in order."""
+    long = {letter: NodeId(letter * 16) for letter in "abcde"}
+    view = StillView(A, {long[letter]: Standing.LIVING for letter in living + leaving})
+    view.standings.update({long[letter]: Standing.SILENT for letter in dead})
+    view.standings.update({long[letter]: Standing.GONE for letter in left})
+    view.since = {long[letter]: NOW - silent_s for letter in dead + left}
+    view.leaving = {long[letter] for letter in leaving}
+    view.left = {long[letter] for letter in left}
+    record = make_record(job_id(1), [long[letter] for letter in holders])
+    return "".join(node[0] for node in next_holders(record, view, JobSettings(), NOW))
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (wanted("abc", living="abcde"), "abc"),
+        (wanted("abc", living="abd", dead="c", silent_s=29.0), "abc"),
+        (wanted("abc", living="abd", dead="c", silent_s=30.0), "abd"),
+        (wanted("abc", living="ab", dead="c"), "abc"),  # nobody takes its place: it may return
+        (wanted("abc", living="ad", dead="bc"), "abd"),  # one of the dead is replaced, the other waited for
+        (wanted("abc", living="abd", leaving="c"), "abd"),
+        (wanted("abc", living="ab", leaving="c"), "ab"),
+        (wanted("abc", living="ab", left="c"), "ab"),
+        (wanted("ab", living="b", leaving="a"), "b"),
+        (wanted("abc", living="b", dead="c", leaving="a", silent_s=1.0), "abc"),  # b and c decide nothing
+        (wanted("a", living="ab"), "ab"),
+        (wanted("a", living="a"), "a"),
+        (wanted("a", living="b", leaving="a"), "b"),
+        (wanted("a", living="", leaving="a"), "a"),
+    ],
+)
+def test_who_is_wanted(found: str, expected: str) -> None:
+    assert "".join(sorted(found)) == expected
+
+
+# ----------------------------------------------------------------------------- the record's part in it
+
+
+def moved_by(first: NodeId = A) -> Record:
+    record = make_record(job_id(1), (A, B, C))
+    return proposed(write_own(record), (A, B, D), first)
+
+
+def test_a_later_firm_outcome_ends_a_proposal_to_move_and_a_later_move_ends_an_outcome() -> None:
+    move = moved_by()
+    assert move.moving
+    finished = decided(make_record(job_id(1), (A, B, C)), State.SUCCEEDED, firm=True, at=1.0)
+    newer = adopted(finished, Ballot(5, B))
+    assert not join(move, newer).moving
+    assert join(newer, adopted(move, Ballot(6, C))).moving
+
+
+def test_a_result_without_a_majority_is_no_proposal_and_survives_the_move() -> None:
+    alone = decided(
+        make_record(job_id(1), (A, B, C))._replace(own=moved_by().own._replace(ballot=Ballot(7, C))),
+        State.SUCCEEDED, firm=False, at=1.0, result=b"1",
+    )  # fmt: skip
+    both = join(moved_by(), alone)
+    assert both.moving
+    after = next_epoch(both)
+    assert (after.epoch, after.holders, after.move) == (1, (A, B, D), None)
+    assert after.outcome is not None
+    assert (after.outcome.result, after.outcome.firm) == (b"1", False)
+
+
+def test_whoever_concludes_a_move_makes_the_same_first_record() -> None:
+    move = moved_by()
+    elsewhere = adopted(move, Ballot(9, C))
+    first, second = next_epoch(move), next_epoch(elsewhere)
+    assert (first.holders, first.own, first.epoch) == (second.holders, second.own, second.epoch)
+
+
+def test_what_runs_goes_on_in_the_next_epoch_under_its_old_token() -> None:
+    record = started(make_record(job_id(1), (A, B, C)), runner=A, boot=1, at=1.0)
+    move = proposed(record, (A, B, D), A)
+    after = continued(next_epoch(move), record.own)
+    assert (after.own.ballot, after.own.token) == (Ballot(2, A), record.own.token)
+    assert (after.state, after.start_count) == (State.RUNNING, 1)
+    assert join(next_epoch(move), after) == after
+
+
+# -------------------------------------------------------------------------------------- whole nodes
+
+
+def held_by(mesh: Mesh, name: NodeId, job: JobId) -> tuple[int, set[NodeId]]:
+    record = mesh.record(name, job)
+    return record.epoch, {*record.holders}
+
+
+def lone_mesh() -> Mesh:
+    """Of three nodes only the first runs."""
+    mesh = Mesh("abc")
+    mesh.kill(B)
+    mesh.kill(C)
+    mesh.run(1.0)
+    mesh.sent.clear()
+    return mesh
+
+
+def test_a_job_of_a_mesh_of_one_gets_more_holders_while_it_runs_and_runs_once() -> None:
+    mesh = lone_mesh()
+    mesh.verdict = lambda begun: (3.0, succeeded())
+    spec = mesh.spec("a")
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.runs(spec.id) == [A])
+    assert held_by(mesh, A, spec.id) == (0, {A})
+    mesh.boot(B)
+    mesh.boot(C)
+    mesh.run_until(lambda: held_by(mesh, A, spec.id)[1] == {A, B, C}, limit_s=2.5)
+    assert mesh.record(A, spec.id).state is State.RUNNING
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    assert mesh.runs(spec.id) == [A]
+    assert mesh.record(A, spec.id).start_count == 1
+
+
+def test_who_is_to_hold_a_job_has_a_copy_before_anything_is_decided() -> None:
+    mesh = lone_mesh()
+    spec = mesh.spec("a", task="nobody")
+    mesh.submit(A, spec)
+    mesh.run(0.2)
+    mesh.rule = lambda source, to, message: not isinstance(message, Acks)
+    mesh.boot(B)
+    mesh.run(2.0)
+    assert mesh.has(B, spec.id)
+    assert held_by(mesh, A, spec.id) == (0, {A})
+    mesh.rule = let_pass
+    mesh.run_until(lambda: held_by(mesh, A, spec.id) == (1, {A, B}), limit_s=6.0)
+
+
+def test_a_holder_that_stays_dead_loses_its_vote_to_the_next_in_rank() -> None:
+    mesh = Mesh("abcd", settings=SOON)
+    spec = mesh.spec("abc", task="nobody")
+    mesh.submit(A, spec)
+    mesh.run(0.5)
+    mesh.kill(C)
+    mesh.run_until(lambda: held_by(mesh, D, spec.id) == (1, {A, B, D}) if mesh.has(D, spec.id) else False)
+    mesh.kill(A)  # two of the first three holders are gone: without the change nobody could be firm
+    mesh.run_until(lambda: mesh.is_firm(B, spec.id), limit_s=3.0)
+
+
+def test_a_start_on_a_peer_goes_on_while_that_peer_loses_its_vote() -> None:
+    mesh = Mesh("abcd", slots={A: 0, B: 0, C: 1, D: 0}, settings=SOON)
+    mesh.verdict = lambda begun: (4.0, succeeded())
+    spec = mesh.spec("abc")
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.runs(spec.id) == [C])
+    mesh.do(C, LeaveAsked())  # it finishes first what it runs
+    mesh.run_until(lambda: held_by(mesh, A, spec.id) == (1, {A, B, D}), limit_s=2.0)
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    assert mesh.runs(spec.id) == [C]
+    assert mesh.record(A, spec.id).state is State.SUCCEEDED
+
+
+def test_a_result_that_comes_while_the_holders_change_waits_for_them() -> None:
+    mesh = Mesh("abcd", slots={A: 0, B: 0, C: 1, D: 0}, settings=SOON)
+    mesh.verdict = lambda begun: (2.5, succeeded())
+    spec = mesh.spec("abd")
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.runs(spec.id) == [C])
+    mesh.rule = lambda source, to, message: not (isinstance(message, Acks) and source == B)
+    mesh.kill(D)
+    mesh.run_until(lambda: mesh.record(A, spec.id).moving)
+    mesh.run(1.5)
+    assert mesh.record(A, spec.id).moving
+    assert mesh.record(A, spec.id).outcome is None
+    mesh.rule = let_pass
+    mesh.run_until(lambda: mesh.record(A, spec.id).settled)
+    assert held_by(mesh, A, spec.id) == (1, {A, B, C})
+    assert mesh.runs(spec.id) == [C]
+
+
+def test_a_successor_concludes_the_change_that_its_owner_could_not() -> None:
+    """The owner dies after one other holder has stored the proposal: it was decided, whoever knows."""
+    mesh = Mesh("abcd", settings=SOON)
+    spec = mesh.spec("abc", task="nobody")
+    mesh.submit(A, spec)
+    mesh.run(0.5)
+    mesh.kill(C)
+    mesh.rule = lambda source, to, message: not (isinstance(message, Acks) and source == B)
+    mesh.run_until(lambda: mesh.record(B, spec.id).moving)
+    mesh.kill(A)
+    mesh.rule = let_pass
+    mesh.boot(C)
+    mesh.run_until(lambda: mesh.record(B, spec.id).epoch == 1, limit_s=5.0)
+    mesh.run_until(lambda: mesh.is_firm(B, spec.id) or mesh.is_firm(D, spec.id), limit_s=5.0)
+    mesh.boot(A)
+    mesh.run(3.0)
+    # A returns with the old set in its head, and is told.
+    assert mesh.record(A, spec.id).epoch >= 1
+    assert sum(mesh.is_firm(name, spec.id) for name in mesh.names) == 1
+
+
+def test_who_held_a_job_and_was_replaced_is_outvoted_by_what_it_does_not_know() -> None:
+    mesh = Mesh("abcd", settings=SOON)
+    spec = mesh.spec("abc", task="nobody")
+    mesh.submit(A, spec)
+    mesh.run(0.5)
+    mesh.kill(C)
+    mesh.run_until(lambda: mesh.record(A, spec.id).epoch == 1)
+    mesh.run(0.2)
+    old = mesh.disks[C].rows[spec.id]
+    asked = Ask((AskItem(spec.id, 0, 9, spec.expires_at, b""),))
+    for name in (A, B, D):
+        effects = mesh.tell(C, name, asked)
+        assert not sends(effects, Promises)
+        (refused,) = sends(effects, Refused)
+        assert decode(refused.refusals[0].copy).epoch == 1
+    mesh.boot(C)
+    mesh.run(3.0)
+    assert decode(old.row.blob).epoch == 0
+    assert held_by(mesh, C, spec.id)[0] >= 1
+    assert mesh.lead(A, spec.id) is not None
+
+
+def test_the_only_holder_of_a_job_hands_it_on_before_it_leaves() -> None:
+    one = Settings(jobs=JobSettings(replicas=1))
+    mesh = Mesh("ab", settings=one, slots={A: 0, B: 1})
+    spec = mesh.spec("a", task="nobody")
+    mesh.submit(A, spec)
+    mesh.run(0.2)
+    mesh.do(A, LeaveAsked())
+    mesh.run_until(lambda: A in mesh.left, limit_s=3.0)
+    assert mesh.left == {A: True}
+    mesh.run_until(lambda: mesh.is_firm(B, spec.id), limit_s=3.0)
+    assert held_by(mesh, B, spec.id) == (1, {B})
+
+
+def test_all_but_one_may_leave_one_after_the_other() -> None:
+    mesh = Mesh("abc", slots=0)
+    spec = mesh.spec("abc")
+    mesh.submit(A, spec)
+    mesh.run(0.5)
+    for name in (A, B):
+        mesh.do(name, LeaveAsked())
+        mesh.run_until(lambda name=name: name in mesh.left, limit_s=5.0)
+        assert mesh.left[name]
+    mesh.run_until(lambda: mesh.is_firm(C, spec.id), limit_s=3.0)
+    assert mesh.record(C, spec.id).holders == (C,)
+
+
+def test_an_owner_without_a_majority_proposes_nothing() -> None:
+    mesh = Mesh("abcd", settings=SOON)
+    spec = mesh.spec("abc", task="nobody")
+    mesh.submit(A, spec)
+    mesh.run(0.5)
+    mesh.kill(B)
+    mesh.kill(C)
+    mesh.kill(A)
+    mesh.boot(A)
+    mesh.run(20.0)
+    lead = mesh.lead(A, spec.id)
+    assert lead is not None
+    assert not lead.firm
+    assert mesh.record(A, spec.id).epoch == 0
+    assert mesh.record(A, spec.id).move is None
