@@ -255,7 +255,7 @@ class Custody:
         if waiting and waited < desk.settings.ask_s:
             return
         if not firm:
-            if decode_spec(record.spec).options.partition is Partition.WAIT:
+            if self._waits_for_majority(record):
                 return
             # Proof of death does not wait; silence does, and so do holders that were not met yet: whoever
             # comes back first after an outage must not do again what the others finished.
@@ -264,6 +264,12 @@ class Custody:
             if is_early and waited < desk.settings.island_after_s:
                 return
         self._conclude(job, firm=firm)
+
+    def _waits_for_majority(self, record: Record) -> bool:
+        """Careful jobs do; when their last day is over, and nothing can start, a minority may say so."""
+        spec = decode_spec(record.spec)
+        is_over = self._desk.may_end_by_clock and self._desk.wall >= spec.expires_at
+        return spec.options.partition is Partition.WAIT and not is_over
 
     def _conclude(self, job: JobId, *, firm: bool) -> None:
         desk, table = self._desk, self._table
@@ -459,12 +465,18 @@ class Custody:
 
     # ----------------------------------------------------------------------------------------- gifts
 
-    def give_away(self, job: JobId) -> bool:
-        """Ask the first other living holder to ask for this job. False if there is none."""
+    def give_away(self, job: JobId, *, to_better_clock: bool = False) -> bool:
+        """Ask the first other living holder to ask for this job. False if there is none.
+
+        Args:
+            to_better_clock: not to one whose clock is known to be no better than this node's.
+        """
         desk, record = self._desk, self._table.peek(job)
         if record is None or record.settled or not desk.leading(job):
             return False
         heirs = self._heirs(record)
+        if to_better_clock:
+            heirs = [heir for heir in heirs if desk.clock.agrees(heir)]
         if heirs and self._gifts.get(job, -FOREVER) <= desk.now:
             self._gifts[job] = desk.now + desk.settings.retry_s
             desk.post.add(heirs[0], Gift, GiftItem(job, record.own.ballot))

@@ -363,6 +363,7 @@ class Desk:
         self.newcomers: dict[JobId, tuple[NodeId, ...]] = {}
         """Owned jobs whose holders are to change, with the nodes that need a copy first."""
         self.overdue = News()  # responsibility must be looked at again
+        self.clock_wanted = News()  # its day has come, but this node's clock is not good enough to say so
         self._news = [news for news in vars(self).values() if isinstance(news, News)]
         self.thanks_due: list[tuple[JobId, StartToken, NodeId]] = []  # results taken from runners
 

@@ -107,6 +107,11 @@ class MeshClock:
         heard = self._heard.get(node)
         return None if heard is None else heard - self._ahead
 
+    def agrees(self, node: NodeId) -> bool:
+        """Whether a member's clock was heard, and is near the mesh's time."""
+        ahead = self.ahead(node)
+        return ahead is not None and abs(ahead) <= self._tolerance_s
+
     @property
     def own_ahead(self) -> Seconds:
         """How far this machine's clock, as it is, is ahead of the mesh's."""

@@ -403,6 +403,9 @@ class Node:
                 scheduler.acknowledged(jobs)
             elif desk.gated:
                 scheduler.gated(desk.gated.take())
+            elif desk.clock_wanted:
+                for job in desk.clock_wanted.take():
+                    custody.give_away(job, to_better_clock=True)
             elif desk.overdue:
                 custody.look_at(desk.overdue.take())
             elif local := desk.post.take_local():

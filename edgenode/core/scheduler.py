@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
 
+from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk
 from edgenode.core.jobs import (
     Backoff,
@@ -66,6 +67,9 @@ from edgenode.core.wire import (
 
 ATTEMPT_FAILED: Final = "attempt failed"
 EXPIRED: Final = "its deadline or last day passed before it could start"
+EXPIRED_RUNNING: Final = "its last day passed while it ran"
+LOOK_AGAIN_S: Final = 10.0
+"""When a day that has come is looked at again by a node whose clock is not good enough to end a job."""
 TOKENS_MAX: Final = 10_000
 """Starts that this runner remembers having begun, or having denied and so must never begin. The oldest are
 forgotten: a grant is not late by ten thousand others."""
@@ -143,7 +147,7 @@ class Scheduler:
         self._tasks = tasks
         self._lines: dict[Need, list[tuple[int, JobId]]] = {}  # heaps of (9 - priority, id); ids sort by age
         self._queued: dict[JobId, Need] = {}  # what of the lines still counts
-        self._days: list[tuple[Wall, JobId]] = []  # a heap: jobs with a `run_at`, by that day
+        self._days: Agenda[JobId] = Agenda()  # unfinished jobs, by the day (mesh time) that changes them
         self._pauses: list[tuple[Instant, JobId]] = []  # a heap: jobs to be tried again, by when
         self._unacknowledged: dict[JobId, None] = {}  # submitted here, not yet on enough disks
         self._opening: dict[JobId, Opening] = {}
@@ -196,6 +200,7 @@ class Scheduler:
                 if record.outcome is not None:
                     continue
             if record.own.state is State.RUNNING:
+                self._days.set(job, decode_spec(record.spec).expires_at)
                 self._keep_or_lose(record)
             else:
                 self._enrol(record)
@@ -255,7 +260,9 @@ class Scheduler:
 
     def _enrol(self, record: Record) -> None:
         """Queue a job that is neither running nor finished, note its day, or end it."""
-        job, options = record.id, decode_spec(record.spec).options
+        job, spec = record.id, decode_spec(record.spec)
+        options = spec.options
+        self._days.set(job, _last_day(spec))
         if record.cancel:
             self._end(record, State.CANCELLED)
         elif options.delivery is Delivery.AT_MOST_ONCE and record.start_count:
@@ -270,15 +277,12 @@ class Scheduler:
             # A pause is a duration: a clock that jumps, here or at the last owner, must not stretch it.
             wait_s = min(pause_s(record), max(0.0, record.own.due_at - self._desk.wall))
             heapq.heappush(self._pauses, (self._desk.now + wait_s, job))
-            heapq.heappush(self._days, (_last_day(decode_spec(record.spec)), job))
         elif record.own.state is State.SCHEDULED:
-            heapq.heappush(self._days, (min(record.own.due_at, _last_day(decode_spec(record.spec))), job))
+            self._days.soon(job, record.own.due_at)
         elif job not in self._queued:
-            spec = decode_spec(record.spec)
             need = Need(spec.task, options.requires)
             self._queued[job] = need
             heapq.heappush(self._lines.setdefault(need, []), (9 - options.priority, job))
-            heapq.heappush(self._days, (_last_day(spec), job))
 
     def release(self, jobs: Iterable[JobId]) -> None:
         """Owned no longer: leave the queues. What runs here goes on until a copy says otherwise."""
@@ -286,6 +290,7 @@ class Scheduler:
             if self._table.acting(job) is not None:
                 continue
             self._queued.pop(job, None)
+            self._days.drop(job)
             self._away.pop(job, None)
             self._unacknowledged.pop(job, None)
             self._revoke(job)
@@ -315,6 +320,7 @@ class Scheduler:
                 if away is not None and away.token != record.outcome.token:
                     self._desk.post.add(away.runner, Stop, TokenItem(job, away.token))
                 self._queued.pop(job, None)
+                self._days.drop(job)
                 self._refused.pop(job, None)
             elif record.cancel and self._table.acting(job) is not None:
                 self._end(record, State.CANCELLED)
@@ -396,10 +402,10 @@ class Scheduler:
 
     def _may_start(self, record: Record, spec: Spec) -> bool:
         """Whether the rules let an owner start this job now. If not it waits for news, or ends."""
-        job, lead, wall = record.id, self._table.acting(record.id), self._desk.wall
+        job, lead = record.id, self._table.acting(record.id)
         assert lead is not None
-        if wall >= _last_day(spec):
-            self._end(record, State.EXPIRED, error=EXPIRED)
+        if self._desk.wall >= _last_day(spec):
+            self._expire(record)
             return False
         # `take_on` comes again when it is firm, `acknowledged` when enough disks have it, and the end of the
         # stopped start that still occupies its place here.
@@ -421,6 +427,7 @@ class Scheduler:
         if runner == self._desk.me:
             self._running[record.id] = Running(record.own.token)
         self._opening[record.id] = Opening(record.own.token, runner, wait)
+        self._days.set(record.id, decode_spec(record.spec).expires_at)
         return record
 
     def gated(self, jobs: Iterable[JobId]) -> None:
@@ -466,6 +473,7 @@ class Scheduler:
         if away is not None and (item is None or away.token != item.token):
             self._desk.post.add(away.runner, Stop, TokenItem(job, away.token))
         self._queued.pop(job, None)
+        self._days.drop(job)
         self._revoke(job)
         if item is None:
             record = decided(record, state, firm=lead.firm, at=round(self._desk.wall, 3), error=error)
@@ -706,8 +714,9 @@ class Scheduler:
 
     def deadline(self) -> Instant:
         soonest = self._wake
-        if self._days:
-            soonest = min(soonest, self._desk.now + max(0.001, self._days[0][0] - self._desk.wall))
+        day = self._days.next()
+        if day < FOREVER:
+            soonest = min(soonest, self._desk.now + max(0.001, day - self._desk.wall))
         if self._pauses:
             soonest = min(soonest, max(self._pauses[0][0], self._desk.now + 0.001))
         if self._free() > 0 and not self._desk.leaving and not self._has_work_here():
@@ -716,8 +725,8 @@ class Scheduler:
 
     def on_time(self) -> None:
         desk = self._desk
-        while self._days and self._days[0][0] <= desk.wall:
-            self._fall_due(heapq.heappop(self._days)[1])
+        for job in self._days.take_due(desk.wall):
+            self._fall_due(job)
         while self._pauses and self._pauses[0][0] <= desk.now:
             self._fall_due(heapq.heappop(self._pauses)[1])
         if self._want_at <= desk.now:
@@ -728,16 +737,30 @@ class Scheduler:
             self._send_results()
 
     def _fall_due(self, job: JobId) -> None:
+        """A day or a pause of this job is over: it may start, or it may not any more."""
         record = self._table.peek(job)
-        if record is not None and self._table.acting(job) is not None:
-            spec = decode_spec(record.spec)
-            if record.outcome is not None:
-                return
-            if record.own.state is not State.RUNNING and self._desk.wall >= _last_day(spec):
-                self._end(record, State.EXPIRED, error=EXPIRED)
-            elif record.own.state is State.SCHEDULED:
-                self._write(fallen_due(record))
-                self.take_on((job,))
+        if record is None or not self._owns_unfinished(record):
+            return
+        spec = decode_spec(record.spec)
+        is_running = record.own.state is State.RUNNING
+        if self._desk.wall >= (spec.expires_at if is_running else _last_day(spec)):
+            self._expire(record)
+        elif record.own.state is State.SCHEDULED:
+            self._write(fallen_due(record))
+            self.take_on((job,))
+        else:
+            self.take_on((job,))  # its day was put off: the clock was set back
+
+    def _expire(self, record: Record) -> None:
+        """The day has come after which this job may not start, or not even run. Only a node whose clock can
+        be trusted ends it; another one hands it to somebody who can."""
+        if self._desk.may_end_by_clock:
+            running = record.own.state is State.RUNNING
+            self._end(record, State.EXPIRED, error=EXPIRED_RUNNING if running else EXPIRED)
+        else:
+            self._queued.pop(record.id, None)
+            self._days.set(record.id, self._desk.wall + LOOK_AGAIN_S)
+            self._desk.clock_wanted.add(record.id)
 
     def _ask_about_away(self) -> None:
         desk = self._desk

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from job_mesh import WALL, A, B, C, Mesh
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from job_mesh import DAY_S, WALL, A, B, Begun, C, D, Mesh, succeeded
+
+from edgenode.core.jobs import Spec
+from edgenode.core.signals import SlotsChanged
+from edgenode.core.types import Delivery, Partition, State
 
 HOUR_S = 3600.0
 
@@ -65,3 +73,104 @@ def test_a_time_that_nobody_agrees_with_is_not_kept() -> None:
     mesh = Mesh("ab", ahead_s={A: HOUR_S})
     mesh.run(130.0)
     assert mesh.disks[A].clock == mesh.disks[B].clock == 0.0
+
+
+# ------------------------------------------------------------------------------------------ last days
+
+
+def endless(begun: Begun) -> None:
+    return None
+
+
+def short(mesh: Mesh, lasts_s: float, first: str = "abc", **options: Any) -> Spec:
+    """A job whose last day comes so soon."""
+    return replace(mesh.spec(first, **options), expires_at=mesh.wall() + lasts_s)
+
+
+def test_a_clock_that_jumps_a_week_ahead_ends_no_job_of_its_node() -> None:
+    """clock-jump-owner: it runs what it owns, and lets nothing expire."""
+    mesh = Mesh("abc", slots=0)
+    spec = short(mesh, 1000.0)
+    mesh.submit(A, spec)
+    mesh.run(1.0)
+    mesh.ahead_s[A] = 7 * DAY_S
+    mesh.run(20.0)
+    assert mesh.record(A, spec.id).outcome is None
+    mesh.do(A, SlotsChanged(1))
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    assert mesh.record(B, spec.id).state is State.SUCCEEDED
+
+
+def test_an_owner_with_a_wrong_clock_hands_what_is_over_to_one_that_may_say_so() -> None:
+    mesh = Mesh("abc", slots=0, ahead_s={A: -HOUR_S})
+    spec = short(mesh, 5.0)
+    mesh.submit(A, spec)
+    mesh.run(1.0)
+    assert mesh.lead(A, spec.id) is not None
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    record = mesh.record(A, spec.id)
+    assert (record.state, record.owner) == (State.EXPIRED, B)
+    assert record.outcome is not None
+    assert record.outcome.finished_at >= spec.expires_at
+
+
+def test_nobody_ends_a_job_while_the_clocks_disagree() -> None:
+    mesh = Mesh("ab", slots=0, ahead_s={A: -HOUR_S})
+    spec = short(mesh, 5.0, "ab")
+    mesh.submit(A, spec)
+    mesh.run(60.0)
+    assert mesh.record(A, spec.id).outcome is None
+    mesh.ahead_s[A] = 0.0
+    mesh.run_until(lambda: mesh.settled(spec.id), limit_s=15.0)
+    assert mesh.record(B, spec.id).state is State.EXPIRED
+
+
+def test_a_job_that_runs_on_its_last_day_is_stopped_and_expires() -> None:
+    mesh = Mesh("abcd", slots={A: 0, B: 0, C: 0, D: 1})
+    mesh.verdict = endless
+    spec = short(mesh, 8.0)
+    mesh.submit(A, spec)
+    mesh.run(5.0)
+    assert mesh.runs(spec.id) == [D]
+    mesh.run_until(lambda: mesh.settled(spec.id), limit_s=5.0)
+    assert mesh.record(C, spec.id).state is State.EXPIRED
+    assert [name for name, job, _ in mesh.stopped if job == spec.id] == [D]
+
+
+def test_a_deadline_stops_no_run_that_has_begun() -> None:
+    mesh = Mesh("abc")
+    mesh.verdict = lambda begun: (10.0, succeeded())
+    spec = mesh.spec("abc", deadline=mesh.wall() + 5.0)
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    assert mesh.record(A, spec.id).state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"partition": Partition.WAIT}, {"delivery": Delivery.AT_MOST_ONCE}], ids=str
+)
+def test_a_job_whose_majority_is_gone_for_good_ends_on_its_day_and_is_not_called_settled(
+    options: dict[str, Any],
+) -> None:
+    mesh = Mesh("abc", slots=0)
+    spec = short(mesh, 20.0, **options)
+    mesh.submit(A, spec)
+    mesh.run(1.0)
+    for name in (A, B):
+        mesh.kill(name)
+    mesh.run(15.0)
+    assert mesh.record(C, spec.id).outcome is None
+    mesh.run_until(lambda: mesh.record(C, spec.id).outcome is not None, limit_s=30.0)
+    record = mesh.record(C, spec.id)
+    assert (record.state, record.settled) == (State.EXPIRED, False)
+
+
+def test_days_of_jobs_that_ended_take_no_memory() -> None:
+    mesh = Mesh("abc")
+    specs = mesh.specs(300, "abc")
+    mesh.verdict = lambda begun: (0.01, succeeded())
+    mesh.submit(A, *specs)
+    mesh.run_until(lambda: all(mesh.settled(spec.id) for spec in specs))
+    for node in mesh.nodes.values():
+        assert len(node._scheduler._days) == 0
+        assert len(node._scheduler._days._heap) <= 64

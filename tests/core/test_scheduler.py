@@ -8,11 +8,26 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from job_mesh import WALL, A, B, Begun, C, D, Mesh, failed, job_id, let_pass, make_record, sends, succeeded
+from job_mesh import (
+    DAY_S,
+    WALL,
+    A,
+    B,
+    Begun,
+    C,
+    D,
+    Mesh,
+    failed,
+    job_id,
+    let_pass,
+    make_record,
+    sends,
+    succeeded,
+)
 
 from edgenode.core.jobs import Backoff, encode
 from edgenode.core.scheduler import backoff_s
-from edgenode.core.signals import ClockRead, RunEnded, SlotsChanged
+from edgenode.core.signals import RunEnded, SlotsChanged
 from edgenode.core.types import Ballot, Delivery, JobId, NodeId, Partition, Promise, StartToken, State
 from edgenode.core.wire import (
     Acks,
@@ -689,8 +704,7 @@ def test_an_unfinished_job_expires_on_its_last_day() -> None:
     mesh.submit(A, spec)
     mesh.submit(A, late := mesh.spec("abc", run_at=spec.expires_at + 100.0))
     mesh.run(0.5)
-    for name in (A, B, C):
-        mesh.do(name, ClockRead(spec.expires_at + 1.0))
+    mesh.ahead_s = dict.fromkeys(mesh.ahead_s, 7 * DAY_S + 1.0)
     mesh.run_until(lambda: mesh.settled(spec.id) and mesh.settled(late.id), limit_s=5.0)
     assert mesh.record(A, spec.id).state is State.EXPIRED
     assert mesh.record(A, late.id).state is State.EXPIRED
