@@ -120,9 +120,9 @@ class Api:
             raise RejectedInput("there is no job in the body", field="body")
         if len(documents) > ITEMS_MAX:
             raise too_many()
-        reasons = self._service.readiness()
-        if reasons:
-            raise NotReady(f"this node takes no jobs: {'; '.join(reasons)}", reasons=list(reasons))
+        refusal = self._service.refusal()
+        if refusal is not None:
+            raise refusal
         intake = Intake(self._service)
         made = await make_specs(intake, documents)
         batch = Batch(self._service, intake, made)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from edgenode.core import signals, wire
+from edgenode.core.errors import EdgeNodeError
 from edgenode.core.jobs import Spec
 from edgenode.core.types import JobId, NodeId, Seconds, Wall
 from edgenode.core.view import MemberView, MeshView
@@ -87,4 +88,8 @@ class Service(Protocol):
 
     def readiness(self) -> Sequence[str]:
         """Why this node takes no jobs now; empty if it does."""
+        ...
+
+    def refusal(self) -> EdgeNodeError | None:
+        """What a submission is answered with as long as `readiness` has reasons; None if it has none."""
         ...

@@ -33,6 +33,7 @@ COLOURS: Final = {
     "failed": "red",
     "dead": "red",
     "unreachable": "red",
+    "resigned": "red",
     "expired": "yellow",
     "cancelled": "yellow",
     "suspect": "yellow",

@@ -156,7 +156,7 @@ def _refusal(request: Request, answer: Answer) -> Refused | None:
             return None  # a batch of which nothing was taken: each job has its own problem
         raise BadAnswer(f"what answers at {answer.url} is not an edgenode (status {answer.status})")
     refused = Refused({"status": answer.status} | problem, answer.url)
-    if refused.definite and answer.status in (429, 503):
+    if refused.definite and answer.status in (429, 503, 507):
         return refused
     if answer.status < 500:
         raise refused

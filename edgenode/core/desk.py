@@ -182,11 +182,6 @@ class Table:
         """A piece of what the disk has, in id order."""
         return self._archive.scan(after, limit)
 
-    @property
-    def dirty(self) -> bool:
-        """Whether anything waits for the next flush."""
-        return bool(self._dirty)
-
     def unsettled(self) -> Iterable[Record]:
         return (record for record in self._records.values() if not record.settled)
 
@@ -387,7 +382,8 @@ class Desk:
         """The time, now and then, for a start without a good clock; 0 otherwise."""
         if self._clock_kept_at is None:
             self._clock_kept_at = self.now
-        if self.now < self._clock_kept_at + CLOCK_KEPT_S or not self.may_end_by_clock:
+        is_due = self.now >= self._clock_kept_at + CLOCK_KEPT_S and self.storing
+        if not (is_due and self.may_end_by_clock):
             return 0.0
         self._clock_kept_at = self.now
         return self.wall

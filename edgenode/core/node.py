@@ -31,6 +31,7 @@ from edgenode.core.signals import (
     LinkDown,
     LinkUp,
     MessageArrived,
+    Persist,
     Persisted,
     ReadAsked,
     RequestDropped,
@@ -173,8 +174,9 @@ class Node:
             self._spread()
         self._membership.set_load(self._scheduler.load())
         self._intake.changed(desk.table.changed_records())
-        assert desk.storing or not desk.table.dirty, "nothing is written to a disk that refuses"
-        effects += desk.flush()
+        ordered = desk.flush()
+        assert desk.storing or not any(isinstance(effect, Persist) for effect in ordered), "it refuses"
+        effects += ordered
         self._due = max(self.deadline(), now)
         return effects
 

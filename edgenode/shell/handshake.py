@@ -350,6 +350,10 @@ class Handshakes:
 
     # ---------------------------------------------------------------------------------- greeting
 
+    def begin_life(self, boot: int) -> None:
+        """Greet under this boot number from now on. The process, and so the nonce, is the same."""
+        self._boot = boot
+
     def _greeting(self, kind: Kind) -> bytes:
         listens = self._listens or (self.address,)
         return encode_greeting(Greeting(PROTOCOL, kind, self._boot, self.nonce, listens))

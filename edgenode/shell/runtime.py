@@ -1,7 +1,8 @@
 """One node in asyncio: feeds the core, carries out its effects in order, and answers the API.
 
 The rule of `core/signals.py` is kept by one queue: effects that come after a `Persist` wait in it until the
-store says that the Persist is durable. Only membership's messages pass by.
+store says that the Persist is durable. Only membership's messages pass by. When the store says that it never
+will be, the queue is revoked and the core told; the disk is then asked again until it takes writes.
 """
 
 from __future__ import annotations
@@ -12,14 +13,21 @@ import os
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from edgenode import __version__
-from edgenode.core.errors import EdgeNodeError, Overloaded, StoreFailed
+from edgenode.core.errors import (
+    EdgeNodeError,
+    NotReady,
+    Overloaded,
+    StoreFailed,
+    StoreUnwritable,
+    Undecided,
+)
 from edgenode.core.jobs import Spec, make_job_id
 from edgenode.core.node import Node
 from edgenode.core.settings import Settings
@@ -45,6 +53,7 @@ from edgenode.core.signals import (
     RequestDropped,
     RequestId,
     Run,
+    RunEnded,
     SearchAsked,
     SearchDone,
     SearchedHere,
@@ -52,15 +61,16 @@ from edgenode.core.signals import (
     Send,
     StopAsked,
     StopRun,
+    StoreRecovered,
     StoreRefused,
     SubmitAsked,
     SubmitDone,
     TimePassed,
 )
-from edgenode.core.types import Instant, JobId, MemberInfo, NodeId, Seconds, Wall
+from edgenode.core.types import Instant, JobId, MemberInfo, NodeId, Seconds, State, Wall
 from edgenode.core.view import MemberView, MeshView
-from edgenode.core.wire import Query
-from edgenode.shell.store import Store
+from edgenode.core.wire import CONTROL, Query, Verdict
+from edgenode.shell.store import DiskRefused, Store
 from edgenode.shell.transport import Transport
 from edgenode.shell.worker import WorkerPool
 from edgenode.task import Registry, Task
@@ -71,10 +81,19 @@ INBOX_EVENTS_MAX: Final = 50_000
 """Events that wait for the core. Above it local requests are refused, and a peer's messages are lost, as on
 any network: the protocol repeats them."""
 HELD_EFFECTS_MAX: Final = 200_000
+UNWRITTEN_BYTES_MAX: Final = 64 * 1024 * 1024
+"""What may wait for the disk, as for the two above: at 100 MB/s more than half a second."""
 EVENTS_PER_TURN: Final = 128
 """Events handled before the loop gets to read from sockets again."""
 CLOCK_PERIOD_S: Final = 1.0
 STOP_GRACE_S: Final = 2.0
+RECOVER_MIN_S: Final[Seconds] = 0.25
+RECOVER_MAX_S: Final[Seconds] = 2.0
+"""A disk that refused is asked again after the one, then less often, down to the other."""
+RELAPSE_S: Final[Seconds] = 30.0
+RELAPSE_MAX_S: Final[Seconds] = 10.0
+"""A disk that refuses again so soon after it recovered gets a longer pause each time: every turn moves all
+of the node's jobs."""
 
 T = TypeVar("T")
 
@@ -121,7 +140,10 @@ class Runtime:
         self._left = asyncio.Event()
         self._is_stopping = False
         self._failure: EdgeNodeError | None = None
-        self._searches: set[asyncio.Task[None]] = set()
+        self._refusal: str | None = None  # why the disk takes no writes
+        self._recovered_at: Instant = -RELAPSE_S
+        self._pause_s: Seconds = RECOVER_MIN_S
+        self._chores: set[asyncio.Task[None]] = set()
         self.dropped = 0  # a peer's messages that found the inbox full
         self._transport: Transport | None = None
         self._workers: WorkerPool | None = None
@@ -142,18 +164,26 @@ class Runtime:
 
     def post(self, event: Event) -> None:
         """Hand an event to the core, soon. From the event loop's thread."""
-        if len(self._inbox) >= INBOX_EVENTS_MAX and isinstance(event, MessageArrived):
+        if isinstance(event, MessageArrived) and self._is_behind(event):
             self.dropped += 1
             return
         self._inbox.append(event)
+        self._rouse()
+
+    def _is_behind(self, arrived: MessageArrived) -> bool:
+        """Whether this message is better lost: pings never are, for a slow disk, or its node seems dead."""
+        is_slow = self._store.pending_bytes > UNWRITTEN_BYTES_MAX and not isinstance(arrived.message, CONTROL)
+        return is_slow or len(self._inbox) >= INBOX_EVENTS_MAX
+
+    def _rouse(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
     async def run(self) -> None:
-        """Feed the core until it has left, or its store failed.
+        """Feed the core until it has left.
 
         Raises:
-            StoreFailed: the disk refused a write.
+            StoreDamaged: the store cannot be trusted any more: not for one write, nor as this node's memory.
         """
         boot = self._store.boot()
         self._clock_at = time.monotonic() + CLOCK_PERIOD_S
@@ -216,20 +246,85 @@ class Runtime:
 
     def _synced(self, number: int, error: Exception | None) -> None:
         """A Persist is durable, or will never be."""
-        if self._failure is not None:
-            return
+        if self._refusal is not None or self._failure is not None:
+            return  # it was revoked
         if error is not None:
-            # What the core believes is on disk is not: nothing that waits here may ever be said.
-            self._failure = StoreFailed(f"the disk refused a write: {error}")
-            self._held.clear()
-            self._feed(StoreRefused(str(error)))
-            self.stop()
+            self._refuse(error)
             return
         assert isinstance(self._held[0], _Barrier), "the queue begins with what it waits for"
         assert self._held[0].number == number, "the store answers in order"
         self._held.popleft()
         self._release()
         self.post(Persisted(number))
+
+    # ------------------------------------------------------------------------- a disk that refuses
+
+    def _refuse(self, error: Exception) -> None:
+        """What the core believes is on the disk is not: nothing that waits here may ever be said."""
+        held, self._held = self._held, deque()
+        if not isinstance(error, DiskRefused):
+            assert isinstance(error, EdgeNodeError)
+            self._failure = error
+            self._rouse()
+            return
+        self._refusal = error.detail
+        is_relapse = time.monotonic() - self._recovered_at < RELAPSE_S
+        self._pause_s = min(self._pause_s * 2, RELAPSE_MAX_S) if is_relapse else RECOVER_MIN_S
+        for effect in held:
+            self._revoke(effect)
+        self._inbox.appendleft(StoreRefused(error.detail))
+        self._rouse()
+        self._spawn(self._recover())
+
+    def _revoke(self, effect: Effect | _Barrier) -> None:
+        """This was behind a write that failed: end what is long, answer who waits, and say nothing."""
+        match effect:
+            case Run(job, token):
+                verdict = Verdict(State.FAILED, b"", "the node's disk takes no writes", -1.0, False)
+                self.post(RunEnded(job, token, verdict, lost=True, begun=False))
+            case SearchHere(ticket):
+                self.post(SearchedHere(ticket, (), False))
+            case SubmitDone(request):
+                text = "this node's disk refused a write while the job was stored: it may exist"
+                self._fail(request, StoreFailed(text))
+            case ReadDone(request) | SearchDone(request) | InspectDone(request):
+                self._fail(request, Undecided("this node's disk refused a write meanwhile"))
+            case Peers() | Remember() | StopRun() | Log() | Left():
+                self._carry_out(effect)
+            case _:
+                pass
+
+    async def _recover(self) -> None:
+        """Ask the disk until it takes writes again; then a new life begins on what it has."""
+        assert self._transport is not None
+        pause_s = self._pause_s
+        while True:
+            await asyncio.sleep(pause_s)
+            try:
+                boot = await asyncio.to_thread(self._store.recover)
+            except DiskRefused as error:
+                self._refusal = error.detail
+                pause_s = max(pause_s, min(pause_s * 2, RECOVER_MAX_S))
+                continue
+            except EdgeNodeError as error:
+                self._failure = error
+                self._rouse()
+                return
+            self._refusal = None
+            self._recovered_at = time.monotonic()
+            self._transport.begin_life(boot.boot)
+            self.post(StoreRecovered(boot.boot, boot.rows))
+            return
+
+    def _fail(self, request: RequestId, error: EdgeNodeError) -> None:
+        answer = self._answers.pop(request, None)
+        if answer is not None and not answer.done():
+            answer.set_exception(error)
+
+    def _spawn(self, chore: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(chore)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
 
     def _release(self) -> None:
         """Carry out what waited, up to the next Persist that is not durable."""
@@ -255,9 +350,7 @@ class Runtime:
             case ReadDone(request) | SearchDone(request) | InspectDone(request):
                 self._answer(request, effect)
             case SearchHere(ticket, query):
-                task = asyncio.ensure_future(self._search_here(ticket, query))
-                self._searches.add(task)
-                task.add_done_callback(self._searches.discard)
+                self._spawn(self._search_here(ticket, query))
             case Peers(changes):
                 self._transport.set_peers(changes)
             case Remember(peers):
@@ -295,8 +388,10 @@ class Runtime:
         for answer in self._answers.values():
             answer.cancel()
         self._answers.clear()
-        if self._searches:
-            await asyncio.wait(self._searches)
+        for chore in self._chores:
+            chore.cancel()
+        if self._chores:
+            await asyncio.wait(self._chores)
 
     # ------------------------------------------------------------------------ the API's `Service`
 
@@ -314,7 +409,8 @@ class Runtime:
 
     def _check_load(self) -> None:
         """Refuse local requests while the core or the disk is far behind."""
-        if len(self._inbox) >= INBOX_EVENTS_MAX or len(self._held) >= HELD_EFFECTS_MAX:
+        is_slow = self._store.pending_bytes > UNWRITTEN_BYTES_MAX
+        if is_slow or len(self._inbox) >= INBOX_EVENTS_MAX or len(self._held) >= HELD_EFFECTS_MAX:
             raise Overloaded("the node has more to do than it can take", queued=len(self._inbox))
 
     def _answer(self, request: RequestId, value: object) -> None:
@@ -388,11 +484,22 @@ class Runtime:
     def readiness(self) -> Sequence[str]:
         if self._failure is not None:
             return [self._failure.detail]
+        if self._refusal is not None:
+            return [f"its disk takes no writes: {self._refusal}"]
         if self.node.ready:
             return [] if self._trouble is None else [f"it runs no jobs: {self._trouble}"]
         if self.node.desk.leaving:
             return ["the node is leaving the mesh"]
         return ["the node is starting" if self.node.view.formed else "it has not met any of its peers yet"]
+
+    def refusal(self) -> EdgeNodeError | None:
+        if self._refusal is not None:
+            text = f"this node's disk takes no writes: {self._refusal}; submit to another node"
+            return StoreUnwritable(text, reasons=list(self.readiness()))
+        reasons = self.readiness()
+        if not reasons:
+            return None
+        return NotReady(f"this node takes no jobs: {'; '.join(reasons)}", reasons=list(reasons))
 
 
 def _finish(waiting: asyncio.Future[None]) -> None:

@@ -18,6 +18,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
@@ -35,10 +36,11 @@ Done = Callable[[Exception | None], None]
 
 FILE_NAME: Final = "jobs.db"
 LOCK_NAME: Final = "lock"
+ROOM_NAME: Final = "room"
 APPLICATION_ID: Final = 0x45444745  # "EDGE", in the header of the file
 SCHEMA_VERSION: Final = 1
-QUEUE_BYTES_MAX: Final = 64 * 1024 * 1024
-"""What may wait for the disk. At 100 MB/s that is more than half a second late: refuse, don't collect."""
+ROOM_BYTES: Final = 1024 * 1024
+"""A disk that refused a write is believed again when a file of this size can be written to it."""
 ROW_BYTES: Final = 128
 """What a row costs besides its record, for counting only."""
 CHECKPOINT_ROWS: Final = 2_000
@@ -76,7 +78,7 @@ Values = tuple[bytes, bool, str, str, str, str, bytes | None, int, bytes]
 
 
 class DiskRefused(EdgeNodeError):
-    """The disk took no write: full, read-only, broken, or too far behind. It may take the next one."""
+    """The disk took no write: full, read-only or broken."""
 
     status, slug, title = 503, "disk-refused", "The node's disk refuses writes"
 
@@ -211,13 +213,25 @@ def _lock(folder: Path) -> int:
 
 
 def _code(error: sqlite3.Error) -> int:
-    """SQLite's primary result code; 0 if the error is not SQLite's own."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+    """SQLite's extended result code; 0 if the error is not SQLite's own."""
+    return int(getattr(error, "sqlite_errorcode", 0))
+
+
+UNREADABLE: Final = frozenset(
+    {
+        sqlite3.SQLITE_IOERR_READ,
+        sqlite3.SQLITE_IOERR_SHORT_READ,
+        sqlite3.SQLITE_IOERR_DATA,
+        sqlite3.SQLITE_IOERR_CORRUPTFS,
+    }
+)
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
-    """Whether the disk gave other bytes than it was given, or none; not: closed, busy or full."""
-    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR)
+    """Whether the disk gave other bytes than it was given, or none. Not: closed, busy, full, or any other
+    failure that is over when there is room again."""
+    code = _code(error)
+    return code in UNREADABLE or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _unusable(file: Path, error: sqlite3.Error) -> EdgeNodeError:
@@ -225,6 +239,21 @@ def _unusable(file: Path, error: sqlite3.Error) -> EdgeNodeError:
     if _is_damage(error) or _code(error) == sqlite3.SQLITE_ERROR:
         return _damaged(file, str(error))
     return DiskRefused(f"{file}: {error}")
+
+
+def _find_room(folder: Path) -> None:
+    """Raise OSError unless a file of `ROOM_BYTES` can be made durable: one small write that fits into what
+    was left over is no sign that the next one will."""
+    file = folder / ROOM_NAME
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        left = memoryview(bytes(ROOM_BYTES))
+        while left:
+            left = left[os.write(handle, left) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+        file.unlink(missing_ok=True)
 
 
 def _damaged(file: Path, found: str) -> StoreDamaged:
@@ -281,14 +310,13 @@ def _open_file(file: Path) -> sqlite3.Connection:
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """Something the writer thread is to make durable."""
+    """Something the writer thread is to make durable, or (`recovers`) to find out whether it can again."""
 
-    rows: tuple[StoredRow, ...]
-    settings: tuple[tuple[str, bytes | float], ...]
-    damaged: tuple[JobId, ...]
     done: Done
-    size: int
-    refused: str = ""
+    rows: tuple[StoredRow, ...] = ()
+    settings: tuple[tuple[str, bytes | float], ...] = ()
+    size: int = 0
+    recovers: bool = False
 
 
 class Store:
@@ -297,6 +325,9 @@ class Store:
 
     A row whose checksum is wrong is never handed out. Its id is kept in `damaged`, on disk too, because
     this node must not vote on that job again, whatever copy it fetches later.
+
+    After a commit that failed all others fail, until `recover`: what the node wants to write next follows
+    from what it believes is on the disk. A slow disk refuses nothing; see `pending_bytes`.
     """
 
     def __init__(self, folder: Path, lock: int, writer: sqlite3.Connection, on_damage: Callable[[str], None]):
@@ -313,7 +344,13 @@ class Store:
         self._unfolded_bytes = 0
         self._damage_lock = threading.Lock()
         self._damaged: set[JobId] = set()
-        self._boot = self._load()
+        self._unsaved_damage: set[JobId] = set()
+        self._refusal: EdgeNodeError | None = None  # the writer thread's
+        try:
+            self._boot = self._load()
+        except EdgeNodeError:
+            writer.close()
+            raise
         self._archive = StoreArchive(_connect(self._file), self._report, self._damaged)
         self._searcher = _connect(self._file)
         self._search_lock = threading.Lock()
@@ -371,10 +408,9 @@ class Store:
             database.executemany("INSERT OR IGNORE INTO damaged VALUES (?)", [(job,) for job in refused])
             database.execute("COMMIT")
         except sqlite3.DatabaseError as error:
-            database.close()
+            _roll_back(database)
             raise _unusable(self._file, error) from error
         except (KeyError, TypeError, ValueError) as error:
-            database.close()
             raise _damaged(self._file, f"a row cannot be read ({error!r})") from error
         self._damaged.update(refused)
         for job in refused:
@@ -431,30 +467,30 @@ class Store:
             if job in self._damaged:
                 return
             self._damaged.add(job)
-        self._enqueue(_Order((), (), (job,), lambda error: None, 0))
+            self._unsaved_damage.add(job)
+        self._enqueue(_Order(lambda error: None))
         self._on_damage(f"the row of job {job.hex()} is damaged: {found}")
 
     # ------------------------------------------------------------------------------------- writing
 
     @property
     def pending_bytes(self) -> int:
-        """What waits for the disk, for admission control; above `QUEUE_BYTES_MAX` commits are refused."""
+        """What waits for the disk, for admission control: a slow disk takes everything, but late."""
         return self._pending_bytes
 
     def commit(self, effect: Persist, done: Done) -> None:
         """Make the rows durable, all or nothing, and call `done` then; never blocks.
 
-        `done` gets None, or a DiskRefused if these rows are not known to be on disk. The next commit is
-        tried again: a disk that was full may not be.
+        `done` gets None, or if these rows are not known to be on disk a `DiskRefused` or `StoreDamaged`.
         """
         size = sum(len(stored.row.blob) for stored in effect.rows) + ROW_BYTES * len(effect.rows)
         settings = (("clock", effect.clock),) if effect.clock else ()
-        self._enqueue(_Order(effect.rows, settings, (), done, size))
+        self._enqueue(_Order(done, rows=effect.rows, settings=settings, size=size))
 
     def remember(self, peers: Sequence[bytes], done: Done = lambda error: None) -> None:
-        """Replace the remembered peers; never blocks."""
+        """Replace the remembered peers; never blocks. Where that fails they are as they were."""
         packed: bytes = msgpack.packb(list(peers))
-        self._enqueue(_Order((), (("peers", packed),), (), done, len(packed)))
+        self._enqueue(_Order(done, settings=(("peers", packed),), size=len(packed)))
 
     def set_identity(self, identity: bytes) -> None:
         """Keep the node's key, durably, before anybody sees it. Blocks for one fsync.
@@ -462,6 +498,22 @@ class Store:
         Raises:
             DiskRefused: it is not kept.
         """
+        self._wait_for(lambda done: _Order(done, settings=(("identity", identity),), size=len(identity)))
+        self._boot = self._boot._replace(identity=identity)
+
+    def recover(self) -> Boot:
+        """Begin again on the disk after a commit that failed: what is on it, and one more boot, counted.
+        Blocks, for as long as the disk takes.
+
+        Raises:
+            DiskRefused: it takes no writes yet.
+            StoreDamaged: the file cannot be trusted any more.
+        """
+        self._wait_for(lambda done: _Order(done, recovers=True))
+        return self._boot
+
+    def _wait_for(self, make: Callable[[Done], _Order]) -> None:
+        """Have an order carried out, and raise what it is told."""
         ended = threading.Event()
         errors: list[Exception | None] = []
 
@@ -469,19 +521,14 @@ class Store:
             errors.append(error)
             ended.set()
 
-        self._enqueue(_Order((), (("identity", identity),), (), done, len(identity)))
+        self._enqueue(make(done))
         ended.wait()
         if errors[0] is not None:
             raise errors[0]
-        self._boot = self._boot._replace(identity=identity)
 
     def _enqueue(self, order: _Order) -> None:
         with self._changed:
             if not self._closing:
-                if self._pending_bytes + order.size > QUEUE_BYTES_MAX and self._pending_bytes:
-                    # It still waits its turn, without its rows: `done` is called in order.
-                    text = f"{self._pending_bytes} bytes wait for the disk already"
-                    order = _Order((), (), (), order.done, 0, text)
                 self._pending_bytes += order.size
                 self._queue.append(order)
                 self._changed.notify()
@@ -499,7 +546,8 @@ class Store:
                     self._queue.clear()
                 if not orders:
                     return
-                self._write(orders)
+                while orders:
+                    orders = self._write_some(orders)
         finally:
             # Reached with a full queue only if `done` raised, which is a bug: let nobody wait for ever.
             with self._changed:
@@ -509,25 +557,39 @@ class Store:
             for order in left:
                 order.done(DiskRefused("the store's writer has ended"))
 
+    def _write_some(self, orders: list[_Order]) -> list[_Order]:
+        """Carry out what can be one transaction; returns the rest."""
+        if orders[0].recovers:
+            orders[0].done(self._recover())
+            return orders[1:]
+        end = next((at for at, order in enumerate(orders) if order.recovers), len(orders))
+        self._write(orders[:end])
+        return orders[end:]
+
     def _write(self, orders: list[_Order]) -> None:
-        wanted = [order for order in orders if not order.refused]
-        failure = self._transact(wanted) if wanted else None
+        failure = self._refusal or self._transact(orders)
+        if failure is not None and any(order.rows for order in orders):
+            self._refusal = failure
         size = sum(order.size for order in orders)
         with self._changed:
             self._pending_bytes -= size
         for order in orders:
-            order.done(DiskRefused(order.refused) if order.refused else failure)
-        self._unfolded_rows += sum(len(order.rows) for order in orders)
-        self._unfolded_bytes += size
-        if self._unfolded_rows >= CHECKPOINT_ROWS or self._unfolded_bytes >= CHECKPOINT_BYTES:
-            self._fold("PASSIVE")
+            order.done(failure)
+        if failure is None:
+            self._unfolded_rows += sum(len(order.rows) for order in orders)
+            self._unfolded_bytes += size
+            if self._unfolded_rows >= CHECKPOINT_ROWS or self._unfolded_bytes >= CHECKPOINT_BYTES:
+                self._fold("PASSIVE")
 
-    def _transact(self, orders: list[_Order]) -> DiskRefused | None:
+    def _transact(self, orders: list[_Order]) -> EdgeNodeError | None:
         database = self._writer
         # Of several writes to one job only the last is visible after the commit, so only it is written.
         rows = {stored.row.id: stored for order in orders for stored in order.rows}
         settings = [pair for order in orders for pair in order.settings]
-        damaged = [(job,) for order in orders for job in order.damaged]
+        with self._damage_lock:
+            damaged = list(self._unsaved_damage)
+        if not (rows or settings or damaged):
+            return None
         try:
             database.execute("BEGIN IMMEDIATE")
             for sql, values in _in_statements([_values(stored) for stored in rows.values()]):
@@ -535,12 +597,26 @@ class Store:
             if settings:
                 database.executemany("INSERT OR REPLACE INTO node VALUES (?, ?)", settings)
             if damaged:
-                database.executemany("INSERT OR IGNORE INTO damaged VALUES (?)", damaged)
+                database.executemany("INSERT OR IGNORE INTO damaged VALUES (?)", [(job,) for job in damaged])
             database.execute("COMMIT")
         except sqlite3.Error as error:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-            return DiskRefused(f"{self._file}: {error}")
+            _roll_back(database)
+            return _unusable(self._file, error)
+        with self._damage_lock:
+            self._unsaved_damage.difference_update(damaged)
+        return None
+
+    def _recover(self) -> EdgeNodeError | None:
+        """Whether the disk takes writes again; if so, the next life begins on what it has."""
+        try:
+            self._fold("TRUNCATE")  # what the log gives back may be all the room there is
+            _find_room(self._file.parent)
+            self._boot = self._load()
+        except OSError as error:
+            return DiskRefused(f"{self._file.parent}: {error.strerror}")
+        except EdgeNodeError as error:
+            return error
+        self._refusal = None
         return None
 
     def _fold(self, mode: str) -> None:
@@ -582,6 +658,12 @@ def _search_statement(query: Query) -> tuple[str, list[Any]]:
         values.append(query.after)
     where = " AND ".join(conditions)
     return f"SELECT id, promise, checksum, blob FROM jobs WHERE {where} ORDER BY id DESC", values
+
+
+def _roll_back(database: sqlite3.Connection) -> None:
+    if database.in_transaction:
+        with suppress(sqlite3.Error):  # SQLite has done it by itself, after some errors
+            database.execute("ROLLBACK")
 
 
 # -------------------------------------------------------------------------------------------- archive

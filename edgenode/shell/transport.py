@@ -276,6 +276,14 @@ class Transport:
                 _dismiss(link, Farewell.GOODBYE)
         return peer
 
+    def begin_life(self, boot: int) -> None:
+        """Be a later life of this node: every link ends, and is made anew under this boot number."""
+        self._boot = boot
+        self._handshakes.begin_life(boot)
+        for peer in self._peers.values():
+            for link in peer.links:
+                _dismiss(link, Farewell.GOODBYE)
+
     def seed(self, address: Address) -> None:
         """Call whoever listens at `address`, until it answers; again when it is gone and forgotten."""
         if self._is_closing or address in self._seeds or address == self.address:

@@ -13,7 +13,7 @@ from aiohttp.web import TCPSite
 from edgenode.api.app import make_app, make_runner
 from edgenode.api.service import TaskSchema
 from edgenode.core import jobs, signals, wire
-from edgenode.core.errors import EdgeNodeError, InvalidJob, JobNotFound
+from edgenode.core.errors import EdgeNodeError, InvalidJob, JobNotFound, NotReady
 from edgenode.core.types import JobId, Load, MemberInfo, MemberState, NodeId, State
 from edgenode.core.view import MemberView, MeshView
 
@@ -157,6 +157,9 @@ class FakeService:
 
     def readiness(self) -> Sequence[str]:
         return self.reasons
+
+    def refusal(self) -> EdgeNodeError | None:
+        return NotReady("; ".join(self.reasons), reasons=list(self.reasons)) if self.reasons else None
 
     # ----------------------------------------------------------------------------------- what tests do
 

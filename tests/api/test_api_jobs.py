@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from edgenode.api.app import make_app
 from edgenode.core import jobs
-from edgenode.core.errors import NotReady, OutcomeUnknown, Overloaded, Undecided
+from edgenode.core.errors import NotReady, OutcomeUnknown, Overloaded, StoreUnwritable, Undecided
 from edgenode.core.settings import JobSettings
 from edgenode.core.types import Ballot, State
 from tests.api.fake import NODES, START, FakeService
@@ -353,6 +353,32 @@ async def test_a_placement_of_nothing_tells_no_from_no_answer(http: TestClient, 
     response = await http.get(address)
     assert response.status == 503
     assert (await response.json(content_type="application/problem+json"))["definite"] is False
+
+
+async def test_a_node_whose_disk_takes_no_writes_refuses_submissions_for_certain(
+    http: TestClient, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "refusal", lambda: StoreUnwritable("it is full"))
+    response = await submit(http)
+    problem = await response.json(content_type="application/problem+json")
+    assert (response.status, problem["type"], problem["definite"]) == (
+        507,
+        "/problems/store-unwritable",
+        True,
+    )
+    assert response.headers["Retry-After"] == "5"
+    assert not service.submissions
+
+
+async def test_a_living_member_whose_disk_takes_no_writes_is_shown_as_resigned(
+    http: TestClient, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.silent = {NODES[1]}
+    members = [member._replace(info=member.info._replace(stores=False)) for member in service.members()]
+    monkeypatch.setattr(service, "members", lambda: members)
+    nodes = (await (await http.get("/v1/nodes")).json())["nodes"]
+    assert [node["state"] for node in nodes] == ["resigned", "dead", *["resigned"] * 3]
+    assert (await (await http.get("/v1/mesh")).json())["nodes"] == {"resigned": 4, "dead": 1}
 
 
 async def test_members_are_listed_by_name(http: TestClient) -> None:

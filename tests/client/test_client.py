@@ -194,9 +194,12 @@ def test_the_next_node_is_asked_when_one_refuses_connections(make: Any, node: Se
     assert client.urls[0] == node.url  # the one that answered is asked first from now on
 
 
-def test_a_node_that_takes_no_jobs_sends_them_to_the_next(make: Any, node: Served) -> None:
+@pytest.mark.parametrize("refusal", [errors.NotReady("leaving"), errors.StoreUnwritable("full")], ids=repr)
+def test_a_node_that_takes_no_jobs_sends_them_to_the_next(
+    make: Any, node: Served, refusal: errors.EdgeNodeError
+) -> None:
     busy = FakeService()
-    busy.reasons = ["leaving"]
+    busy.refusal = lambda: refusal  # type: ignore[method-assign]
     with served(busy) as leaving:
         assert make([leaving.url, node.url]).submit("echo").state == "queued"
     assert not busy.submissions

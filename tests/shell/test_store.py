@@ -233,22 +233,15 @@ def test_what_waits_together_is_committed_together(store: Store, tmp_path: Path)
     watcher.close()
 
 
-def test_a_full_queue_refuses_in_turn_and_takes_again_when_it_is_empty(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "QUEUE_BYTES_MAX", 1000)
-    outcomes: list[tuple[int, Exception | None]] = []
+def test_a_slow_disk_refuses_nothing_and_says_how_much_it_has_to_do(store: Store) -> None:
+    outcomes: list[Exception | None] = []
     with held_writer(store):
-        for number in range(3):
-            store.commit(
-                Persist((stored(number, bytes(600)),)), lambda e, number=number: outcomes.append((number, e))
-            )
-        assert store.pending_bytes <= 1000
-    commit(store, stored(9))
-    assert [number for number, _ in outcomes] == [0, 1, 2]
-    assert outcomes[0][1] is None
-    assert all(isinstance(error, DiskRefused) for _, error in outcomes[1:])
-    assert set(store.archive().get([job(n) for n in range(10)])) == {job(0), job(9)}
+        for number in range(30):
+            store.commit(Persist((stored(number, bytes(100_000)),)), outcomes.append)
+        assert store.pending_bytes > 3_000_000
+    commit(store, stored(1000))
+    assert outcomes == [None] * 30
+    assert store.pending_bytes == 0
 
 
 def test_the_log_is_folded_into_the_file_as_it_grows(store: Store, tmp_path: Path) -> None:
@@ -477,22 +470,75 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
         Store.open(tmp_path / "file" / "node")
 
 
-def test_a_full_disk_refuses_the_commit_and_takes_the_next_when_there_is_room(tmp_path: Path) -> None:
-    store = Store.open(tmp_path)
-    commit(store, stored(1, b"before"))
+@contextmanager
+def full_disk(folder: Path) -> Iterator[None]:
+    """No file grows: the full disk that needs no disk (Python ignores SIGXFSZ)."""
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    log = tmp_path / (FILE_NAME + "-wal")
-    # A limit on file sizes is the full disk that needs no disk (Python ignores SIGXFSZ).
-    resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size, old[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((folder / (FILE_NAME + "-wal")).stat().st_size, old[1]))
     try:
-        with pytest.raises(DiskRefused):
-            commit(store, stored(1, b"after"), stored(2, bytes(100_000)))
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+def test_a_full_disk_refuses_a_commit_whole(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    commit(store, stored(1, b"before"))
+    with full_disk(tmp_path), pytest.raises(DiskRefused):
+        commit(store, stored(1, b"after"), stored(2, bytes(100_000)))
     assert {row.blob for row in store.archive().get([job(1), job(2)]).values()} == {b"before"}
+    store.close()
+
+
+def test_after_a_refused_commit_all_are_refused_until_the_store_has_recovered(tmp_path: Path) -> None:
+    """What comes next follows from what was refused, however small it is."""
+    store = Store.open(tmp_path)
+    commit(store, stored(1, b"before"), stored(3, b"settled", settled=True))
+    with full_disk(tmp_path):
+        with pytest.raises(DiskRefused):
+            commit(store, stored(2, bytes(100_000)))
+        with pytest.raises(DiskRefused):
+            store.recover()
+    with pytest.raises(DiskRefused):
+        commit(store, stored(1, b"after"))
+    boot = store.recover()
+    assert (boot.boot, boot.rows) == (2, (Row(job(1), b"before", None),))
     commit(store, stored(2, b"room"))
     assert store.archive().get([job(2)])[job(2)].blob == b"room"
     store.close()
+    again = Store.open(tmp_path)
+    assert again.boot().boot == 3
+    assert {row.blob for row in again.boot().rows} == {b"before", b"room"}
+    again.close()
+
+
+def test_a_store_recovers_only_where_there_is_more_than_a_little_room(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    with full_disk(tmp_path), pytest.raises(DiskRefused):
+        commit(store, stored(2, bytes(100_000)))
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (module.ROOM_BYTES // 2, old[1]))
+    try:
+        with pytest.raises(DiskRefused):
+            store.recover()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert store.recover().boot == 2
+    assert not (tmp_path / module.ROOM_NAME).exists()
+    store.close()
+
+
+def test_a_read_that_a_full_disk_prevents_is_no_damage() -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    for code, expected in (
+        (sqlite3.SQLITE_IOERR_READ, True),
+        (sqlite3.SQLITE_CORRUPT, True),
+        (sqlite3.SQLITE_IOERR_SHMSIZE, False),
+        (sqlite3.SQLITE_IOERR_WRITE, False),
+        (sqlite3.SQLITE_FULL, False),
+    ):
+        error.sqlite_errorcode = code
+        assert module._is_damage(error) is expected, code
 
 
 # ------------------------------------------------------------------------------------------- kill -9

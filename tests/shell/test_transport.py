@@ -384,6 +384,18 @@ async def test_a_new_life_replaces_the_old_one(start) -> None:
     assert await again.messages(1) == [ping(3)]
 
 
+async def test_a_new_life_in_the_same_process_is_linked_under_its_boot_number(start) -> None:
+    left, right = await pair(start)
+    left.book(right)
+    right.transport.begin_life(2)
+    assert (await left.up(right, 2)).boot == 2
+    await right.up(left, 2)
+    assert [e for e in left.told if isinstance(e, LinkDown)] == [LinkDown(right.id, 1, refused=False)]
+    left.transport.send(right.id, ping(3))
+    assert await right.messages(1) == [ping(3)]
+    assert left.clones == right.clones == []
+
+
 async def test_an_older_life_is_refused_while_a_later_one_is_linked(start, caplog) -> None:
     left, right = await start(), await start(boot=5)
     right.transport.seed(left.transport.address)
