@@ -811,7 +811,7 @@ class Membership(Roster):
                 self._accuse(member)
             elif self._now >= probe.ask_at and not probe.asked:
                 probe.asked = True
-                others = [node for node in self._alive if node != probe.target]
+                others = [node for node in self._alive.watched() if node != probe.target]
                 probe.helpers = tuple(self._dice.sample(others, min(self._settings.helpers, len(others))))
                 for helper in probe.helpers:
                     self._send(helper, PingReq(seq, probe.target, self._rumours_for(helper)))
@@ -969,10 +969,10 @@ class Membership(Roster):
                 self._send(node, Sync(True, self._myself.load, (rumour,)))
 
     def _audience(self) -> list[NodeId]:
-        alive = list(self._alive)
-        if len(alive) <= self._settings.direct_max:
-            return alive
-        return self._dice.sample(alive, self._settings.fanout)
+        if len(self._alive) <= self._settings.direct_max:
+            return list(self._alive)
+        watched = self._alive.watched()  # to these there is a link
+        return self._dice.sample(watched, min(self._settings.fanout, len(watched)))
 
     def _rumours_for(self, to: NodeId) -> tuple[Rumour, ...]:
         """What to pass on with the next message; an accusation of the receiver itself goes first

@@ -151,7 +151,8 @@ class Roster:
         self._myself = Member(Rumour(info, 0, MemberState.JOINING, NOBODY), met=True, since=NEVER)
         self._members: dict[NodeId, Member] = {info.id: self._myself}
         self._graves: dict[NodeId, Grave] = {}
-        self._alive = RoundRobin(dice)  # the others that are alive; this node is not among them
+        # The others that are alive; this node is not among them.
+        self._alive = RoundRobin(dice, info.id, settings.watched_max)
         self._expects_peers = expects_peers
         self._knows_peers = knows_peers
         self._has_met = False

@@ -24,6 +24,9 @@ class MembershipSettings:
     probe_timeout_s: Seconds = 0.04
     """T. When helpers are asked. Above the round trip of a loaded host, and T + 0.8 T + one round trip < P,
     so that a helper's `Nack` comes before the probe ends."""
+    watched_max: int = 64
+    """Members that one node probes, and keeps links to for that; nobody watches one with a chance of e^-64.
+    Each is probed every 64 P, so a host that is silent to one peer alone is noticed within that."""
     helpers: int = 3
     """SWIM's k: with 5 % loss on each of 4 hops, 3 helpers leave 0.06 % wrong verdicts a probe."""
     health_max: int = 8
@@ -81,6 +84,7 @@ class MembershipSettings:
         assert self.suspicion_max_factor >= 1
         assert self.patience_max >= 1
         assert self.probes_max >= 1
+        assert self.watched_max >= 1
         assert self.helpers >= 0
         assert self.late_s > 0
 
