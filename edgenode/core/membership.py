@@ -867,9 +867,9 @@ class Membership(Roster):
     # ------------------------------------------------------------------------------------ comparison
 
     def _sync_with_somebody(self) -> None:
-        alive = list(self._alive)
-        if alive:
-            (peer,) = self._dice.sample(alive, 1)
+        watched = self._alive.watched()
+        if watched:
+            (peer,) = self._dice.sample(watched, 1)
             self._send(peer, Compare((root_of(self.beliefs()),)))
         elif self._strangers:
             (peer,) = self._dice.sample(sorted(self._strangers), 1)

@@ -43,6 +43,7 @@ class Farewell(IntEnum):
     REFUSED = 4001  # after the greeting, for the reason given
     RETIRED = 4002  # one of two links of a kind
     MALFORMED = 4003  # what came was no message
+    IDLE = 4004  # nothing passed for a while: it is no evidence, and the next message calls again
 
 
 class Greeting(NamedTuple):
@@ -121,6 +122,12 @@ class TransportSettings:
     """Sent data unacknowledged for this long ends a connection (RFC 5482), or TCP's own backoff would keep
     a pair apart for as long again as the network was cut."""
     eager_links: int = 64
+    """Up to this many peers are called without being asked, and stay linked. In a larger mesh a link is made
+    for the first message, and ends when it is idle."""
+    lonely_calls: int = 8
+    """Of a larger mesh so many are called at once by a node that has no link at all."""
+    idle_s: Seconds = 120.0
+    """A member that is probed in turn hears from its watcher every 64 probe periods: 77 s at most (`wan`)."""
     dials_max: int = 32
     callers_max: int = 128
     seeds_max: int = 256

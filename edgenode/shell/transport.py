@@ -63,6 +63,7 @@ class _Link:
     socket: WebSocket
     address: Address | None  # where we called; None if we were called
     born: Instant
+    used_at: Instant  # when something last passed, either way
     wake: asyncio.Event = field(default_factory=asyncio.Event)  # for its writer
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     is_retired: bool = False
@@ -159,6 +160,7 @@ class Transport:
         self._seeds: dict[Address, NodeId] = {}  # who was found there; NOBODY while it is being called
         self._dial_slots = asyncio.Semaphore(settings.dials_max)
         self._last_encoded: tuple[wire.Message, bytes] | None = None
+        self._is_large = False  # more peers in the book than are linked without need
         self._is_closing = False
         self._runner: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -180,6 +182,7 @@ class Transport:
         """All tasks of the transport live in here. A bug in one of them ends them all: see `failed`."""
         async with asyncio.TaskGroup() as self._group:
             self._answering = self._group.create_task(self._handshakes.answer(self._group))
+            self._group.create_task(self._watch_idle())
             started.set()
             await self._loop.create_future()  # until cancelled: tasks come and go meanwhile
 
@@ -251,12 +254,18 @@ class Transport:
         return self._last_encoded[1]
 
     def set_peers(self, changes: tuple[signals.Address, ...]) -> None:
-        """Take changes to the address book. The first `eager_links` in it are called without being asked;
-        the others when there is something to send."""
+        """Take changes to the address book. Up to `eager_links` peers in it are called without being asked;
+        of more, each when there is something to send."""
         touched = [self._enter(change) for change in changes if change.peer != self.id]
         booked = [peer for peer in self._peers.values() if peer.book is not None]
-        for place, peer in enumerate(booked):
-            peer.is_eager = place < self._settings.eager_links
+        self._is_large = len(booked) > self._settings.eager_links
+        eager = booked
+        if self._is_large:
+            is_lonely = not any(peer.links for peer in self._peers.values())
+            calls = min(len(booked), self._settings.lonely_calls)
+            eager = self._dice.sample(booked, calls) if is_lonely else []
+        for peer in booked:
+            peer.is_eager = peer in eager
         for peer in {peer.id: peer for peer in (*touched, *booked)}.values():
             self._tend(peer)
             self._release(peer)
@@ -296,6 +305,24 @@ class Transport:
         self._seeds[address] = NOBODY
         self._group.create_task(self._pursue(address))
 
+    async def _watch_idle(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.idle_s / 4)
+            self.end_idle(self._loop.time() - self._settings.idle_s)
+
+    def end_idle(self, unused_since: Instant) -> None:
+        """In a large mesh, close the links that nobody needs: the bulk link of a pair first, since it is the
+        control link whose end is told."""
+        if not self._is_large or self._is_closing:
+            return
+        for peer in self._peers.values():
+            if peer.book is None or peer.is_eager:
+                continue
+            bulk = [link for link in peer.links if link.kind is Kind.BULK]
+            for link in bulk or peer.links:
+                if link.used_at < unused_since:
+                    _dismiss(link, Farewell.IDLE)
+
     def linked(self) -> frozenset[NodeId]:
         """The peers with a control link."""
         return frozenset(peer.id for peer in self._peers.values() if peer.active(Kind.CONTROL))
@@ -310,15 +337,16 @@ class Transport:
         self._group.create_task(self._keep_linked(peer))
 
     def _missing(self, peer: _Peer) -> list[Kind]:
-        wanted = (
-            peer.is_eager
-            or peer.lost_at is not None
-            or bool(peer.links)
-            or any(len(outbox) for outbox in peer.outboxes.values())
-        )
-        if not wanted or any(link.farewell is Farewell.GOODBYE for link in peer.links):
+        """Which links it should have, and has not. Pings alone need no bulk link in a large mesh."""
+        if any(link.farewell is Farewell.GOODBYE for link in peer.links):
             return []
-        return [kind for kind in Kind if peer.active(kind) is None]
+        has_bulk = len(peer.outboxes[Kind.BULK]) > 0 or peer.active(Kind.BULK) is not None
+        has_control = len(peer.outboxes[Kind.CONTROL]) > 0
+        is_needed = peer.is_eager or peer.lost_at is not None
+        if not self._is_large:
+            is_needed = is_needed or has_control or bool(peer.links)
+        wanted = {Kind.CONTROL: is_needed or has_bulk or has_control, Kind.BULK: is_needed or has_bulk}
+        return [kind for kind in Kind if wanted[kind] and peer.active(kind) is None]
 
     async def _keep_linked(self, peer: _Peer) -> None:
         while not self._is_closing and self._missing(peer):
@@ -457,7 +485,7 @@ class Transport:
             return None
         greeting, address, now = greeted.greeting, greeted.address, self._loop.time()
         peer = self._peer(greeted.peer)
-        link = _Link(greeting.kind, greeting.boot, greeting.nonce, greeted.socket, address, now)
+        link = _Link(greeting.kind, greeting.boot, greeting.nonce, greeted.socket, address, now, now)
         if (link.boot, link.nonce) != (peer.boot, peer.nonce):
             self._begin_life(peer, link)
         peer.listens = tuple(_resolved(greeting.listens, greeted.remote_host))
@@ -511,6 +539,7 @@ class Transport:
     async def _read(self, peer: _Peer, link: _Link) -> _Ending:
         while True:
             got = await link.socket.receive()
+            link.used_at = self._loop.time()
             if got.type is aiohttp.WSMsgType.BINARY:
                 try:
                     for frame in split(got.data):
@@ -548,6 +577,7 @@ class Transport:
                 is_last_word = self._is_closing and link.farewell is Farewell.GOODBYE
                 while len(outbox) and (is_last_word or peer.active(link.kind) is link):
                     await link.socket.send_bytes(outbox.take())
+                    link.used_at = self._loop.time()
                     await asyncio.sleep(0)  # a full outbox must not keep the control link waiting
                 if link.farewell is not None:
                     link.is_closing = True
@@ -585,6 +615,8 @@ class Transport:
             return
         if Farewell.GOODBYE in (ending.code, link.farewell):
             peer.has_parted = True
+        elif Farewell.IDLE in (ending.code, link.farewell):
+            peer.is_up = peer.is_up and link.kind is not Kind.CONTROL
         elif peer.is_up and peer.lost_at is None:
             peer.lost_at = now
         if link.kind is Kind.CONTROL:

@@ -218,7 +218,7 @@ async def test_the_largest_message_arrives_and_a_larger_one_is_dropped_and_count
 
 
 async def test_a_message_to_a_booked_peer_calls_it(start) -> None:
-    few = replace(DEFAULTS, eager_links=0)
+    few = replace(DEFAULTS, eager_links=0, lonely_calls=0)
     left, right = await start(settings=few), await start(settings=few)
     left.book(right)
     left.transport.send(right.id, stop(1))
@@ -226,15 +226,78 @@ async def test_a_message_to_a_booked_peer_calls_it(start) -> None:
     assert await right.messages(2) == [stop(1), stop(2)]
 
 
-async def test_without_messages_only_the_first_booked_peers_are_called(start) -> None:
-    few = replace(DEFAULTS, eager_links=1)
-    left, near, far = await start(settings=few), await start(settings=few), await start(settings=few)
-    left.book(near)
-    left.book(far)
-    await left.up(near)
-    assert far.told == []
-    left.book(near, keep=False)  # now `far` is the first
-    await left.up(far)
+async def test_in_a_large_mesh_nobody_is_called_without_a_message_unless_there_is_no_link_at_all(
+    start,
+) -> None:
+    few = replace(DEFAULTS, eager_links=1, lonely_calls=1)
+    left, first, second, third = [await start(settings=few) for _ in range(4)]
+    left.book(first)
+    await left.up(first)  # not large yet
+    left.book(second)
+    left.book(third)
+    assert second.told == third.told == []
+    left.book(second, keep=False)
+    left.book(third, keep=False)
+    lonely = await start(settings=few)
+    addresses = [signals.Address(end.id, 1, (end.transport.address,), True) for end in (first, second, third)]
+    lonely.transport.set_peers(tuple(addresses))
+    await lonely.heard(lambda event: isinstance(event, LinkUp))
+    assert len(lonely.transport.linked()) == 1
+
+
+async def test_in_a_large_mesh_a_ping_needs_no_bulk_link_and_a_job_needs_both(start) -> None:
+    few = replace(DEFAULTS, eager_links=0, lonely_calls=0)
+    left, right = await start(settings=few), await start(settings=few)
+    left.book(right)
+    right.book(left)
+    left.transport.send(right.id, ping(1))
+    await right.messages(1)
+    assert left.links(right) == [Kind.CONTROL]
+    left.transport.send(right.id, stop(1))
+    await right.messages(2)
+    assert left.links(right) == [Kind.BULK, Kind.CONTROL]
+
+
+async def test_idle_links_of_a_large_mesh_end_without_evidence_and_are_made_again(start) -> None:
+    few = replace(DEFAULTS, eager_links=0, lonely_calls=0, idle_s=0.1)
+    left, right = await start(settings=few), await start(settings=few)
+    left.book(right)
+    right.book(left)
+    left.transport.send(right.id, stop(1))
+    await right.messages(1)
+    await until(lambda: not left.links(right) and not right.links(left))
+    assert not [event for end in (left, right) for event in end.told if isinstance(event, LinkDown)]
+    left.transport.send(right.id, stop(2))
+    assert await right.messages(2) == [stop(1), stop(2)]
+    await left.up(right, count=2)
+
+
+async def test_of_an_idle_pair_in_a_large_mesh_the_control_link_ends_last_and_its_end_is_evidence(
+    start,
+) -> None:
+    few = replace(DEFAULTS, eager_links=0, lonely_calls=0)
+    left, right = await start(settings=few), await start(settings=few)
+    left.book(right)
+    right.book(left)
+    left.transport.send(right.id, stop(1))
+    await right.messages(1)
+    await until(lambda: left.links(right) == right.links(left) == [Kind.BULK, Kind.CONTROL])
+    begun = asyncio.get_running_loop().time()
+    left.transport.end_idle(begun - 60.0)
+    left.transport.end_idle(begun + 60.0)
+    await until(lambda: left.links(right) == right.links(left) == [Kind.CONTROL])
+    right.crash()
+    assert (await left.down(right)).refused
+
+
+async def test_links_of_a_small_mesh_never_end_for_being_idle(start) -> None:
+    left, right = await pair(start)
+    left.book(right)
+    left.transport.end_idle(asyncio.get_running_loop().time() + 60.0)
+    left.transport.send(right.id, ping(1))
+    left.transport.send(right.id, stop(1))
+    await right.messages(2)  # a farewell would have come before
+    assert left.links(right) == right.links(left) == [Kind.BULK, Kind.CONTROL]
 
 
 async def test_a_message_to_an_unknown_node_is_dropped_and_counted(start) -> None:
