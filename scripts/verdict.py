@@ -1,4 +1,4 @@
-"""What a run with killed nodes proves, judged from the job records alone: nothing here asks or waits.
+"""What a run of the demo proves, judged from the job records alone: nothing here asks or waits.
 
 Give `judge` what was acknowledged, what each living node says of every job now, and which nodes were killed
 when. It believes nothing but that: not the live view, and not the nodes' own counters.
@@ -124,15 +124,25 @@ def why_lost(answers: Mapping[str, Record | None]) -> str | None:
     if missing:
         return f"{', '.join(missing)} found no record"
     told: dict[str, Record] = {name: record for name, record in answers.items() if record is not None}
-    first_name, first = next(iter(told.items()))
-    for name, record in told.items():
-        for field in COMPARED:
-            if record[field] != first[field]:
-                return f"{field} is {first[field]!r} at {first_name}, but {record[field]!r} at {name}"
+    if (why := difference(told)) is not None:
+        return why
+    first = next(iter(told.values()))
     if first["state"] != "succeeded":
         return f"it is {first['state']}" + (f": {first['error']}" if first["error"] else "")
     if not first["settled"]:
         return "its result is not settled"
+    return None
+
+
+def difference(told: Mapping[str, Record], fields: Sequence[str] = COMPARED) -> str | None:
+    """Where what is told of one job, by whoever tells it, is not the same; None if it is."""
+    if not told:
+        return None
+    first_name, first = next(iter(told.items()))
+    for name, record in told.items():
+        for field in fields:
+            if record[field] != first[field]:
+                return f"{field} is {first[field]!r} at {first_name}, but {record[field]!r} at {name}"
     return None
 
 

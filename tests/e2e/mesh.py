@@ -28,7 +28,7 @@ FULL: Final = os.environ.get("EDGENODE_E2E_FULL") == "1"
 PATIENCE_S: Final = 45.0
 """How long anything may take on a machine that is busy with other tests; what passes waits for none of it."""
 POLL_S: Final = 0.03
-TASKS: Final = ("edgenode.tasks", str(Path(__file__).parent / "marking.py"))
+TASKS: Final = ("edgenode.tasks", str(Path(__file__).parents[2] / "scripts" / "marking.py"))
 LOG_LINES: Final = 60
 
 
