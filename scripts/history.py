@@ -16,7 +16,7 @@ In the manner of Jepsen's checker of queues (total-queue), which goes by what th
     denied          a client was told that an acknowledged job does not exist: BAD
     unexplained     an extra start, without a fault that could be why, or more of them than the record has
                     takeovers and lost runners: BAD
-    uncounted       more starts than the record counts: BAD
+    uncounted       more starts by living owners than the record counts: BAD
     refenced        two starts under one fencing token: BAD
     twice           an at-most-once job that was started twice: BAD
 
@@ -32,7 +32,7 @@ from math import inf
 from typing import Any, Final, Literal, TypeAlias
 
 from marking import Mark
-from verdict import Record, difference
+from verdict import START_LOST, Record, difference
 
 from edgenode.client.job import ENDS
 
@@ -96,10 +96,12 @@ class Look:
 class History:
     """Everything that is known when all has healed and come to rest.
 
-    `shown` has the jobs of this workload as each living node shows them, by id; `copies` what each living
-    holder has on its disk (as `/placement` says), by job and the holder's name. A job's payload has the
-    number of its submission.
+    `nodes` has the id of each living node, by its name. `shown` has the jobs of this workload as each of them
+    shows them, by id; `copies` what each holder among them has on its disk (as `/placement` says), by job and
+    the holder's name. A job's payload has the number of its submission.
     """
+
+    nodes: Mapping[str, str]
 
     submissions: Sequence[Submission]
     looks: Sequence[Look]
@@ -302,16 +304,24 @@ def _unexplained(history: History) -> Iterator[Blame]:
         if submission is None:
             continue  # unexpected anyway
         extra = starts[job] - 1 - submission.failures
-        moves = max(record["takeovers"], record["term"] - 1) + record["losses"]
+        moves = _moves(record)
         if extra > 0 and not _possible_causes(history, submission, job):
             yield "unexplained", f"{extra} extra starts without any fault of {brief(record)}"
-        elif extra > moves:
+        elif extra > moves * (1 + submission.failures):  # who begins again fails as often again
             yield "unexplained", f"{extra} extra starts, but {moves} takeovers and losses of {brief(record)}"
 
 
+def _moves(record: Record) -> int:
+    """How often the job had to begin again: another took it over, or its runner was lost, or seemed to be."""
+    lost = sum(note["kind"] == START_LOST for note in record["history"])
+    return int(max(record["takeovers"], record["term"] - 1) + max(lost, record["losses"]))
+
+
 def _uncounted(history: History) -> Iterator[Blame]:
+    """A first start is on its owner's disk alone before it runs: nobody else can count it meanwhile."""
+    living = set(history.nodes.values())
     for job, record in history.records.items():
-        fences = {mark.fence for mark in history.marks if mark.job == job}
+        fences = {mark.fence for mark in history.marks if mark.job == job and mark.owner in living}
         if len(fences) > record["starts"]:
             yield "uncounted", f"{len(fences)} starts of {brief(record)}"
 

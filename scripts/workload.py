@@ -181,8 +181,9 @@ class Workload:
                 if is_late or len(copies) == len({job for each in shown.values() for job in each}):
                     break
             time.sleep(POLL_S)
+        nodes = {node.name: node.id for node in living}
         faults, marks = self._rig.faults.all, read_marks(self._marks)
-        return History(self._submissions, self._looks, shown, copies, marks, faults)
+        return History(nodes, self._submissions, self._looks, shown, copies, marks, faults)
 
     def _are_at_rest(self, shown: Mapping[str, Mapping[str, Record]]) -> bool:
         """Whether all living nodes show every acknowledged job, and the same end of each job."""

@@ -46,6 +46,7 @@ def history(*records: dict[str, Any], told: Told = "accepted") -> History:
     jobs = {each["id"]: each for each in records}
     numbers = range(len(records))
     return History(
+        nodes=dict(zip(NODES, "abc", strict=True)),
         submissions=[submission(number, told) for number in numbers],
         looks=[],
         shown={name: dict(jobs) for name in NODES},
@@ -251,10 +252,29 @@ def test_more_extra_starts_than_takeovers_and_losses_are_unexplained() -> None:
     assert words(replace(found, marks=starts, faults=[KILL])) == ["unexplained"]
 
 
+def test_a_takeover_explains_that_all_attempts_are_made_again() -> None:
+    result = SECOND | {"start": 2}
+    found = history(record(result=result, **(TAKEN | {"losses": 0, "starts": 4})))
+    starts = [mark(), mark(start=2), mark(term=2, owner="b"), mark(start=2, term=2, owner="b")]
+    found = replace(found, submissions=[submission(payload={"failures": 1})], marks=starts, faults=[KILL])
+    assert words(found) == []
+    again = mark(start=3, term=2, owner="b")
+    assert words(replace(found, marks=[*starts, again])) == ["uncounted", "unexplained"]
+
+
+def test_a_runner_that_only_seemed_lost_explains_a_start() -> None:
+    notes = [{"at": "", "kind": "start lost", "node": "a", "detail": "runner b is gone"}]
+    again = {"job": "job-0", "term": 1, "owner": "a", "start": 2}
+    found = history(record(starts=2, losses=0, result=again, history=notes))
+    assert words(replace(found, marks=[mark(), mark(start=2)], faults=[KILL])) == []
+
+
 def test_a_start_that_the_record_does_not_count_is_uncounted() -> None:
     found = history(record(result=SECOND, **(TAKEN | {"starts": 1})))
-    twice = [mark(), mark(term=2, owner="b")]
-    assert words(replace(found, marks=twice, faults=[KILL])) == ["uncounted"]
+    twice = replace(found, marks=[mark(), mark(term=2, owner="b")], faults=[KILL])
+    assert words(twice) == ["uncounted"]
+    without_its_owner = replace(twice, nodes={"node-2": "b", "node-3": "c"})
+    assert words(without_its_owner) == []
 
 
 def test_two_starts_under_one_fence_are_refenced() -> None:
