@@ -20,6 +20,7 @@ RIGS: Final = pytest.StashKey[list[Rig]]()
 Start = Callable[[int], Rig]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests of a module share a mesh, so they are one group for xdist; without root they are skipped."""
     ours = [item for item in items if HERE in item.path.parents]
