@@ -16,6 +16,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
+from marking import read_marks
+
 from edgenode.cli.up import PEER_OFFSET, LocalNode
 from edgenode.client import Client, Job
 from edgenode.client.job import ENDS
@@ -296,8 +298,7 @@ class Mesh:
 
     def starts_seen(self) -> Counter[str]:
         """How often each job really started, by id."""
-        lines = self.marks.read_text().splitlines() if self.marks.exists() else []
-        return Counter(line.split()[0] for line in lines)
+        return Counter(mark.job for mark in read_marks(self.marks))
 
     def wait_ended(
         self,

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from marking import read_marks
 
 from tests.e2e.mesh import TASKS, Mesh, Node, until
 
@@ -28,13 +29,13 @@ def test_a_job_whose_worker_process_is_killed_starts_again_and_the_node_stays_up
     pid, marks = lone.pid, tmp_path / "marks"
     job = lone.client.submit("mark", {"path": str(marks), "seconds": 1.0})
     until(lambda: marks.exists() and marks.read_text().endswith("\n"), "the job has started")
-    worker = int(marks.read_text().split()[-1])
+    worker = read_marks(marks)[0].pid
     assert worker != pid
     os.kill(worker, signal.SIGKILL)
     ended = lone.client.wait(job.id, timeout_s=END_S)
     assert ended.succeeded, ended
     assert (ended.fields["starts"], ended.fields["losses"], ended.fields["attempt"]) == (2, 1, 1)
-    assert len(marks.read_text().splitlines()) == 2
+    assert len(read_marks(marks)) == 2
     assert ended.result["pid"] != worker
     assert_unharmed(lone, pid)
 
