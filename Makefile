@@ -5,7 +5,7 @@ PYTHON ?= python3
 SEEDS ?= 1000
 SEED ?= 0
 
-.PHONY: help demo test lint sim replay bench chaos failover lock clean
+.PHONY: help demo test lint sim replay bench chaos failover mutants lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -46,6 +46,9 @@ chaos: $(VENV)/ready  ## kill, pause and restart real nodes at random, and judge
 
 failover: $(VENV)/ready  ## kill, pause, cut off and starve real nodes: how soon their jobs run elsewhere (35 min)
 	@$(PY) scripts/failover.py
+
+mutants: $(VENV)/ready  ## plant known bugs, one at a time: the tests must find each (a few minutes)
+	@$(PY) scripts/mutants.py
 
 lock: $(VENV)/ready  ## choose versions anew, and write them with their hashes to requirements.lock
 	@$(PY) -m pip install -q --disable-pip-version-check uv
