@@ -3,7 +3,7 @@
     python scripts/mutants.py [--only TEXT] [--jobs N] [--all]
 
 The list is data: tests/mutants.toml. A mutant is one small change of one file under edgenode/, with the rule
-that it breaks, and the tests and simulator seeds that are expected to find it. For each, a copy of the code is
+that it breaks, and the tests and simulator seeds that are to find it. For each, a copy of the code is
 made, the change applied, and these run: first what is expected to find it, then the tests of core/ and sim/,
 then 2,000 seeds. A mutant that survives all of this is a hole in the tests: the exit code is 1. (Mutation
 testing: DeMillo, Lipton and Sayward, "Hints on test data selection", 1978.)
