@@ -80,9 +80,9 @@ def read_list(path: Path = LIST) -> list[Mutant]:
 
 
 def _mutant(table: dict[str, Any]) -> Mutant:
-    said = {
-        key: tuple(value) if isinstance(value, list) else value.strip("\n") for key, value in table.items()
-    }
+    said: dict[str, Any] = dict(table)
+    for key, value in table.items():
+        said[key] = tuple(value) if isinstance(value, list) else value.strip("\n")
     return Mutant(**said)
 
 
