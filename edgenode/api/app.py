@@ -40,6 +40,7 @@ from edgenode.core.types import JobId, NodeId, Seconds
 
 BODIES_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bodies being read or worked on at one time; past this, submissions are told to come again."""
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 """A page ends early past this: a thousand jobs with a megabyte each are no answer for one request."""
 
@@ -87,6 +88,7 @@ class Api:
             "/v1/mesh": self.show_mesh,
             "/livez": self.live,
             "/readyz": self.ready,
+            "/metrics": self.metrics,
         }
 
     # ------------------------------------------------------------------------------------- submitting
@@ -202,6 +204,9 @@ class Api:
         if reasons:
             raise NotReady("; ".join(reasons), ready=False, reasons=list(reasons))
         return json_response(b'{"ready":true}')
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._service.metrics(), headers={"Content-Type": METRICS_TYPE})
 
     async def index(self, request: web.Request) -> web.Response:
         mesh = self._service.mesh()

@@ -17,8 +17,6 @@ from edgenode.core.view import MemberView, MeshView
 Json = dict[str, Any]
 
 _LAST_SECOND: Final = 253_402_300_799.0  # 9999-12-31T23:59:59Z: RFC 3339 has four digits for the year
-RESIGNED: Final = "resigned"
-"""How a member is shown that lives, but holds no jobs because its disk takes no writes."""
 TAKEOVERS: Final = frozenset({"takeover", "provisional takeover"})
 """What the core calls a change of owner in a job's history."""
 
@@ -133,7 +131,7 @@ def _place(node: NodeId, known: Mapping[NodeId, MemberView]) -> Json:
     member = known.get(node)
     if member is None:
         return {"id": node, "name": None, "state": None}
-    return {"id": node, "name": member.info.name, "state": state_text(member)}
+    return {"id": node, "name": member.info.name, "state": member.state_text}
 
 
 def _copy(node: NodeId, copies: Mapping[NodeId, Record | None]) -> Json:
@@ -152,18 +150,12 @@ def _copy(node: NodeId, copies: Mapping[NodeId, Record | None]) -> Json:
     }
 
 
-def state_text(member: MemberView) -> str:
-    """A member's state in a word: its own, or that its disk takes no writes."""
-    is_alive = member.state not in (MemberState.DEAD, MemberState.LEFT)
-    return RESIGNED if is_alive and not member.info.stores else str(member.state)
-
-
 def member_fields(member: MemberView, me: NodeId) -> Json:
     info, load = member.info, member.load
     return {
         "id": info.id,
         "name": info.name,
-        "state": state_text(member),
+        "state": member.state_text,
         "ready": info.ready,
         "self": info.id == me,
         "api": info.api,
@@ -198,7 +190,7 @@ def mesh_fields(mesh: MeshView, members: Sequence[MemberView], me: NodeId) -> Js
         "version": mesh.version,
         "uptime_s": round(mesh.uptime_s, 3),
         "replicas": mesh.replicas,
-        "nodes": dict(Counter(state_text(member) for member in members)),
+        "nodes": dict(Counter(member.state_text for member in members)),
         "tasks": sorted({task for member in living for task in member.info.tasks}),
         "load": {
             name: sum(getattr(member.load, name) for member in living)

@@ -68,6 +68,10 @@ class Service(Protocol):
 
     def mesh(self) -> MeshView: ...
 
+    def metrics(self) -> bytes:
+        """What the node counts and measures, in Prometheus' text format 0.0.4."""
+        ...
+
     def rank(self, job: JobId) -> tuple[NodeId, ...]:
         """All members that may get new jobs, the one most preferred for `job` first."""
         ...

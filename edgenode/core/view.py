@@ -83,6 +83,12 @@ class MemberView(NamedTuple):
     heard_s: Seconds | None  # since it was last heard of; None for this node, and for one never heard
     clock_ahead_s: Seconds | None = None  # of the mesh's time; None if its clock was not heard yet
 
+    @property
+    def state_text(self) -> str:
+        """Its state in a word: its own, or `resigned` for one that lives with a disk that takes no writes."""
+        is_alive = self.state not in (MemberState.DEAD, MemberState.LEFT)
+        return "resigned" if is_alive and not self.info.stores else str(self.state)
+
 
 class MeshView(NamedTuple):
     """This node's place in its mesh. Counts of members are made from `Service.members`."""

@@ -12,7 +12,7 @@ import logging
 import os
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -70,6 +70,7 @@ from edgenode.core.signals import (
 from edgenode.core.types import Instant, JobId, MemberInfo, NodeId, Seconds, State, Wall
 from edgenode.core.view import MemberView, MeshView
 from edgenode.core.wire import CONTROL, Query, Verdict
+from edgenode.shell.observe import Observer, Sample
 from edgenode.shell.store import DiskRefused, Store
 from edgenode.shell.transport import Transport
 from edgenode.shell.worker import WorkerPool
@@ -145,6 +146,10 @@ class Runtime:
         self._pause_s: Seconds = RECOVER_MIN_S
         self._chores: set[asyncio.Task[None]] = set()
         self.dropped = 0  # a peer's messages that found the inbox full
+        self._slots = info.slots
+        labels = {"id": info.id, "name": info.name, "version": __version__}
+        self.observer = Observer(self._sample, labels=labels)
+        store.on_commit = self.observer.committed
         self._transport: Transport | None = None
         self._workers: WorkerPool | None = None
 
@@ -268,6 +273,7 @@ class Runtime:
             self._rouse()
             return
         self._refusal = error.detail
+        self.observer.refused()
         is_relapse = time.monotonic() - self._recovered_at < RELAPSE_S
         self._pause_s = min(self._pause_s * 2, RELAPSE_MAX_S) if is_relapse else RECOVER_MIN_S
         for effect in held:
@@ -356,6 +362,7 @@ class Runtime:
             case Remember(peers):
                 self._store.remember(peers)
             case Log(kind, text, warning):
+                self.observer.logged(kind)
                 logger.log(logging.WARNING if warning else logging.INFO, "%s: %s", kind, text)
             case Changed():
                 pass  # event streams will read these
@@ -459,6 +466,30 @@ class Runtime:
             )
             for report in self.node.membership.snapshot()
         ]
+
+    def metrics(self) -> bytes:
+        return self.observer.text()
+
+    def _sample(self) -> Sample:
+        assert self._transport is not None
+        table = self.node.desk.table
+        owned = (table.peek(job) for job in table.leads)
+        load = self.node.membership.load(self.me)
+        return Sample(
+            ready=not self.readiness(),
+            writable=self._refusal is None,
+            owned=Counter(str(record.own.state) for record in owned if record and not record.outcome),
+            copies=len(table),
+            members=Counter(member.state_text for member in self.members()),
+            load=load,
+            slots=self._slots,
+            unwritten_bytes=self._store.pending_bytes,
+            store_bytes=self._store.size_bytes(),
+            damaged_rows=len(self._store.damaged),
+            inbox=len(self._inbox),
+            dropped={"inbox": self.dropped, "link": self._transport.dropped},
+            link_bytes=self._transport.carried,
+        )
 
     def mesh(self) -> MeshView:
         uptime_s = time.monotonic() - self._began

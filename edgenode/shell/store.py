@@ -16,6 +16,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import suppress
@@ -28,7 +29,7 @@ import msgpack
 
 from edgenode.core.errors import EdgeNodeError
 from edgenode.core.signals import Persist, Row, StoredRow
-from edgenode.core.types import Ballot, JobId, NodeId, Promise, Wall
+from edgenode.core.types import Ballot, JobId, NodeId, Promise, Seconds, Wall
 from edgenode.core.wire import Query
 
 Done = Callable[[Exception | None], None]
@@ -346,6 +347,8 @@ class Store:
         self._damaged: set[JobId] = set()
         self._unsaved_damage: set[JobId] = set()
         self._refusal: EdgeNodeError | None = None  # the writer thread's
+        self.on_commit: Callable[[Seconds], None] = lambda took_s: None
+        """Told how long each transaction took, from the writer thread."""
         try:
             self._boot = self._load()
         except EdgeNodeError:
@@ -457,6 +460,11 @@ class Store:
         with self._damage_lock:
             return frozenset(self._damaged)
 
+    def size_bytes(self) -> int:
+        """Of the file and its log."""
+        files = (self._file, self._file.with_name(self._file.name + "-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
     def _report(self, job: object, found: str) -> None:
         """Note that this job's row is damaged; of no one row, if `job` is no id."""
         if not isinstance(job, bytes):
@@ -567,7 +575,9 @@ class Store:
         return orders[end:]
 
     def _write(self, orders: list[_Order]) -> None:
+        began = time.monotonic()
         failure = self._refusal or self._transact(orders)
+        self.on_commit(time.monotonic() - began)
         if failure is not None and any(order.rows for order in orders):
             self._refusal = failure
         size = sum(order.size for order in orders)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
@@ -138,6 +139,8 @@ class Transport:
     ) -> None:
         self.id = identity.id
         self.dropped = 0  # messages that never left
+        self.carried: Counter[tuple[str, str]] = Counter()
+        """Bytes of messages on links, by kind and way (`in`, `out`), before TLS."""
         self._host = host
         self._port = port
         self._boot = boot
@@ -541,6 +544,7 @@ class Transport:
             got = await link.socket.receive()
             link.used_at = self._loop.time()
             if got.type is aiohttp.WSMsgType.BINARY:
+                self.carried[link.kind, "in"] += len(got.data)
                 try:
                     for frame in split(got.data):
                         message = wire.decode(frame)
@@ -576,7 +580,9 @@ class Transport:
                 link.wake.clear()
                 is_last_word = self._is_closing and link.farewell is Farewell.GOODBYE
                 while len(outbox) and (is_last_word or peer.active(link.kind) is link):
-                    await link.socket.send_bytes(outbox.take())
+                    packet = outbox.take()
+                    self.carried[link.kind, "out"] += len(packet)
+                    await link.socket.send_bytes(packet)
                     link.used_at = self._loop.time()
                     await asyncio.sleep(0)  # a full outbox must not keep the control link waiting
                 if link.farewell is not None:

@@ -140,6 +140,9 @@ class FakeService:
     def mesh(self) -> MeshView:
         return MeshView("m" * 16, "node-a", "0.1.0", 12.5, 3)
 
+    def metrics(self) -> bytes:
+        return b"# TYPE edgenode_ready gauge\nedgenode_ready 1.0\n"
+
     def rank(self, job: JobId) -> tuple[NodeId, ...]:
         return tuple(node for node in NODES if node not in self.silent)
 

@@ -485,3 +485,12 @@ async def test_every_route_is_a_get_or_the_submission(service: FakeService) -> N
     routes = {(route.method, route.resource.canonical) for route in make_app(service).router.routes()}
     assert {path for method, path in routes if method == "POST"} == {"/v1/jobs"}
     assert isinstance(make_app(service), web.Application)
+
+
+async def test_metrics_are_served_in_the_format_that_prometheus_reads(http: TestClient) -> None:
+    response = await http.get("/metrics")
+    assert (response.status, response.headers["Content-Type"]) == (
+        200,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )
+    assert "edgenode_ready 1.0" in await response.text()

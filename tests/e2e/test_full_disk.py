@@ -66,6 +66,13 @@ def seen_by(node: Node, name: str) -> dict[str, Any]:
     return dict(member)
 
 
+def figure(node: Node, name: str) -> float:
+    """A metric without labels."""
+    lines = node.send("GET", "/metrics").body.decode().splitlines()
+    (value,) = [line.split()[1] for line in lines if line.startswith(name + " ")]
+    return float(value)
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_node_whose_disk_is_full_says_so_lives_and_is_back_when_there_is_room(
     mesh: Mesh, small_disk: Callable[[Node], SmallDisk], count: int
@@ -87,6 +94,8 @@ def test_a_node_whose_disk_is_full_says_so_lives_and_is_back_when_there_is_room(
     assert (answer.status, answer.json["type"]) == (507, "/problems/store-unwritable")
     assert int(answer.headers["retry-after"]) > 0
     assert full.ask("/livez") is not None
+    assert figure(full, "edgenode_store_writable") == 0
+    assert figure(full, "edgenode_store_refusals_total") == 1
     assert "store-refused" in full.log_text()
     for node in mesh.nodes:
         until(lambda node=node: seen_by(node, full.name)["state"] == "resigned", "all see it")  # type: ignore[misc]
@@ -103,6 +112,8 @@ def test_a_node_whose_disk_is_full_says_so_lives_and_is_back_when_there_is_room(
         "it runs jobs again",
     )
     assert "store-recovered" in full.log_text()
+    assert figure(full, "edgenode_store_writable") == figure(full, "edgenode_ready") == 1
+    assert figure(full, "edgenode_store_commit_seconds_count") > 0
 
 
 def test_jobs_of_an_owner_whose_disk_fills_up_go_on_elsewhere_and_all_tell_the_same(
