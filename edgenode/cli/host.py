@@ -202,7 +202,7 @@ async def _run(
                 node_id=identity.id,
                 address=settings.interface,
                 port=transport.address[1],
-                on_found=lambda found_host, found_port: transport.seed((found_host, found_port)),
+                on_found=lambda host, port: transport.seed((host, port), is_lasting=False),
             )
             await discovery.start()
             stack.push_async_callback(discovery.close)

@@ -130,6 +130,8 @@ class TransportSettings:
     """A member that is probed in turn hears from its watcher every 64 probe periods: 77 s at most (`wan`)."""
     dials_max: int = 32
     callers_max: int = 128
+    found_redial_max_s: Seconds = 60.0
+    """The same for an address where discovery found a node once: most of those are gone for good."""
     seeds_max: int = 256
     control_messages_max: int = 4096
     control_bytes_max: int = 8 * 1024 * 1024

@@ -109,6 +109,15 @@ class _Peer:
         return tuple(dict.fromkeys(known))[:ADDRESSES_MAX]
 
 
+@dataclass(slots=True, eq=False)
+class _Seed:
+    """An address to call until a node is found there."""
+
+    is_lasting: bool  # somebody named it; else it was only found, and may never answer again
+    found: NodeId = NOBODY  # while it is being called
+    failures: int = 0
+
+
 class Transport:
     """Carries messages between this node and the others, and tells of links that come and go.
 
@@ -160,7 +169,7 @@ class Transport:
             complaints=complaints,
         )
         self._peers: dict[NodeId, _Peer] = {}
-        self._seeds: dict[Address, NodeId] = {}  # who was found there; NOBODY while it is being called
+        self._seeds: dict[Address, _Seed] = {}
         self._dial_slots = asyncio.Semaphore(settings.dials_max)
         self._last_encoded: tuple[wire.Message, bytes] | None = None
         self._is_large = False  # more peers in the book than are linked without need
@@ -296,17 +305,34 @@ class Transport:
             for link in peer.links:
                 _dismiss(link, Farewell.GOODBYE)
 
-    def seed(self, address: Address) -> None:
-        """Call whoever listens at `address`, until it answers; again when it is gone and forgotten."""
-        if self._is_closing or address in self._seeds or address == self.address:
+    def seed(self, address: Address, *, is_lasting: bool = True) -> None:
+        """Call whoever listens at `address`, until it answers; again when it is gone and forgotten.
+
+        One that is not lasting is called ever less often, not again after a goodbye, and gives way to others
+        when there are too many.
+        """
+        if self._is_closing or address == self.address:
+            return
+        known = self._seeds.get(address)
+        if known is not None:
+            known.is_lasting = known.is_lasting or is_lasting
             return
         if len(self._seeds) >= self._settings.seeds_max:
-            self._say(
-                "seeds", "more than %d addresses to call: %s:%d is left out", len(self._seeds), *address
-            )
-            return
-        self._seeds[address] = NOBODY
-        self._group.create_task(self._pursue(address))
+            vain = {seed.failures: old for old, seed in self._seeds.items() if self._is_vain(seed)}
+            if not vain:
+                text = "more than %d addresses to call: %s:%d is left out"
+                self._say("seeds", text, len(self._seeds), *address)
+                return
+            del self._seeds[vain[max(vain)]]
+        self._pursue_from_now(address, _Seed(is_lasting))
+
+    @staticmethod
+    def _is_vain(seed: _Seed) -> bool:
+        return not seed.is_lasting and seed.found == NOBODY and seed.failures > 0
+
+    def _pursue_from_now(self, address: Address, seed: _Seed) -> None:
+        self._seeds[address] = seed
+        self._group.create_task(self._pursue(address, seed))
 
     async def _watch_idle(self) -> None:
         while True:
@@ -368,7 +394,7 @@ class Transport:
         if rounds:
             # While a death is being proved, a port that neither answered nor refused is tried again soon.
             base_s = 0.01 if peer.lost_at is not None else self._settings.redial_min_s
-            pause_s = self._backoff(base_s, rounds)
+            pause_s = self._backoff(base_s, rounds, self._settings.redial_max_s)
         elif peer.lost_at is not None:
             pause_s = 0.0
         elif control is not None and control.address is None:
@@ -382,9 +408,8 @@ class Transport:
                 async with asyncio.timeout(pause_s):
                     await peer.wake.wait()
 
-    def _backoff(self, base_s: Seconds, rounds: int) -> Seconds:
-        longest = min(self._settings.redial_max_s, base_s * 2.0 ** min(rounds, 30))
-        return longest * self._dice.uniform(0.5, 1.0)
+    def _backoff(self, base_s: Seconds, rounds: int, longest_s: Seconds) -> Seconds:
+        return min(longest_s, base_s * 2.0 ** min(rounds, 30)) * self._dice.uniform(0.5, 1.0)
 
     async def _reach(self, peer: _Peer, kind: Kind) -> Outcome:
         """Call the peer at its addresses. REFUSED if all refuse, or the one where it was reached before."""
@@ -399,7 +424,9 @@ class Transport:
                 if outcome is Outcome.LINKED:
                     return outcome
                 if outcome is Outcome.MOVED:
-                    self.seed(address)  # whoever is there now is worth knowing, under its own name
+                    self.seed(
+                        address, is_lasting=False
+                    )  # whoever is there now is worth knowing, under its own name
                 if outcome is Outcome.REFUSED:
                     refusals += 1
                     if address == peer.reached:
@@ -420,23 +447,23 @@ class Transport:
         elif not peer.addresses() or now - peer.lost_at >= self._settings.probe_s:
             self._down(peer, refused=False)
 
-    async def _pursue(self, address: Address) -> None:
+    async def _pursue(self, address: Address, seed: _Seed) -> None:
         """Call a seed until some link leads there."""
-        failures = 0
-        while not self._is_closing:
+        limits = self._settings
+        while not self._is_closing and self._seeds.get(address) is seed:
             found = self._linked_at(address)
             if found is not None:
-                self._seeds[address] = found
+                seed.found, seed.failures = found, 0
                 return
             async with self._dial_slots:
-                limit_s = self._settings.handshake_s
-                outcome = await self._handshakes.call(address, Kind.CONTROL, NOBODY, limit_s)
+                outcome = await self._handshakes.call(address, Kind.CONTROL, NOBODY, limits.handshake_s)
             if outcome is Outcome.MYSELF:
-                self._seeds[address] = self.id
+                seed.found = self.id
                 return
             if outcome is not Outcome.LINKED:
-                failures += 1
-                await asyncio.sleep(self._backoff(self._settings.redial_min_s, failures))
+                seed.failures += 1
+                longest_s = limits.redial_max_s if seed.is_lasting else limits.found_redial_max_s
+                await asyncio.sleep(self._backoff(limits.redial_min_s, seed.failures, longest_s))
 
     def _linked_at(self, address: Address) -> NodeId | None:
         for peer in self._peers.values():
@@ -654,10 +681,13 @@ class Transport:
         if not is_idle or peer.book is not None or self._peers.get(peer.id) is not peer:
             return
         del self._peers[peer.id]
-        for address, node in self._seeds.items():
-            if node == peer.id and not self._is_closing:
-                self._seeds[address] = NOBODY
-                self._group.create_task(self._pursue(address))
+        for address, seed in list(self._seeds.items()):
+            if seed.found != peer.id or self._is_closing:
+                continue
+            if seed.is_lasting or not peer.has_parted:
+                self._pursue_from_now(address, _Seed(seed.is_lasting))
+            else:
+                del self._seeds[address]
 
     # ----------------------------------------------------------------------------------- telling
 

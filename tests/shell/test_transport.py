@@ -10,7 +10,7 @@ import ssl
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import pairwise
 
@@ -682,7 +682,7 @@ async def test_calling_oneself_is_noticed_and_not_repeated(start, caplog) -> Non
     left = await start(host="0.0.0.0", listens=(("127.0.0.1", 1),))
     own = ("127.0.0.1", left.transport.address[1])
     left.transport.seed(own)
-    await until(lambda: left.transport._seeds[own] == left.id)
+    await until(lambda: left.transport._seeds[own].found == left.id)
     assert left.told == []
     assert left.clones == []
 
@@ -839,6 +839,35 @@ async def test_a_seed_is_called_until_it_is_there(start) -> None:
     left.transport.seed(("127.0.0.1", port))
     right = await start(port=port)
     await left.up(right)
+
+
+async def test_a_found_address_is_not_called_again_after_a_goodbye_and_a_named_one_is(start) -> None:
+    left, found, named = [await start() for _ in range(3)]
+    left.transport.seed(found.transport.address, is_lasting=False)
+    left.transport.seed(named.transport.address)
+    for end in (found, named):
+        await left.up(end)
+        await end.transport.close()
+        await left.down(end)
+    await until(lambda: found.id not in left.transport._peers and named.id not in left.transport._peers)
+    assert set(left.transport._seeds) == {named.transport.address}
+
+
+async def test_addresses_found_in_vain_give_way_to_others_and_named_ones_never_do(start) -> None:
+    left, right = await start(settings=replace(DEFAULTS, seeds_max=3)), await start()
+    with ExitStack() as stack:
+        refusing = [stack.enter_context(socket.socket()) for _ in range(3)]  # bound, and not listening
+        for each in refusing:
+            each.bind(("127.0.0.1", 0))
+        named, *vain = [each.getsockname() for each in refusing]
+        left.transport.seed(named)
+        for address in vain:
+            left.transport.seed(address, is_lasting=False)
+        await until(lambda: all(seed.failures > 0 for seed in left.transport._seeds.values()))
+        left.transport.seed(right.transport.address, is_lasting=False)
+        await left.up(right)
+        assert named in left.transport._seeds
+        assert len(left.transport._seeds) == 3
 
 
 async def test_a_seed_is_called_again_when_another_node_took_its_place(start) -> None:
