@@ -11,16 +11,19 @@ Tables", SPAA 2005.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from hashlib import blake2b
 from math import log
+from operator import itemgetter
 from typing import Final
 
 from edgenode.core.types import JobId, NodeId
 
-CLASSES: Final = 4096
-"""Ids fall into this many classes, and a class is ranked once per membership. Only a cache: with 4096
-classes over 500 members the largest share stays within a few percent of the mean."""
+CLASSES: Final = 65_536
+"""Ids fall into this many classes, and the jobs of one class share a rank. Only a cache: of 1,000 members each
+comes first in 65 of them, give or take an eighth (their square root); of ten in 6,500, give or take 1 %."""
+RANKED_MAX: Final = 1_000_000
+"""Places in cached ranks, of 8 bytes each: all classes of 15 members, 1,000 classes of 1,000."""
 
 
 def class_of(job: JobId) -> int:
@@ -28,11 +31,15 @@ def class_of(job: JobId) -> int:
     return int.from_bytes(job[-2:], "big") % CLASSES
 
 
+def digest(place: int, member: NodeId) -> bytes:
+    """Chance, the same for everybody, about one member and one class."""
+    return blake2b(place.to_bytes(4, "big") + member.encode(), digest_size=8).digest()
+
+
 def score(place: int, member: NodeId, weight: float) -> float:
     """How much `member` wants class `place`: greater wins. `weight` > 0 scales its share linearly."""
     assert weight > 0
-    digest = blake2b(place.to_bytes(4, "big") + member.encode(), digest_size=8).digest()
-    uniform = (int.from_bytes(digest, "big") + 1) / (2**64 + 1)
+    uniform = (int.from_bytes(digest(place, member), "big") + 1) / (2**64 + 1)
     return -weight / log(uniform)
 
 
@@ -43,20 +50,28 @@ class Ranking:
         self.members = frozenset(weights)
         self._weights = dict(sorted(weights.items()))
         self._cache: dict[int, tuple[NodeId, ...]] = {}
+        self._cached_max = min(CLASSES, max(1, RANKED_MAX // max(1, len(weights))))
 
     def rank(self, job: JobId) -> tuple[NodeId, ...]:
         """All members in rank order for `job`, the most preferred first."""
         place = class_of(job)
         found = self._cache.get(place)
         if found is None:
-            found = self._cache[place] = rank_class(place, self._weights.items())
+            if len(self._cache) >= self._cached_max:
+                del self._cache[next(iter(self._cache))]
+            found = self._cache[place] = rank_class(place, self._weights)
         return found
 
     def __len__(self) -> int:
         return len(self._weights)
 
 
-def rank_class(place: int, weights: Iterable[tuple[NodeId, float]]) -> tuple[NodeId, ...]:
+def rank_class(place: int, weights: Mapping[NodeId, float]) -> tuple[NodeId, ...]:
     """Members by falling score; ties (practically none) by id, so that all nodes agree."""
-    scored = sorted(((-score(place, member, weight), member) for member, weight in weights))
-    return tuple(member for _, member in scored)
+    members = sorted(weights)
+    if len(set(weights.values())) <= 1:
+        # Then the score grows with the digest, which is four times quicker to compare.
+        scored = [(digest(place, member), member) for member in members]
+        scored.sort(key=itemgetter(0), reverse=True)  # stable: of equal ones the lower id stays first
+        return tuple([member for _, member in scored])
+    return tuple(sorted(members, key=lambda member: -score(place, member, weights[member])))

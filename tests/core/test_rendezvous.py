@@ -8,8 +8,9 @@ from statistics import mean, pstdev
 
 import pytest
 
+from edgenode.core import rendezvous
 from edgenode.core.jobs import make_job_id
-from edgenode.core.rendezvous import Ranking
+from edgenode.core.rendezvous import Ranking, rank_class, score
 from edgenode.core.types import JobId, NodeId
 
 NODES = [NodeId(f"node{number:012d}") for number in range(10)]
@@ -40,6 +41,29 @@ def test_jobs_spread_evenly() -> None:
     first = Counter(ranking.rank(job)[0] for job in some_jobs(20_000))
     assert len(first) == len(NODES)
     assert pstdev(first.values()) / mean(first.values()) < 0.08
+
+
+def test_jobs_spread_about_as_evenly_in_a_large_mesh() -> None:
+    nodes = [NodeId(f"node{number:012d}") for number in range(100)]
+    ranking = Ranking(dict.fromkeys(nodes, 1.0))
+    first = Counter(ranking.rank(job)[0] for job in some_jobs(40_000))
+    assert len(first) == len(nodes)
+    assert pstdev(first.values()) / mean(first.values()) < 0.09  # of which chance alone makes 0.05
+
+
+def test_equal_weights_rank_by_the_digest_as_by_the_score() -> None:
+    for place in range(50):
+        by_score = sorted(NODES, key=lambda node: -score(place, node, 2.0))
+        assert rank_class(place, dict.fromkeys(NODES, 2.0)) == tuple(by_score)
+
+
+def test_what_is_remembered_of_the_order_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendezvous, "RANKED_MAX", 200)
+    ranking = Ranking(dict.fromkeys(NODES, 1.0))
+    jobs = some_jobs(500)
+    once = [ranking.rank(job) for job in jobs]
+    assert [ranking.rank(job) for job in jobs] == once
+    assert len(ranking._cache) == 20
 
 
 def test_a_joiner_takes_its_share_and_moves_no_other_job() -> None:
