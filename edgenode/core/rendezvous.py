@@ -20,8 +20,8 @@ from typing import Final
 from edgenode.core.types import JobId, NodeId
 
 CLASSES: Final = 65_536
-"""Ids fall into this many classes, and the jobs of one class share a rank. Only a cache: of 1,000 members each
-comes first in 65 of them, give or take an eighth (their square root); of ten in 6,500, give or take 1 %."""
+"""Ids fall into this many classes; those of one class share a rank. Only a cache. Of 1,000 members each
+comes first in 65 classes, give or take an eighth (their square root); of ten in 6,500, give or take 1 %."""
 RANKED_MAX: Final = 1_000_000
 """Places in cached ranks, of 8 bytes each: all classes of 15 members, 1,000 classes of 1,000."""
 

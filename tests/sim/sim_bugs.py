@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ from edgenode.core.desk import NO_PROMISE, Desk, Lead, Table
 from edgenode.core.jobs import adopted
 from edgenode.core.replication import Replication
 from edgenode.core.signals import Effect, Persist, Run
-from edgenode.core.types import JobId, NodeId
+from edgenode.core.types import JobId, NodeId, Wall
 from edgenode.core.wire import Promised, Stored
 
 Bug = Callable[[pytest.MonkeyPatch], None]
@@ -62,12 +63,12 @@ def promise_not_persisted(patch: pytest.MonkeyPatch) -> None:
     """A promise is kept in memory only."""
     flush = Table.flush
 
-    def without_promises(table: Table) -> Persist | None:
-        persist = flush(table)
+    def without_promises(table: Table, *clock: Wall) -> Persist | None:
+        persist = flush(table, *clock)
         if persist is None:
             return None
         kept = (each._replace(row=each.row._replace(promise=None)) for each in persist.rows if each.row.blob)
-        return Persist(tuple(kept), persist.number)
+        return replace(persist, rows=tuple(kept))
 
     patch.setattr(Table, "flush", without_promises)
 
