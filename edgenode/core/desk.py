@@ -155,6 +155,10 @@ class Table:
             self._index(record)
         self._dirty[job] = None
 
+    def write_again(self, job: JobId) -> None:
+        """The row of this record, which is in memory, is damaged: the next flush replaces it."""
+        self._dirty[job] = None
+
     def give_promise(self, job: JobId, promise: Promise) -> None:
         assert promise >= self.promise(job), "a promise never falls"
         self._promises[job] = promise

@@ -15,6 +15,7 @@ from edgenode.core.custody import Custody
 from edgenode.core.desk import Desk
 from edgenode.core.intake import Intake
 from edgenode.core.membership import Membership
+from edgenode.core.mending import Mending
 from edgenode.core.meshclock import MeshClock
 from edgenode.core.replication import Replication
 from edgenode.core.scheduler import Scheduler
@@ -36,6 +37,7 @@ from edgenode.core.signals import (
     ReadAsked,
     RequestDropped,
     Row,
+    RowsDamaged,
     RunEnded,
     SearchAsked,
     SearchedHere,
@@ -120,6 +122,7 @@ class Node:
         self._replication = Replication(self._desk)
         self._voters = Voters(self._desk)
         self._scheduler = Scheduler(self._desk, slots=info.slots, tasks=frozenset(info.tasks))
+        self._mending = Mending(self._desk)
         self._intake = Intake(self._desk)
         self._is_booted = False
         self._leave_ends: Instant = FOREVER  # when running jobs are given away too
@@ -164,6 +167,7 @@ class Node:
             self._replication.on_time()
             self._voters.on_time()
             self._scheduler.on_time()
+            self._mending.on_time()
         self._intake.on_time()
         if self.ready != (info.ready if (info := self._membership.info(desk.me)) else False):
             effects += self._membership.set_ready(self.ready, now)
@@ -191,6 +195,7 @@ class Node:
             self._replication.deadline(),
             self._voters.deadline(),
             self._scheduler.deadline(),
+            self._mending.deadline(),
         )
         return min(soonest, self._leave_ends) if self._leave_ends > self._desk.now else soonest
 
@@ -214,6 +219,9 @@ class Node:
                 return self._membership.handle(event, now)
             case StoreRefused(reason):
                 return self._resign(reason, now) if desk.storing else []
+            case RowsDamaged(jobs):
+                if desk.storing:
+                    self._mending.mend(jobs)
             case StoreRecovered(boot, rows):
                 return self._return(boot, rows, now)
             case LinkUp() | LinkDown():
@@ -356,6 +364,7 @@ class Node:
         if changed:
             self._custody.members_changed(changed)
             self._replication.members_changed(changed)
+            self._mending.members_changed(changed)
             self._voters.members_changed(changed)
             self._scheduler.members_changed(changed)
             self._intake.members_changed(changed)
@@ -431,6 +440,7 @@ class Node:
         self._custody = Custody(desk)
         self._replication = Replication(desk)
         self._voters = Voters(desk)
+        self._mending = Mending(desk)
         self._intake.disown()
         if desk.leaving:
             return self._end_unheard()

@@ -209,6 +209,14 @@ class StoreRecovered:
 
 
 @dataclass(frozen=True, slots=True)
+class RowsDamaged:
+    """The rows of these jobs are not what was written. `Archive.damaged` names them already, and what was
+    loaded at the start left them out."""
+
+    jobs: tuple[JobId, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StopAsked:
     """End at once: stop what runs, say goodbye, hand nothing over. Ends with `Left`."""
 
@@ -221,7 +229,7 @@ class LeaveAsked:
 Event = (
     Booted | ClockRead | TimePassed | MessageArrived | LinkUp | LinkDown | SubmitAsked | ReadAsked
     | SearchAsked | InspectAsked | RequestDropped | SearchedHere | RunEnded | Persisted | StoreRefused
-    | StoreRecovered | LeaveAsked | StopAsked | SlotsChanged
+    | StoreRecovered | RowsDamaged | LeaveAsked | StopAsked | SlotsChanged
 )  # fmt: skip
 
 

@@ -131,22 +131,30 @@ class Disk:
         self.rows: dict[JobId, StoredRow] = {}
         self.clock: Wall = 0.0
         self.lost: set[JobId] = set()
+        """Jobs whose row was damaged: not to be read, unless it was written again since."""
+        self.rewritten: set[JobId] = set()
 
     @property
     def damaged(self) -> Set[JobId]:
         return self.lost
 
     def get(self, jobs: Sequence[JobId]) -> dict[JobId, Row]:
-        return {job: self.rows[job].row for job in jobs if job in self.rows and job not in self.lost}
+        return {job: self.rows[job].row for job in jobs if job in self.rows and self._is_readable(job)}
+
+    def _is_readable(self, job: JobId) -> bool:
+        return job not in self.lost or job in self.rewritten
 
     def scan(self, after: JobId, limit: int) -> list[Row]:
         return [self.rows[job].row for job in sorted(self.rows) if job > after][:limit]
 
     def unsettled(self) -> tuple[Row, ...]:
-        return tuple(s.row for job, s in self.rows.items() if not s.settled and job not in self.lost)
+        return tuple(s.row for job, s in self.rows.items() if not s.settled and self._is_readable(job))
 
     def write(self, rows: Iterable[StoredRow]) -> None:
-        self.rows.update((stored.row.id, stored) for stored in rows)
+        for stored in rows:
+            self.rows[stored.row.id] = stored
+            if stored.row.id in self.lost:
+                self.rewritten.add(stored.row.id)
 
     def search(self, ticket: int, query: Query) -> SearchedHere:
         found = [

@@ -24,7 +24,7 @@ LAYERS: list[set[str]] = [
     },
     {"core.view", "core.signals"},
     {"core.desk"},
-    {"core.custody", "core.replication", "core.scheduler", "core.voters", "core.intake"},
+    {"core.custody", "core.replication", "core.scheduler", "core.voters", "core.mending", "core.intake"},
     {"core.node"},
 ]
 MEMBERSHIP = {"core.comparison", "core.gossip", "core.probing", "core.roster", "core.membership"}
@@ -90,7 +90,7 @@ def test_membership_knows_nothing_of_jobs_being_owned_or_run(module: str) -> Non
     assert not ours(path) & forbidden
 
 
-@pytest.mark.parametrize("module", ["custody", "replication", "scheduler", "intake", "desk"])
+@pytest.mark.parametrize("module", ["custody", "replication", "scheduler", "mending", "intake", "desk"])
 def test_the_job_side_sees_members_only_through_the_view(module: str) -> None:
     assert not ours(ROOT / "core" / f"{module}.py") & MEMBERSHIP
 
