@@ -37,7 +37,6 @@ DISK_BYTES: Final = 64 * 1024 * 1024
 CPU_PERIOD_US: Final = 50_000
 SWEEP_S: Final = 30.0
 CLONE_NEWNET: Final = 0x40000000
-FAKETIME: Final = "libfaketime.so.1"
 
 Cut = Literal["silence", "reset"]
 """What becomes of a packet that does not get through: nothing at all, or (of TCP) a reset for its sender."""
@@ -71,11 +70,6 @@ def _refusal() -> str:
         if (NETNS / name).exists():
             _run("ip", "netns", "del", name)
     return ""
-
-
-def faketime() -> Path | None:
-    """The library that gives a process a wrong clock (Debian: package `faketime`), if it is installed."""
-    return next(Path("/usr/lib").glob(f"*/faketime/{FAKETIME}"), None)
 
 
 # ------------------------------------------------------------------------------------------- commands

@@ -13,6 +13,7 @@ import random
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from demo import free_base_port
 from history import Fault
-from machines import Cut, Lan, Machine, faketime
+from machines import Cut, Lan, Machine
 from marking import NODE_VARIABLE
 
 from edgenode.cli.run import PARENT_VARIABLE
@@ -44,15 +45,10 @@ FIRST_PORT: Final = 21_000
 API_PORT: Final = 8701
 PEER_PORT: Final = 9701
 LOG_LINES: Final = 80
-OWN_SHARED_MEMORY: Final = (
-    "unshare",
-    "--mount",
-    "sh",
-    "-c",
-    'mount -t tmpfs none /dev/shm && exec "$0" "$@"',
-)
-"""The beginning of a command that leaves nothing in /dev/shm, as libfaketime does when it is killed."""
+FLIPS: Final = 8
+"""Bits of a damaged file: enough to hit a record, and few enough for most to be whole."""
 MARKING: Final = Path(__file__).parent / "marking.py"
+WRONG_CLOCK: Final = Path(__file__).parent / "wrong_clock"
 
 Damage = Literal["flip", "truncate"]
 
@@ -133,7 +129,7 @@ class RigNode:
         self.name = name
         self.data = data
         self.log = log
-        self.skew_s = 0.0
+        self.clock = log.with_suffix(".clock")
         self.process: subprocess.Popen[bytes] | None = None
         self.command = list(command)
         self._faults = faults
@@ -173,18 +169,13 @@ class RigNode:
         """Start the process; it ends with this one. Call this from a thread that lives as long as it must."""
         assert not self.is_alive
         self.data.parent.mkdir(parents=True, exist_ok=True)
+        if not self.clock.exists():
+            self.clock.write_bytes(struct.pack("<d", 0.0))
         environment = os.environ | {PARENT_VARIABLE: str(os.getpid()), NODE_VARIABLE: self.name}
-        command = self.command
-        if self.skew_s:
-            command = [*OWN_SHARED_MEMORY, *command]
-            library = faketime()
-            assert library is not None
-            # Timers use the monotonic clock, which is right on the worst of machines.
-            environment |= {"LD_PRELOAD": str(library), "FAKETIME": f"{self.skew_s:+}s"}
-            environment |= {"DONT_FAKE_MONOTONIC": "1"}
+        environment |= {"PYTHONPATH": str(WRONG_CLOCK), "CLOCK_SKEW": str(self.clock)}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command,
+                self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -193,6 +184,22 @@ class RigNode:
             )
         self._faults.end("killed", self.name)
         self._faults.end("left", self.name)
+
+    def start_or_begin_anew(self) -> str:
+        """Start it. If it refuses its disk, it begins anew with an empty one, as its operator would.
+
+        Returns:
+            What it said of its disk, or nothing if it came up.
+        """
+        self.start()
+        seen = len(self.log_text)
+        until(lambda: not self.is_alive or self.members(), f"{self.name} answers, or has ended")
+        if self.is_alive:
+            return ""
+        said = self.log_text[seen:]
+        self.wipe()
+        self.start()
+        return said
 
     def kill(self) -> None:
         """kill -9; the process is gone when this returns."""
@@ -224,7 +231,7 @@ class RigNode:
         return self.data / FILE_NAME
 
     def damage(self, how: Damage, dice: random.Random) -> str:
-        """Hurt the database of a node that is not running: flip a bit, or cut a part off. Says where."""
+        """Hurt the database of a node that is not running: flip bits, or cut its end off. Says where."""
         assert not self.is_alive
         files = [path for path in (self.database, Path(f"{self.database}-wal")) if path.exists()]
         file = dice.choice([path for path in files if path.stat().st_size])
@@ -234,13 +241,14 @@ class RigNode:
             kept = int(size * dice.uniform(0.3, 0.9))
             os.truncate(file, kept)
             return f"{file.name} cut from {size} to {kept} bytes"
+        places = sorted(dice.randrange(size) for _ in range(FLIPS))
         with file.open("r+b") as opened:
-            place, bit = dice.randrange(size), dice.randrange(8)
-            opened.seek(place)
-            old = opened.read(1)[0]
-            opened.seek(place)
-            opened.write(bytes([old ^ (1 << bit)]))
-        return f"{file.name}: bit {bit} of byte {place} of {size} flipped"
+            for place in places:
+                opened.seek(place)
+                old = opened.read(1)[0]
+                opened.seek(place)
+                opened.write(bytes([old ^ (1 << dice.randrange(8))]))
+        return f"{file.name}: a bit flipped in each of the bytes {places} of {size}"
 
     def copy_disk(self, target: Path) -> None:
         """Keep what the disk of a node that is not running holds now."""
@@ -281,12 +289,13 @@ class RigNode:
         self._faults.end("starved", self.name)
 
     def set_clock(self, skew_s: float) -> None:
-        """Its wall clock goes wrong by this from the next start on; 0 is right again."""
+        """Its wall clock jumps: from now on it is wrong by this; 0 is right again."""
         if skew_s:
-            self._faults.begin("skewed", self.name)
+            self._faults.begin("skewed", self.name, f"{skew_s:+.0f} s")
         else:
-            self._faults.end("skewed", self.name)
-        self.skew_s = skew_s
+            self._faults.end("skewed")
+        with self.clock.open("r+b") as file:
+            file.write(struct.pack("<d", skew_s))
 
     # ---------------------------------------------------------------------------------- requests
 
@@ -449,17 +458,19 @@ class Rig:
         until(all_ready, seen, within_s=within_s)
 
     def restore(self) -> None:
-        """Undo all that can be undone, and wait until the mesh is whole."""
+        """Undo all that can be undone, and wait until the mesh is whole. Who refuses its disk begins anew."""
         if self.lan is not None:
             self.heal()
         for node in self.nodes:
             if self.lan is not None:
                 node.make_room()
                 node.release()
+            node.set_clock(0)
             if node.is_alive:
                 node.resume()
-            else:
-                node.start()
+        for node in self.nodes:
+            if not node.is_alive:
+                node.start_or_begin_anew()
         self.wait_ready()
 
     # ------------------------------------------------------------------------------------ network

@@ -15,7 +15,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TextIO
 
@@ -165,8 +165,12 @@ class Workload:
 
     # -------------------------------------------------------------------------------------- rest
 
-    def rest(self, *, within_s: float = REST_S) -> History:
-        """What all living nodes show once every job has ended everywhere; after `within_s` as it is then."""
+    def rest(self, *, within_s: float = REST_S, without_copies: Sequence[RigNode] = ()) -> History:
+        """What all living nodes show once every job has ended everywhere; after `within_s` as it is then.
+
+        Args:
+            without_copies: nodes whose disks need not have a copy of what they hold.
+        """
         ends = time.monotonic() + within_s
         copies: dict[str, dict[str, Record]] = {}
         while True:
@@ -177,7 +181,9 @@ class Workload:
             is_late = time.monotonic() > ends
             if self._are_at_rest(shown) or is_late:
                 jobs = sorted({job for each in shown.values() for job in each} - copies.keys())
-                copies |= self._copies(jobs, unsound=is_late)
+                copies |= self._copies(
+                    jobs, [node for node in living if node not in without_copies], unsound=is_late
+                )
                 if is_late or len(copies) == len({job for each in shown.values() for job in each}):
                     break
             time.sleep(POLL_S)
@@ -196,12 +202,14 @@ class Workload:
             for job in wanted
         )
 
-    def _copies(self, jobs: list[str], *, unsound: bool) -> dict[str, dict[str, Record]]:
-        """What each living holder of these jobs has: where all have the same end, or else if `unsound`."""
+    def _copies(
+        self, jobs: list[str], nodes: Sequence[RigNode], *, unsound: bool
+    ) -> dict[str, dict[str, Record]]:
+        """What each holder of these jobs among `nodes` has: where all have the same end, or if `unsound`."""
         found: dict[str, dict[str, Record]] = {}
-        names = {node.id: node.name for node in self._rig.living}
+        names = {node.id: node.name for node in nodes}
         for job in jobs:
-            placement = self._rig.living[0].get(f"/v1/jobs/{job}/placement")
+            placement = nodes[0].get(f"/v1/jobs/{job}/placement")
             if placement is not None:
                 holders = [each for each in placement["holders"] if each["id"] in names]
                 held = {names[each["id"]]: each["copy"] for each in holders}
