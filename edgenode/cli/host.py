@@ -24,7 +24,7 @@ from edgenode.core.settings import PRESETS, Settings
 from edgenode.core.signals import SlotsChanged
 from edgenode.core.types import MemberInfo
 from edgenode.shell.identity import Identity, MeshKey
-from edgenode.shell.runtime import Runtime
+from edgenode.shell.runtime import BEHIND, WHAT_TO_DO, Runtime
 from edgenode.shell.store import Store
 from edgenode.shell.transport import Transport
 from edgenode.shell.worker import WorkerPool
@@ -57,6 +57,7 @@ class HostSettings:
     mdns: bool = True
     interface: str = "127.0.0.1"
     weight: float = 1.0
+    new_identity: bool = False
     forget_after_s: float | None = None  # None: as the profile has it
 
     @property
@@ -94,10 +95,16 @@ async def host(settings: HostSettings, registry: Registry, started: Callable[[st
         )
     if not is_loopback(settings.peer[0]) and ipaddress.ip_address(settings.peer[0]).is_unspecified:
         raise RejectedInput("--peer needs the address that other nodes reach, not a wildcard")
+    while await _live(settings, registry, started):
+        settings = replace(settings, new_identity=False)
+
+
+async def _live(settings: HostSettings, registry: Registry, started: Callable[[str, str], None]) -> bool:
+    """One life. Whether it ended because the disk is behind: the next one, without a vote, is to begin."""
     store = await asyncio.to_thread(Store.open, settings.data_dir, _on_damage)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(asyncio.to_thread, store.close)
-        identity = _identity(store)
+        identity = _identity(store, is_new=settings.new_identity)
         api = _listen(settings.api)
         stack.callback(api.close)
         api_address: Address = api.getsockname()[:2]
@@ -111,7 +118,6 @@ async def host(settings: HostSettings, registry: Registry, started: Callable[[st
             port=peer_port,
             boot=boot,
             on_event=lambda event: events[0].post(event),
-            on_clone=_on_clone,
         )
         info = MemberInfo(
             identity.id,
@@ -126,6 +132,7 @@ async def host(settings: HostSettings, registry: Registry, started: Callable[[st
             tuple(sorted(registry)),
             round(time.time(), 3),
             False,
+            behind=bool(store.boot().behind),
         )
         try:
             await transport.start()
@@ -157,6 +164,7 @@ async def host(settings: HostSettings, registry: Registry, started: Callable[[st
         await workers.start()
         stack.push_async_callback(workers.close)
         await _run(settings, runtime, transport, api, identity, started, stack)
+        return runtime.fell_behind
 
 
 async def _run(
@@ -210,13 +218,21 @@ async def _run(
         watch.cancel()
 
 
-def _identity(store: Store) -> Identity:
+def _identity(store: Store, *, is_new: bool) -> Identity:
     """The node's key lives in the store: an empty store is a new member, never the old one without memory."""
-    kept = store.boot().identity
-    if kept is not None:
-        return Identity.from_bytes(kept)
-    identity = Identity.generate()
-    store.set_identity(identity.to_bytes())
+    kept, behind = store.boot().identity, store.boot().behind
+    if kept is None:
+        identity = Identity.generate()
+        store.set_identity(identity.to_bytes())
+    elif is_new:
+        identity = Identity.generate()
+        store.renew(identity.to_bytes())
+        before = Identity.from_bytes(kept).id
+        logger.warning("identity: this disk was %s, and is %s from now on", before, identity.id)
+    else:
+        identity = Identity.from_bytes(kept)
+        if behind:
+            logger.error("identity: %s: %s. %s", BEHIND, behind, WHAT_TO_DO)
     return identity
 
 
@@ -244,11 +260,3 @@ def _host_text(name: str) -> str:
 
 def _on_damage(text: str) -> None:
     logger.error("damage: %s", text)
-
-
-def _on_clone(boot: int) -> None:
-    logger.error(
-        "clone: another process has this node's identity (it started %d times). A data folder must not be"
-        " copied: stop one of them and start it with an empty --data-dir",
-        boot,
-    )

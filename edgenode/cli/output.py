@@ -37,6 +37,7 @@ COLOURS: Final = {
     "expired": "yellow",
     "cancelled": "yellow",
     "suspect": "yellow",
+    "behind": "red",
     "leaving": "yellow",
 }
 _WIDE: Final = 220  # columns when nobody looks: a pipe must get whole ids

@@ -85,6 +85,12 @@ def run(
     ] = None,
     mdns: Annotated[bool, typer.Option("--mdns/--no-mdns", help="Find peers on this network.")] = True,
     interface: Annotated[str, typer.Option(help="The address to find and be found on.")] = "127.0.0.1",
+    new_identity: Annotated[
+        bool,
+        typer.Option(
+            "--new-identity", help="For one start, on a disk that was put back or copied: a new member."
+        ),
+    ] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run one node until it is told to end.
@@ -140,6 +146,7 @@ def run(
             mdns=mdns,
             interface=interface,
             weight=weight,
+            new_identity=new_identity,
             forget_after_s=forget_after,
         )
         registry = load_tasks(sources)

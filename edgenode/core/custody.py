@@ -188,6 +188,8 @@ class Custody:
 
     def on_promises(self, source: NodeId, items: Sequence[Promised]) -> None:
         desk, table = self._desk, self._table
+        if desk.view.is_behind(source):
+            return
         for item in items:
             asking, record = self._asking.get(item.job), table.peek(item.job)
             if asking is None or record is None:
@@ -356,10 +358,15 @@ class Custody:
     # ------------------------------------------------------------------------------- responsibility
 
     def responsible(self, record: Record) -> NodeId | None:
-        """The owner, if living; else the first living holder in rank order; None while that is unknown."""
+        """The owner, if living; else the first living holder in rank order; None while that is unknown.
+
+        A disk that is behind is responsible for nothing: it may have used the very next term before.
+        """
         view = self._desk.view
         for candidate in (record.owner, *record.holders):
             standing = view.standing(candidate)
+            if standing is Standing.LIVING and view.is_behind(candidate):
+                continue
             if standing is Standing.LIVING:
                 return candidate
             if standing is Standing.UNKNOWN:
@@ -376,6 +383,7 @@ class Custody:
 
     def members_changed(self, changed: frozenset[NodeId]) -> None:
         """Look again at every job whose owner, or whose responsible, is one of `changed`."""
+        self._withdraw({node for node in changed if self._desk.view.is_behind(node)})
         due: list[Record] = []
         for node in sorted(changed):
             for job in list(self._table.by_owner.get(node, ())):
@@ -398,6 +406,21 @@ class Custody:
             if job in self._asking:
                 asking.again_at = self._desk.now
                 self._asks.set(job, self._desk.now)
+
+    def _withdraw(self, behind: set[NodeId]) -> None:
+        """What these promised does not count: the disk that would hold them to it is not the latest. Some of
+        it was promised before, and would; which, nobody can tell."""
+        if not behind:
+            return
+        for asking in self._asking.values():
+            asking.promised -= behind
+        for job, lead in list(self._table.leads.items()):
+            record = self._table.peek(job)
+            if record is None or lead.promised.isdisjoint(behind):
+                continue
+            lead.promised -= behind
+            if lead.firm and not majority(len(lead.promised.intersection(record.holders)), record.holders):
+                self.ask(job, "a vote was withdrawn")
 
     def check_all(self) -> None:
         """Everything unsettled is to be looked at: after a start, and after a long stall."""
@@ -500,7 +523,7 @@ class Custody:
     def deadline(self) -> Instant:
         # The rest of a long list comes after whatever else is waiting to be handled.
         soonest = min(self._later.next(), self._asks.next(), self._round_at)
-        return min(soonest, self._desk.now + BREATH_S) if self._due else soonest
+        return min(soonest, self._desk.now + BREATH_S) if self._due and self._may_check else soonest
 
     def on_time(self) -> None:
         """Repeat what was not answered, and look at a batch of what is due."""
@@ -521,9 +544,14 @@ class Custody:
             self._try_conclude(job)
             if job in self._asking:
                 self._asks.set(job, self._attention(asking))
-        for job in list(islice(self._due, desk.settings.batch)):
+        for job in list(islice(self._due, desk.settings.batch)) if self._may_check else ():
             del self._due[job]
             self._check(job)
+
+    @property
+    def _may_check(self) -> bool:
+        """Not before it is known whether this disk has a vote: it would pass by what is its own."""
+        return self._table.has_vote or self._desk.view.is_behind(self._desk.me)
 
     def _go_round(self) -> None:
         """Compare a few unsettled copies with their responsible, in turn: what every message missed is

@@ -28,7 +28,7 @@ from edgenode.core.types import (
     Wall,
 )
 from edgenode.core.view import View
-from edgenode.core.wire import CATCH_UP_BYTES, Copies, Message
+from edgenode.core.wire import CATCH_UP_BYTES, Copies, Message, Vote
 
 WRITE_BYTES: Final = 512 * 1024
 """Records per message, in bytes: a few hundred, so that the next node works while this one still sends."""
@@ -84,7 +84,9 @@ class Table:
         self._glimpsed: dict[JobId, Promise] = {}  # of archived rows that were read since the last flush
         self._dirty: dict[JobId, None] = {}
         self._leaving: dict[JobId, int] = {}  # settled, with the number of their latest Persist, in its order
-        self._persists = 0
+        self.persists = 0  # ordered in this life
+        self.has_vote = True
+        """Whether this disk's word counts at all: not if it is behind, or while that is not known."""
         self.leads: dict[JobId, Lead] = {}
         self.by_owner: dict[NodeId, dict[JobId, None]] = {}
         """Unsettled jobs here, by the owner that their record names."""
@@ -130,7 +132,7 @@ class Table:
     def may_vote(self, job: JobId) -> bool:
         """Whether this disk's word on the job counts: never again once its row was damaged, for nobody knows
         what it had promised."""
-        return job not in self._archive.damaged
+        return self.has_vote and job not in self._archive.damaged
 
     def promise(self, job: JobId) -> Promise:
         """The highest ballot this disk is bound to: by a promise, or by the record it stores."""
@@ -204,7 +206,7 @@ class Table:
         self._glimpsed.clear()
         if not (self._dirty or clock):
             return None
-        self._persists += 1
+        self.persists += 1
         rows = []
         for job in self._dirty:
             record, given = self._records.get(job), self._promises.get(job)
@@ -227,9 +229,9 @@ class Table:
             )
             self._leaving.pop(job, None)
             if record.settled:
-                self._leaving[job] = self._persists
+                self._leaving[job] = self.persists
         self._dirty.clear()
-        return Persist(tuple(rows), self._persists, clock)
+        return Persist(tuple(rows), self.persists, clock)
 
     def persisted(self, number: int) -> None:
         """All up to this Persist is durable: what is settled needs no memory."""
@@ -290,10 +292,12 @@ class Post:
             local.append(kind(tuple(self._batches.pop((to, kind)))))
         return local
 
-    def flush(self) -> list[Send]:
+    def flush(self, written: int = 0) -> list[Send]:
+        """Everything, as messages. `written`: the writes of this life that they rest on."""
         sends = [Send(to, message) for to, message in self._singles]
         for (to, kind), items in self._batches.items():
-            sends.extend(Send(to, kind(tuple(piece))) for piece in self._pieces(kind, items))
+            rest = (written,) if issubclass(kind, Vote) else ()
+            sends.extend(Send(to, kind(tuple(piece), *rest)) for piece in self._pieces(kind, items))
         self._singles.clear()
         self._batches.clear()
         return sends
@@ -434,7 +438,9 @@ class Desk:
         return self.table.lead(job) is not None
 
     def living_holders(self, record: Record) -> list[NodeId]:
-        return [holder for holder in record.holders if self.view.is_living(holder)]
+        """The holders that can answer, and whose answer counts."""
+        view = self.view
+        return [h for h in record.holders if view.is_living(h) and not view.is_behind(h)]
 
     def acks_needed(self, record: Record) -> int:
         """How many disks a submission waits for: as asked, but no more than there are living holders."""
@@ -472,7 +478,7 @@ class Desk:
         persist = self.table.flush(self._clock_to_keep())
         if persist is not None:
             effects.append(persist)
-        effects += self.post.flush()
+        effects += self.post.flush(self.table.persists)
         effects += self._effects
         if changed:
             effects.append(Changed(tuple(changed)))

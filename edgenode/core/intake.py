@@ -253,7 +253,7 @@ class Intake:
         for spec, item in specs:
             job = spec.id
             record = table.peek(job) or known.get(job)
-            if record is not None:
+            if record is not None and table.has_vote:
                 self._accept_known(source, message.request, record, unnamed)
                 continue
             if not ready or desk.me not in item.holders or not table.may_vote(job):
@@ -516,7 +516,8 @@ class Intake:
         for record in records:
             # One node speaks for a job that is not over, or an old copy would be listed under a state that
             # it left. What is settled anybody may show.
-            if record.settled or record.owner == desk.me or not desk.view.is_living(record.owner):
+            is_mine = record.owner == desk.me and self._table.has_vote
+            if record.settled or is_mine or not desk.view.is_living(record.owner):
                 shown.append(encode(record))
         desk.post.send(source, SearchAnswer(request, tuple(shown), upto))
 

@@ -57,6 +57,7 @@ from edgenode.core.types import (
     MemberState,
     NodeId,
     Seconds,
+    are_copies,
 )
 from edgenode.core.wire import (
     Branch,
@@ -124,7 +125,7 @@ class Membership(Roster):
         self._remembered: frozenset[tuple[NodeId, int, tuple[tuple[str, int], ...]]] = frozenset()
         self._is_dirty = False
         self._is_grace_over = False
-        self._clashed_boot = BOOT_ONLY
+        self._rivals: dict[int, bool] = {}  # other lives of this identity, and whether they are said to live
         self._due: Instant = FOREVER
         self._probe_at = self._sync_at = self._heal_at = self._tidy_at = self._remember_at = FOREVER
 
@@ -273,7 +274,7 @@ class Membership(Roster):
 
     def _link_up(self, link: LinkUp) -> None:
         if link.peer == self._id:
-            self._clash(link.boot)
+            self._rivals[link.boot] = True
             return
         member = self._members.get(link.peer)
         known = self.boot_of(link.peer)
@@ -287,6 +288,8 @@ class Membership(Roster):
             # One side is enough to start an exchange of views; the caller does.
             self._greet(link.peer, wants_all=link.address is not None)
             return
+        if are_copies(link.boot, known) and self.is_living(link.peer):
+            return  # two copies of one disk: the first one to come stays, until it hears of a later one
         if member.belief.state is MemberState.LEFT and link.boot == member.belief.info.boot:
             return
         was_living = member.is_alive and link.boot == member.belief.info.boot
@@ -537,6 +540,7 @@ class Membership(Roster):
             self._dig_grave(member)
         del self._members[node]
         self._clock.forget(node)
+        self._doubted.pop(node, None)
         self._drop_suspicion(member)
         self._alive.remove(node)
         self._accused.discard(node)
@@ -650,7 +654,7 @@ class Membership(Roster):
     def _hear_of_myself(self, rumour: Rumour, source: NodeId) -> None:
         mine = self._myself.belief
         if rumour.info.boot > mine.info.boot:
-            self._clash(rumour.info.boot)
+            self._rivals[rumour.info.boot] = is_alive(rumour)
             return
         if rumour.info.boot < mine.info.boot:
             # What peers hold of an earlier life: begin above it, and the order needs no exception.
@@ -659,8 +663,7 @@ class Membership(Roster):
                 self._tell(self._myself.belief)
             return
         if rumour.state is MemberState.LEFT:
-            self._clash(rumour.info.boot)
-            return
+            return  # said by this process: it handles nothing any more
         is_accusation = rumour.state in (MemberState.SUSPECT, MemberState.DEAD)
         if rumour.incarnation > mine.incarnation or (
             is_accusation and rumour.incarnation == mine.incarnation
@@ -675,11 +678,11 @@ class Membership(Roster):
             # Refuted already, but that has not reached everybody.
             self._send(source, Sync(True, self._myself.load, (self._myself.belief,)))
 
-    def _clash(self, boot: int) -> None:
-        if boot != self._clashed_boot:  # once, not with every rumour
-            self._clashed_boot = boot
-            text = f"another process has this node's identity: boot {boot}, here it is {self.boot}"
-            self._effects.append(Log("identity-clash", text, warning=True))
+    def take_rivals(self) -> dict[int, bool]:
+        """Later lives of this node's own identity that others spoke of since this was last called, and
+        whether they live."""
+        rivals, self._rivals = self._rivals, {}
+        return rivals
 
     def _raise_incarnation(self, above: int) -> None:
         mine = self._myself.belief

@@ -22,8 +22,11 @@ from edgenode.core.scheduler import Scheduler
 from edgenode.core.settings import Settings
 from edgenode.core.signals import (
     Archive,
+    Behind,
     Booted,
     ClockRead,
+    Cloned,
+    CloneMet,
     Effect,
     Event,
     InspectAsked,
@@ -51,6 +54,7 @@ from edgenode.core.signals import (
 from edgenode.core.types import FOREVER, Dice, Instant, MemberInfo, NodeId
 from edgenode.core.view import View
 from edgenode.core.voters import Voters
+from edgenode.core.vouching import Vouching
 from edgenode.core.wire import (
     CONTROL,
     Acks,
@@ -70,6 +74,8 @@ from edgenode.core.wire import (
     Promises,
     Read,
     ReadAnswer,
+    Recall,
+    Recalled,
     Refused,
     Result,
     ResultTaken,
@@ -79,6 +85,7 @@ from edgenode.core.wire import (
     Submit,
     Submitted,
     Taken,
+    Vote,
     Wanted,
     WantWork,
     Write,
@@ -86,6 +93,8 @@ from edgenode.core.wire import (
 
 ANSWERS: Final = (Submitted, ReadAnswer, SearchAnswer, Inspected)
 """What a node hears on behalf of its clients: that needs no disk."""
+HELD_MAX: Final = 10_000
+"""Messages that wait until it is known whether this disk has a vote. Their senders repeat what is lost."""
 
 
 class Node:
@@ -116,7 +125,12 @@ class Node:
         self._membership = Membership(
             info, settings.membership, dice, clock, expects_peers=expects_peers, knows_peers=knows_peers
         )
+        self._vouching = Vouching(self._membership, settings.vouching, behind=info.behind)
         self._desk = Desk(self._membership, settings.jobs, archive, dice, clock)
+        self._desk.table.has_vote = self._vouching.has_vote
+        self._held: list[MessageArrived] = []  # what needs a vote, while it is not known whether there is one
+        self._durable = 0  # the number of the latest Persist that is on disk
+        self._has_ended = False  # by its own verdict: it is not the latest of its identity
         self._is_clock_far = False
         self._custody = Custody(self._desk)
         self._replication = Replication(self._desk)
@@ -146,18 +160,27 @@ class Node:
     def ready(self) -> bool:
         """Whether this node takes new jobs."""
         desk = self._desk
-        return self._is_booted and self._membership.formed and not desk.leaving and desk.storing
+        is_able = self._is_booted and self._membership.formed and self._vouching.has_vote
+        return is_able and not desk.leaving and desk.storing
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
         """Take one event at `now` (never earlier than the one before) and return what is to be done."""
         desk = self._desk
         assert now >= desk.now, f"time went backwards: {desk.now} -> {now}"
+        if self._has_ended:
+            return []
         if isinstance(event, Persisted):
+            self._durable = event.number
             desk.table.persisted(event.number)  # memory is freed; nothing follows from it
             return []
         stalled = desk.storing and now > self._due + self._settings.jobs.stall_s
         desk.now = now
         effects = self._route(event, now)
+        verdicts = self._vouch(now)
+        if any(isinstance(verdict, Behind | Cloned) for verdict in verdicts):
+            self._has_ended = True
+            return verdicts
+        effects += verdicts
         if stalled and desk.storing:
             # Longer than others wait before they take over: its ownership is a memory (a zombie's).
             desk.log("stalled", f"stood still until {now - self._due:.1f} s after its time", warning=True)
@@ -176,7 +199,8 @@ class Node:
         if desk.leaving and desk.storing:
             effects += self._hand_over(now)
             self._spread()
-        self._membership.set_load(self._scheduler.load())
+        written = self._durable if self._vouching.has_vote else 0
+        self._membership.set_load(self._scheduler.load()._replace(written=written))
         self._intake.changed(desk.table.changed_records())
         ordered = desk.flush()
         assert desk.storing or not any(isinstance(effect, Persist) for effect in ordered), "it refuses"
@@ -186,7 +210,9 @@ class Node:
 
     def deadline(self) -> Instant:
         """When `TimePassed` is wanted at the latest."""
-        soonest = min(self._membership.deadline(), self._intake.deadline())
+        if self._has_ended:
+            return FOREVER
+        soonest = min(self._membership.deadline(), self._intake.deadline(), self._vouching.deadline())
         if not self._desk.storing:
             return soonest
         soonest = min(
@@ -204,16 +230,16 @@ class Node:
     def _route(self, event: Event, now: Instant) -> list[Effect]:
         desk = self._desk
         match event:
-            case MessageArrived(source, message):
-                if isinstance(message, CONTROL):
-                    return self._membership.handle(event, now)
-                self._hear(source, message)
+            case MessageArrived():
+                return self._receive(event, now)
             case TimePassed():
                 if self._membership.deadline() <= now:
                     return self._membership.handle(event, now)
-            case Booted(rows, _, clock):
+            case Booted(rows, clock=clock):
                 desk.clock.remember(clock, now)
                 desk.table.load(rows)
+                self._vouching.boot_up(event.past, event.words, now)
+                desk.table.has_vote = self._vouching.has_vote
                 self._custody.check_all()
                 self._is_booted = True
                 return self._membership.handle(event, now)
@@ -224,8 +250,14 @@ class Node:
                     self._mending.mend(jobs)
             case StoreRecovered(boot, rows):
                 return self._return(boot, rows, now)
-            case LinkUp() | LinkDown():
+            case LinkUp(peer):
+                self._vouching.link_up(peer, now)
                 return self._membership.handle(event, now)
+            case LinkDown(peer):
+                self._vouching.link_down(peer)
+                return self._membership.handle(event, now)
+            case CloneMet(boot, keeps):
+                self._vouching.on_clone(boot, keeps=keeps, now=now)
             case ClockRead(wall):
                 desk.set_wall(wall)
                 self._watch_clock()
@@ -277,6 +309,53 @@ class Node:
             self._desk.log("clock-far", text, warning=True)
         else:
             self._desk.log("clock-agrees", "this machine's clock agrees with the mesh's")
+
+    def _receive(self, event: MessageArrived, now: Instant) -> list[Effect]:
+        """A message from a peer. What an earlier life of it said is void: only the question whether there
+        is a later one gets an answer."""
+        source, message = event.source, event.message
+        known = self._membership.boot_of(source)
+        boot = event.boot or known
+        if known and boot != known and not isinstance(message, Recall):
+            return []
+        if isinstance(message, Recall):
+            if self._vouching.on_recall(source, message):
+                self._membership.doubt(source, message.boot)
+        elif isinstance(message, Recalled):
+            self._vouching.on_recalled(source, message, self._desk.table.persists, now)
+        elif isinstance(message, CONTROL):
+            effects = self._membership.handle(event, now)
+            self._vouching.heard(source, boot, self._membership.load(source).written)
+            return effects
+        elif isinstance(message, Ask | Write | Submit | Gift) and self._is_unvouched:
+            if len(self._held) < HELD_MAX:
+                self._held.append(event)
+        else:
+            if isinstance(message, Vote):
+                self._vouching.heard(source, boot, message.written)
+            self._hear(source, message)
+        return []
+
+    @property
+    def _is_unvouched(self) -> bool:
+        """Whether it is still open if this disk has a vote."""
+        return not self._vouching.has_vote and not self._membership.is_behind(self._desk.me)
+
+    def _vouch(self, now: Instant) -> list[Effect]:
+        """See what became known of this disk: begin to vote, or end."""
+        vouching = self._vouching
+        for boot, is_living in self._membership.take_rivals().items():
+            vouching.on_rival(boot, is_living=is_living, now=now)
+        vouching.on_time(now)
+        if vouching.check():
+            self._desk.table.has_vote = True
+            self._custody.check_all()
+            held, self._held = self._held, []
+            for event in held:
+                self._receive(event, now)
+        effects = list(vouching.take_effects())
+        verdicts: list[Effect] = [effect for effect in effects if isinstance(effect, Behind | Cloned)]
+        return verdicts[:1] or effects
 
     def _hear(self, source: NodeId, message: Message) -> None:
         """One message about jobs, from a peer or from this node itself."""
@@ -343,7 +422,7 @@ class Node:
             case Inspected():
                 intake.on_inspected(source, message)
             case _:
-                assert not isinstance(message, MembershipMessage)
+                assert not isinstance(message, MembershipMessage | Recall | Recalled)
                 assert_never(message)
 
     def _take_submission(self, source: NodeId, message: Submit) -> None:
@@ -452,6 +531,7 @@ class Node:
         assert not desk.storing
         desk.storing = True
         desk.table.load(rows)
+        self._vouching.begin_life(self._membership.boot, desk.table.persists)
         effects = self._membership.begin_life(boot, now)
         everyone = frozenset(desk.view.members())
         self._replication.members_changed(everyone)  # spares for those that were dead before

@@ -152,12 +152,8 @@ class Replication:
 
     def _readers(self, record: Record) -> list[NodeId]:
         """Who gets the owner's writes: the other holders that live, and those who are to become holders."""
-        view = self._desk.view
-        nodes = [h for h in record.holders if h != self._desk.me and view.is_living(h)]
-        nodes += [
-            n for n in self._desk.newcomers.get(record.id, ()) if n != self._desk.me and view.is_living(n)
-        ]
-        return nodes
+        nodes = [*self._desk.living_holders(record), *self._desk.newcomers.get(record.id, ())]
+        return [n for n in nodes if n != self._desk.me and self._desk.view.is_living(n)]
 
     def _spares_for(self, job: JobId, holders: tuple[NodeId, ...]) -> list[NodeId]:
         """The next in rank, one for each holder dead for longer than `rereplicate_after_s`."""
@@ -215,6 +211,8 @@ class Replication:
         return tuple(sorted(writing.known)) if writing is not None else (self._desk.me,)
 
     def on_acks(self, source: NodeId, stored: Sequence[Stored]) -> None:
+        if self._desk.view.is_behind(source):
+            return
         for item in stored:
             writing = self._writing.get(item.job)
             if writing is None or writing.ballot != item.ballot:
@@ -445,11 +443,14 @@ class Replication:
     def members_changed(self, changed: frozenset[NodeId]) -> None:
         """Recount with today's living holders, and repeat to those that came (back)."""
         desk = self._desk
-        returned = {node for node in changed if desk.view.is_living(node)}
+        returned = {node for node in changed if desk.view.is_living(node) and not desk.view.is_behind(node)}
+        behind = {node for node in changed if desk.view.is_behind(node)}
         for job, writing in list(self._writing.items()):
             record = self._table.peek(job)
             if record is None or changed.isdisjoint(record.holders):
                 continue
+            writing.stored -= behind
+            writing.known -= behind
             self._count(record, writing)
             if not (returned & {*record.holders}) <= writing.stored:
                 writing.again_at = desk.now

@@ -41,9 +41,10 @@ class Shown(NamedTuple):
     ready: bool
     ranked: bool
     boot: int
+    behind: bool
 
 
-NOT_SHOWN: Final = Shown(Standing.UNKNOWN, False, False, 0)
+NOT_SHOWN: Final = Shown(Standing.UNKNOWN, False, False, 0, False)
 
 
 @dataclass(slots=True, eq=False)
@@ -160,6 +161,7 @@ class Roster:
         self._formation_ends: Instant = FOREVER
         self._accused: set[NodeId] = set()  # of whose end there are witnesses
         self._touched: set[NodeId] = {info.id}
+        self._doubted: dict[NodeId, int] = {}  # the life of a member that is known here to be behind
         self._ranking = Ranking({})
         self._weights: dict[NodeId, float] = {}
         self._is_ranking_stale = False
@@ -251,8 +253,21 @@ class Roster:
             return member.belief.info.boot
         return 0 if grave is None else grave.boot
 
+    def is_behind(self, node: NodeId) -> bool:
+        member = self._members.get(node)
+        if member is None:
+            return False
+        info = member.belief.info
+        return info.behind or self._doubted.get(node) == info.boot
+
+    def doubt(self, node: NodeId, boot: int) -> None:
+        """From now on this life of a member has no vote here."""
+        if node in self._members:
+            self._doubted[node] = boot
+            self._touch(node)
+
     def take_changes(self) -> frozenset[NodeId]:
-        """Whose standing, readiness, place in the ranking or boot changed since this was last called."""
+        """Whose standing, readiness, rank, boot or vote changed since this was last called."""
         changed: set[NodeId] = set()
         for node in self._touched:
             member = self._members.get(node)
@@ -304,14 +319,16 @@ class Roster:
 
     def _is_ranked(self, member: Member) -> bool:
         info = member.belief.info
-        return member.met and info.ready and info.weight > 0 and member.belief.state in RANKED
+        has_vote = not self.is_behind(info.id)
+        return member.met and info.ready and has_vote and info.weight > 0 and member.belief.state in RANKED
 
     def _show(self, node: NodeId) -> Shown:
         member = self._members.get(node)
         if member is None:
-            return Shown(self.standing(node), False, False, 0)
+            return Shown(self.standing(node), False, False, 0, False)
         info = member.belief.info
-        return Shown(self.standing(node), info.ready, self._is_ranked(member), info.boot)
+        behind = self.is_behind(node)
+        return Shown(self.standing(node), info.ready, self._is_ranked(member), info.boot, behind)
 
     def _size(self) -> int:
         """How many members are alive, this node included."""

@@ -621,6 +621,7 @@ class Scheduler:
             mine = self._table.peek(item.job)
             is_over = mine is not None and (mine.outcome is not None or mine.own.ballot > item.token.ballot)
             usable = record is not None and item.boot == desk.view.boot and not desk.leaving and not is_over
+            usable = usable and self._table.has_vote
             if (
                 not usable
                 or (item.job, item.token) in self._denied
@@ -798,7 +799,7 @@ class Scheduler:
         if self._wanted_until <= desk.now:
             self._wanted = 0
         slots = self._free() - self._wanted
-        if slots <= 0 or desk.leaving or self._has_work_here():
+        if slots <= 0 or desk.leaving or not self._table.has_vote or self._has_work_here():
             return
         peers = [n for n in desk.view.members() if n != desk.me and desk.view.is_living(n)]
         queued = [(desk.view.load(n).queued, n) for n in peers if desk.view.load(n).queued > 0]

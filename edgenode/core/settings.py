@@ -90,6 +90,25 @@ class MembershipSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class VouchingSettings:
+    """How a node finds out whether its disk is the latest of its identity."""
+
+    again_s: Seconds = 0.3
+    """When a question that was not answered is asked again: a few round trips."""
+    enough: int = 16
+    """So many answers stand for all: in a mesh, what one member knows of a life most others know."""
+    identities_max: int = 2000
+    """Identities whose lives are remembered, some 40 bytes each: as many as there may be members."""
+    keep_period_s: Seconds = 1.0
+    """How often that is written to disk at most. What was heard since is forgotten by a crash, here only."""
+    yield_s: Seconds = 1.5
+    """How long a node without a vote is told that another life of its identity, a later one, lives, before it
+    ends: a process that was just killed is taken for living for a moment."""
+    insist_s: Seconds = 4.0
+    """The same of an earlier one, which ends by itself if it has no vote either: more than `yield_s`."""
+
+
+@dataclass(frozen=True, slots=True)
 class JobSettings:
     """How copies are kept, asked for and run."""
 
@@ -135,6 +154,7 @@ class JobSettings:
 class Settings:
     membership: MembershipSettings = field(default_factory=MembershipSettings)
     jobs: JobSettings = field(default_factory=JobSettings)
+    vouching: VouchingSettings = field(default_factory=VouchingSettings)
 
 
 PRESETS: Final[dict[str, Settings]] = {

@@ -14,7 +14,7 @@ from typing import NamedTuple, NewType, Protocol
 
 from edgenode.core.errors import EdgeNodeError
 from edgenode.core.jobs import Record, Spec
-from edgenode.core.types import JobId, NodeId, Promise, StartToken, Wall
+from edgenode.core.types import JobId, NodeId, Past, Promise, StartToken, Wall
 from edgenode.core.wire import Message, Query, Verdict
 
 RequestId = NewType("RequestId", int)
@@ -63,6 +63,8 @@ class Booted:
     rows: tuple[Row, ...]
     peers: tuple[bytes, ...]  # as `Remember` wrote them
     clock: Wall = 0.0  # as the latest `Persist` that had one; 0: none
+    past: Past | None = None  # None: nobody is asked whether this disk is behind
+    words: bytes = b""  # as `RememberWords` wrote them
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class TimePassed:
 class MessageArrived:
     source: NodeId  # proved by TLS
     message: Message
+    boot: int = 0  # the life of `source` that said so, as it greeted; 0 if that is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,15 @@ class LinkDown:
     peer: NodeId
     boot: int
     refused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CloneMet:
+    """Another living process has this node's identity. `keeps`: a peer is linked to that one, and sent this
+    one away; else the two have met."""
+
+    boot: int
+    keeps: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +239,7 @@ class LeaveAsked:
 
 
 Event = (
-    Booted | ClockRead | TimePassed | MessageArrived | LinkUp | LinkDown | SubmitAsked | ReadAsked
+    Booted | ClockRead | TimePassed | MessageArrived | LinkUp | LinkDown | CloneMet | SubmitAsked | ReadAsked
     | SearchAsked | InspectAsked | RequestDropped | SearchedHere | RunEnded | Persisted | StoreRefused
     | StoreRecovered | RowsDamaged | LeaveAsked | StopAsked | SlotsChanged
 )  # fmt: skip
@@ -355,6 +367,30 @@ class Remember:
 
 
 @dataclass(frozen=True, slots=True)
+class RememberWords:
+    """Keep what is known of other members' lives on disk (opaque to the store), for the next start."""
+
+    packed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """This disk does not know what its identity has said since: it was put back, or is a copy. Mark it so,
+    durably, and begin a new life with a number above `above`. Nothing that waits for the disk may be said,
+    and the core does nothing any more."""
+
+    above: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cloned:
+    """Another process with this identity goes on: this one must end. The core does nothing any more."""
+
+    boot: int
+
+
+@dataclass(frozen=True, slots=True)
 class Changed:
     """These records changed on this node: for event streams and logs."""
 
@@ -383,5 +419,5 @@ class Left:
 
 Effect = (
     Persist | Send | Run | StopRun | SubmitDone | ReadDone | SearchDone | InspectDone | SearchHere | Peers
-    | Remember | Changed | Log | Left
+    | Remember | RememberWords | Behind | Cloned | Changed | Log | Left
 )  # fmt: skip

@@ -24,6 +24,47 @@ NOBODY: Final = NodeId("")
 FOREVER: Final[Instant] = float("inf")
 
 
+CHANCE_BITS: Final = 32
+
+
+def next_boot(before: int, chance: int) -> int:
+    """The number of a new life of an identity whose last one had the number `before` (0: none).
+
+    Counts the starts, with chance below: two copies of one disk that are started side by side have counted
+    alike, and differ all the same. Numbers of one disk's lives rise.
+
+    Args:
+        chance: drawn for each life, in [0, 2**32).
+    """
+    assert 0 <= chance < 1 << CHANCE_BITS
+    return ((before >> CHANCE_BITS) + 1 << CHANCE_BITS) | chance
+
+
+def starts_of(boot: int) -> int:
+    """The how many-th start of its disk this life is."""
+    return boot >> CHANCE_BITS
+
+
+def are_copies(one: int, other: int) -> bool:
+    """Whether two lives of one identity began at the same count: then there are two copies of its disk."""
+    return one != other and starts_of(one) == starts_of(other) > 0
+
+
+class Word(NamedTuple):
+    """How far one life of an identity came, as far as somebody knows: `written` of its writes were on its
+    disk when it said something that rests on them."""
+
+    boot: int
+    written: int
+
+
+class Past(NamedTuple):
+    """What a disk knows of the lives of its own identity, when a new one begins."""
+
+    lives: tuple[int, ...]  # the latest ones, rising
+    written: int  # writes of the last of them that are on this disk
+
+
 class Ballot(NamedTuple):
     """Who owns a job, and since which move. Ordered as in Paxos: by term, ties by owner.
 
@@ -104,6 +145,7 @@ class Load(NamedTuple):
     done: int = 0  # jobs that ended here since the node started
     free: int = 0  # slots
     taken: int = 0  # jobs that this node took over since it started
+    written: int = 0  # writes of this life that are on its disk, and may have been spoken of
 
 
 class MemberInfo(NamedTuple):
@@ -111,7 +153,7 @@ class MemberInfo(NamedTuple):
 
     id: NodeId
     name: str
-    boot: int  # how often this identity has started: evidence about one life says nothing of the next
+    boot: int  # this life's number (`next_boot`): evidence about one life says nothing of the next
     addresses: tuple[tuple[str, int], ...]  # peer (mTLS) host and port, best first
     api: str  # base URL of its HTTP API
     version: str
@@ -122,6 +164,7 @@ class MemberInfo(NamedTuple):
     joined_at: Wall
     ready: bool  # takes new jobs
     stores: bool = True  # False while its disk takes no writes: then it owns, holds and runs nothing
+    behind: bool = False  # its disk was put back, or is a copy: it has no vote
 
 
 class Dice(Protocol):

@@ -45,6 +45,14 @@ class View(Protocol):
 
     def is_living(self, node: NodeId) -> bool: ...
 
+    def boot_of(self, node: NodeId) -> int:
+        """The latest life of it that was heard of; 0 if none was."""
+        ...
+
+    def is_behind(self, node: NodeId) -> bool:
+        """Whether its disk forgot what it said: it has no vote, and its copies are for reading."""
+        ...
+
     def has_left(self, node: NodeId) -> bool:
         """Whether it said goodbye: what it ran ended by its own wish, and says nothing against a job."""
         ...
@@ -85,9 +93,13 @@ class MemberView(NamedTuple):
 
     @property
     def state_text(self) -> str:
-        """Its state in a word: its own, or `resigned` for one that lives with a disk that takes no writes."""
-        is_alive = self.state not in (MemberState.DEAD, MemberState.LEFT)
-        return "resigned" if is_alive and not self.info.stores else str(self.state)
+        """Its state in a word: its own, or what is the matter with the disk of one that lives: `resigned` if
+        it takes no writes, `behind` if it was put back or copied, and has no vote."""
+        if self.state in (MemberState.DEAD, MemberState.LEFT):
+            return str(self.state)
+        if not self.info.stores:
+            return "resigned"
+        return "behind" if self.info.behind else str(self.state)
 
 
 class MeshView(NamedTuple):

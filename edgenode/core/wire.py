@@ -34,6 +34,7 @@ from edgenode.core.types import (
     StartToken,
     State,
     Wall,
+    Word,
 )
 
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -393,7 +394,28 @@ class Disclose:
     rumours: tuple[Rumour, ...]
 
 
-# Jobs (bulk link). Tags 20 and up.
+@message(9)
+class Recall:
+    """What do you remember of this identity? I am its life `boot`. Before it my disk knew of `lives`, and of
+    `written` writes in the last of them."""
+
+    boot: int
+    lives: tuple[int, ...]
+    written: int
+
+
+@message(10)
+class Recalled:
+    """Answers `Recall`: how far its lives came that gave me their word; the latest that I have heard of, and
+    whether that one lives beside the asking one."""
+
+    boot: int
+    words: tuple[Word, ...]
+    latest: int
+    lives: bool
+
+
+# Jobs (bulk link). Tags 20 and up. `written`: the sender's writes in this life that the message rests on.
 
 
 @message(20)
@@ -417,11 +439,13 @@ class Write:
     """Store these copies, and say so."""
 
     records: tuple[bytes, ...]
+    written: int = 0
 
 
 @message(23)
 class Acks:
     stored: tuple[Stored, ...]
+    written: int = 0
 
 
 @message(24)
@@ -434,6 +458,7 @@ class Ask:
     """I would own these (Paxos phase 1a)."""
 
     items: tuple[AskItem, ...]
+    written: int = 0
 
 
 @message(26)
@@ -441,6 +466,7 @@ class Promises:
     """Paxos phase 1b."""
 
     items: tuple[Promised, ...]
+    written: int = 0
 
 
 @message(27)
@@ -590,13 +616,15 @@ class SearchAnswer:
 
 
 Message = (
-    Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose
+    Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose | Recall | Recalled
     | Submit | Submitted | Write | Acks | Refused | Ask | Promises | Offer | Taken | Wanted | Copies
     | Marks | Marked | Gift | WantWork | Grant | Result | ResultTaken | Have | Has | Stop
     | Read | ReadAnswer | Search | SearchAnswer | Inspect | Inspected
 )  # fmt: skip
 MembershipMessage = Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose
-CONTROL: Final = (Ping, PingReq, Pong, Nack, Sync, Evidence, Compare, Disclose)
+Vote = Write | Acks | Ask | Promises
+"""What rests on the sender's disk, and is void if that forgets."""
+CONTROL: Final = (Ping, PingReq, Pong, Nack, Sync, Evidence, Compare, Disclose, Recall, Recalled)
 """Travel on the control link: a ping never queues behind jobs."""
 
 

@@ -36,6 +36,7 @@ from edgenode.shell.link import (
     TransportSettings,
     decode_greeting,
     encode_greeting,
+    other_life,
 )
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,10 @@ class Host(Protocol):
 
     def objection(self, peer: NodeId, greeting: Greeting) -> str:
         """Why not to talk to this node; empty if there is nothing against it."""
+        ...
+
+    def sent_away(self, boot: int) -> None:
+        """A peer is linked to another process with this node's identity, which began with this number."""
         ...
 
     def adopt(self, greeted: Greeted) -> asyncio.Event | None:
@@ -364,6 +369,9 @@ class Handshakes:
         where = remote_host(opened)
         if heard.type is aiohttp.WSMsgType.CLOSE and heard.data == Farewell.REFUSED:
             self._say(f"refusal {where} {heard.extra}", "%s refused this node: %s", where, heard.extra)
+            boot = other_life(str(heard.extra))
+            if boot is not None:
+                self._host.sent_away(boot)
         if heard.type is not aiohttp.WSMsgType.BINARY:
             return None
         try:

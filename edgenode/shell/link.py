@@ -23,6 +23,7 @@ LENGTH_BYTES: Final = 4
 PACKET_BYTES_MAX: Final = wire.FRAME_BYTES_MAX + LENGTH_BYTES
 ADDRESSES_MAX: Final = 8
 NONCE_BYTES: Final = 8
+LINKED_TO: Final = "another process with this identity is linked: boot "
 RETIRE: Final = "retire"
 """Sent as a text frame: write to the other link of this kind from now on, then close this one."""
 
@@ -82,6 +83,17 @@ def decode_greeting(frame: bytes) -> Greeting:
         return Greeting(protocol, Kind(kind), boot, nonce, addresses)
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
         raise MalformedMessage(f"not a greeting: {error}") from error
+
+
+def linked_to(boot: int) -> str:
+    """The reason for sending away a node while another life of it, this one, is linked."""
+    return f"{LINKED_TO}{boot}"
+
+
+def other_life(reason: str) -> int | None:
+    """The life that a peer keeps to, if that is why it closed the link."""
+    number = reason.removeprefix(LINKED_TO)
+    return int(number) if number != reason and number.isdecimal() and len(number) < 20 else None
 
 
 def split(packet: bytes) -> Iterator[bytes]:

@@ -32,9 +32,11 @@ from edgenode.core.jobs import Spec, make_job_id
 from edgenode.core.node import Node
 from edgenode.core.settings import Settings
 from edgenode.core.signals import (
+    Behind,
     Booted,
     Changed,
     ClockRead,
+    Cloned,
     Effect,
     Event,
     InspectAsked,
@@ -50,6 +52,7 @@ from edgenode.core.signals import (
     ReadDone,
     Receipt,
     Remember,
+    RememberWords,
     RequestDropped,
     RequestId,
     Run,
@@ -67,7 +70,7 @@ from edgenode.core.signals import (
     SubmitDone,
     TimePassed,
 )
-from edgenode.core.types import Instant, JobId, MemberInfo, NodeId, Seconds, State, Wall
+from edgenode.core.types import Instant, JobId, MemberInfo, NodeId, Seconds, State, Wall, starts_of
 from edgenode.core.view import MemberView, MeshView
 from edgenode.core.wire import CONTROL, Query, Verdict
 from edgenode.shell.observe import Observer, Sample
@@ -78,6 +81,11 @@ from edgenode.task import Registry, Task
 
 logger = logging.getLogger("edgenode")
 
+BEHIND: Final = "this disk was put back from a backup, or is a copy, and has no vote"
+WHAT_TO_DO: Final = (
+    "It takes no jobs, and shows those of others. Start it once with --new-identity: what it has becomes"
+    " copies for repair, and it joins as a new member"
+)
 INBOX_EVENTS_MAX: Final = 50_000
 """Events that wait for the core. Above it local requests are refused, and a peer's messages are lost, as on
 any network: the protocol repeats them."""
@@ -104,6 +112,12 @@ class _Barrier:
     """Stands in the queue for a Persist that is not durable yet."""
 
     number: int
+
+
+class IdentityInUse(EdgeNodeError):
+    """The node stopped, because another process with its identity lives."""
+
+    status, slug, title, definite = 409, "identity-in-use", "Two processes have one identity", True
 
 
 class Runtime:
@@ -144,6 +158,8 @@ class Runtime:
         self._refusal: str | None = None  # why the disk takes no writes
         self._recovered_at: Instant = -RELAPSE_S
         self._pause_s: Seconds = RECOVER_MIN_S
+        self._has_ended = False  # by its own verdict: nothing that waits may be said
+        self.fell_behind = False  # why `run` ended: begin a new life, on a disk that is marked now
         self._chores: set[asyncio.Task[None]] = set()
         self.dropped = 0  # a peer's messages that found the inbox full
         self._slots = info.slots
@@ -193,8 +209,8 @@ class Runtime:
         boot = self._store.boot()
         self._clock_at = time.monotonic() + CLOCK_PERIOD_S
         self._feed(ClockRead(time.time()))
-        self._feed(Booted(boot.rows, boot.peers, boot.clock))
-        while not self._left.is_set() and self._failure is None:
+        self._feed(Booted(boot.rows, boot.peers, boot.clock, boot.past, boot.words))
+        while not self._left.is_set() and self._failure is None and not self._has_ended:
             for _ in range(EVENTS_PER_TURN):
                 if not self._inbox:
                     break
@@ -212,6 +228,25 @@ class Runtime:
                 await self._sleep()
         if self._failure is not None:
             raise self._failure
+
+    def _end(self, verdict: Behind | Cloned) -> None:
+        """This disk or this process is not the latest of its identity."""
+        self._has_ended = True
+        self._held.clear()
+        if isinstance(verdict, Cloned):
+            theirs, ours = starts_of(verdict.boot), starts_of(self.node.view.boot)
+            self._failure = IdentityInUse(
+                f"another process with this node's identity ({self.me}) is running (start {theirs} of its"
+                f" disk, this is start {ours}): a data folder was copied. This process ends. To have both,"
+                " start one of them once with --new-identity, or with an empty --data-dir"
+            )
+            return
+        logger.error("identity: %s: %s. %s", BEHIND, verdict.why, WHAT_TO_DO)
+        try:
+            self._store.fall_behind(verdict.above, verdict.why)
+            self.fell_behind = True
+        except EdgeNodeError as error:
+            self._failure = error  # the others will say it again at the next start
 
     async def _sleep(self) -> None:
         """Until an event comes, or the core's next deadline."""
@@ -234,7 +269,9 @@ class Runtime:
 
     def _order(self, effect: Effect) -> None:
         """Carry an effect out, or queue it behind the disk."""
-        if isinstance(effect, Send) and effect.urgent:
+        if isinstance(effect, Behind | Cloned):
+            self._end(effect)
+        elif isinstance(effect, Send) and effect.urgent:
             self._carry_out(effect)
         elif isinstance(effect, Persist):
             self._held.append(_Barrier(effect.number))
@@ -251,7 +288,7 @@ class Runtime:
 
     def _synced(self, number: int, error: Exception | None) -> None:
         """A Persist is durable, or will never be."""
-        if self._refusal is not None or self._failure is not None:
+        if self._refusal is not None or self._failure is not None or self._has_ended:
             return  # it was revoked
         if error is not None:
             self._refuse(error)
@@ -361,6 +398,8 @@ class Runtime:
                 self._transport.set_peers(changes)
             case Remember(peers):
                 self._store.remember(peers)
+            case RememberWords(packed):
+                self._store.remember_words(packed)
             case Log(kind, text, warning):
                 self.observer.logged(kind)
                 logger.log(logging.WARNING if warning else logging.INFO, "%s: %s", kind, text)
@@ -517,16 +556,26 @@ class Runtime:
             return [self._failure.detail]
         if self._refusal is not None:
             return [f"its disk takes no writes: {self._refusal}"]
+        if self._has_no_vote:
+            return [f"{BEHIND}: {self._store.boot().behind}. {WHAT_TO_DO}"]
         if self.node.ready:
             return [] if self._trouble is None else [f"it runs no jobs: {self._trouble}"]
         if self.node.desk.leaving:
             return ["the node is leaving the mesh"]
-        return ["the node is starting" if self.node.view.formed else "it has not met any of its peers yet"]
+        if not self.node.view.formed:
+            return ["it has not met any of its peers yet"]
+        return ["it asks its peers whether its disk is the latest of its identity"]
+
+    @property
+    def _has_no_vote(self) -> bool:
+        return self.node.view.is_behind(self.me)
 
     def refusal(self) -> EdgeNodeError | None:
         if self._refusal is not None:
             text = f"this node's disk takes no writes: {self._refusal}; submit to another node"
             return StoreUnwritable(text, reasons=list(self.readiness()))
+        if self._failure is None and self._has_no_vote and not self.node.desk.leaving:
+            return None  # it passes jobs on to those that may hold them
         reasons = self.readiness()
         if not reasons:
             return None

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import sqlite3
 import threading
 import time
@@ -29,11 +30,24 @@ import msgpack
 
 from edgenode.core.errors import EdgeNodeError
 from edgenode.core.signals import Persist, Row, StoredRow
-from edgenode.core.types import Ballot, JobId, NodeId, Promise, Seconds, Wall
+from edgenode.core.types import (
+    CHANCE_BITS,
+    Ballot,
+    JobId,
+    NodeId,
+    Past,
+    Promise,
+    Seconds,
+    Wall,
+    next_boot,
+)
 from edgenode.core.wire import Query
 
 Done = Callable[[Exception | None], None]
 """Called once per commit, from the writer thread, in the order of the commits."""
+
+Setting = tuple[str, bytes | float | str]
+"""A fact about the node as a whole, by name."""
 
 FILE_NAME: Final = "jobs.db"
 LOCK_NAME: Final = "lock"
@@ -48,6 +62,8 @@ CHECKPOINT_ROWS: Final = 2_000
 CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
 SEARCH_BYTES_MAX: Final = 4 * 1024 * 1024
 """A search answer fits well into one frame of the wire; the rest is asked for with the next cursor."""
+LIVES_KEPT: Final = 64
+"""Numbers of lives that the disk keeps of its own: more than peers ever ask about."""
 READ_CHUNK: Final = 256
 STATEMENT_ROWS: Final = 512
 STATEMENT_STEP: Final = 32
@@ -105,9 +121,12 @@ class StoreTooNew(EdgeNodeError):
 class Boot(NamedTuple):
     """What a node finds on its disk when it starts."""
 
-    boot: int  # how often this folder was opened, this time included; durable
+    boot: int  # the number of the life that begins now (`core.types.next_boot`); durable
+    past: Past
+    behind: str  # why this disk has no vote; empty if it has
     identity: bytes | None
     peers: tuple[bytes, ...]
+    words: bytes  # what is remembered of the others' lives
     rows: tuple[Row, ...]  # unsettled, in id order
     clock: Wall = 0.0  # the mesh's time when it was kept last; 0: never
 
@@ -315,7 +334,7 @@ class _Order:
 
     done: Done
     rows: tuple[StoredRow, ...] = ()
-    settings: tuple[tuple[str, bytes | float], ...] = ()
+    settings: tuple[Setting, ...] = ()
     size: int = 0
     recovers: bool = False
 
@@ -395,7 +414,10 @@ class Store:
         try:
             self._damaged.update(JobId(job) for (job,) in database.execute("SELECT id FROM damaged"))
             found = dict(database.execute("SELECT name, value FROM node"))
-            boot = int(found["boots"]) + 1
+            lives = tuple(msgpack.unpackb(found["lives"])) if "lives" in found else ()
+            past = Past(lives, int(found.get("written", 0)))
+            before = max((*lives, int(found["boots"])))
+            boot = next_boot(before, secrets.randbits(CHANCE_BITS))
             peers = tuple(msgpack.unpackb(found["peers"])) if "peers" in found else ()
             clock = float(found.get("clock", 0.0))
             for fields in database.execute(
@@ -407,7 +429,8 @@ class Store:
                 else:
                     rows.append(row)
             database.execute("BEGIN IMMEDIATE")
-            database.execute("UPDATE node SET value = ? WHERE name = 'boots'", (boot,))
+            begun = {"boots": boot, "written": 0, "lives": msgpack.packb((*lives, boot)[-LIVES_KEPT:])}
+            database.executemany("INSERT OR REPLACE INTO node VALUES (?, ?)", begun.items())
             database.executemany("INSERT OR IGNORE INTO damaged VALUES (?)", [(job,) for job in refused])
             database.execute("COMMIT")
         except sqlite3.DatabaseError as error:
@@ -418,7 +441,8 @@ class Store:
         self._damaged.update(refused)
         for job in refused:
             self._on_damage(f"the row of job {job.hex()} is damaged")
-        return Boot(boot, found.get("identity"), peers, tuple(rows), clock)
+        behind, words = str(found.get("behind", "")), found.get("words", b"")
+        return Boot(boot, past, behind, found.get("identity"), peers, words, tuple(rows), clock)
 
     # ------------------------------------------------------------------------------------- reading
 
@@ -492,13 +516,29 @@ class Store:
         `done` gets None, or if these rows are not known to be on disk a `DiskRefused` or `StoreDamaged`.
         """
         size = sum(len(stored.row.blob) for stored in effect.rows) + ROW_BYTES * len(effect.rows)
-        settings = (("clock", effect.clock),) if effect.clock else ()
-        self._enqueue(_Order(done, rows=effect.rows, settings=settings, size=size))
+        # In the same transaction, so that a disk which is put back can't know of more writes than it has.
+        settings: list[Setting] = [("written", effect.number)]
+        if effect.clock:
+            settings.append(("clock", effect.clock))
+        self._enqueue(_Order(done, rows=effect.rows, settings=tuple(settings), size=size))
 
     def remember(self, peers: Sequence[bytes], done: Done = lambda error: None) -> None:
         """Replace the remembered peers; never blocks. Where that fails they are as they were."""
         packed: bytes = msgpack.packb(list(peers))
         self._enqueue(_Order(done, settings=(("peers", packed),), size=len(packed)))
+
+    def remember_words(self, packed: bytes, done: Done = lambda error: None) -> None:
+        """Replace what is remembered of the others' lives; never blocks."""
+        self._enqueue(_Order(done, settings=(("words", packed),), size=len(packed)))
+
+    def fall_behind(self, above: int, why: str) -> None:
+        """Mark this disk, durably, as one without a vote, and let its next life have a number above `above`.
+        Blocks for one fsync.
+
+        Raises:
+            DiskRefused: it is not marked.
+        """
+        self._set(("behind", why), ("boots", max(above, self._boot.boot)))
 
     def set_identity(self, identity: bytes) -> None:
         """Keep the node's key, durably, before anybody sees it. Blocks for one fsync.
@@ -506,8 +546,20 @@ class Store:
         Raises:
             DiskRefused: it is not kept.
         """
-        self._wait_for(lambda done: _Order(done, settings=(("identity", identity),), size=len(identity)))
+        self._set(("identity", identity))
         self._boot = self._boot._replace(identity=identity)
+
+    def renew(self, identity: bytes) -> None:
+        """Give this disk another key: what it has of jobs becomes copies without a vote, and nothing is known
+        of the old identity's lives any more. Durable, all or nothing. Blocks for one fsync.
+
+        Raises:
+            DiskRefused: the old identity stays.
+        """
+        boot = next_boot(0, secrets.randbits(CHANCE_BITS))
+        lives = msgpack.packb((boot,))
+        self._set(("identity", identity), ("behind", ""), ("boots", boot), ("lives", lives), ("written", 0))
+        self._boot = self._boot._replace(boot=boot, past=Past((), 0), behind="", identity=identity)
 
     def recover(self) -> Boot:
         """Begin again on the disk after a commit that failed: what is on it, and one more boot, counted.
@@ -519,6 +571,9 @@ class Store:
         """
         self._wait_for(lambda done: _Order(done, recovers=True))
         return self._boot
+
+    def _set(self, *settings: Setting) -> None:
+        self._wait_for(lambda done: _Order(done, settings=settings))
 
     def _wait_for(self, make: Callable[[Done], _Order]) -> None:
         """Have an order carried out, and raise what it is told."""

@@ -28,7 +28,7 @@ import aiohttp
 
 from edgenode.core import signals, wire
 from edgenode.core.errors import MalformedMessage
-from edgenode.core.types import NOBODY, Instant, NodeId, Seconds
+from edgenode.core.types import NOBODY, Instant, NodeId, Seconds, are_copies
 from edgenode.shell.handshake import Complaints, Greeted, Handshakes, Outcome, WebSocket, hang_up
 from edgenode.shell.identity import Identity, MeshKey
 from edgenode.shell.link import (
@@ -42,6 +42,7 @@ from edgenode.shell.link import (
     Kind,
     Outbox,
     TransportSettings,
+    linked_to,
     split,
 )
 
@@ -122,14 +123,14 @@ class Transport:
     """Carries messages between this node and the others, and tells of links that come and go.
 
     Use: `start()`, then `seed`, `set_peers` and `send` as needed, then `close()`. `on_event` is called on the
-    event loop with `LinkUp`, `LinkDown` and `MessageArrived`, and must not block; after `close` it is called
-    no more. Messages may be lost (a link breaks, an outbox is full), and those of one link arrive in order.
+    event loop with `LinkUp`, `LinkDown`, `CloneMet` and `MessageArrived`, and must not block; after `close`
+    it is called no more. Messages may be lost (a link breaks, an outbox is full); those of one link arrive in
+    order.
 
     Args:
         port: 0 for a free one, which `address` then tells.
         boot: how often this identity has started.
         listens: addresses to give to peers; by default the one that is bound.
-        on_clone: called with the boot count of another process that has this node's identity.
     """
 
     def __init__(
@@ -142,7 +143,6 @@ class Transport:
         boot: int,
         on_event: Callable[[signals.Event], None],
         listens: tuple[Address, ...] = (),
-        on_clone: Callable[[int], None] | None = None,
         settings: TransportSettings = DEFAULTS,
         dice: random.Random | None = None,
     ) -> None:
@@ -154,7 +154,6 @@ class Transport:
         self._port = port
         self._boot = boot
         self._on_event = on_event
-        self._on_clone = on_clone
         self._settings = settings
         self._dice = random.Random() if dice is None else dice
         complaints = Complaints(settings.log_every_s)
@@ -493,21 +492,18 @@ class Transport:
         if peer == self.id:
             if greeting.nonce == self._handshakes.nonce:
                 return "this is myself"
-            if self._on_clone is not None and not self._is_closing:
-                self._on_clone(greeting.boot)
-            return (
-                f"two processes have this identity (boots {self._boot} and {greeting.boot}): a copied disk?"
-            )
+            self._tell(signals.CloneMet(greeting.boot, keeps=False))
+            return "two processes have this identity: a copied disk?"
         known = self._peers.get(peer)
         if known is None or not known.links:
             return ""
-        if greeting.boot < known.boot:
-            return (
-                f"a later life of it is linked (boot {known.boot}, this is {greeting.boot}): a copied disk?"
-            )
-        if greeting.boot == known.boot and greeting.nonce != known.nonce:
-            return "another process with its identity is linked: a copied disk?"
+        if greeting.boot < known.boot or are_copies(greeting.boot, known.boot):
+            return linked_to(known.boot)
         return ""
+
+    def sent_away(self, boot: int) -> None:
+        """A peer is linked to another process with this node's identity (for `Handshakes`)."""
+        self._tell(signals.CloneMet(boot, keeps=True))
 
     def adopt(self, greeted: Greeted) -> asyncio.Event | None:
         """Make a greeted socket a link, tell of it, and set its tasks going (for `Handshakes`)."""
@@ -576,7 +572,7 @@ class Transport:
                     for frame in split(got.data):
                         message = wire.decode(frame)
                         if link.boot == peer.boot:
-                            self._tell(signals.MessageArrived(peer.id, message))
+                            self._tell(signals.MessageArrived(peer.id, message, link.boot))
                 except MalformedMessage as error:
                     return await self._reject(peer, link, str(error))
             elif got.type is aiohttp.WSMsgType.TEXT and got.data == RETIRE:

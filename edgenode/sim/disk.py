@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from edgenode.core.jobs import Record, decode
 from edgenode.core.signals import Row, SearchedHere, StoredRow
-from edgenode.core.types import JobId, Promise, Wall
+from edgenode.core.types import JobId, Past, Promise, Wall, next_boot
 from edgenode.core.wire import Query
 
 
@@ -33,7 +33,35 @@ class Disk:
         self.rows: dict[JobId, StoredRow] = {}
         self.peers: tuple[bytes, ...] = ()
         self.clock: Wall = 0.0
+        self.words = b""  # what is remembered of the others' lives
+        self.lives: tuple[int, ...] = ()  # numbers of the lives that began on it
+        self.written = 0  # writes of the last of them
+        self.behind = False
         self._order: list[JobId] = []
+
+    def copy(self) -> Disk:
+        """A snapshot, or the same files on another disk."""
+        made = Disk()
+        made.put_back(self)
+        return made
+
+    def put_back(self, snapshot: Disk) -> None:
+        """What was written since the snapshot is gone."""
+        self.rows, self._order = dict(snapshot.rows), list(snapshot._order)
+        self.peers, self.words, self.behind = snapshot.peers, snapshot.words, snapshot.behind
+        self.lives, self.written, self.clock = snapshot.lives, snapshot.written, snapshot.clock
+
+    def begin_life(self, chance: int) -> Past:
+        """Count a start, durably; returns what the disk knew before."""
+        past = Past(self.lives, self.written)
+        self.lives = (*self.lives, next_boot(self.lives[-1] if self.lives else 0, chance))
+        self.written = 0
+        return past
+
+    def fall_behind(self, above: int) -> None:
+        """It is known not to be the latest of its identity; the next life gets a number above this one."""
+        self.behind = True
+        self.lives = (*self.lives, above)
 
     @property
     def damaged(self) -> frozenset[JobId]:

@@ -55,6 +55,7 @@ class Ledger:
 
     def __init__(self, disks: Mapping[NodeId, Disk]) -> None:
         self._disks = disks
+        self.identities: dict[NodeId, NodeId] = {}  # whose name a copied disk bears, by the copy's place
         self.specs: dict[JobId, Spec] = {}
         self.acked: dict[JobId, tuple[NodeId, ...]] = {}
         self.refused: set[JobId] = set()
@@ -80,8 +81,8 @@ class Ledger:
                 if not nodes:
                     raise Violation(f"P1: {job_text(job)} acknowledged by nobody")
                 for node in nodes:
-                    disk = self._disks.get(node)
-                    if disk is not None and disk.record(job) is None:
+                    disks = [disk for place, disk in self._disks.items() if self._identity(place) == node]
+                    if disks and not any(disk.record(job) for disk in disks):
                         raise Violation(f"P1: {job_text(job)} is not on {short(node)}, as its receipt says")
                 self.acked[job] = nodes
             elif error.definite:
@@ -107,6 +108,9 @@ class Ledger:
             return
         if any(disk.record(job) is not None for node, disk in self._disks.items() if node in met):
             raise Violation(f"I4: {job_text(job)} was told as settled, and now does not exist")
+
+    def _identity(self, place: NodeId) -> NodeId:
+        return self.identities.get(place, place)
 
     # ---------------------------------------------------------------------------------- disks
 
@@ -163,8 +167,8 @@ class Ledger:
     def _epoch_begun(self, node: NodeId, old: Record | None, new: Record) -> None:
         """A job has other holders, because those before them decided so (one alone may do so at once)."""
         before = (new.id, new.epoch - 1)
-        alone = old is None or old.holders == (node,)
-        if before not in self.chosen and alone and new.own.ballot.owner == node:
+        alone = new.own.ballot.owner == node if old is None else old.holders == (node,)
+        if before not in self.chosen and alone:
             self.chosen[before] = (new.holders, new.own.ballot, new.own.state, new.own.due_at)
         decided = self.chosen.get(before, ((),))
         if decided[0] != new.holders:
@@ -193,8 +197,8 @@ class Ledger:
         for early in self._early.pop(key, set()):
             self._accepted(early, *key)
         # An owner that gets its own old proposal back has promised more by then: it accepts nothing.
-        if promises == Promise(record.epoch, ballot) and ballot.owner == node:
-            self._accepted(node, *key)
+        if promises == Promise(record.epoch, ballot) and ballot.owner == self._identity(node):
+            self._accepted(ballot.owner, *key)
 
     def _outcome_happened(self, job: JobId, outcome: Outcome) -> None:
         if outcome.state in UNASKED:
@@ -264,7 +268,7 @@ class Ledger:
         under = Promise(stored.epoch, stored.ballot)
         move = record.move
         if stored.firm or (move is not None and Promise(record.epoch, move.ballot) == under):
-            self._accepted(node, stored.job, under)
+            self._accepted(self._identity(node), stored.job, under)
 
     def _check_promise(self, node: NodeId, job: JobId, promise: Promise) -> None:
         kept = promise_of(self._disks[node].row(job))

@@ -7,14 +7,14 @@ without power, or behind a cut, is merely silent. What was in flight on a link t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 from typing import Final, Protocol
 
-from edgenode.core.signals import Address, Event, LinkDown, LinkUp, MessageArrived
-from edgenode.core.types import NodeId, Seconds
+from edgenode.core.signals import Address, CloneMet, Event, LinkDown, LinkUp, MessageArrived
+from edgenode.core.types import NodeId, Seconds, are_copies
 from edgenode.core.wire import CONTROL, Message, decode, encode
 from edgenode.sim.conditions import Conditions
 
@@ -32,6 +32,11 @@ class Process(Protocol):
 
     @property
     def id(self) -> NodeId: ...
+
+    @property
+    def place(self) -> NodeId:
+        """Where it is: another place than that of a process with the same identity."""
+        ...
 
     @property
     def boot(self) -> int: ...
@@ -56,6 +61,10 @@ class Surroundings(Protocol):
 
     def process(self, node: NodeId) -> Process | None:
         """The living process of this identity, if any."""
+        ...
+
+    def processes(self, node: NodeId) -> Sequence[Process]:
+        """All of them: two, if its disk was copied."""
         ...
 
     def powered(self, node: NodeId) -> bool:
@@ -88,8 +97,9 @@ class Network:
         self._dice = dice
         self._codec = codec
         self._blocked: frozenset[tuple[NodeId, NodeId]] = frozenset()
-        self._links: dict[tuple[NodeId, NodeId], Link] = {}  # by (one end, the other); each end has its view
-        self._wanted: dict[NodeId, set[NodeId]] = {}
+        # By one end and the other's identity, of which an end knows one life only.
+        self._links: dict[tuple[Process, NodeId], Link] = {}
+        self._wanted: dict[Process, set[NodeId]] = {}
         self._met: dict[Process, set[NodeId]] = {}
         self.rule: Rule | None = None
 
@@ -97,12 +107,12 @@ class Network:
 
     def joined(self, process: Process, seeds: set[NodeId]) -> None:
         """A process has started, and was told of these peers."""
-        self._wanted[process.id] = set(seeds)
+        self._wanted[process] = set(seeds)
         self._keep_dialling(process)
 
     def learned(self, process: Process, changes: tuple[Address, ...]) -> None:
         """The process's address book changed."""
-        wanted = self._wanted[process.id]
+        wanted = self._wanted[process]
         for change in changes:
             if change.keep and change.peer != process.id:
                 if change.peer not in wanted:
@@ -110,19 +120,19 @@ class Network:
                     self._dial(process, change.peer)
             else:
                 wanted.discard(change.peer)
-                link = self._links.get((process.id, change.peer))
+                link = self._links.get((process, change.peer))
                 if link is not None and not link.broken:
                     self._break(link, heard_by=(link.other(process),))
 
     def died(self, process: Process, *, silent: bool) -> None:
         """A process ended. Unless `silent` (no power), its machine resets its links."""
-        self._wanted.pop(process.id, None)
+        self._wanted.pop(process, None)
         self._met.pop(process, None)
-        for key in sorted(key for key in self._links if key[0] == process.id):
+        for key in sorted((key for key in self._links if key[0] is process), key=lambda key: key[1]):
             link = self._links.pop(key)
             if not link.broken:
                 other = link.other(process)
-                heard = not silent and (process.id, other.id) not in self._blocked
+                heard = not silent and (process.place, other.place) not in self._blocked
                 self._break(link, heard_by=(other,) if heard else ())
 
     # ---------------------------------------------------------------------------------- links
@@ -130,9 +140,9 @@ class Network:
     def block(self, ways: frozenset[tuple[NodeId, NodeId]]) -> None:
         """From now on nothing passes these ways (and everything passes the others)."""
         self._blocked = ways
-        for end, peer in sorted(self._links):
-            link = self._links[end, peer]
-            if end < peer and self._cut(end, peer) and not link.broken:
+        by_name = sorted(self._links.items(), key=lambda entry: (entry[0][0].place, entry[0][1]))
+        for (end, _), link in by_name:
+            if end is link.caller and self._cut(end, link.callee) and not link.broken:
                 self._expire_later(link)
 
     def unblock(self, ways: frozenset[tuple[NodeId, NodeId]]) -> None:
@@ -145,7 +155,7 @@ class Network:
 
     def reset(self, one: NodeId, other: NodeId) -> bool:
         """A middlebox ends the link between two living processes. False if there was none."""
-        link = self._links.get((one, other))
+        link = self._link(one, other)
         if link is None or link.broken:
             return False
         self._break(link, heard_by=(link.caller, link.callee))
@@ -156,15 +166,20 @@ class Network:
         return self._met.get(process, set())
 
     def linked(self, one: NodeId, other: NodeId) -> bool:
-        link = self._links.get((one, other))
+        link = self._link(one, other)
         return link is not None and not link.broken
 
-    def _cut(self, one: NodeId, other: NodeId) -> bool:
-        return (one, other) in self._blocked or (other, one) in self._blocked
+    def _link(self, one: NodeId, other: NodeId) -> Link | None:
+        end = self._world.process(one)
+        return None if end is None else self._links.get((end, other))
+
+    def _cut(self, one: Process, other: Process) -> bool:
+        ways = ((one.place, other.place), (other.place, one.place))
+        return not self._blocked.isdisjoint(ways)
 
     def _expire_later(self, link: Link) -> None:
         def look() -> None:
-            if not link.broken and self._cut(link.caller.id, link.callee.id):
+            if not link.broken and self._cut(link.caller, link.callee):
                 self._break(link, heard_by=(link.caller, link.callee))
 
         self._world.after(self._dice.uniform(*SILENT_LINK_S), look)
@@ -180,52 +195,67 @@ class Network:
     def _ended(self, end: Process, link: Link) -> None:
         """One end sees that its link is over: it tries the peer's port at once, then tells its core."""
         peer = link.other(end)
-        if not end.alive or self._links.get((end.id, peer.id)) is not link:
+        if not end.alive or self._links.get((end, peer.id)) is not link:
             return
-        del self._links[end.id, peer.id]
-        reachable = not self._cut(end.id, peer.id)
+        del self._links[end, peer.id]
+        reachable = not self._cut(end, peer)
         there = self._world.process(peer.id)
         refused = reachable and there is None and self._world.powered(peer.id)
         if not refused and self._dice.random() < self._world.conditions.lies:
             self._world.strikes["a living port refused"] += 1
             refused = True
         self._world.post(end, 0.0, LinkDown(peer.id, peer.boot, refused))
-        if there is not None and peer.id in self._wanted.get(end.id, ()):
+        if there is not None and peer.id in self._wanted.get(end, ()):
             self._dial(end, peer.id)
 
     def _dial(self, caller: Process, to: NodeId) -> None:
         """Call a peer; the link is up after a round trip, if both ways are open and it answers."""
 
         def answer() -> None:
-            callee = self._world.process(to)
-            if not caller.alive or caller.paused or callee is None or callee.paused:
+            if not caller.alive or caller.paused:
                 return
-            if not self._cut(caller.id, to):
-                self._up(caller, callee)
+            for callee in self._world.processes(to):
+                if not callee.paused and not self._cut(caller, callee):
+                    self._up(caller, callee)
+                    return
 
         self._world.after(self._delay() + self._delay(), answer)
 
     def _up(self, caller: Process, callee: Process) -> None:
-        old = self._links.get((caller.id, callee.id))
+        old = self._links.get((caller, callee.id))
         if old is not None and not old.broken:
             return
+        other = self._other_life(caller, at=callee) or self._other_life(callee, at=caller)
+        if other is not None:
+            newer, known = other
+            if newer.boot < known.boot or are_copies(newer.boot, known.boot):
+                self._world.post(newer, 0.0, CloneMet(known.boot, True))
+                return
         link = Link(caller, callee)
         for end, peer, address in ((caller, callee, (callee.id, PORT)), (callee, caller, None)):
-            stale = self._links.get((end.id, peer.id))
+            stale = self._links.get((end, peer.id))
             if stale is not None:
+                if stale.other(end) is not peer and not stale.broken:
+                    self._break(stale, heard_by=(stale.other(end),))
                 stale.broken = True
                 self._world.post(end, 0.0, LinkDown(peer.id, stale.other(end).boot, False))
-            self._links[end.id, peer.id] = link
+            self._links[end, peer.id] = link
             self._met.setdefault(end, set()).add(peer.id)
             self._world.post(end, 0.0, LinkUp(peer.id, peer.boot, address))
+
+    def _other_life(self, process: Process, *, at: Process) -> tuple[Process, Process] | None:
+        """This process, and another one with its identity that `at` is linked to, as far as `at` knows."""
+        link = self._links.get((at, process.id))
+        if link is None or link.broken or link.other(at) is process:
+            return None
+        return process, link.other(at)
 
     def _keep_dialling(self, process: Process) -> None:
         if not process.alive:
             return
         if not process.paused:
-            for peer in sorted(self._wanted[process.id]):
-                link = self._links.get((process.id, peer))
-                if link is None and not self._cut(process.id, peer):
+            for peer in sorted(self._wanted[process]):
+                if (process, peer) not in self._links:
                     self._dial(process, peer)
         self._world.after(REDIAL_S * self._dice.uniform(0.8, 1.2), lambda: self._keep_dialling(process))
 
@@ -238,14 +268,14 @@ class Network:
             return
         if self._codec:
             message = decode(encode(message))
-        link = self._links.get((source.id, to))
+        link = self._links.get((source, to))
         if link is not None:
             self._transmit(link, source, message)
             return
         self._dial(source, to)
 
         def retry() -> None:
-            made = self._links.get((source.id, to))
+            made = self._links.get((source, to))
             if source.alive and made is not None:
                 self._transmit(made, source, message)
 
@@ -260,7 +290,7 @@ class Network:
     def _transmit(self, link: Link, source: Process, message: Message) -> None:
         strikes, conditions = self._world.strikes, self._world.conditions
         target = link.other(source)
-        if (source.id, target.id) in self._blocked:
+        if (source.place, target.place) in self._blocked:
             strikes["message cut off"] += 1
             return
         if link.broken:
@@ -281,16 +311,16 @@ class Network:
             if not conditions.reorder:
                 way = (source.id, isinstance(message, CONTROL))
                 arrives = link.last[way] = max(arrives, link.last.get(way, 0.0))
-            arrive = partial(self._arrived, link, target, source.id, message)
+            arrive = partial(self._arrived, link, target, source, message)
             self._world.after(arrives - self._world.now, arrive)
 
-    def _arrived(self, link: Link, target: Process, source: NodeId, message: Message) -> None:
+    def _arrived(self, link: Link, target: Process, source: Process, message: Message) -> None:
         if link.broken or not target.alive:
             return
-        if (source, target.id) in self._blocked:
+        if (source.place, target.place) in self._blocked:
             self._world.strikes["message cut off"] += 1
             return
-        self._world.post(target, 0.0, MessageArrived(source, message))
+        self._world.post(target, 0.0, MessageArrived(source.id, message, source.boot))
 
     def _delay(self) -> Seconds:
         return self._dice.uniform(0.1, 1.0) * self._world.conditions.delay_s

@@ -18,13 +18,14 @@ from typing import Final
 
 from edgenode.core.errors import EdgeNodeError
 from edgenode.core.jobs import Options, Record, Spec, make_job_id
+from edgenode.core.node import Node
 from edgenode.core.rendezvous import Ranking
 from edgenode.core.settings import Settings
 from edgenode.core.signals import ReadAsked, ReadDone, Receipt, Run, SubmitAsked, SubmitDone
 from edgenode.core.types import JobId, NodeId, Seconds, StartToken
 from edgenode.core.wire import Message
 from edgenode.sim.clock import EPOCH
-from edgenode.sim.disk import record_of
+from edgenode.sim.disk import Disk, record_of
 from edgenode.sim.faults import Mood
 from edgenode.sim.judge import Judge
 from edgenode.sim.ledger import Violation
@@ -210,6 +211,41 @@ class Scenario:
         machine = self.world.add(reborn, slots=old.slots)
         machine.seeds = frozenset(life.id for life in self.world.lives())
         self.world.start(machine)
+
+    def snapshot(self, name: str) -> Disk:
+        """What is on this node's disk now, as a backup has it."""
+        return self.machine(name).disk.copy()
+
+    def put_back(self, name: str, snapshot: Disk) -> None:
+        """A machine that is down gets an old state of its disk back, and starts."""
+        self.machine(name).disk.put_back(snapshot)
+        self._wiped = True
+        self.restart(name)
+
+    def clone(self, name: str, copy: str, *, disk: Disk | None = None) -> None:
+        """Start a second machine on a copy of this one's disk (as it is now, or was). It has a letter of its
+        own for stories and cuts, and the identity of the first."""
+        self._wiped = True
+        machine = self.world.copy(self.machine(name), copy, chance=1)
+        if disk is not None:
+            machine.disk.put_back(disk)
+        self.world.start(machine)
+
+    def is_behind(self, name: str) -> bool:
+        """Whether this machine's disk is known not to be the latest of its identity."""
+        return self.machine(name).disk.behind
+
+    def lives(self, name: str) -> bool:
+        return self.machine(name).life is not None
+
+    def is_ready(self, name: str) -> bool:
+        """Whether this node takes new jobs."""
+        core = self._life(name).core
+        return isinstance(core, Node) and core.ready
+
+    def said(self, name: str, kind: type[Message]) -> int:
+        """How many messages of this kind a node has sent, ever."""
+        return sum(source == node_id(name) and isinstance(message, kind) for source, _, message in self._sent)
 
     def pause(self, name: str) -> None:
         self.world.pause(self.machine(name), 1e6)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -16,9 +16,11 @@ from edgenode.core.jobs import Record
 from edgenode.core.settings import Settings
 from edgenode.core.signals import (
     Archive,
+    Behind,
     Booted,
     Changed,
     ClockRead,
+    Cloned,
     Effect,
     Event,
     InspectAsked,
@@ -33,6 +35,7 @@ from edgenode.core.signals import (
     ReadAsked,
     ReadDone,
     Remember,
+    RememberWords,
     RequestId,
     Run,
     RunEnded,
@@ -45,7 +48,17 @@ from edgenode.core.signals import (
     SubmitDone,
     TimePassed,
 )
-from edgenode.core.types import FOREVER, Dice, Instant, JobId, MemberInfo, NodeId, Seconds, StartToken
+from edgenode.core.types import (
+    FOREVER,
+    Dice,
+    Instant,
+    JobId,
+    MemberInfo,
+    NodeId,
+    Seconds,
+    StartToken,
+    starts_of,
+)
 from edgenode.core.wire import Verdict
 from edgenode.sim.clock import MachineClock
 from edgenode.sim.conditions import Conditions
@@ -91,10 +104,11 @@ class MakeCore(Protocol):
 class Life:
     """One process of one machine, from its start to its end."""
 
-    def __init__(self, machine: Machine, core: Core) -> None:
+    def __init__(self, machine: Machine, core: Core, boot: int) -> None:
         self.machine = machine
         self.id: NodeId = machine.id
-        self.boot: int = machine.boots
+        self.place: NodeId = machine.place
+        self.boot = boot
         self.core = core
         self.pipeline: Pipeline
         self.alive = True
@@ -109,20 +123,22 @@ class Life:
 
 @dataclass(eq=False, slots=True)
 class Machine:
-    """A computer with a disk. Its identity lives on the disk: a wiped one is another machine."""
+    """A computer with a disk. Its identity lives on the disk: a wiped one is another machine, and a copy of a
+    disk makes two machines with one identity."""
 
     id: NodeId
+    place: NodeId  # among all machines: the id, unless its disk is a copy of that machine's
     clock: MachineClock
     slots: int = 2
     seeds: frozenset[NodeId] = frozenset()
     disk: Disk = field(default_factory=Disk)
-    boots: int = 0
+    chance: int = 0  # what tells its lives from those of a copy that has started as often
     life: Life | None = None
     powered: bool = True
     gone: str = ""  # why it never comes back
 
     def __str__(self) -> str:
-        return short(self.id)
+        return short(self.place)
 
 
 class World:
@@ -196,10 +212,19 @@ class World:
 
     def add(self, name: str, *, slots: int = 2, clock: MachineClock | None = None) -> Machine:
         """Build a machine that has never run."""
-        machine = Machine(node_id(name), clock or MachineClock(), slots)
-        assert machine.id not in self.machines
-        self.machines[machine.id] = machine
-        self.disks[machine.id] = machine.disk
+        return self._enter(Machine(node_id(name), node_id(name), clock or MachineClock(), slots))
+
+    def copy(self, machine: Machine, name: str, chance: int) -> Machine:
+        """Build a machine whose disk is a copy of this one's, as it is now."""
+        copy = Machine(machine.id, node_id(name), machine.clock, machine.slots, machine.seeds)
+        copy.disk, copy.chance = machine.disk.copy(), chance
+        self.ledger.identities[copy.place] = copy.id
+        return self._enter(copy)
+
+    def _enter(self, machine: Machine) -> Machine:
+        assert machine.place not in self.machines
+        self.machines[machine.place] = machine
+        self.disks[machine.place] = machine.disk
         return machine
 
     def lives(self) -> list[Life]:
@@ -207,8 +232,14 @@ class World:
         return [machine.life for machine in self.machines.values() if machine.life is not None]
 
     def process(self, node: NodeId) -> Process | None:
+        """The living process of this identity; of two the one on the machine that had it first."""
         machine = self.machines.get(node)
-        return None if machine is None else machine.life
+        if machine is not None and machine.life is not None:
+            return machine.life
+        return next(iter(self.processes(node)), None)
+
+    def processes(self, node: NodeId) -> Sequence[Process]:
+        return [life for life in self.lives() if life.id == node]
 
     def powered(self, node: NodeId) -> bool:
         machine = self.machines.get(node)
@@ -219,11 +250,13 @@ class World:
         assert machine.life is None
         assert not machine.gone
         machine.powered = True
-        machine.boots += 1
+        disk = machine.disk
+        past = disk.begin_life(machine.chance)
+        boot = disk.lives[-1]
         info = MemberInfo(
             id=machine.id,
             name=str(machine),
-            boot=machine.boots,
+            boot=boot,
             addresses=((machine.id, PORT),),
             api=f"http://{machine}",
             version="0",
@@ -233,8 +266,9 @@ class World:
             tasks=(TASK,),
             joined_at=machine.clock.wall(0.0),
             ready=True,
+            behind=machine.disk.behind,
         )
-        dice = self.random(f"core of {machine} in life {machine.boots}")
+        dice = self.random(f"core of {machine} in life {starts_of(boot)}")
         expects_peers = bool(machine.seeds or machine.disk.peers)
         core = self._make_core(
             info,
@@ -244,18 +278,18 @@ class World:
             expects_peers=expects_peers,
             knows_peers=expects_peers,
         )
-        life = machine.life = Life(machine, core)
+        life = machine.life = Life(machine, core, boot)
         life.pipeline = Pipeline(
             lambda done: self._sync(life, done),
             lambda persist: self._store(life, persist),
             lambda persist: self.post(life, 0.0, Persisted(persist.number)),
             lambda effect: self._out(life, effect),
         )
-        self.befell(machine, f"starts, boot {machine.boots}")
-        self.ledger.rebooted(machine.id)
+        self.befell(machine, f"starts, boot {starts_of(boot)}")
+        self.ledger.rebooted(machine.place)
         self.network.joined(life, set(machine.seeds))
         self._read_clock(life)
-        self.handle(life, Booted(machine.disk.unsettled(), machine.disk.peers, machine.disk.clock))
+        self.handle(life, Booted(disk.unsettled(), disk.peers, disk.clock, past, disk.words))
 
     def end(self, machine: Machine, why: str, *, silent: bool, survivors: int | None = None) -> None:
         """The process ends, with what ran on it, and all but the first `survivors` unsynced writes (None:
@@ -276,7 +310,7 @@ class World:
     def remove(self, machine: Machine, why: str) -> None:
         """The machine, or its disk, is no more."""
         machine.gone = why
-        self.disks.pop(machine.id, None)
+        self.disks.pop(machine.place, None)
         self.befell(machine, f"is gone: {why}")
 
     def pause(self, machine: Machine, for_s: Seconds) -> None:
@@ -334,6 +368,9 @@ class World:
         effects = life.core.handle(event, instant)
         self._note(life, event, len(effects))
         for effect in effects:
+            if isinstance(effect, Behind | Cloned):
+                self._give_up(life, effect)
+                return
             if not self._survives(life, effect):
                 return
             self._ordered(life, effect)
@@ -370,6 +407,19 @@ class World:
         if machine.life is None and not machine.gone:
             self.start(machine)
 
+    def _give_up(self, life: Life, verdict: Behind | Cloned) -> None:
+        """The process ends, and what waits for its disk is not said."""
+        machine = life.machine
+        if isinstance(verdict, Cloned):
+            self.strikes["a clone ended"] += 1
+            self.end(machine, "ends: another process has its identity", silent=False, survivors=0)
+            machine.gone = "cloned"  # a person has to see to it
+            return
+        self.strikes["a disk was found to be behind"] += 1
+        machine.disk.fall_behind(verdict.above)
+        self.end(machine, f"begins anew without a vote: {verdict.why}", silent=False, survivors=0)
+        self.after(self._dice.uniform(0.05, 0.5), lambda: self.start_if_down(machine))
+
     def _set_alarm(self, life: Life) -> None:
         deadline = life.core.deadline()
         if deadline == FOREVER:
@@ -399,9 +449,9 @@ class World:
     def _ordered(self, life: Life, effect: Effect) -> None:
         """Laws about what a core orders, before any of it is carried out."""
         if isinstance(effect, Persist):
-            self.ledger.ordered(life.id, effect)
+            self.ledger.ordered(life.machine.place, effect)
         elif isinstance(effect, Send):
-            self.ledger.promised(life.id, effect.message)
+            self.ledger.promised(life.machine.place, effect.message)
 
     def _sync(self, life: Life, done: Action) -> None:
         if self.on_sync(life, done):
@@ -421,7 +471,8 @@ class World:
             before = disk.row(stored.row.id)
             disk.write((stored,))
             self._digest.update(stored.row.blob)
-            self.ledger.durable(life.id, before, stored.row)
+            self.ledger.durable(life.machine.place, before, stored.row)
+        disk.written = persist.number
 
     def _out(self, life: Life, effect: Effect) -> bool:
         """This effect leaves the machine now. False if the process dies before it."""
@@ -430,7 +481,7 @@ class World:
         self.story.add(self.now, life.id, "<", effect)
         match effect:
             case Send(to, message):
-                self.ledger.left(life.id, to, message)
+                self.ledger.left(life.machine.place, to, message)
                 self.network.send(life, to, message)
             case Run():
                 self._run(life, effect)
@@ -444,6 +495,10 @@ class World:
                 self.network.learned(life, changes)
             case Remember(peers):
                 life.machine.disk.peers = peers
+            case RememberWords(packed):
+                life.machine.disk.words = packed
+            case Behind() | Cloned():
+                raise AssertionError("nothing that waits comes before it")
             case Changed(records):
                 self._shown(records)
             case Left(handed_over):

@@ -174,6 +174,7 @@ class StillView:
     me: NodeId
     standings: dict[NodeId, Standing]
     boot: int = 1
+    behind: set[NodeId] = field(default_factory=set)
     formed: bool = True
     is_cut_off: bool = False
     left: set[NodeId] = field(default_factory=set)
@@ -187,6 +188,12 @@ class StillView:
 
     def is_living(self, node: NodeId) -> bool:
         return self.standing(node) is Standing.LIVING
+
+    def boot_of(self, node: NodeId) -> int:
+        return self.boot
+
+    def is_behind(self, node: NodeId) -> bool:
+        return node in self.behind
 
     def has_left(self, node: NodeId) -> bool:
         return node in self.left

@@ -24,7 +24,15 @@ LAYERS: list[set[str]] = [
     },
     {"core.view", "core.signals"},
     {"core.desk"},
-    {"core.custody", "core.replication", "core.scheduler", "core.voters", "core.mending", "core.intake"},
+    {
+        "core.custody",
+        "core.replication",
+        "core.scheduler",
+        "core.voters",
+        "core.mending",
+        "core.intake",
+        "core.vouching",
+    },
     {"core.node"},
 ]
 MEMBERSHIP = {"core.comparison", "core.gossip", "core.probing", "core.roster", "core.membership"}

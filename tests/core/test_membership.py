@@ -25,7 +25,7 @@ from edgenode.core.signals import (
     Send,
     TimePassed,
 )
-from edgenode.core.types import FOREVER, NOBODY, Load, MemberState, NodeId
+from edgenode.core.types import FOREVER, NOBODY, Load, MemberState, NodeId, next_boot
 from edgenode.core.view import Standing, View
 from edgenode.core.wire import (
     CATCH_UP_BYTES,
@@ -413,11 +413,24 @@ def test_a_joiner_continues_above_the_incarnation_that_peers_hold() -> None:
     assert bench.myself().incarnation == 8
 
 
-def test_a_later_boot_of_this_identity_elsewhere_is_reported_once() -> None:
+@pytest.mark.parametrize(("state", "lives"), [(MemberState.READY, True), (MemberState.DEAD, False)])
+def test_a_later_life_of_this_identity_elsewhere_is_reported(state: MemberState, lives: bool) -> None:
     bench = Bench(2)
-    effects = bench.hear(2, rumour(1, boot=2)) + bench.hear(2, rumour(1, boot=2))
-    assert len(logs(effects, "identity-clash")) == 1
+    bench.hear(2, rumour(1, state, boot=2))
+    assert bench.membership.take_rivals() == {2: lives}
+    assert bench.membership.take_rivals() == {}
     assert bench.membership.boot == 1
+
+
+def test_of_two_copies_of_one_disk_the_one_that_is_linked_first_stays_a_member() -> None:
+    first, second = next_boot(0, 7), next_boot(0, 9)
+    bench = Bench(2)
+    bench.hear(2, rumour(3, boot=first))
+    bench.link(3, boot=first)
+    bench.link(3, boot=second)
+    assert bench.membership.boot_of(node_id(3)) == first
+    bench.link(3, boot=next_boot(first, 1))
+    assert bench.membership.boot_of(node_id(3)) == next_boot(first, 1)
 
 
 def test_a_peer_with_an_older_boot_than_known_is_reported_and_not_believed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import stat
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 from edgenode.core.signals import Persist, Row, StoredRow
-from edgenode.core.types import Ballot, JobId, NodeId, Promise
+from edgenode.core.types import Ballot, JobId, NodeId, Past, Promise, are_copies, next_boot, starts_of
 from edgenode.core.wire import Query
 from edgenode.shell import store as module
 from edgenode.shell.store import (
@@ -271,11 +272,96 @@ def test_closing_writes_what_is_queued_and_may_be_repeated(tmp_path: Path) -> No
 # ------------------------------------------------------------------------------------- the node itself
 
 
-def test_each_opening_counts_one_boot(tmp_path: Path) -> None:
-    for expected in (1, 2, 3):
+def test_each_opening_is_a_life_of_its_own_that_knows_those_before(tmp_path: Path) -> None:
+    lives: tuple[int, ...] = ()
+    for starts in (1, 2, 3):
         store = Store.open(tmp_path)
-        assert store.boot().boot == expected
+        assert store.boot().past.lives == lives
+        assert starts_of(store.boot().boot) == starts
+        lives = (*lives, store.boot().boot)
         store.close()
+    assert list(lives) == sorted(set(lives))
+
+
+def test_two_copies_of_a_folder_begin_different_lives(tmp_path: Path) -> None:
+    Store.open(tmp_path / "a").close()
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    one, other = Store.open(tmp_path / "a"), Store.open(tmp_path / "b")
+    assert are_copies(one.boot().boot, other.boot().boot)
+    assert one.boot().past == other.boot().past
+    one.close()
+    other.close()
+
+
+def test_a_disk_knows_how_many_writes_of_its_last_life_it_has(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    for number in (1, 2, 3):
+        commit(store, stored(number), number=number)
+    store.close()
+    shutil.copytree(tmp_path, tmp_path / "backup")
+    store = Store.open(tmp_path)
+    assert store.boot().past.written == 3
+    commit(store, stored(4), number=1)
+    store.close()
+    assert Store.open(tmp_path).boot().past.written == 1
+    assert Store.open(tmp_path / "backup").boot().past.written == 3
+
+
+def test_a_disk_that_is_behind_stays_so_and_begins_above_the_life_that_others_know(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    assert store.boot().behind == ""
+    known = next_boot(next_boot(store.boot().boot, 7), 7)
+    store.fall_behind(known, "a later start of it is remembered")
+    store.close()
+    for _ in range(2):
+        store = Store.open(tmp_path)
+        assert store.boot().behind == "a later start of it is remembered"
+        assert store.boot().boot > known
+        store.close()
+
+
+def test_a_new_identity_keeps_the_jobs_and_has_no_earlier_lives(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    store.set_identity(b"old")
+    commit(store, stored(1), number=1)
+    store.remember([b"peer"])
+    store.fall_behind(store.boot().boot, "it was put back")
+    store.close()
+    store = Store.open(tmp_path)
+    store.renew(b"new")
+    assert (store.boot().behind, store.boot().past) == ("", Past((), 0))
+    first = store.boot().boot
+    assert starts_of(first) == 1
+    store.close()
+    store = Store.open(tmp_path)
+    assert (store.boot().identity, store.boot().behind) == (b"new", "")
+    assert store.boot().past == Past((first,), 0)
+    assert [row.id for row in store.boot().rows] == [job(1)]
+    assert store.boot().peers == (b"peer",)
+    store.close()
+
+
+def test_what_is_remembered_of_other_lives_survives(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    assert store.boot().words == b""
+    store.remember_words(b"packed")
+    store.close()
+    assert Store.open(tmp_path).boot().words == b"packed"
+
+
+def test_a_folder_without_its_log_knows_of_fewer_writes_than_it_told(tmp_path: Path) -> None:
+    """Somebody tidies up: what was not yet folded into the file is gone, and with it the count."""
+    store = Store.open(tmp_path)
+    commit(store, stored(1), number=1)
+    store.close()
+    store = Store.open(tmp_path)
+    commit(store, stored(2), number=1)
+    shutil.copytree(tmp_path, tmp_path / "killed")  # as kill -9 leaves it
+    store.close()
+    for name in ("jobs.db-wal", "jobs.db-shm"):
+        (tmp_path / "killed" / name).unlink(missing_ok=True)
+    found = Store.open(tmp_path / "killed").boot()
+    assert len(found.past.lives) == 1, "the second start, which was told, is not in the file"
 
 
 def test_the_time_is_kept_with_the_rows_and_alone(tmp_path: Path) -> None:
@@ -321,7 +407,7 @@ def test_a_refused_opener_leaves_the_first_one_alone(store: Store, tmp_path: Pat
     with pytest.raises(StoreLocked):
         Store.open(tmp_path / "node")
     commit(store, stored(1))
-    assert store.boot().boot == 1
+    assert starts_of(store.boot().boot) == 1
 
 
 # --------------------------------------------------------------------------------------------- damage
@@ -453,7 +539,7 @@ def test_a_log_without_its_file_is_not_taken_for_a_new_store(tmp_path: Path) -> 
 def test_a_start_that_was_killed_before_its_schema_is_just_a_new_store(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).touch()
     store = Store.open(tmp_path)
-    assert store.boot().boot == 1
+    assert starts_of(store.boot().boot) == 1
     store.close()
 
 
@@ -502,12 +588,12 @@ def test_after_a_refused_commit_all_are_refused_until_the_store_has_recovered(tm
     with pytest.raises(DiskRefused):
         commit(store, stored(1, b"after"))
     boot = store.recover()
-    assert (boot.boot, boot.rows) == (2, (Row(job(1), b"before", None),))
+    assert (starts_of(boot.boot), boot.rows) == (2, (Row(job(1), b"before", None),))
     commit(store, stored(2, b"room"))
     assert store.archive().get([job(2)])[job(2)].blob == b"room"
     store.close()
     again = Store.open(tmp_path)
-    assert again.boot().boot == 3
+    assert starts_of(again.boot().boot) == 3
     assert {row.blob for row in again.boot().rows} == {b"before", b"room"}
     again.close()
 
@@ -523,7 +609,7 @@ def test_a_store_recovers_only_where_there_is_more_than_a_little_room(tmp_path: 
             store.recover()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
-    assert store.recover().boot == 2
+    assert starts_of(store.recover().boot) == 2
     assert not (tmp_path / module.ROOM_NAME).exists()
     store.close()
 

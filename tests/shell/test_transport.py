@@ -19,8 +19,8 @@ import pytest
 import uvloop
 
 from edgenode.core import signals, wire
-from edgenode.core.signals import LinkDown, LinkUp, MessageArrived
-from edgenode.core.types import JobId, Load, NodeId
+from edgenode.core.signals import CloneMet, LinkDown, LinkUp, MessageArrived
+from edgenode.core.types import JobId, Load, NodeId, next_boot
 from edgenode.shell.handshake import WebSocket, _fact
 from edgenode.shell.identity import Identity, MeshKey
 from edgenode.shell.link import (
@@ -66,14 +66,12 @@ class End:
         self.id = self.identity.id
         self.told: list[signals.Event] = []
         self.boot = int(str(options.get("boot", 1)))
-        self.clones: list[int] = []
         self.has_planted_bug = False
         self._news = asyncio.Event()
         arguments: dict[str, object] = {"mesh_key": KEY, "host": "127.0.0.1", "port": 0, "boot": 1}
         self.transport = Transport(
             identity=self.identity,
             on_event=self._tell,
-            on_clone=self.clones.append,
             **(arguments | options),  # type: ignore[arg-type]
         )
 
@@ -178,8 +176,12 @@ async def test_messages_travel_both_ways_and_name_their_proven_sender(start) -> 
     left, right = await pair(start)
     left.transport.send(right.id, ping(1))
     right.transport.send(left.id, stop(2))
-    assert await right.heard(lambda e: isinstance(e, MessageArrived)) == [MessageArrived(left.id, ping(1))]
-    assert await left.heard(lambda e: isinstance(e, MessageArrived)) == [MessageArrived(right.id, stop(2))]
+    assert await right.heard(lambda e: isinstance(e, MessageArrived)) == [
+        MessageArrived(left.id, ping(1), left.boot)
+    ]
+    assert await left.heard(lambda e: isinstance(e, MessageArrived)) == [
+        MessageArrived(right.id, stop(2), right.boot)
+    ]
 
 
 async def test_link_up_tells_the_life_and_who_called(start) -> None:
@@ -456,17 +458,22 @@ async def test_a_new_life_in_the_same_process_is_linked_under_its_boot_number(st
     assert [e for e in left.told if isinstance(e, LinkDown)] == [LinkDown(right.id, 1, refused=False)]
     left.transport.send(right.id, ping(3))
     assert await right.messages(1) == [ping(3)]
-    assert left.clones == right.clones == []
+    assert not any(isinstance(event, CloneMet) for event in (*left.told, *right.told))
 
 
-async def test_an_older_life_is_refused_while_a_later_one_is_linked(start, caplog) -> None:
-    left, right = await start(), await start(boot=5)
+FIRST = next_boot(0, 5)
+
+
+@pytest.mark.parametrize("copied", [3, next_boot(0, 6)], ids=["an older life", "as many starts"])
+async def test_a_copy_of_a_linked_node_is_sent_away_and_told_why(start, copied: int) -> None:
+    left, right = await start(), await start(boot=FIRST)
     right.transport.seed(left.transport.address)
     await left.up(right)
-    copy = await start(identity=right.identity, boot=3)
+    copy = await start(identity=right.identity, boot=copied)
     copy.transport.seed(left.transport.address)
-    await until(lambda: sum("a copied disk?" in line for line in caplog.messages) >= 2)
-    assert [e.boot for e in left.told if isinstance(e, LinkUp)] == [5]
+    await until(lambda: CloneMet(FIRST, keeps=True) in copy.told)
+    assert [e.boot for e in left.told if isinstance(e, LinkUp)] == [FIRST]
+    assert CloneMet(FIRST, keeps=True) not in right.told
 
 
 @pytest.mark.parametrize("event_loop_policy", ["asyncio", "uvloop"], indirect=True)
@@ -669,13 +676,12 @@ async def test_a_clone_is_refused_with_the_reason_in_both_logs(start, caplog) ->
     left = await start(boot=4)
     clone = await start(identity=left.identity, boot=6)
     clone.transport.seed(left.transport.address)
-    await until(lambda: bool(left.clones))
-    assert left.clones[0] == 6
+    await until(lambda: CloneMet(6, keeps=False) in left.told)
     await until(
         lambda: any("refused this node: two processes have this identity" in x for x in caplog.messages)
     )
     assert any(line.startswith(f"refused {left.id} at") for line in caplog.messages)
-    assert left.told == clone.told == []
+    assert {type(event) for event in (*left.told, *clone.told)} == {CloneMet}
 
 
 async def test_calling_oneself_is_noticed_and_not_repeated(start, caplog) -> None:
@@ -684,7 +690,6 @@ async def test_calling_oneself_is_noticed_and_not_repeated(start, caplog) -> Non
     left.transport.seed(own)
     await until(lambda: left.transport._seeds[own].found == left.id)
     assert left.told == []
-    assert left.clones == []
 
 
 # ------------------------------------------------------------------------- what peers may get wrong

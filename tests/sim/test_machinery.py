@@ -24,7 +24,7 @@ from edgenode.core.signals import (
     StoredRow,
     TimePassed,
 )
-from edgenode.core.types import FOREVER, Ballot, Instant, JobId, Promise, State
+from edgenode.core.types import FOREVER, Ballot, Instant, JobId, Promise, State, next_boot
 from edgenode.core.wire import Query, WantWork
 from edgenode.sim.clock import EPOCH, MachineClock
 from edgenode.sim.disk import Disk, promise_of, record_of
@@ -35,6 +35,7 @@ from edgenode.sim.weather import cut_ways
 from edgenode.sim.world import Life, World, node_id
 
 WORK = WantWork(1)
+FIRST = next_boot(0, 0)
 
 
 class Silent:
@@ -206,7 +207,7 @@ def test_processes_that_know_an_address_are_linked_and_can_talk() -> None:
     assert len([event for event in heard(life["a"], LinkUp) + heard(life["b"], LinkUp) if event.address]) == 1  # type: ignore[union-attr]
     say(world, life["a"], Send(B, WORK))
     world.run_until(2.0)
-    assert heard(life["b"], MessageArrived) == [MessageArrived(A, WORK)]
+    assert heard(life["b"], MessageArrived) == [MessageArrived(A, WORK, FIRST)]
 
 
 def test_messages_of_one_link_keep_their_order_unless_reordering_is_a_fault() -> None:
@@ -228,9 +229,9 @@ def test_a_killed_process_refuses_and_a_machine_without_power_is_silent() -> Non
     world.end(world.machines[B], "is killed", silent=False)
     world.end(world.machines[C], "loses power", silent=True)
     world.run_until(1.5)
-    assert heard(life["a"], LinkDown) == [LinkDown(B, 1, True)]
+    assert heard(life["a"], LinkDown) == [LinkDown(B, FIRST, True)]
     world.run_until(12.0)
-    assert heard(life["a"], LinkDown) == [LinkDown(B, 1, True), LinkDown(C, 1, False)]
+    assert heard(life["a"], LinkDown) == [LinkDown(B, FIRST, True), LinkDown(C, FIRST, False)]
 
 
 def test_a_reborn_process_is_met_under_its_new_boot() -> None:
@@ -239,8 +240,9 @@ def test_a_reborn_process_is_met_under_its_new_boot() -> None:
     world.run_until(1.2)
     world.start(world.machines[B])
     world.run_until(2.0)
-    assert heard(life["a"], LinkDown) == [LinkDown(B, 1, False)]
-    assert [event.boot for event in heard(life["a"], LinkUp)] == [1, 2]  # type: ignore[union-attr]
+    assert heard(life["a"], LinkDown) == [LinkDown(B, FIRST, False)]
+    boots = [event.boot for event in heard(life["a"], LinkUp)]  # type: ignore[union-attr]
+    assert boots == [FIRST, next_boot(FIRST, 0)]
 
 
 def test_nothing_passes_a_cut_and_links_give_up_in_time_and_come_back() -> None:
@@ -253,7 +255,7 @@ def test_nothing_passes_a_cut_and_links_give_up_in_time_and_come_back() -> None:
     assert heard(life["a"], MessageArrived), "the other way is open"
     assert world.strikes["message cut off"] == 1
     world.run_until(12.0)
-    assert heard(life["a"], LinkDown) == [LinkDown(B, 1, False)]
+    assert heard(life["a"], LinkDown) == [LinkDown(B, FIRST, False)]
     world.network.block(frozenset())
     world.run_until(14.0)
     assert world.network.linked(A, B)
@@ -266,7 +268,7 @@ def test_what_is_in_flight_on_a_link_that_is_reset_is_lost() -> None:
     assert world.network.reset(A, B)
     world.run_until(3.0)
     assert not heard(life["b"], MessageArrived)
-    assert heard(life["a"], LinkDown) == [LinkDown(B, 1, False)]
+    assert heard(life["a"], LinkDown) == [LinkDown(B, FIRST, False)]
     assert world.network.linked(A, B)
 
 
@@ -275,7 +277,7 @@ def test_a_middlebox_may_lie_about_a_living_process() -> None:
     world.conditions.lies = 1.0
     assert world.network.reset(A, B)
     world.run_until(2.0)
-    assert heard(life["a"], LinkDown) == [LinkDown(B, 1, True)]
+    assert heard(life["a"], LinkDown) == [LinkDown(B, FIRST, True)]
     assert world.strikes["a living port refused"] >= 1
 
 
@@ -316,7 +318,7 @@ def test_a_process_that_stands_still_hears_everything_afterwards() -> None:
     world.run_until(5.9)
     assert not heard(life["b"], MessageArrived)
     world.run_until(6.5)
-    assert heard(life["b"], MessageArrived) == [MessageArrived(A, WORK)]
+    assert heard(life["b"], MessageArrived) == [MessageArrived(A, WORK, FIRST)]
 
 
 def test_a_core_whose_deadline_never_moves_is_found_out() -> None:

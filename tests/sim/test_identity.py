@@ -1,0 +1,276 @@
+"""Disks that are wiped, put back or copied: the mesh stays right, and who is not the latest has no vote."""
+
+from __future__ import annotations
+
+from edgenode.core.errors import EdgeNodeError
+from edgenode.core.jobs import Options, Record
+from edgenode.core.node import Node
+from edgenode.core.types import Delivery, State
+from edgenode.core.wire import Acks, Ask, Marks, Promises, Recalled, Write
+from edgenode.sim.scenario import Scenario
+
+ONCE = Options(max_attempts=1, delivery=Delivery.AT_MOST_ONCE)
+
+
+def running(names: str, *, at: str = "a", holders: str = "abc", options: Options | None = None) -> Scenario:
+    """A mesh in which job j is acknowledged and runs."""
+    story = Scenario(names, Node)
+    story.submit("j", at=at, holders=holders, options=options)
+    story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
+    return story
+
+
+def state_of(found: Record | EdgeNodeError) -> State:
+    assert isinstance(found, Record), found
+    assert found.settled
+    return found.state
+
+
+def votes_of(story: Scenario, name: str) -> int:
+    """How many promises and acknowledgements a node has sent, ever."""
+    return story.said(name, Promises) + story.said(name, Acks)
+
+
+def test_wiped_owner_same_identity() -> None:
+    """The owner's disk is put back to where it was empty, but for its key: it owns nothing any more."""
+    story = Scenario("abc", Node)
+    empty = story.snapshot("a")
+    story.submit("j", at="a", holders="abc")
+    story.until(lambda: story.runs("j"))
+    story.kill("a")
+    story.put_back("a", empty)
+    story.until(lambda: story.is_behind("a") and story.lives("a"))
+    story.until(lambda: story.runner("j") == "b")
+    story.finish("j", on="b")
+    story.until(lambda: story.is_told("j"))
+    assert state_of(story.read("j", "a")) is State.SUCCEEDED
+    story.heal_and_judge()
+
+
+def test_wiped_holder_votes() -> None:
+    """a and b have decided; c knows nothing of it. b forgets: c must not find a majority with it."""
+    story = Scenario("abc", Node)
+    empty = story.snapshot("b")
+    story.cut("c", "ab")
+    story.wait(6.0)
+    story.submit("j", at="a", holders="abc")
+    story.until(lambda: story.runs("j"))
+    story.finish("j")
+    story.until(lambda: story.is_told("j"))
+    story.kill("b")
+    votes = votes_of(story, "b")
+    story.put_back("b", empty)
+    story.until(lambda: story.is_behind("b"))
+    story.mend()
+    story.wait(3.0)
+    assert votes_of(story, "b") == votes
+    assert state_of(story.read("j", "b")) is State.SUCCEEDED
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
+def test_stale_snapshot_votes() -> None:
+    """b has promised and accepted; then its disk is put back to before. Only c, which has not heard of the
+    end, and b would now be a majority for another one."""
+    story = running("abc")
+    before = story.snapshot("b")
+    for kind in (Write, Marks):
+        story.lose(kind, source="a", to="c")
+    story.finish("j")
+    story.until(lambda: story.is_told("j"))
+    story.wait(0.2)
+    story.kill("b")
+    story.put_back("b", before)
+    story.until(lambda: story.is_behind("b") and story.lives("b"))
+    story.kill("a")
+    story.lose_nothing()
+    story.wait(8.0)
+    if story.runs("j"):  # c alone may go on, provisionally
+        story.finish("j")
+    story.wait(3.0)
+    copy = story.copy("j", "c")
+    assert copy is not None
+    assert not copy.settled
+    story.heal_and_judge()
+
+
+def test_a_disk_that_is_put_back_within_one_life_is_found_out_by_its_writes() -> None:
+    """No start lies between the snapshot and the present: the counter of starts would say nothing."""
+    story = running("abc")
+    before = story.snapshot("b")
+    story.finish("j")
+    story.until(lambda: story.is_told("j"))
+    story.wait(0.2)
+    story.kill("b")
+    assert story.machine("b").disk.lives == before.lives
+    story.put_back("b", before)
+    story.until(lambda: story.is_behind("b"))
+    story.heal_and_judge()
+
+
+def test_an_ordinary_restart_and_a_disk_that_was_moved_keep_their_vote() -> None:
+    story = running("abc")
+    story.kill("b")
+    moved = story.snapshot("b")
+    story.put_back("b", moved)
+    story.finish("j")
+    story.until(lambda: story.is_told("j"))
+    story.wait(1.0)
+    assert not story.is_behind("b")
+    story.kill("a", "c")
+    story.restart("a")
+    story.submit("k", at="b", holders="bac")
+    story.until(lambda: story.is_acknowledged("k"))
+    story.heal_and_judge()
+
+
+def test_a_restarted_node_says_nothing_that_counts_before_the_others_have_told() -> None:
+    story = running("abc", holders="acb")
+    story.kill("b")
+    votes = votes_of(story, "b")
+    for name in "ac":
+        story.lose(Recalled, source=name, to="b")
+    story.restart("b")
+    story.kill("a")
+    story.until(lambda: story.said("c", Ask))
+    story.wait(2.0)
+    assert votes_of(story, "b") == votes
+    assert not story.is_ready("b")
+    story.lose_nothing()
+    story.until(lambda: votes_of(story, "b") > votes)
+    story.until(lambda: story.is_ready("b"))
+    story.heal_and_judge()
+
+
+def test_who_is_not_there_yet_is_waited_for_since_only_it_may_know() -> None:
+    """c was away while b worked, and knows nothing of it; a knows, and is the last to come back."""
+    story = Scenario("abc", Node)
+    empty = story.snapshot("b")
+    story.kill("c")
+    story.submit("j", at="a", holders="abc")
+    story.until(lambda: story.runs("j"))
+    story.finish("j")
+    story.until(lambda: story.is_told("j"))
+    story.wait(1.5)  # what a knows of b is on its disk by then
+    story.kill("a", "b")
+    story.put_back("b", empty)
+    story.restart("c")
+    story.wait(3.0)
+    story.restart("a")
+    story.until(lambda: story.is_behind("b"))
+    assert state_of(story.read("j", "a")) is State.SUCCEEDED
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
+def test_a_node_that_is_behind_stays_so_and_serves_as_an_entry_and_a_reader() -> None:
+    story = running("abcd")
+    before = story.snapshot("b")
+    story.finish("j")
+    story.until(lambda: story.is_told("j"))
+    story.wait(0.2)
+    story.kill("b")
+    story.put_back("b", before)
+    story.until(lambda: story.is_behind("b") and story.lives("b"))
+    story.kill("b")
+    story.restart("b")
+    story.wait(2.0)
+    votes = votes_of(story, "b")
+    assert not story.is_ready("b")
+    story.submit("k", at="b", holders="acd")
+    story.until(lambda: story.is_acknowledged("k") and story.runs("k"))
+    story.finish("k")
+    story.until(lambda: story.is_told("k"))
+    assert [state_of(story.read(job, "b")) for job in "jk"] == [State.SUCCEEDED] * 2
+    assert votes_of(story, "b") == votes
+    assert story.receipt("k") <= {"a", "c", "d"}
+    story.heal_and_judge()
+
+
+def test_the_job_of_an_owner_that_fell_behind_goes_to_the_next_holder() -> None:
+    story = Scenario("abc", Node)
+    story.submit("i", at="a", holders="abc")
+    story.until(lambda: story.is_acknowledged("i") and story.runs("i"))
+    before = story.snapshot("a")
+    story.submit("j", at="a", holders="abc")
+    story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
+    story.kill("a")
+    story.put_back("a", before)
+    story.until(lambda: story.is_behind("a") and story.lives("a"))
+    for job in "ij":
+        story.until(lambda job=job: story.runner(job) in ("b", "c"))  # type: ignore[misc]
+        story.finish(job)
+    story.heal_and_judge()
+
+
+def test_at_most_once_holder_wiped() -> None:
+    """`running` is with a and b, which is a majority; b forgets it. c and b must not start the job again."""
+    story = Scenario("abc", Node)
+    empty = story.snapshot("b")
+    story.lose(Write, source="a", to="c")
+    story.submit("j", at="a", holders="abc", options=ONCE)
+    story.until(lambda: story.runs("j"))
+    story.kill("b")
+    story.put_back("b", empty)
+    story.until(lambda: story.is_behind("b") and story.lives("b"))
+    story.kill("a")
+    story.lose_nothing()
+    story.wait(10.0)
+    assert story.starts("j") == 1
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
+def test_cloned_disk() -> None:
+    """Both copies of a stopped node's disk are started: the second is sent away and harms nobody."""
+    story = running("abc")
+    story.kill("b")
+    story.clone("b", "x")
+    story.until(lambda: story.lives("x"))
+    story.wait(2.0)
+    story.restart("b")
+    story.until(lambda: not (story.lives("b") and story.lives("x")))
+    assert story.lives("x")
+    assert not story.is_behind("x")
+    story.finish("j")
+    story.until(lambda: story.is_told("j"))
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
+def test_a_copy_of_a_running_node_displaces_it_and_has_no_vote() -> None:
+    """The copy has the higher count of starts: the original ends. It has worked since, so what goes on does
+    not know all that the identity said."""
+    story = running("abc")
+    copied = story.snapshot("b")
+    story.finish("j")
+    story.until(lambda: story.is_told("j"))
+    story.clone("b", "x", disk=copied)
+    story.until(lambda: not story.lives("b"))
+    story.until(lambda: story.is_behind("x") and story.lives("x"))
+    story.wait(1.0)
+    assert not story.is_ready("x")
+    story.heal_and_judge()
+
+
+def test_two_copies_that_both_voted_on_two_sides_of_a_cut_leave_none_that_votes() -> None:
+    """Each side takes its copy for the node itself. When they meet one ends, and the other must not vote: it
+    does not know what was promised in its name."""
+    story = Scenario("abcd", Node)
+    story.kill("b")
+    stopped = story.snapshot("b")
+    story.cut("ax", "bcd")
+    story.restart("b")
+    story.clone("b", "x", disk=stopped)
+    story.wait(12.0)
+    story.submit("j", at="a", holders="abc")
+    story.submit("k", at="c", holders="cbd")
+    story.until(lambda: story.runs("j") and story.runs("k"))
+    story.finish("j")
+    story.finish("k")
+    story.wait(3.0)
+    story.mend()
+    story.until(lambda: not (story.lives("b") and story.lives("x")))
+    survivor = "x" if story.lives("x") else "b"
+    story.until(lambda: story.is_behind(survivor) and story.lives(survivor))
+    story.heal_and_judge()
