@@ -156,8 +156,19 @@ class Custody:
         for holder in record.holders:
             if holder not in asking.answered and desk.view.standing(holder) is not Standing.GONE:
                 desk.post.add(holder, Ask, item)
+        for witness in self._witnesses(record):
+            desk.post.add(witness, Offer, DigestItem(record.id, item.digest))
         asking.again_at = desk.now + asking.pause_s
         asking.pause_s = min(asking.pause_s * 2, desk.settings.retry_max_s)
+
+    def _witnesses(self, record: Record) -> list[NodeId]:
+        """Who may know what the holders would say, when too few of them live to say it: the nodes that would
+        hold the job today. They may have a spare copy, or have become its holders while this one was away."""
+        view = self._desk.view
+        if majority(len(self._desk.living_holders(record)), record.holders):
+            return []
+        ranked = view.ranking().rank(record.id)[: self._desk.settings.replicas]
+        return [node for node in ranked if node not in record.holders and view.is_living(node)]
 
     def on_ask(self, source: NodeId, items: Sequence[AskItem]) -> None:
         """Promise, with the copy that is here; or refuse, with the promise that stands and the copy."""
@@ -264,6 +275,8 @@ class Custody:
             is_silent = any(known is not Standing.GONE for known in unheard.values())
             is_early = (asking.patient and is_silent) or Standing.UNKNOWN in unheard.values()
             if is_early and waited < desk.settings.island_after_s:
+                return
+            if waited < desk.settings.ask_s and self._witnesses(record):
                 return
         self._conclude(job, firm=firm)
 

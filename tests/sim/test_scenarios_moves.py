@@ -1,0 +1,127 @@
+"""Stories about the change of a job's holders, on production cores. Each ends healed and judged."""
+
+from __future__ import annotations
+
+from edgenode.core.node import Node
+from edgenode.core.settings import JobSettings, Settings
+from edgenode.core.types import State
+from edgenode.core.wire import Acks, Copies, Write
+from edgenode.sim.scenario import Scenario
+from edgenode.sim.story import short
+
+SOON = Settings(jobs=JobSettings(rereplicate_after_s=2.0))
+
+
+def running(names: str, *, settings: Settings = SOON) -> Scenario:
+    """A mesh in which job j is held by a, b and c, and runs on a."""
+    story = Scenario(names, Node, settings=settings)
+    story.submit("j", at="a", holders="abc")
+    story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
+    return story
+
+
+def holders(story: Scenario, at: str) -> str:
+    copy = story.copy("j", at)
+    return "" if copy is None else f"{copy.epoch}:{''.join(sorted(map(short, copy.holders)))}"
+
+
+def test_a_dead_holder_is_replaced_while_the_job_runs_on() -> None:
+    story = running("abcd")
+    story.power_off("c")
+    story.until(lambda: holders(story, "d") == "1:abd")
+    assert story.runs("j")[0][0] == "a"
+    story.finish("j")
+    story.until(lambda: story.is_told("j"))
+    assert story.starts("j") == 1
+    story.heal_and_judge()
+
+
+def test_holder_change_half_heard() -> None:
+    """Only b hears the proposal, and a dies: it was decided, and b finds that out with the help of c."""
+    story = running("abcd")
+    story.kill("c")
+    story.lose(Acks, source="b", to="a")
+    story.until(lambda: (copy := story.copy("j", "b")) is not None and copy.moving)
+    story.kill("a")
+    story.lose_nothing()
+    story.restart("c")
+    story.until(lambda: holders(story, "b").endswith("abd") and holders(story, "d").endswith("abd"))
+    story.heal_and_judge()
+    assert story.starts("j") <= 2
+
+
+def test_two_deciders_one_epoch() -> None:
+    """a would replace c, and nobody hears it; b and c replace a. One set is decided, and all agree."""
+    story = running("abcd")
+    story.lose(Write, source="a", to="b")
+    story.power_off("c")
+    story.until(lambda: story.copy("j", "d") is not None, within_s=10.0)
+    story.cut("a", "bcd")
+    story.restart("c")
+    story.until(lambda: holders(story, "d") == "1:bcd", within_s=20.0)
+    assert holders(story, "a") in ("0:abc", "")
+    story.heal_and_judge()
+    assert holders(story, "a") >= "1"
+
+
+def test_old_holder_asks_forgotten_set() -> None:
+    """c was away while all the others that it knows as holders were replaced, and died. Alone among those who
+    held the job it must neither run it again nor show anything but what the new ones settled."""
+    story = running("abcde")
+    story.power_off("c")
+    story.until(lambda: holders(story, "d") == "1:abd")
+    story.kill("b")
+    story.until(lambda: holders(story, "e") == "2:ade")
+    story.finish("j")
+    story.until(lambda: (copy := story.copy("j", "e")) is not None and copy.settled)
+    story.kill("a")
+    story.wait(1.0)
+    story.restart("c")
+    story.until(lambda: (copy := story.copy("j", "c")) is not None and copy.settled, within_s=15.0)
+    copy = story.copy("j", "c")
+    assert copy is not None
+    assert copy.state is State.SUCCEEDED
+    assert story.starts("j") == 1
+    story.heal_and_judge()
+
+
+def test_grow_1_to_n_while_running_with_one_crash() -> None:
+    """A mesh of one takes a job; two nodes join, and the first dies just after the set has grown."""
+    story = Scenario("abc", Node, settings=SOON)
+    story.kill("b", "c")
+    story.wait(3.0)
+    story.submit("j", at="a", holders="a")
+    story.until(lambda: bool(story.runs("j")))
+    assert holders(story, "a") == "0:a"
+    story.restart("b", "c")
+    story.until(lambda: holders(story, "b") == "1:abc" and holders(story, "c") == "1:abc")
+    story.kill("a")
+    story.until(lambda: story.runner("j") in ("b", "c"), within_s=5.0)
+    story.finish("j")
+    story.until(lambda: story.is_told("j"))  # b and c are a majority of the grown set
+    story.heal_and_judge()
+    assert story.starts("j") == 2
+
+
+def test_shrinking_below_r() -> None:
+    """All but one leave, one after the other: the last goes on alone, firmly, and settles."""
+    story = running("abc")
+    for name in "bc":
+        story.world.leave(story.machine(name))
+        story.until(lambda name=name: story.machine(name).gone == "left", within_s=15.0)
+    assert holders(story, "a").endswith(":a")
+    story.finish("j")
+    story.until(lambda: story.is_told("j"), within_s=2.0)
+    assert story.starts("j") == 1
+    story.heal_and_judge()
+
+
+def test_a_late_copy_of_the_old_set_changes_nothing() -> None:
+    story = running("abcd")
+    story.lose(Copies, source="b", to="c")
+    story.power_off("c")
+    story.until(lambda: holders(story, "d") == "1:abd")
+    story.repeat(Write, source="a", to="b")
+    story.wait(0.5)
+    assert holders(story, "b") == "1:abd"
+    story.heal_and_judge()
