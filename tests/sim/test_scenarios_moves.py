@@ -13,9 +13,9 @@ SOON = Settings(jobs=JobSettings(rereplicate_after_s=2.0))
 
 
 def running(names: str, *, settings: Settings = SOON) -> Scenario:
-    """A mesh in which job j is held by a, b and c, and runs on a."""
+    """A mesh in which job j is held by a, b and c, and runs on a; the others follow in the rank."""
     story = Scenario(names, Node, settings=settings)
-    story.submit("j", at="a", holders="abc")
+    story.submit("j", at="a", holders=names)
     story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
     return story
 
