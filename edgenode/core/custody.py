@@ -51,6 +51,7 @@ from edgenode.core.wire import (
     Ask,
     AskItem,
     Copies,
+    Expired,
     Gift,
     GiftItem,
     Offer,
@@ -97,6 +98,7 @@ class Custody:
         ] = {}  # who was told that it is responsible, and has not said "taken"
         self._confirmed: dict[JobId, NodeId] = {}  # responsible that are known to have their copy
         self._gifts: dict[JobId, Instant] = {}
+        self._forgotten_by: dict[JobId, set[NodeId]] = {}  # holders that dropped it, its last day being over
         self._round: list[JobId] = []  # what anti-entropy has still to compare in this round
         self._round_at: Instant = 0.0
 
@@ -187,8 +189,11 @@ class Custody:
             if promise > asked or _knows_better(copy, asked) or not table.may_vote(item.job):
                 desk.post.add(source, Refused, _refusal(item.job, asked, promise, copy))
                 continue
+            if copy is None and desk.is_forgotten(item.expires_at):
+                desk.post.add(source, Expired, item.job)
+                continue
             if promise < asked:
-                table.give_promise(item.job, asked)
+                table.give_promise(item.job, asked, item.expires_at)
                 desk.merged.add(item.job)
                 self._later.set(item.job, patience_ends)
             if copy is not None and copy.epoch < item.epoch:
@@ -208,7 +213,7 @@ class Custody:
             if (item.epoch, item.term) != (record.epoch, asking.ballot.term):
                 continue
             if item.copy and (copy := desk.read(item.copy)) is not None:
-                record = desk.merge(copy)
+                record = desk.merge(copy) or record
                 if not self._still_asking(record, asking):
                     continue  # `react` drops it
             asking.promised.add(source)
@@ -217,6 +222,28 @@ class Custody:
                 self._try_conclude(item.job)
             elif majority(len(asking.promised.intersection(record.holders)), record.holders):
                 self._become_firm(item.job)
+
+    def on_expired(self, source: NodeId, jobs: Sequence[JobId]) -> None:
+        """A member has dropped these, and takes no copy: it neither votes on them nor is responsible now.
+
+        While a majority of the holders remembers the job, they decide it among themselves: what was settled,
+        one of them knows. Else nobody ever can.
+        """
+        desk = self._desk
+        for job in jobs:
+            record, asking = self._table.peek(job), self._asking.get(job)
+            if record is None or record.settled:
+                continue
+            gone = self._forgotten_by.setdefault(job, set())
+            gone.add(source)
+            rest = [holder for holder in record.holders if holder not in gone]
+            if desk.me not in record.holders or not majority(len(rest), record.holders):
+                desk.hopeless.add(job)
+            elif asking is not None:
+                asking.answered.add(source)
+                self._try_conclude(job)
+            else:
+                self._due[job] = None
 
     def on_refusals(self, source: NodeId, refusals: Iterable[Refusal]) -> None:
         """Ask again above the refusal after a random pause: who caused it may have died since.
@@ -365,6 +392,7 @@ class Custody:
     def _forget(self, job: JobId) -> None:
         self._give_up(job)
         self._later.drop(job)
+        self._forgotten_by.pop(job, None)
         for place in (self._seen_term, self._due, self._offered, self._confirmed, self._gifts):
             place.pop(job, None)
 
@@ -375,8 +403,10 @@ class Custody:
 
         A disk that is behind is responsible for nothing: it may have used the very next term before.
         """
-        view = self._desk.view
+        view, gone = self._desk.view, self._forgotten_by.get(record.id, ())
         for candidate in (record.owner, *record.holders):
+            if candidate in gone:
+                continue
             standing = view.standing(candidate)
             if standing is Standing.LIVING and view.is_behind(candidate):
                 continue

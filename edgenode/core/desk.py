@@ -12,11 +12,23 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from edgenode.core.errors import MalformedMessage
-from edgenode.core.jobs import Note, Record, decode, decode_spec, encode, join, with_note
+from edgenode.core.jobs import (
+    Note,
+    Record,
+    decode,
+    decode_spec,
+    encode,
+    is_marker,
+    join,
+    last_day,
+    look_day,
+    with_note,
+)
 from edgenode.core.meshclock import MeshClock
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import Archive, Changed, Effect, Log, Persist, Row, Send, StoredRow
 from edgenode.core.types import (
+    FOREVER,
     NO_BALLOT,
     Ballot,
     Dice,
@@ -24,6 +36,7 @@ from edgenode.core.types import (
     JobId,
     NodeId,
     Promise,
+    Seconds,
     StartToken,
     Wall,
 )
@@ -77,8 +90,9 @@ class Table:
     durable; from then on `get` fetches it from the archive.
     """
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Archive, skew_s: Seconds = 0.0) -> None:
         self._archive = archive
+        self._skew_s = skew_s
         self._records: dict[JobId, Record] = {}
         self._promises: dict[JobId, Promise] = {}
         self._glimpsed: dict[JobId, Promise] = {}  # of archived rows that were read since the last flush
@@ -87,12 +101,19 @@ class Table:
         self.persists = 0  # ordered in this life
         self.has_vote = True
         """Whether this disk's word counts at all: not if it is behind, or while that is not known."""
+        self._dropped: dict[JobId, int] = {}  # rows to go, and the Persist that says so; 0: none
+        self._promise_days: dict[JobId, Wall] = {}  # of dirty promises without a record
+        self.forgotten: Wall = 0.0
+        """Jobs whose last day is up to this were dropped here. Nothing is known of them any more, so no copy
+        of one is taken again: it may be old, and its job long finished."""
+        self._kept_forgotten: Wall = 0.0
         self.leads: dict[JobId, Lead] = {}
         self.by_owner: dict[NodeId, dict[JobId, None]] = {}
         """Unsettled jobs here, by the owner that their record names."""
 
-    def load(self, rows: Iterable[Row]) -> None:
+    def load(self, rows: Iterable[Row], forgotten: Wall = 0.0) -> None:
         """Take what the disk has at the start."""
+        self.forgotten = max(self.forgotten, forgotten)
         for row in rows:
             record = decode(row.blob) if row.blob else None
             if record is not None and not record.settled:
@@ -105,6 +126,9 @@ class Table:
         """Memory is ahead of the disk for ever: from now on only the archive counts."""
         for place in (self._records, self._promises, self._glimpsed, self._dirty, self._leaving):
             place.clear()
+        self._dropped.clear()
+        self._promise_days.clear()
+        self._kept_forgotten = 0.0
         self.leads.clear()
         self.by_owner.clear()
 
@@ -117,7 +141,7 @@ class Table:
         records = self._records
         found = {job: records[job] for job in jobs if job in records}
         if len(found) < len(jobs):
-            missing = [job for job in jobs if job not in found]
+            missing = [job for job in jobs if job not in found and job not in self._dropped]
             for row in self._archive.get(missing).values():
                 if row.promise is not None:
                     self._glimpsed[row.id] = row.promise
@@ -156,15 +180,43 @@ class Table:
         if not record.settled:
             self._index(record)
         self._dirty[job] = None
+        self._dropped.pop(job, None)
 
     def write_again(self, job: JobId) -> None:
-        """The row of this record, which is in memory, is damaged: the next flush replaces it."""
+        """The row of this record, which is in memory, is damaged or old: the next flush replaces it."""
         self._dirty[job] = None
 
-    def give_promise(self, job: JobId, promise: Promise) -> None:
+    def give_promise(self, job: JobId, promise: Promise, expires_at: Wall = FOREVER) -> None:
+        """Args:
+        expires_at: the job's, as the asker said: a promise without a copy is kept no longer than a marker.
+        """
         assert promise >= self.promise(job), "a promise never falls"
         self._promises[job] = promise
+        self._promise_days[job] = expires_at + 2 * self._skew_s
         self._dirty[job] = None
+        self._dropped.pop(job, None)
+
+    def drop(self, job: JobId, expires_at: Wall) -> None:
+        """Forget a copy, and all that this disk ever promised about its job: for good."""
+        record = self._records.pop(job, None)
+        if record is not None:
+            self._unindex(record)
+        for place in (self._promises, self._glimpsed, self._dirty, self._leaving, self._promise_days):
+            place.pop(job, None)
+        self._dropped[job] = 0
+        self.forgotten = max(self.forgotten, expires_at)
+
+    def due(self, until: Wall, after: tuple[Wall, JobId], limit: int) -> list[tuple[Wall, JobId]]:
+        """Of the disk's rows those whose day for shrinking or dropping has come by `until`, in that order."""
+        return self._archive.due(until, after, limit)
+
+    def is_changing(self, job: JobId) -> bool:
+        """Whether the disk's row is not the latest: what it says of its due day may be old."""
+        return job in self._dirty or job in self._dropped
+
+    def has_promise(self, job: JobId) -> bool:
+        """Whether a promise is kept here, beside a record or alone."""
+        return job in self._promises
 
     def lead(self, job: JobId) -> Lead | None:
         """How this node owns the job, or None if it does not (any more)."""
@@ -204,14 +256,16 @@ class Table:
             clock: the mesh's time, to be kept too; 0 if not now.
         """
         self._glimpsed.clear()
-        if not (self._dirty or clock):
+        dropped = tuple(job for job, number in self._dropped.items() if not number)
+        if not (self._dirty or clock or dropped):
             return None
         self.persists += 1
         rows = []
         for job in self._dirty:
             record, given = self._records.get(job), self._promises.get(job)
             if record is None:
-                rows.append(StoredRow(Row(job, b"", given), NodeId(""), False, "", "", ""))
+                day = self._promise_days.get(job, FOREVER)
+                rows.append(StoredRow(Row(job, b"", given), NodeId(""), False, "", "", "", day))
                 continue
             if given is not None and given <= Promise(record.epoch, record.own.ballot):
                 del self._promises[job]
@@ -225,13 +279,18 @@ class Table:
                     record.state,
                     spec.task,
                     spec.options.queue,
+                    look_day(record, self._skew_s),
                 )
             )
             self._leaving.pop(job, None)
             if record.settled:
                 self._leaving[job] = self.persists
         self._dirty.clear()
-        return Persist(tuple(rows), self.persists, clock)
+        self._promise_days.clear()
+        self._dropped.update(dict.fromkeys(dropped, self.persists))
+        forgotten = self.forgotten if self.forgotten != self._kept_forgotten else 0.0
+        self._kept_forgotten = self.forgotten
+        return Persist(tuple(rows), self.persists, clock, dropped, forgotten)
 
     def persisted(self, number: int) -> None:
         """All up to this Persist is durable: what is settled needs no memory."""
@@ -240,6 +299,8 @@ class Table:
             if saved > number:
                 break
             gone.append(job)
+        for job in [job for job, dropped in self._dropped.items() if 0 < dropped <= number]:
+            del self._dropped[job]
         for job in gone:
             del self._leaving[job]
             # A copy that changed again waits for its own Persist.
@@ -344,7 +405,7 @@ class Desk:
         self.settings = settings
         self.dice = dice
         self.me = view.me
-        self.table = Table(archive)
+        self.table = Table(archive, settings.clock_skew_max_s)
         self.post = Post(view.me, settings.batch)
         self.now: Instant = 0.0
         self.leaving = False
@@ -366,6 +427,8 @@ class Desk:
         self.newcomers: dict[JobId, tuple[NodeId, ...]] = {}
         """Owned jobs whose holders are to change, with the nodes that need a copy first."""
         self.overdue = News()  # responsibility must be looked at again
+        self.dropped = News()  # nothing of it is here any more
+        self.hopeless = News()  # so many holders have forgotten it that the rest decide nothing any more
         self.clock_wanted = News()  # its day has come, but this node's clock is not good enough to say so
         self._news = [news for news in vars(self).values() if isinstance(news, News)]
         self.thanks_due: list[tuple[JobId, StartToken, NodeId]] = []  # results taken from runners
@@ -402,19 +465,38 @@ class Desk:
 
     # ---- records
 
-    def merge(self, record: Record) -> Record:
-        """Join a copy into the table. It may end this node's ownership: `merged` tells."""
+    def merge(self, record: Record) -> Record | None:
+        """Join a copy into the table; None if none of it is taken any more. It may end this node's ownership:
+        `merged` tells."""
         mine = self.table.get(record.id)
+        if mine is None and self.is_forgotten(decode_spec(record.spec).expires_at):
+            return None
         joined = record if mine is None else self.joined(mine, record)
         if joined is not mine:
             self.table.put(joined)
             self.merged.add(record.id)
         return joined
 
+    def is_forgotten(self, expires_at: Wall) -> bool:
+        """Whether jobs of this last day were dropped here, so that one of which nothing is here may long have
+        ended. (By the present time as well: a clock that ran ahead once must not refuse new jobs.)"""
+        return expires_at <= min(self.table.forgotten, self.wall)
+
+    def drop(self, record: Record) -> None:
+        """Let a copy go whose job is over. `merged` tells."""
+        self.table.drop(record.id, decode_spec(record.spec).expires_at)
+        self.merged.add(record.id)
+        self.dropped.add(record.id)
+
+    def last_day(self, record: Record) -> Wall:
+        return last_day(record, self.settings.clock_skew_max_s)
+
     def joined(self, mine: Record, other: Record) -> Record:
         """`join`, and a line of history for a result that gave way to another."""
         joined = join(mine, other)
         if mine.outcome is None or other.outcome is None or mine.outcome.value == other.outcome.value:
+            return joined
+        if is_marker(joined):
             return joined
         for outcome in (mine.outcome, other.outcome):
             if joined.outcome is not None and outcome.value != joined.outcome.value:
@@ -428,7 +510,8 @@ class Desk:
         """A peer's copy, or None (and a log line) if it is damaged: one node's damage stays its own."""
         try:
             record = decode(blob)
-            decode_spec(record.spec)
+            if is_marker(record) and not record.settled:
+                raise MalformedMessage("a marker of a job that is not settled")
         except MalformedMessage as error:
             self.log("damaged-copy", error.detail, warning=True)
             return None

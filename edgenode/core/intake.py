@@ -62,6 +62,7 @@ from edgenode.core.wire import (
 )
 
 REFUSED_NOT_READY = "takes no jobs now"
+REFUSED_EXPIRED = "is past its last day"
 REFUSED_MOVED = "moved:"
 """Followed by the id of the node that owns the job."""
 
@@ -256,8 +257,9 @@ class Intake:
             if record is not None and table.has_vote:
                 self._accept_known(source, message.request, record, unnamed)
                 continue
-            if not ready or desk.me not in item.holders or not table.may_vote(job):
-                refusal = SubmitAnswer(job, (), REFUSED_NOT_READY)
+            is_over = desk.is_forgotten(spec.expires_at)
+            if not ready or is_over or desk.me not in item.holders or not table.may_vote(job):
+                refusal = SubmitAnswer(job, (), REFUSED_EXPIRED if is_over else REFUSED_NOT_READY)
                 desk.post.send(source, Submitted(message.request, (refusal,)))
                 continue
             record = new_record(item.spec, job, item.holders, spec.options.run_at, desk.wall)
@@ -287,6 +289,11 @@ class Intake:
         else:
             answer = SubmitAnswer(job, (), REFUSED_MOVED + record.owner)
             desk.post.send(source, Submitted(request, (answer,)))
+
+    def forget(self, jobs: Iterable[JobId]) -> None:
+        """Nothing of these is here any more: no receipt will come."""
+        for job in jobs:
+            self._receipts_due.pop(job, None)
 
     def awaited(self, jobs: Iterable[JobId]) -> list[JobId]:
         """Those of `jobs` whose submitter waits for a receipt."""

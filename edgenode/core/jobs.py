@@ -12,6 +12,9 @@ each with an order of its own:
     history   whoever did it                 the latest HISTORY_MAX of a total order
 
 `join` is therefore commutative, associative and idempotent, and never gives up a settled outcome.
+
+A settled job shrinks, `ttl_s` after its end, to a marker: a record without payload, result and history. A
+marker beats every other copy of its job, and is dropped when `last_day` is over.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ import msgpack
 
 from edgenode.core.errors import EdgeNodeError, MalformedMessage
 from edgenode.core.types import (
+    FOREVER,
     NOBODY,
     TERMINAL,
     Ballot,
@@ -493,6 +497,46 @@ def settled(record: Record) -> Record:
     return record._replace(outcome=record.outcome._replace(settled=True))
 
 
+def shrunk(record: Record) -> Record:
+    """The marker of a settled job: what is still told of it, and what keeps older copies from coming back."""
+    assert record.settled
+    assert record.outcome is not None
+    spec = decode_spec(record.spec)
+    kept = {name: getattr(spec.options, name) for name in ("queue", "max_attempts", "max_losses", "ttl_s")}
+    gist = Spec(spec.id, spec.task, b"", spec.submitted_at, spec.expires_at, Options(**kept))
+    own, outcome = record.own, record.outcome
+    return record._replace(
+        spec=encode_spec(gist),
+        own=Own(own.ballot, own.write, own.state),
+        outcome=outcome._replace(result=b"", error=""),
+        history=(),
+        move=None,
+    )
+
+
+def is_marker(record: Record) -> bool:
+    """Whether this is what is left of a settled job. (A payload is never empty: it is a JSON object.)"""
+    return not decode_spec(record.spec).payload
+
+
+def look_day(record: Record, skew_s: Seconds) -> Wall:
+    """When the copy is next to be made smaller; FOREVER while the job is unfinished."""
+    if record.settled and not is_marker(record):
+        assert record.outcome is not None
+        return record.outcome.finished_at + decode_spec(record.spec).options.ttl_s
+    return last_day(record, skew_s)
+
+
+def last_day(record: Record, skew_s: Seconds) -> Wall:
+    """When a finished copy may be dropped: nobody holds an unfinished one any more whose clock is right, and
+    an end that came late (after a long time without power, say) was shown for `ttl_s` as well. FOREVER while
+    the job is unfinished, so that nothing ends without a word."""
+    if record.outcome is None:
+        return FOREVER
+    spec = decode_spec(record.spec)
+    return max(spec.expires_at + 2 * skew_s, record.outcome.finished_at + spec.options.ttl_s)
+
+
 def taken_over(record: Record, ballot: Ballot, note: Note) -> Record:
     """The same job under a new ballot; what runs goes on until somebody says otherwise."""
     own = record.own._replace(ballot=ballot, write=1)
@@ -520,7 +564,9 @@ def join(a: Record, b: Record) -> Record:
     assert a.id == b.id
     if a.spec != b.spec:
         # One key used with two payloads on two sides of a cut. Whole records, or the result of one job
-        # would be shown for the other.
+        # would be shown for the other. A marker is the last word on either.
+        if is_marker(a) is not is_marker(b):
+            return a if is_marker(a) else b
         return a if a.spec > b.spec else b
     top = a if (a.epoch, a.holders) >= (b.epoch, b.holders) else b
     if a.epoch == b.epoch:

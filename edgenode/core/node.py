@@ -1,10 +1,10 @@
 """The switchboard of one node: an event in, effects out. It routes, and owns no policy.
 
 `membership` knows who lives. `custody` decides who owns a job, `replication` who has a copy, `voters` who
-should, `scheduler` what runs, `intake` speaks for local clients. None of them knows another: each leaves news
-on the desk, and `_spread` passes it on until there is none. Then the desk is emptied: what must be on disk
-first, and what may be said once it is. An N-node mesh of these runs inside one thread of the simulator,
-unchanged.
+should, `scheduler` what runs, `retention` what is forgotten; `intake` speaks for local clients. None of them
+knows another: each leaves news on the desk, and `_spread` passes it on until there is none. Then the desk is
+emptied: what must be on disk first, and what may be said once it is. An N-node mesh of these runs inside one
+thread of the simulator, unchanged.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from edgenode.core.membership import Membership
 from edgenode.core.mending import Mending
 from edgenode.core.meshclock import MeshClock
 from edgenode.core.replication import Replication
+from edgenode.core.retention import Retention
 from edgenode.core.scheduler import Scheduler
 from edgenode.core.settings import Settings
 from edgenode.core.signals import (
@@ -60,6 +61,7 @@ from edgenode.core.wire import (
     Acks,
     Ask,
     Copies,
+    Expired,
     Gift,
     Grant,
     Has,
@@ -137,6 +139,7 @@ class Node:
         self._voters = Voters(self._desk)
         self._scheduler = Scheduler(self._desk, slots=info.slots, tasks=frozenset(info.tasks))
         self._mending = Mending(self._desk)
+        self._retention = Retention(self._desk)
         self._intake = Intake(self._desk)
         self._is_booted = False
         self._leave_ends: Instant = FOREVER  # when running jobs are given away too
@@ -191,6 +194,7 @@ class Node:
             self._voters.on_time()
             self._scheduler.on_time()
             self._mending.on_time()
+            self._retention.on_time()
         self._intake.on_time()
         if self.ready != (info.ready if (info := self._membership.info(desk.me)) else False):
             effects += self._membership.set_ready(self.ready, now)
@@ -222,6 +226,7 @@ class Node:
             self._voters.deadline(),
             self._scheduler.deadline(),
             self._mending.deadline(),
+            self._retention.deadline(),
         )
         return min(soonest, self._leave_ends) if self._leave_ends > self._desk.now else soonest
 
@@ -235,9 +240,10 @@ class Node:
             case TimePassed():
                 if self._membership.deadline() <= now:
                     return self._membership.handle(event, now)
-            case Booted(rows, clock=clock):
+            case Booted(rows, clock=clock, forgotten=forgotten):
                 desk.clock.remember(clock, now)
-                desk.table.load(rows)
+                desk.table.load(rows, forgotten)
+                self._retention.begin()
                 self._vouching.boot_up(event.past, event.words, now)
                 desk.table.has_vote = self._vouching.has_vote
                 self._custody.check_all()
@@ -389,6 +395,9 @@ class Node:
                 replication.on_marks(source, items)
             case Marked(jobs):
                 replication.on_marked(source, jobs)
+            case Expired(jobs):
+                custody.on_expired(source, jobs)
+                replication.on_expired(source, jobs)
             case Gift(items):
                 custody.on_gift(source, items)
             case WantWork(slots):
@@ -493,6 +502,12 @@ class Node:
                 scheduler.acknowledged(jobs)
             elif desk.gated:
                 scheduler.gated(desk.gated.take())
+            elif desk.dropped:
+                jobs = desk.dropped.take()
+                replication.forget(jobs)
+                intake.forget(jobs)
+            elif desk.hopeless:
+                self._retention.let_go(desk.hopeless.take())
             elif desk.clock_wanted:
                 for job in desk.clock_wanted.take():
                     custody.give_away(job, to_better_clock=True)

@@ -43,6 +43,7 @@ from edgenode.core.wire import (
     Acks,
     Copies,
     Digest,
+    Expired,
     Mark,
     Marked,
     Marks,
@@ -301,6 +302,9 @@ class Replication:
             have = table.peek(job) or mine.get(job)
             given = table.promise(job)
             asked = Promise(record.epoch, record.own.ballot)
+            if have is None and desk.is_forgotten(decode_spec(record.spec).expires_at):
+                desk.post.add(source, Expired, job)
+                continue
             joined = record if have is None else desk.joined(have, record)
             if joined is not have:
                 table.put(joined)
@@ -323,7 +327,9 @@ class Replication:
         for refusal in refusals:
             copy = self._desk.read(refusal.copy) if refusal.copy else None
             if copy is not None:
-                self._share(self._desk.merge(copy), copy)
+                joined = self._desk.merge(copy)
+                if joined is not None:
+                    self._share(joined, copy)
 
     def _share(self, joined: Record, copy: Record) -> None:
         """What only this node knew of a settled job (a start, say) is told to its holders: nobody asks."""
@@ -380,6 +386,17 @@ class Replication:
                     del self._spreading[job]
                     self._marks_due.drop(job)
 
+    def on_expired(self, source: NodeId, jobs: Sequence[JobId]) -> None:
+        """Nothing of these needs to be sent to `source` any more."""
+        self.on_marked(source, jobs)
+
+    def forget(self, jobs: Iterable[JobId]) -> None:
+        """Nothing of these is here any more."""
+        for job in jobs:
+            self._parting.pop(job, None)
+            if self._spreading.pop(job, None) is not None:
+                self._marks_due.drop(job)
+
     def _push_marks(self, job: JobId, spreading: Spreading) -> None:
         """Tell the holders that miss the mark; spares stand in for those long dead."""
         desk, view = self._desk, self._desk.view
@@ -430,6 +447,9 @@ class Replication:
             if copy is None:
                 continue
             record = desk.merge(copy)
+            if record is None:
+                desk.post.add(source, Expired, copy.id)
+                continue
             self._share(record, copy)
             if record.settled:
                 desk.post.add(source, Marked, record.id)

@@ -307,9 +307,11 @@ class Scheduler:
         """Copies changed: stop the starts that the record knows no more, honour cancels."""
         for job in jobs:
             record = self._table.peek(job)
-            if record is None:
-                continue
             running = self._running.get(job)
+            if record is None:
+                if running is not None and job not in self._grants and self._table.get(job) is None:
+                    self._stop(job, running, "its last day is over")
+                continue
             if running is not None and record.own.ballot >= running.token.ballot:
                 if record.outcome is None and _is_wronged(record, running.token):
                     record = self._object(record, running.token)
@@ -622,6 +624,8 @@ class Scheduler:
             is_over = mine is not None and (mine.outcome is not None or mine.own.ballot > item.token.ballot)
             usable = record is not None and item.boot == desk.view.boot and not desk.leaving and not is_over
             usable = usable and self._table.has_vote
+            if record is not None and desk.is_forgotten(decode_spec(record.spec).expires_at):
+                usable = usable and mine is not None
             if (
                 not usable
                 or (item.job, item.token) in self._denied

@@ -148,6 +148,9 @@ class JobSettings:
     """Jobs per message when many are asked for, offered or granted at once."""
     offers_per_check: int = 200
     clock_skew_max_s: Seconds = 600.0
+    """How far two members' wall clocks may differ. Markers outlive their job's last day by twice that."""
+    sweep_s: Seconds = 10.0
+    """How often a node looks for finished jobs to be shrunk or dropped: one look into an index, at rest."""
 
 
 @dataclass(frozen=True, slots=True)

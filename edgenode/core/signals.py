@@ -14,7 +14,7 @@ from typing import NamedTuple, NewType, Protocol
 
 from edgenode.core.errors import EdgeNodeError
 from edgenode.core.jobs import Record, Spec
-from edgenode.core.types import JobId, NodeId, Past, Promise, StartToken, Wall
+from edgenode.core.types import FOREVER, JobId, NodeId, Past, Promise, StartToken, Wall
 from edgenode.core.wire import Message, Query, Verdict
 
 RequestId = NewType("RequestId", int)
@@ -39,6 +39,7 @@ class Archive(Protocol):
     """The synchronous read side of this node's disk, as `Storage` is to etcd's raft.
 
     Sees everything whose `Persist` is durable. Records leave the core's memory only after that.
+    May still show rows that an unfinished `Persist` drops.
     """
 
     @property
@@ -50,6 +51,11 @@ class Archive(Protocol):
 
     def scan(self, after: JobId, limit: int) -> list[Row]:
         """Rows in id order, strictly after `after`."""
+        ...
+
+    def due(self, until: Wall, after: tuple[Wall, JobId], limit: int) -> list[tuple[Wall, JobId]]:
+        """Whose `StoredRow.due` has come by `until`, in the order of that day and then of ids, strictly after
+        `after`."""
         ...
 
 
@@ -65,6 +71,7 @@ class Booted:
     clock: Wall = 0.0  # as the latest `Persist` that had one; 0: none
     past: Past | None = None  # None: nobody is asked whether this disk is behind
     words: bytes = b""  # as `RememberWords` wrote them
+    forgotten: Wall = 0.0  # as the latest `Persist` that had one; 0: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +262,8 @@ class Persist:
     rows: tuple[StoredRow, ...]
     number: int = 0
     clock: Wall = 0.0  # the mesh's time, to be kept for the next start; 0: not with this one
+    dropped: tuple[JobId, ...] = ()  # rows that are to go; none of them is among `rows`
+    forgotten: Wall = 0.0  # jobs whose last day is up to this were dropped here: kept with that; 0: as it was
 
 
 class StoredRow(NamedTuple):
@@ -266,6 +275,7 @@ class StoredRow(NamedTuple):
     state: str
     task: str
     queue: str
+    due: Wall = FOREVER  # when retention next has to look at it, by the mesh's time
 
 
 @dataclass(frozen=True, slots=True)

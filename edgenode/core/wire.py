@@ -514,6 +514,13 @@ class Gift:
     items: tuple[GiftItem, ...]
 
 
+@message(34)
+class Expired:
+    """No copy of these is taken here: their last day is over, and what was known of them is forgotten."""
+
+    jobs: tuple[JobId, ...]
+
+
 @message(40)
 class WantWork:
     """I have this many free slots and nothing of my own to run."""
@@ -618,7 +625,7 @@ class SearchAnswer:
 Message = (
     Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose | Recall | Recalled
     | Submit | Submitted | Write | Acks | Refused | Ask | Promises | Offer | Taken | Wanted | Copies
-    | Marks | Marked | Gift | WantWork | Grant | Result | ResultTaken | Have | Has | Stop
+    | Marks | Marked | Expired | Gift | WantWork | Grant | Result | ResultTaken | Have | Has | Stop
     | Read | ReadAnswer | Search | SearchAnswer | Inspect | Inspected
 )  # fmt: skip
 MembershipMessage = Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose

@@ -209,7 +209,7 @@ class Runtime:
         boot = self._store.boot()
         self._clock_at = time.monotonic() + CLOCK_PERIOD_S
         self._feed(ClockRead(time.time()))
-        self._feed(Booted(boot.rows, boot.peers, boot.clock, boot.past, boot.words))
+        self._feed(Booted(boot.rows, boot.peers, boot.clock, boot.past, boot.words, boot.forgotten))
         while not self._left.is_set() and self._failure is None and not self._has_ended:
             for _ in range(EVENTS_PER_TURN):
                 if not self._inbox:

@@ -32,6 +32,7 @@ from edgenode.core.errors import EdgeNodeError
 from edgenode.core.signals import Persist, Row, StoredRow
 from edgenode.core.types import (
     CHANCE_BITS,
+    FOREVER,
     Ballot,
     JobId,
     NodeId,
@@ -53,12 +54,15 @@ FILE_NAME: Final = "jobs.db"
 LOCK_NAME: Final = "lock"
 ROOM_NAME: Final = "room"
 APPLICATION_ID: Final = 0x45444745  # "EDGE", in the header of the file
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 ROOM_BYTES: Final = 1024 * 1024
 """A disk that refused a write is believed again when a file of this size can be written to it."""
 ROW_BYTES: Final = 128
 """What a row costs besides its record, for counting only."""
 CHECKPOINT_ROWS: Final = 2_000
+KEPT_PAGES: Final = 1_024
+GIVEN_PAGES: Final = 1_024
+"""4 MiB at a time: a file that was large once shrinks while jobs are dropped, and no commit waits long."""
 CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
 SEARCH_BYTES_MAX: Final = 4 * 1024 * 1024
 """A search answer fits well into one frame of the wire; the rest is asked for with the next cursor."""
@@ -76,19 +80,21 @@ CREATE TABLE jobs (
     task TEXT NOT NULL,
     queue TEXT NOT NULL,
     owner TEXT NOT NULL,
+    due REAL,
     promise BLOB,
     checksum INTEGER NOT NULL,
     blob BLOB NOT NULL
 );
 CREATE INDEX unsettled ON jobs (settled) WHERE settled = 0;
+CREATE INDEX due ON jobs (due, id) WHERE due IS NOT NULL;
 CREATE TABLE damaged (id BLOB PRIMARY KEY);
 CREATE TABLE node (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 INSERT INTO node VALUES ('boots', 0);
 """
 # The small columns come before the blob, so that a search that filters does not read overflow pages.
-COLUMNS: Final = ("id", "settled", "state", "task", "queue", "owner", "promise", "checksum", "blob")
+COLUMNS: Final = ("id", "settled", "state", "task", "queue", "owner", "due", "promise", "checksum", "blob")
 # One SQL row; `?` values in the order of COLUMNS.
-Values = tuple[bytes, bool, str, str, str, str, bytes | None, int, bytes]
+Values = tuple[bytes, bool, str, str, str, str, float | None, bytes | None, int, bytes]
 
 
 # --------------------------------------------------------------------------------------------- errors
@@ -111,8 +117,10 @@ class StoreDamaged(EdgeNodeError):
     slug, title, definite = "store-damaged", "The store is damaged", True
 
 
-class StoreTooNew(EdgeNodeError):
-    slug, title, definite = "store-too-new", "The store was written by a newer version", True
+class StoreOfOtherVersion(EdgeNodeError):
+    """Written by a newer version, or by one from before the first release."""
+
+    slug, title, definite = "store-version", "The store was written by another version", True
 
 
 # ----------------------------------------------------------------------------------------------- rows
@@ -128,7 +136,8 @@ class Boot(NamedTuple):
     peers: tuple[bytes, ...]
     words: bytes  # what is remembered of the others' lives
     rows: tuple[Row, ...]  # unsettled, in id order
-    clock: Wall = 0.0  # the mesh's time when it was kept last; 0: never
+    clock: Wall = 0.0  # as the latest `Persist` that had one; 0: none
+    forgotten: Wall = 0.0  # likewise
 
 
 class SearchResult(NamedTuple):
@@ -148,10 +157,11 @@ def _checksum(job: bytes, promise: bytes | None, blob: bytes) -> int:
 
 
 def _values(stored: StoredRow) -> Values:
-    row, owner, settled, state, task, queue = stored
+    row, owner, settled, state, task, queue, due = stored
     promise = _pack_promise(row.promise)
     checksum = _checksum(row.id, promise, row.blob)
-    return (row.id, settled, state, task, queue, owner, promise, checksum, row.blob)
+    day = None if due == FOREVER else due
+    return (row.id, settled, state, task, queue, owner, day, promise, checksum, row.blob)
 
 
 def _healthy(fields: tuple[Any, ...]) -> Row | None:
@@ -308,6 +318,7 @@ def _open_file(file: Path) -> sqlite3.Connection:
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if application == 0 and not database.execute("SELECT * FROM sqlite_schema").fetchall():
             database.executescript(
+                "PRAGMA auto_vacuum = INCREMENTAL;"  # before the first table, or it has no effect
                 "PRAGMA journal_mode = WAL;"
                 f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
                 f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
@@ -317,11 +328,13 @@ def _open_file(file: Path) -> sqlite3.Connection:
             return database
     except sqlite3.DatabaseError as error:
         raise _unusable(file, error) from error
-    if application == APPLICATION_ID and version <= SCHEMA_VERSION:
+    if (application, version) == (APPLICATION_ID, SCHEMA_VERSION):
         return database
     database.close()
     if application == APPLICATION_ID:
-        raise StoreTooNew(f"{file} has format {version}; this version of edgenode knows {SCHEMA_VERSION}")
+        raise StoreOfOtherVersion(
+            f"{file} has format {version}; this version of edgenode knows {SCHEMA_VERSION}"
+        )
     raise _damaged(file, "this is a SQLite file, but not of edgenode")
 
 
@@ -336,6 +349,7 @@ class _Order:
     rows: tuple[StoredRow, ...] = ()
     settings: tuple[Setting, ...] = ()
     size: int = 0
+    dropped: tuple[JobId, ...] = ()
     recovers: bool = False
 
 
@@ -389,7 +403,7 @@ class Store:
         Raises:
             StoreLocked: another process has this folder.
             StoreDamaged: there is a file, but not one that can be trusted.
-            StoreTooNew: a newer version wrote it.
+            StoreOfOtherVersion: a version with another format wrote it.
             DiskRefused: the disk takes no writes.
         """
         folder = Path(folder).absolute()
@@ -419,7 +433,7 @@ class Store:
             before = max((*lives, int(found["boots"])))
             boot = next_boot(before, secrets.randbits(CHANCE_BITS))
             peers = tuple(msgpack.unpackb(found["peers"])) if "peers" in found else ()
-            clock = float(found.get("clock", 0.0))
+            clock, forgotten = (float(found.get(name, 0.0)) for name in ("clock", "forgotten"))
             for fields in database.execute(
                 "SELECT id, promise, checksum, blob FROM jobs WHERE settled = 0 ORDER BY id"
             ):
@@ -442,7 +456,7 @@ class Store:
         for job in refused:
             self._on_damage(f"the row of job {job.hex()} is damaged")
         behind, words = str(found.get("behind", "")), found.get("words", b"")
-        return Boot(boot, past, behind, found.get("identity"), peers, words, tuple(rows), clock)
+        return Boot(boot, past, behind, found.get("identity"), peers, words, tuple(rows), clock, forgotten)
 
     # ------------------------------------------------------------------------------------- reading
 
@@ -518,9 +532,9 @@ class Store:
         size = sum(len(stored.row.blob) for stored in effect.rows) + ROW_BYTES * len(effect.rows)
         # In the same transaction, so that a disk which is put back can't know of more writes than it has.
         settings: list[Setting] = [("written", effect.number)]
-        if effect.clock:
-            settings.append(("clock", effect.clock))
-        self._enqueue(_Order(done, rows=effect.rows, settings=tuple(settings), size=size))
+        days = (("clock", effect.clock), ("forgotten", effect.forgotten))
+        settings += [(name, day) for name, day in days if day]
+        self._enqueue(_Order(done, effect.rows, tuple(settings), size, dropped=effect.dropped))
 
     def remember(self, peers: Sequence[bytes], done: Done = lambda error: None) -> None:
         """Replace the remembered peers; never blocks. Where that fails they are as they were."""
@@ -633,7 +647,7 @@ class Store:
         began = time.monotonic()
         failure = self._refusal or self._transact(orders)
         self.on_commit(time.monotonic() - began)
-        if failure is not None and any(order.rows for order in orders):
+        if failure is not None and any(order.rows or order.dropped for order in orders):
             self._refusal = failure
         size = sum(order.size for order in orders)
         with self._changed:
@@ -641,24 +655,36 @@ class Store:
         for order in orders:
             order.done(failure)
         if failure is None:
-            self._unfolded_rows += sum(len(order.rows) for order in orders)
+            self._unfolded_rows += sum(len(order.rows) + len(order.dropped) for order in orders)
             self._unfolded_bytes += size
+            if any(order.dropped for order in orders):
+                self._give_back()
             if self._unfolded_rows >= CHECKPOINT_ROWS or self._unfolded_bytes >= CHECKPOINT_BYTES:
                 self._fold("PASSIVE")
 
     def _transact(self, orders: list[_Order]) -> EdgeNodeError | None:
         database = self._writer
         # Of several writes to one job only the last is visible after the commit, so only it is written.
-        rows = {stored.row.id: stored for order in orders for stored in order.rows}
+        rows: dict[JobId, StoredRow] = {}
+        dropped: dict[JobId, None] = {}
+        for order in orders:
+            for job in order.dropped:
+                rows.pop(job, None)
+                dropped[job] = None
+            for stored in order.rows:
+                rows[stored.row.id] = stored
+                dropped.pop(stored.row.id, None)
         settings = [pair for order in orders for pair in order.settings]
         with self._damage_lock:
             damaged = list(self._unsaved_damage)
-        if not (rows or settings or damaged):
+        if not (rows or settings or damaged or dropped):
             return None
         try:
             database.execute("BEGIN IMMEDIATE")
             for sql, values in _in_statements([_values(stored) for stored in rows.values()]):
                 database.execute(sql, values)
+            if dropped:
+                database.executemany("DELETE FROM jobs WHERE id = ?", [(job,) for job in dropped])
             if settings:
                 database.executemany("INSERT OR REPLACE INTO node VALUES (?, ?)", settings)
             if damaged:
@@ -683,6 +709,19 @@ class Store:
             return error
         self._refusal = None
         return None
+
+    def _give_back(self) -> None:
+        """Return some of the pages that dropped rows have left to the file system, if they are many; a few
+        are kept, since new jobs will need them."""
+        database = self._writer
+        try:
+            (free,) = database.execute("PRAGMA freelist_count").fetchone()
+            (pages,) = database.execute("PRAGMA page_count").fetchone()
+            if free > max(KEPT_PAGES, pages // 4):
+                # Not `execute`, which takes one step of a statement without columns: one page.
+                database.executescript(f"PRAGMA incremental_vacuum({GIVEN_PAGES})")
+        except sqlite3.Error:
+            return  # they stay, and are used again
 
     def _fold(self, mode: str) -> None:
         """Move the log's pages into the file. If the disk refuses, the log just stays longer."""
@@ -803,6 +842,21 @@ class StoreArchive:
                 return rows
             cursor = jobs[-1]
         return rows
+
+    def due(self, until: Wall, after: tuple[Wall, JobId], limit: int) -> list[tuple[Wall, JobId]]:
+        """From the index alone."""
+        try:
+            found = self._database.execute(
+                "SELECT due, id FROM jobs WHERE due IS NOT NULL AND due <= ? AND (due, id) > (?, ?) "
+                "ORDER BY due, id LIMIT ?",
+                (until, *after, limit),
+            ).fetchall()
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise
+            self._report(None, str(error))
+            return []
+        return [(day, JobId(job)) for day, job in found]
 
     def close(self) -> None:
         self._database.close()

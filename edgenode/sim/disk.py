@@ -37,6 +37,7 @@ class Disk:
         self.lives: tuple[int, ...] = ()  # numbers of the lives that began on it
         self.written = 0  # writes of the last of them
         self.behind = False
+        self.forgotten: Wall = 0.0
         self._order: list[JobId] = []
 
     def copy(self) -> Disk:
@@ -49,7 +50,8 @@ class Disk:
         """What was written since the snapshot is gone."""
         self.rows, self._order = dict(snapshot.rows), list(snapshot._order)
         self.peers, self.words, self.behind = snapshot.peers, snapshot.words, snapshot.behind
-        self.lives, self.written, self.clock = snapshot.lives, snapshot.written, snapshot.clock
+        self.lives, self.written = snapshot.lives, snapshot.written
+        self.clock, self.forgotten = snapshot.clock, snapshot.forgotten
 
     def begin_life(self, chance: int) -> Past:
         """Count a start, durably; returns what the disk knew before."""
@@ -74,6 +76,11 @@ class Disk:
         start = bisect_right(self._order, after)
         return [self.rows[job].row for job in self._order[start : start + limit]]
 
+    def due(self, until: Wall, after: tuple[Wall, JobId], limit: int) -> list[tuple[Wall, JobId]]:
+        """The order of the store's index."""
+        found = ((stored.due, job) for job, stored in self.rows.items() if stored.due <= until)
+        return sorted(key for key in found if key > after)[:limit]
+
     def row(self, job: JobId) -> Row | None:
         stored = self.rows.get(job)
         return None if stored is None else stored.row
@@ -87,6 +94,10 @@ class Disk:
             if job not in self.rows:
                 insort(self._order, job)
             self.rows[job] = stored
+
+    def drop(self, job: JobId) -> None:
+        if self.rows.pop(job, None) is not None:
+            self._order.remove(job)
 
     def unsettled(self) -> tuple[Row, ...]:
         """What a new life is told of: promises that stand alone, too."""

@@ -9,7 +9,7 @@ from edgenode.core.jobs import Record, decode_spec, job_text, join, majority
 from edgenode.core.types import TERMINAL, Delivery, JobId, NodeId, Partition, Seconds, State
 from edgenode.sim.clients import read_everywhere
 from edgenode.sim.faults import Mood
-from edgenode.sim.ledger import Value, Violation
+from edgenode.sim.ledger import Value, Violation, agree
 from edgenode.sim.story import Story, short, token_text
 from edgenode.sim.workers import Manner, manner_of
 from edgenode.sim.world import Life, World
@@ -49,6 +49,8 @@ class Judge:
                 if asked.get(life.id) is not life:
                     asked[life.id] = life
                     self._pending[life] = set(required)
+            for jobs in self._pending.values():
+                jobs -= {job for job in jobs if world.ledger.is_over(job)}
             self._pending = {life: jobs for life, jobs in self._pending.items() if life.alive and jobs}
             read_everywhere(world, self._pending, self._answer)
             return not self._pending
@@ -101,7 +103,12 @@ class Judge:
         return record.settled or (record.state in TERMINAL and not self._majority_lives(job))
 
     def _unfinished(self, required: list[JobId]) -> list[JobId]:
-        return [job for job in required if not any(self._ended(job, copy) for copy in self._copies(job))]
+        over = self._world.ledger.is_over
+        return [
+            job
+            for job in required
+            if not over(job) and not any(self._ended(job, copy) for copy in self._copies(job))
+        ]
 
     def _answer(self, life: Life, record: Record) -> None:
         if not self._ended(record.id, record):
@@ -135,7 +142,7 @@ class Judge:
         for (job, node), record in self._answers.items():
             assert record.outcome is not None
             value = record.outcome.value
-            if self._shown.setdefault(job, value) != value:
+            if not agree(self._shown.setdefault(job, value), value):
                 raise Violation(f"I4: {short(node)} shows {value} of {job_text(job)}, not {self._shown[job]}")
 
     def _check_counts(self) -> None:

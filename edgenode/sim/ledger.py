@@ -7,22 +7,41 @@ acknowledged, each start, what every reader was told, and which result a majorit
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from edgenode.core.errors import EdgeNodeError
-from edgenode.core.jobs import Outcome, Record, Spec, encode_spec, job_text, join, majority
+from edgenode.core.jobs import (
+    Outcome,
+    Record,
+    Spec,
+    decode_spec,
+    encode_spec,
+    is_marker,
+    job_text,
+    join,
+    majority,
+)
 from edgenode.core.signals import Persist, Receipt, Row, Run, StopRun
-from edgenode.core.types import Ballot, Delivery, JobId, NodeId, Promise, StartToken, State
+from edgenode.core.types import Ballot, Delivery, JobId, NodeId, Promise, Seconds, StartToken, State, Wall
 from edgenode.core.wire import Acks, Ask, Message, Promises, Stored, Verdict
+from edgenode.sim.clock import EPOCH
 from edgenode.sim.disk import Disk, promise_of, record_of
 from edgenode.sim.story import ballot_text, short, token_text
 
 Value = tuple[object, ...]
 """`Outcome.value`: what a reader is told of how a job ended."""
-UNASKED: Final = frozenset({State.CANCELLED, State.EXPIRED})
-"""Nobody cancels here, and no run lasts for days."""
+INACCURACY_S: Final = 1.0
+"""How far the median of mostly right clocks may be from the true time: they differ by tenths of a second."""
+
+
+def agree(one: Value, other: Value) -> bool:
+    """Whether two tell of the same end. A marker knows no result and no error text any more."""
+    if one == other or len(one) != len(other):
+        return one == other
+    is_gist = ("", b"") in (one[2:0:-1], other[2:0:-1])
+    return is_gist and (one[0], *one[3:]) == (other[0], *other[3:])
 
 
 class Violation(AssertionError):
@@ -53,9 +72,21 @@ class Proposal:
 class Ledger:
     """Hears of everything; raises `Violation` at the first effect that breaks a law."""
 
-    def __init__(self, disks: Mapping[NodeId, Disk]) -> None:
+    def __init__(
+        self,
+        disks: Mapping[NodeId, Disk],
+        true_time: Callable[[], Wall] = lambda: EPOCH,
+        skew_s: Seconds = 600.0,
+    ) -> None:
         self._disks = disks
         self.identities: dict[NodeId, NodeId] = {}  # whose name a copied disk bears, by the copy's place
+        self._true_time = true_time
+        self._skew_s = skew_s
+        self.is_time_doubtful = False
+        """Set when half of the clocks or more were wrong at some time: days then mean nothing any more."""
+        self.finished: set[JobId] = set()  # some disk had an end of it once
+        self.forgotten: defaultdict[JobId, set[NodeId]] = defaultdict(set)
+        """Who dropped a job."""
         self.specs: dict[JobId, Spec] = {}
         self.acked: dict[JobId, tuple[NodeId, ...]] = {}
         self.refused: set[JobId] = set()
@@ -82,7 +113,8 @@ class Ledger:
                     raise Violation(f"P1: {job_text(job)} acknowledged by nobody")
                 for node in nodes:
                     disks = [disk for place, disk in self._disks.items() if self._identity(place) == node]
-                    if disks and not any(disk.record(job) for disk in disks):
+                    is_there = any(disk.record(job) for disk in disks) or node in self.forgotten[job]
+                    if disks and not is_there:
                         raise Violation(f"P1: {job_text(job)} is not on {short(node)}, as its receipt says")
                 self.acked[job] = nodes
             elif error.definite:
@@ -96,8 +128,10 @@ class Ledger:
         if record.outcome is None or not record.outcome.settled:
             return
         value = record.outcome.value
-        told = self.told.setdefault(record.id, value)
-        if told != value:
+        told = (
+            self.told.get(record.id, value) if is_marker(record) else self.told.setdefault(record.id, value)
+        )
+        if not agree(told, value):
             raise Violation(f"I4: {job_text(record.id)} was told as {told}, and now as {value}")
         self._settled(record, value)
 
@@ -116,6 +150,8 @@ class Ledger:
 
     def ordered(self, node: NodeId, persist: Persist) -> None:
         """The core of `node` wants these rows written: a word once given is not taken back."""
+        for job in persist.dropped:
+            self._word.pop((node, job), None)
         for stored in persist.rows:
             promise = promise_of(stored.row)
             if promise is None:
@@ -131,6 +167,8 @@ class Ledger:
     def durable(self, node: NodeId, before: Row | None, after: Row) -> None:
         """A row is on the disk of `node` now."""
         old, new = record_of(before), record_of(after)
+        if node in self.forgotten[after.id]:
+            raise Violation(f"I4: {job_text(after.id)} was forgotten by {short(node)}, and came back")
         promised, promises = promise_of(before), promise_of(after)
         if promised is not None and (promises is None or promises < promised):
             raise Violation(f"the promise on {short(node)}'s disk of {job_text(after.id)} went backwards")
@@ -148,18 +186,52 @@ class Ledger:
         if new.move is not None and (old is None or old.move != new.move):
             self._proposed(node, new, new.move.ballot, new.move.value, promises)
 
+    def dropped(self, node: NodeId, job: JobId) -> None:
+        """A row goes from the disk of `node`: not before its day, and nothing acknowledged without a word."""
+        disk, spec = self._disks.get(node), self.specs.get(job)
+        record = None if disk is None else disk.record(job)
+        self.forgotten[job].add(node)
+        if record is None or spec is None:
+            return
+        late_s = self._true_time() - spec.expires_at + INACCURACY_S
+        if late_s < (2 * self._skew_s if record.settled else 0.0) and not self.is_time_doubtful:
+            raise Violation(
+                f"I1: {short(node)} drops {job_text(job)} {-late_s:.1f} s before its day: {record}"
+            )
+        holders_live = all(holder in self._disks for holder in self.acked.get(job, ()))
+        if job in self.acked and job not in self.finished and holders_live:
+            raise Violation(
+                f"I1: {job_text(job)} was acknowledged, and vanishes from {short(node)} unfinished"
+            )
+
+    def is_over(self, job: JobId) -> bool:
+        """Whether it ended, and some have forgotten it since."""
+        return job in self.finished and bool(self.forgotten[job])
+
     def rebooted(self, node: NodeId) -> None:
         """What `node` had ordered and not synced is forgotten; what its disk has, stands."""
         for key in [key for key in self._word if key[0] == node]:
             del self._word[key]
         disk = self._disks.get(node)
-        for stored in disk.rows.values() if disk is not None else ():
+        if disk is None:
+            return
+        for stored in disk.rows.values():
             promise = promise_of(stored.row)
             if promise is not None:
                 self._word[node, stored.row.id] = promise
+        for job, nodes in self.forgotten.items():
+            if disk.forgotten < self.specs[job].expires_at:
+                nodes.discard(node)  # it was put back to before
 
     def _from_a_submission(self, record: Record) -> None:
-        if self._spec_bytes.get(record.id) != record.spec:
+        spec = self.specs.get(record.id)
+        if is_marker(record) and spec is not None:
+            gist = decode_spec(record.spec)
+            known = (gist.task, gist.submitted_at, gist.expires_at)
+            is_same = record.settled and known == (spec.task, spec.submitted_at, spec.expires_at)
+        else:
+            is_same = self._spec_bytes.get(record.id) == record.spec
+        if not is_same:
             raise Violation(f"I2: {job_text(record.id)} is not what anybody submitted")
         if record.id in self.refused:
             raise Violation(f"P5: {job_text(record.id)} exists, but was refused")
@@ -180,6 +252,10 @@ class Ledger:
     def _outcome_stored(
         self, node: NodeId, record: Record, outcome: Outcome, promises: Promise | None
     ) -> None:
+        self.finished.add(record.id)
+        if is_marker(record):
+            self._settled(record, outcome.value)
+            return
         self._outcome_happened(record.id, outcome)
         if outcome.firm:
             self._proposed(node, record, outcome.ballot, outcome.value, promises)
@@ -201,8 +277,14 @@ class Ledger:
             self._accepted(ballot.owner, *key)
 
     def _outcome_happened(self, job: JobId, outcome: Outcome) -> None:
-        if outcome.state in UNASKED:
-            raise Violation(f"I2: {job_text(job)} is {outcome.state}, and nobody asked for it")
+        if outcome.state is State.CANCELLED:
+            raise Violation(f"I2: {job_text(job)} is cancelled, and nobody asked for it")
+        if outcome.state is State.EXPIRED and not self.is_time_doubtful:
+            spec = self.specs[job]
+            day = min(spec.expires_at, spec.options.deadline or spec.expires_at)
+            if self._true_time() < day - INACCURACY_S:
+                early_s = day - self._true_time()
+                raise Violation(f"I12: {job_text(job)} expires {early_s:.1f} s before its day")
         if outcome.state is not State.SUCCEEDED:
             return
         start = self.starts[job].get(outcome.token)
@@ -224,7 +306,8 @@ class Ledger:
                 raise Violation(f"I4: {job_text(job)} was decided twice: {chosen}, {proposal.value}")
 
     def _settled(self, record: Record, value: Value) -> None:
-        if self.chosen.get((record.id, record.epoch)) != value:
+        chosen = self.chosen.get((record.id, record.epoch))
+        if chosen is None or not agree(chosen, value):
             raise Violation(f"P4: {job_text(record.id)} is called settled without a majority: {value}")
 
     # ------------------------------------------------------------------------------- messages

@@ -60,7 +60,7 @@ from edgenode.core.types import (
     starts_of,
 )
 from edgenode.core.wire import Verdict
-from edgenode.sim.clock import MachineClock
+from edgenode.sim.clock import EPOCH, MachineClock
 from edgenode.sim.conditions import Conditions
 from edgenode.sim.disk import Disk
 from edgenode.sim.ledger import Ledger, Violation
@@ -162,7 +162,8 @@ class World:
         self.strikes: Counter[str] = Counter()
         self.machines: dict[NodeId, Machine] = {}
         self.disks: dict[NodeId, Disk] = {}  # of the machines that still exist
-        self.ledger = Ledger(self.disks)
+        skew_s = self.settings.jobs.clock_skew_max_s
+        self.ledger = Ledger(self.disks, lambda: EPOCH + self.now, skew_s)
         self.network = Network(self, self.random("network"), codec=codec)
         self.events = 0
         # A scenario takes a start, or a sync, into its own hands by answering True.
@@ -289,7 +290,7 @@ class World:
         self.ledger.rebooted(machine.place)
         self.network.joined(life, set(machine.seeds))
         self._read_clock(life)
-        self.handle(life, Booted(disk.unsettled(), disk.peers, disk.clock, past, disk.words))
+        self.handle(life, Booted(disk.unsettled(), disk.peers, disk.clock, past, disk.words, disk.forgotten))
 
     def end(self, machine: Machine, why: str, *, silent: bool, survivors: int | None = None) -> None:
         """The process ends, with what ran on it, and all but the first `survivors` unsynced writes (None:
@@ -467,6 +468,10 @@ class World:
         disk = life.machine.disk
         self.story.add(self.now, life.id, "=", persist)
         disk.clock = persist.clock or disk.clock
+        disk.forgotten = persist.forgotten or disk.forgotten
+        for job in persist.dropped:
+            self.ledger.dropped(life.machine.place, job)
+            disk.drop(job)
         for stored in persist.rows:
             before = disk.row(stored.row.id)
             disk.write((stored,))

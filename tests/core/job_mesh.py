@@ -130,6 +130,7 @@ class Disk:
     def __init__(self) -> None:
         self.rows: dict[JobId, StoredRow] = {}
         self.clock: Wall = 0.0
+        self.forgotten: Wall = 0.0
         self.lost: set[JobId] = set()
         """Jobs whose row was damaged: not to be read, unless it was written again since."""
         self.rewritten: set[JobId] = set()
@@ -146,6 +147,10 @@ class Disk:
 
     def scan(self, after: JobId, limit: int) -> list[Row]:
         return [self.rows[job].row for job in sorted(self.rows) if job > after][:limit]
+
+    def due(self, until: Wall, after: tuple[Wall, JobId], limit: int) -> list[tuple[Wall, JobId]]:
+        found = sorted((stored.due, job) for job, stored in self.rows.items() if stored.due <= until)
+        return [key for key in found if key > after][:limit]
 
     def unsettled(self) -> tuple[Row, ...]:
         return tuple(s.row for job, s in self.rows.items() if not s.settled and self._is_readable(job))
@@ -347,7 +352,8 @@ class Mesh:
         )
         self.up.add(name)
         self._read_clock(name)
-        self.do(name, Booted(self.disks[name].unsettled(), (), self.disks[name].clock))
+        disk = self.disks[name]
+        self.do(name, Booted(disk.unsettled(), (), disk.clock, forgotten=disk.forgotten))
         for other in sorted(self.up) if meets is None else meets:
             if other != name and frozenset((name, other)) not in self.cuts:
                 self.link(name, other)
@@ -500,6 +506,9 @@ class Mesh:
         disk = self.disks[name]
         disk.write(persist.rows)
         disk.clock = persist.clock or disk.clock
+        disk.forgotten = persist.forgotten or disk.forgotten
+        for job in persist.dropped:
+            disk.rows.pop(job, None)
         self.do(name, Persisted(persist.number))
 
     def _send(self, source: NodeId, to: NodeId, message: Message) -> None:

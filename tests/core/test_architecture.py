@@ -32,6 +32,7 @@ LAYERS: list[set[str]] = [
         "core.mending",
         "core.intake",
         "core.vouching",
+        "core.retention",
     },
     {"core.node"},
 ]

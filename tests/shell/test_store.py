@@ -29,7 +29,7 @@ from edgenode.shell.store import (
     Store,
     StoreDamaged,
     StoreLocked,
-    StoreTooNew,
+    StoreOfOtherVersion,
 )
 
 OWNER = NodeId("abcdefghijklmnop")
@@ -546,7 +546,7 @@ def test_a_start_that_was_killed_before_its_schema_is_just_a_new_store(tmp_path:
 def test_a_newer_format_is_left_alone(tmp_path: Path) -> None:
     Store.open(tmp_path).close()
     spoil(tmp_path, "PRAGMA user_version = 99")
-    with pytest.raises(StoreTooNew, match="99"):
+    with pytest.raises(StoreOfOtherVersion, match="99"):
         Store.open(tmp_path)
 
 
@@ -671,3 +671,84 @@ def test_nothing_that_was_told_done_is_lost_by_kill_9(tmp_path: Path, told_befor
     assert len(numbers) % 10 == 0, "a commit is there whole or not at all"
     assert store.damaged == frozenset()
     store.close()
+
+
+# ------------------------------------------------------------------------------------------ retention
+
+
+def test_what_is_due_comes_in_the_order_of_its_day(store: Store) -> None:
+    commit(store, *(stored(number, settled=True)._replace(due=100.0 - number) for number in range(1, 6)))
+    commit(store, stored(6), stored(7, settled=True)._replace(due=95.0))
+    archive = store.archive()
+    first = archive.due(97.0, (0.0, JobId(b"")), 3)
+    assert first == [(95.0, job(5)), (95.0, job(7)), (96.0, job(4))]
+    assert archive.due(97.0, first[-1], 3) == [(97.0, job(3))]
+    assert archive.due(94.0, (0.0, JobId(b"")), 3) == []
+    assert archive.due(97.0, (95.0, job(5)), 1) == [(95.0, job(7))]
+
+
+def test_dropped_rows_are_gone_with_their_promises(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    commit(store, stored(1, promise=PROMISE), stored(2), stored(3))
+    commit(store, stored(4), dropped=(job(1), job(3)), forgotten=77.0)
+    assert set(store.archive().get([job(number) for number in range(1, 5)])) == {job(2), job(4)}
+    store.close()
+    store = Store.open(tmp_path)
+    assert [row.id for row in store.boot().rows] == [job(2), job(4)]
+    assert store.boot().forgotten == 77.0
+    store.close()
+
+
+def test_of_a_drop_and_a_write_in_one_commit_the_later_one_counts(store: Store) -> None:
+    commit(store, stored(1), stored(2))
+    ended = threading.Event()
+    with held_writer(store):
+        store.commit(Persist((), dropped=(job(1),)), lambda error: None)
+        store.commit(Persist((stored(1, b"again"), stored(2, b"later"))), lambda error: None)
+        store.commit(Persist((), dropped=(job(2),)), lambda error: ended.set())
+    assert ended.wait(10)
+    found = store.archive().get([job(1), job(2)])
+    assert {key: row.blob for key, row in found.items()} == {job(1): b"again"}
+
+
+def size_on_disk(folder: Path) -> int:
+    return (folder / FILE_NAME).stat().st_size
+
+
+def test_jobs_that_come_and_go_take_no_more_room_than_those_that_are_there(tmp_path: Path) -> None:
+    """Ten times as many jobs as are kept at one time: the pages of the dropped are used again."""
+    store = Store.open(tmp_path)
+    sizes = []
+    for turn in range(10):
+        numbers = range(turn * 500, turn * 500 + 500)
+        gone = tuple(job(number - 500) for number in numbers if number >= 500)
+        commit(store, *(stored(number, os.urandom(1000)) for number in numbers), dropped=gone)
+        store._fold("TRUNCATE")
+        sizes.append(size_on_disk(tmp_path))
+    assert max(sizes) < 3 * sizes[0]
+    assert sizes[-1] <= sizes[3]
+    store.close()
+
+
+def test_a_file_that_was_large_gives_room_back_as_its_jobs_are_dropped(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    numbers = range(4000)
+    for start in range(0, 4000, 500):
+        commit(store, *(stored(number, os.urandom(4000)) for number in range(start, start + 500)))
+    store._fold("TRUNCATE")
+    large = size_on_disk(tmp_path)
+    for start in range(0, 4000, 100):
+        commit(store, dropped=tuple(job(number) for number in numbers[start : start + 100]))
+    store._fold("TRUNCATE")
+    assert large > 15_000_000
+    assert size_on_disk(tmp_path) < large / 2
+    store.close()
+
+
+def test_a_store_from_before_the_first_release_is_left_alone(tmp_path: Path) -> None:
+    Store.open(tmp_path).close()
+    spoil(tmp_path, "PRAGMA user_version = 1")
+    before = (tmp_path / FILE_NAME).read_bytes()
+    with pytest.raises(StoreOfOtherVersion, match="format 1"):
+        Store.open(tmp_path)
+    assert (tmp_path / FILE_NAME).read_bytes() == before
