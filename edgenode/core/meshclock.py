@@ -6,7 +6,8 @@ reading of a minute ago is as good as one of now, and that of a member that died
     own       the wall clock of this machine; if it shows less than the latest mesh time on this disk, that
               (power was lost, and the battery of the clock is flat), unless the others agree with it
     median    of own and of every member heard, also of the dead until they are forgotten
-    trusted   a majority of all known members, this one included, lie within the tolerance of the median
+    trusted   a majority of all known members, this one included, lie within the tolerance of the median; in
+              a large mesh, of which a node hears a part only, a majority of `COUNTED_MAX`
     wall      the median, but it never goes back: where it would, it goes at half the pace until they meet
 
 Who is not trusted runs jobs as ever, and decides nothing that can't be taken back: it lets no job expire and
@@ -23,6 +24,9 @@ from edgenode.core.types import FOREVER, Instant, NodeId, Seconds, Wall
 
 FAR_FUTURE: Final[Wall] = 1e11
 """Some 3,000 years: no clock shows more, and a median of two is not to be infinite."""
+COUNTED_MAX: Final = 33
+"""Members that the majority is counted of. If fewer than a tenth of the clocks of a large mesh are wrong, 17
+wrong ones agree among those heard first once in 10^9 starts."""
 SLEW: Final = 0.5
 """The pace of a mesh clock that is ahead of the median."""
 
@@ -98,7 +102,7 @@ class MeshClock:
 
     def trusted(self, now: Instant) -> bool:
         """Whether this node may let jobs expire and delete what is over."""
-        if self._raw_ahead is None or self.is_far or 2 * self._agreeing <= 1 + len(self._heard):
+        if self._raw_ahead is None or self.is_far or not self._is_majority(self._agreeing):
             return False
         return self.wall(now) - (now + self._ahead) <= self._tolerance_s
 
@@ -130,18 +134,20 @@ class MeshClock:
         self._ahead = median(readings)
         self._agreeing = sum(abs(ahead - self._ahead) <= self._tolerance_s for ahead in readings)
         self.is_far = abs(self._own_ahead - self._ahead) > self._tolerance_s
-        known = 1 + len(self._heard)
-        if now < self._hold_ends and 2 * len(readings) <= known:
+        if now < self._hold_ends and not self._is_majority(len(readings)):
             # Its own clock alone says too little: a wrong one would start jobs before their day.
             self._ahead = self._floor_ahead
         gap_s = before - (now + self._ahead)
         if self._is_fresh or gap_s <= 0:
             self._anchor = None
-        elif gap_s > 2 * self._tolerance_s and known > 1 and 2 * self._agreeing > known:
+        elif gap_s > 2 * self._tolerance_s and self._heard and self._is_majority(self._agreeing):
             self._anchor = None  # it was not the mesh's time
         else:
             self._anchor = (now, before)
         self._is_fresh = False
+
+    def _is_majority(self, count: int) -> bool:
+        return 2 * count > min(1 + len(self._heard), COUNTED_MAX)
 
     def _own(self, raw_ahead: Seconds, others: list[Seconds]) -> Seconds:
         """This machine's clock, or the time on its disk where that is later and nobody contradicts."""

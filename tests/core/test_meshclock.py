@@ -65,6 +65,18 @@ def test_only_a_majority_of_the_known_members_is_trusted(
     assert mesh_clock(0.0, *others).trusted(0.0) is is_trusted
 
 
+def test_of_a_large_mesh_some_are_enough() -> None:
+    """A node of a thousand probes a few dozen."""
+    clock = mesh_clock(0.0)
+    nodes = [NodeId(f"n{number}") for number in range(1000)]
+    for node in nodes:
+        clock.met(node)
+    for node in nodes[:16]:
+        assert not clock.trusted(0.0)
+        clock.hear(node, WALL + 1, 0.0)
+    assert clock.trusted(0.0)
+
+
 def test_wrong_clocks_that_are_heard_first_are_not_believed() -> None:
     """Two of five are an hour ahead. A third that hears them alone must not let jobs expire by them."""
     clock = mesh_clock(HOUR_S, HOUR_S, 0.0, None, None)
