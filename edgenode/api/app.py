@@ -14,6 +14,7 @@ from edgenode.api import render
 from edgenode.api.answers import add_headers, dump, errors_as_problems, json_response
 from edgenode.api.batch import Batch, make_specs, read_body
 from edgenode.api.guard import check_origin
+from edgenode.api.problems import NoResult, ResultExpired
 from edgenode.api.reading import (
     body_chunks,
     cursor_text,
@@ -34,9 +35,9 @@ from edgenode.core.errors import (
     RejectedInput,
     Undecided,
 )
-from edgenode.core.jobs import job_text
+from edgenode.core.jobs import is_marker, job_text
 from edgenode.core.settings import JobSettings
-from edgenode.core.types import JobId, NodeId, Seconds
+from edgenode.core.types import JobId, NodeId, Seconds, State
 
 BODIES_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bodies being read or worked on at one time; past this, submissions are told to come again."""
@@ -82,6 +83,7 @@ class Api:
             "/": self.index,
             "/v1/jobs": self.list_jobs,
             "/v1/jobs/{id}": self.show_job,
+            "/v1/jobs/{id}/result": self.show_result,
             "/v1/jobs/{id}/placement": self.show_placement,
             "/v1/nodes": self.list_nodes,
             "/v1/nodes/{id}": self.show_node,
@@ -162,6 +164,25 @@ class Api:
         if job in done.errors:
             raise done.errors[job]
         return json_response(read_body(done, job), wait_s=wait_s)
+
+    async def show_result(self, request: web.Request) -> web.Response:
+        """The bare result: 200 with it, 409 while there is none, 410 when it is not kept any more."""
+        job = job_id(request)
+        wait_s = preferred_wait_s(request)
+        parameters(request)
+        done = await self._service.read([job], wait_s=wait_s or 0.0, timeout_s=self._settings.read_s)
+        if job in done.errors:
+            raise done.errors[job]
+        record = done.records[job]
+        state, outcome = record.state, record.outcome
+        if outcome is None:
+            raise NoResult(f"the job is {state}", state=state, retry_after_s=1.0)
+        if is_marker(record):
+            text = f"the job {state} on {render.time_text(outcome.finished_at)}; its ttl_s is over"
+            raise ResultExpired(text, state=state)
+        if state is not State.SUCCEEDED:
+            raise NoResult(f"the job is {state}", state=state, error=outcome.error)
+        return json_response(outcome.result or b"null", wait_s=wait_s)
 
     async def show_placement(self, request: web.Request) -> web.Response:
         job = job_id(request)

@@ -13,6 +13,16 @@ class MethodNotAllowed(EdgeNodeError):
     status, slug, title, definite = 405, "method-not-allowed", "The resource has no such method", True
 
 
+class NoResult(EdgeNodeError):
+    """`context["state"]` says why: it is unfinished, or did not succeed (`error` then tells more)."""
+
+    status, slug, title, definite = 409, "no-result", "The job has no result", True
+
+
+class ResultExpired(EdgeNodeError):
+    status, slug, title, definite = 410, "result-expired", "The job's result is not kept any more", True
+
+
 class TooSlow(RejectedInput):
     status, slug, title = 408, "too-slow", "The request took too long to arrive"
 

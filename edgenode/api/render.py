@@ -38,7 +38,7 @@ def job_body(record: Record, spec: Spec | None = None, **extra: Any) -> bytes:
         spec = decode_spec(record.spec)
     text = json.dumps(_job_fields(record, spec) | extra, separators=(",", ":"))
     result = b"" if record.outcome is None else record.outcome.result
-    return b'%b,"payload":%b,"result":%b}' % (text[:-1].encode(), spec.payload or b"{}", result or b"null")
+    return b'%b,"payload":%b,"result":%b}' % (text[:-1].encode(), spec.payload or b"null", result or b"null")
 
 
 def submitted_body(spec: Spec, rank: Sequence[NodeId], replicas: int, receipt: Receipt, now: Wall) -> bytes:
@@ -84,6 +84,9 @@ def _job_fields(record: Record, spec: Spec) -> Json:
         "run_at": time_text(own.due_at if record.state is State.SCHEDULED else options.run_at),
         "started_at": time_text(own.started_at),
         "finished_at": None if outcome is None else time_text(outcome.finished_at),
+        "expires_at": time_text(spec.expires_at),
+        # What ended longer ago than its `ttl_s` has no payload, result, error and history any more.
+        "result_expired": outcome is not None and not spec.payload,
         "error": None if outcome is None else outcome.error or None,
         "progress": None,
         "history": [

@@ -136,8 +136,13 @@ class Intake:
         if options.acks > self._replicas:
             raise InvalidJob(f"acks is at most {self._replicas}: so many nodes hold a job", field="acks")
         due_at = max(self.now, options.run_at)
-        expires_at = max(due_at + UNFINISHED_DAYS * DAY_S, options.deadline)
-        return Spec(self._service.new_job_id(), task, blob, self.now, expires_at, options)
+        return Spec(self._service.new_job_id(), task, blob, self.now, _last_day(due_at, options), options)
+
+
+def _last_day(due_at: Wall, options: Options) -> Wall:
+    """When a job that is not over by then expires, even while it runs: who starts on the day of its deadline
+    has a day for it, and an attempt its whole timeout."""
+    return max(due_at + UNFINISHED_DAYS * DAY_S, options.deadline + DAY_S) + options.timeout_s
 
 
 def payload_bytes(payload: Mapping[str, object]) -> bytes:

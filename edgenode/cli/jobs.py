@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Annotated, Any
 
@@ -107,7 +107,7 @@ def print_card(fields: Any, name: Callable[[object], str]) -> None:
         ("task", plain(fields["task"])),
         ("state", _state(fields)),
         ("payload", Text(compact(fields["payload"]))),
-        ("result", Text(compact(fields["result"])) if fields["result"] is not None else "-"),
+        ("result", Text(_result(fields, compact))),
         ("error", Text(plain(fields["error"]), style="red" if fields["error"] else "")),
         ("queue", f"{plain(fields['queue'])}, priority {fields['priority']}"),
         (
@@ -133,6 +133,12 @@ def print_card(fields: Any, name: Callable[[object], str]) -> None:
         told = f"{_time(note['at'])}  {plain(note['kind'])} at {name(note['node'])}  {detail}"
         table.add_row(label, Text(told.rstrip()))
     console().print(table)
+
+
+def _result(fields: Mapping[str, Any], compact: Callable[[object], str]) -> str:
+    if fields.get("result_expired"):
+        return "not kept any more: the job ended longer ago than its ttl_s"
+    return "-" if fields["result"] is None else compact(fields["result"])
 
 
 def show_placement(job: JobArgument, url: UrlOption = None, as_json: JsonOption = False) -> None:

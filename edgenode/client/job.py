@@ -39,5 +39,10 @@ class Job:
         return self.settled and self.state in ENDS
 
     @property
+    def result_expired(self) -> bool:
+        """Whether it ended so long ago (`ttl_s`) that its result is not kept any more."""
+        return bool(self.fields.get("result_expired"))
+
+    @property
     def succeeded(self) -> bool:
         return self.state == "succeeded"

@@ -92,7 +92,8 @@ async def test_all_options_reach_the_spec(http: TestClient, service: FakeService
         max_attempts=4, max_losses=1, partition=jobs.Partition.WAIT, acks=3, ttl_s=60.0,
         requires=(("arch", "arm64"), ("gpu", "yes")), backoff=jobs.Backoff("constant", 2.0, 300.0),
     )  # fmt: skip
-    assert spec.expires_at == 1_927_670_400.5  # later than seven days after run_at
+    # A day for a start on the day of its deadline, and the time of an attempt.
+    assert spec.expires_at == 1_927_670_400.5 + jobs.DAY_S + 2.5
     body = await response.json()
     assert (body["state"], body["run_at"]) == ("scheduled", "2031-01-01T00:00:00.000Z")
 
@@ -379,6 +380,48 @@ async def test_a_living_member_whose_disk_takes_no_writes_is_shown_as_resigned(
     nodes = (await (await http.get("/v1/nodes")).json())["nodes"]
     assert [node["state"] for node in nodes] == ["resigned", "dead", *["resigned"] * 3]
     assert (await (await http.get("/v1/mesh")).json())["nodes"] == {"resigned": 4, "dead": 1}
+
+
+async def test_the_bare_result_is_there_while_it_is_kept(http: TestClient, service: FakeService) -> None:
+    body = await (await submit(http)).json()
+    address, job = f"/v1/jobs/{body['id']}/result", parsed(body)
+    early = await http.get(address)
+    assert (early.status, early.headers["Retry-After"]) == (409, "1")
+    assert (await early.json(content_type=None))["state"] == "queued"
+    await service.end(job, result=b'{"width":800}')
+    done = await http.get(address)
+    assert (done.status, await done.json()) == (200, {"width": 800})
+    service.records[job] = jobs.shrunk(service.records[job])
+    gone = await http.get(address)
+    problem = await gone.json(content_type=None)
+    assert (gone.status, problem["type"], problem["state"]) == (410, "/problems/result-expired", "succeeded")
+    assert (await http.get("/v1/jobs/01234567-89ab-7def-8123-456789abcdef/result")).status == 404
+
+
+async def test_a_job_that_failed_has_no_result_but_a_reason(http: TestClient, service: FakeService) -> None:
+    body = await (await submit(http)).json()
+    await service.end(parsed(body), State.FAILED, b"", "no disk")
+    response = await http.get(f"/v1/jobs/{body['id']}/result")
+    problem = await response.json(content_type=None)
+    assert (response.status, problem["state"], problem["error"]) == (409, "failed", "no disk")
+
+
+async def test_of_a_job_whose_result_is_not_kept_any_more_the_rest_is_told(
+    http: TestClient, service: FakeService
+) -> None:
+    body = await (await submit(http, queue="slow")).json()
+    assert body["result_expired"] is False
+    assert body["expires_at"] == "2030-03-24T17:46:40.000Z"
+    await service.end(parsed(body))
+    service.records[parsed(body)] = jobs.shrunk(service.records[parsed(body)])
+    response = await http.get(f"/v1/jobs/{body['id']}")
+    shown = await response.json()
+    assert response.status == 200
+    assert (shown["state"], shown["settled"], shown["result_expired"]) == ("succeeded", True, True)
+    assert (shown["payload"], shown["result"], shown["queue"], shown["starts"]) == (None, None, "slow", 1)
+    assert shown["finished_at"] == "2030-03-17T17:46:42.000Z"
+    listed = await (await http.get("/v1/jobs?queue=slow")).json()
+    assert [job["id"] for job in listed["jobs"]] == [body["id"]]
 
 
 async def test_members_are_listed_by_name(http: TestClient) -> None:
