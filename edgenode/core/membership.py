@@ -570,7 +570,9 @@ class Membership(Roster):
         if rumour.state is MemberState.SUSPECT:
             self._suspect(member)
         elif member.suspicion is not None:
-            if member.is_alive:
+            # Nobody agreed with a single accuser: that one was slow or cut off, and the member is not.
+            is_shared = len(member.suspicion.accusers) > min(1, self._confirmations_max())
+            if member.is_alive and is_shared:
                 member.patience.refuted(self._now, self._settings.patience_forget_s)
             self._drop_suspicion(member)
         if member.is_alive:

@@ -342,6 +342,10 @@ class Roster:
         )
         return settings.suspicion_s * size_factor(self._size()) * patience
 
+    def _confirmations_max(self) -> int:
+        """How many could agree with the first accuser of a member."""
+        return max(0, min(self._settings.confirmations, self._size() - 2))
+
     def _suspicion_ends(self, member: Member) -> Instant:
         """When this suspect is dead; FOREVER if it is no suspect."""
         if member.suspicion is None:
@@ -350,7 +354,7 @@ class Roster:
         minimum_s = self._suspicion_s(member)
         return member.suspicion.ends_at(
             heard_at=member.heard_at,
-            confirmations_max=max(0, min(settings.confirmations, self._size() - 2)),
+            confirmations_max=self._confirmations_max(),
             minimum_s=minimum_s,
             maximum_s=minimum_s * settings.suspicion_max_factor,
         )

@@ -52,6 +52,25 @@ def test_lost_messages_hardly_slow_down_the_detection_of_silence() -> None:
     assert max(times) < 1.6
 
 
+@pytest.mark.parametrize("size", [3, 5])
+def test_who_was_cut_off_lately_is_as_quick_to_see_that_another_is_silent(size: int) -> None:
+    for seed in range(10):
+        mesh = Mesh(seed)
+        mesh.start_all(size, settle_s=0.5)
+        for _ in range(2):
+            for number in range(1, size + 1):
+                alone = node_id(number)
+                mesh.cut = lambda source, target, alone=alone: alone in (source, target)
+                mesh.run(2.0)  # it suspects all others meanwhile, and they refute that afterwards
+                mesh.heal()
+                assert mesh.run(10.0, until=mesh.is_whole), (seed, number)
+                mesh.run(1.0)
+        began = mesh.now
+        mesh.silence(3)
+        assert mesh.run(1.6, until=lambda mesh=mesh: mesh.everybody_sees(3, Standing.SILENT)), seed
+        assert mesh.now - began > 0.9
+
+
 @pytest.mark.parametrize("killed", [(2, 3), (2, 3, 4), (2, 3, 4, 5)])
 def test_several_processes_killed_at_once_are_known_by_proof(killed: tuple[int, ...]) -> None:
     for seed in range(10):
