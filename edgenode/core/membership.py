@@ -59,6 +59,7 @@ from edgenode.core.types import (
     Seconds,
     are_copies,
 )
+from edgenode.core.view import Standing
 from edgenode.core.wire import (
     Branch,
     Compare,
@@ -561,6 +562,9 @@ class Membership(Roster):
         before, was_alive, was_met = member.belief, member.is_alive, member.met
         node = rumour.info.id
         assert rumour.info.boot > before.info.boot or precedence(rumour) > precedence(before)
+        if rumour.state is not MemberState.SUSPECT and is_alive(rumour) and self._is_isolated():
+            # We were cut off from everybody, and hear again: that nobody answered was not our slowness.
+            self._health.recovered()
         member.belief = rumour
         member.met = True
         if rumour.info.boot > before.info.boot:
@@ -611,6 +615,13 @@ class Membership(Roster):
             why = "its port refuses" if is_proven(rumour) else "it is silent"
             self._effects.append(Log("member-dead", f"{self._name(member)} is dead: {why}", warning=True))
         self._touch(node)
+
+    def _is_isolated(self) -> bool:
+        """Is every other member silent, several of them? A single one may be the silent one itself."""
+        if len(self._suspects) < len(self._alive):
+            return False
+        silent = sum(self.standing(node) is Standing.SILENT for node in self._members)
+        return len(self._suspects) + silent > 1
 
     def _forget_life(self, member: Member) -> None:
         """Evidence about an earlier life says nothing of this one."""

@@ -82,6 +82,10 @@ class LocalHealth:
     def worse(self, by: int = 1) -> None:
         self.level = min(self._worst, self.level + by)
 
+    def recovered(self) -> None:
+        """What made this node seem slow is over."""
+        self.level = 0
+
     def stretch(self, span_s: Seconds) -> Seconds:
         """A probe's time limit or period, longer the worse this node is."""
         return span_s * (1 + self.level)

@@ -71,6 +71,19 @@ def test_who_was_cut_off_lately_is_as_quick_to_see_that_another_is_silent(size: 
         assert mesh.now - began > 0.9
 
 
+def test_who_is_back_from_behind_a_cut_does_not_take_itself_for_slow() -> None:
+    for seed in range(20):
+        mesh = Mesh(seed)
+        mesh.start_all(3, settle_s=0.5)
+        mesh.cut = lambda source, target: node_id(2) in (source, target)
+        mesh.run(2.0)
+        mesh.heal()
+        assert mesh.run(10.0, until=mesh.is_whole), seed
+        mesh.run(1.0)
+        mesh.silence(3)  # node 2 is one of two that have to notice it
+        assert mesh.run(1.4, until=lambda mesh=mesh: mesh.everybody_sees(3, Standing.SILENT)), seed
+
+
 @pytest.mark.parametrize("killed", [(2, 3), (2, 3, 4), (2, 3, 4, 5)])
 def test_several_processes_killed_at_once_are_known_by_proof(killed: tuple[int, ...]) -> None:
     for seed in range(10):
