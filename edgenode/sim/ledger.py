@@ -97,6 +97,7 @@ class Ledger:
         self._proposals: dict[tuple[JobId, Promise], Proposal] = {}
         self._early: defaultdict[tuple[JobId, Promise], set[NodeId]] = defaultdict(set)
         self._word: dict[tuple[NodeId, JobId], Promise] = {}
+        self._raised: dict[JobId, Promise] = {}  # words raised by the event in hand: what they were before
 
     # -------------------------------------------------------------------------------- clients
 
@@ -148,6 +149,10 @@ class Ledger:
 
     # ---------------------------------------------------------------------------------- disks
 
+    def handled(self) -> None:
+        """A core has handled one event: what it orders follows."""
+        self._raised.clear()
+
     def ordered(self, node: NodeId, persist: Persist) -> None:
         """The core of `node` wants these rows written: a word once given is not taken back."""
         for job in persist.dropped:
@@ -163,6 +168,8 @@ class Ledger:
                     f"{ballot_text(before.ballot)} to {ballot_text(promise.ballot)}"
                 )
             self._word[node, stored.row.id] = promise
+            if before is not None:
+                self._raised.setdefault(stored.row.id, before)
 
     def durable(self, node: NodeId, before: Row | None, after: Row) -> None:
         """A row is on the disk of `node` now."""
@@ -313,11 +320,14 @@ class Ledger:
     # ------------------------------------------------------------------------------- messages
 
     def promised(self, node: NodeId, message: Message) -> None:
-        """The core of `node` wants this sent: no acknowledgement under a lower ballot than its word."""
+        """The core of `node` wants this sent: no acknowledgement under a lower ballot than its word.
+
+        One event may do both, in this order: accept a write, and give a higher promise.
+        """
         if not isinstance(message, Acks):
             return
         for stored in message.stored:
-            word = self._word.get((node, stored.job))
+            word = self._raised.get(stored.job, self._word.get((node, stored.job)))
             if word is None or word > Promise(stored.epoch, stored.ballot):
                 given = "nothing" if word is None else ballot_text(word.ballot)
                 raise Violation(

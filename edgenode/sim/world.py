@@ -368,6 +368,7 @@ class World:
         self.story.add(self.now, life.id, ">", event)
         effects = life.core.handle(event, instant)
         self._note(life, event, len(effects))
+        self.ledger.handled()
         for effect in effects:
             if isinstance(effect, Behind | Cloned):
                 self._give_up(life, effect)

@@ -29,6 +29,7 @@ class Mesh:
 
     def store(self, node: NodeId, record: Record, promise: Promise | None = None) -> None:
         row = stored_row(record, promise)
+        self.ledger.handled()
         self.ledger.ordered(node, Persist((row,)))
         before = self.disks[node].row(record.id)
         self.disks[node].write([row])
@@ -275,6 +276,17 @@ def test_nothing_is_acknowledged_under_a_lower_ballot_than_the_promise() -> None
     mesh.store(B, mesh.record, Promise(0, Ballot(2, C)))
     with pytest.raises(Violation, match="having promised 2c"):
         mesh.say_stored(B, mesh.record)
+
+
+def test_a_later_promise_does_not_undo_an_acknowledgement_of_the_same_event() -> None:
+    mesh = Mesh()
+    mesh.store(B, mesh.record)
+    promise = Promise(0, Ballot(2, C))
+    mesh.store(B, write_own(mesh.record), promise)
+    mesh.say_stored(B, write_own(mesh.record))
+    mesh.store(B, write_own(mesh.record), promise)
+    with pytest.raises(Violation, match="having promised 2c"):
+        mesh.say_stored(B, write_own(mesh.record))
 
 
 def test_nothing_is_acknowledged_that_is_not_on_disk() -> None:
