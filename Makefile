@@ -41,8 +41,8 @@ replay: $(VENV)/ready  ## run SEED=n of the simulator again, with its story
 bench: $(VENV)/ready  ## throughput and latency of three nodes on this machine
 	@$(PY) scripts/bench.py
 
-chaos: $(VENV)/ready  ## kill, pause and restart real nodes at random, and judge the history
-	@$(PY) scripts/chaos.py
+chaos: $(VENV)/ready  ## hurt real nodes and their network at random, and judge the history (ARGS="--seed 7")
+	@$(PY) scripts/chaos.py $(ARGS)
 
 failover: $(VENV)/ready  ## kill, pause, cut off and starve real nodes: how soon their jobs run elsewhere (35 min)
 	@$(PY) scripts/failover.py

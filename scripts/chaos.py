@@ -1,370 +1,266 @@
-"""Real nodes are killed, paused and started again at random while clients submit jobs: is anything lost?
+"""Real nodes are hurt at random while clients submit jobs: is anything lost?
 
-    python scripts/chaos.py [--nodes N --seconds S --rate JOBS/S --seed N --all --slots N --keep]
+    python scripts/chaos.py [--seed N --seconds S --nodes N --rate R --slots N --all --loopback --keep]
 
-Three parts, as in Jepsen's tests of queues (https://github.com/jepsen-io/jepsen):
+Four parts, as in Jepsen's tests of queues (https://github.com/jepsen-io/jepsen):
 
-    clients    submit `echo`, `sleep` and `fail` jobs to random nodes, and write down what was asked, what was
-               answered, and when
-    nemesis    picks a node at random and does something to it: kill -9, SIGSTOP, or SIGTERM; a while later it
-               undoes that. Never more than a minority is down at a time, unless --all
-    judge      heals everything, waits until every job has ended, asks every node for every job, and compares
-               what the mesh says with what the clients were told
+    rig         nodes on machines of their own: network namespaces with a bridge, found by multicast DNS
+    workload    clients ask random nodes, and write down what was asked, what was answered, and when
+    nemesis     does things to nodes and to the network, and a while later undoes them: kill -9, SIGSTOP,
+                SIGTERM, cuts of every shape, resets, loss, full disks, damaged files, clocks that jump, no
+                CPU. At most a minority is down at a time, unless --all; at most one disk loses what it had
+    judge       when all has healed and every job has ended, compares what the clients were told, what the
+                tasks left behind, and what every node shows (scripts/history.py: what each word means)
 
-The verdict has these words for submissions, and 1 is the exit code if anything is in a line that says BAD:
+Machines need root, ip and iptables. Without them the nodes are side by side on 127.0.0.1, and can only be
+killed, paused, told to leave, have their disks damaged, and their clocks moved. The same --seed gives the
+same plan; what the machine makes of it differs from run to run.
 
-    ok           a 202, and the job ended as it must
-    refused      definitely not stored, said the answer; found all the same is BAD (unexpected)
-    indefinite   no answer, or one that says "unknown": both outcomes are right
-    recovered    indefinite, and the job was stored and ended
-    lost         a 202, and the job has not ended, or nobody knows it: BAD
-    wrong        ended, but not as it must: BAD
-    split        two nodes show different ends of one job: BAD
-    duplicated   one submission made two jobs: BAD
-    extra starts counted, and allowed: delivery is at least once
-
-The same --seed gives the same plan; what the machine makes of it differs from run to run.
+Exit codes: 0 nothing is wrong, 1 something is, 2 wrong usage.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from heapq import heappop, heappush
+from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import aiohttp
-from demo import free_base_port
+from history import judge, verdict_lines
+from machines import Lan, can_throttle, missing
+from rig import Rig, RigNode
+from workload import Workload
 
-from edgenode.cli.up import LocalMesh, LocalNode
-from edgenode.client import Client, ClientError
-from edgenode.client.job import ENDS
 from edgenode.core.errors import EdgeNodeError
 
-FIRST_PORT: Final = 21_000
-REQUEST_S: Final = 15.0
-"""How long a client waits for an answer: longer than a node (10 s), so that most hear one."""
 CALM_S: Final = (0.3, 2.5)
-DOWN_S: Final = (0.2, 6.0)
-SETTLE_S: Final = 90.0
-SHOWN_MAX: Final = 5
+"""Between two faults."""
+HURT_S: Final = (0.5, 8.0)
+"""How long one lasts: from below the time after which a silent node is dead (1.5 s) to well above that after
+which a successor without a majority goes on (5 s)."""
+LOSS: Final = (0.02, 0.25)
+SKEW_S: Final = (5.0, 7200.0)
+STARVED: Final = (0.05, 0.3)
+POWER_CUT: Final = 0.1
+POLL_S: Final = 0.05
 
-
-@dataclass(slots=True)
-class Submission:
-    """What one client asked, and what it was told. Times are seconds since the beginning."""
-
-    number: int
-    node: str
-    document: Mapping[str, Any]
-    asked_at: float
-    told: str = "indefinite"  # or "accepted", "refused"
-    job: str | None = None
-    why: str = ""
-    answered_at: float | None = None
-
-    @property
-    def mark(self) -> str:
-        """The queue that only this submission's job is in: how it is found when no answer named its id."""
-        return f"chaos-{self.number}"
-
-
-@dataclass
-class History:
-    """Everything that happened, in the order of its beginning."""
-
-    began: float = field(default_factory=time.monotonic)
-    submissions: list[Submission] = field(default_factory=list)
-    faults: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def now(self) -> float:
-        return time.monotonic() - self.began
-
-    def say(self, text: str) -> None:
-        print(f"{self.now:6.1f} s  {text}", flush=True)
-
-
-# ------------------------------------------------------------------------------------------- clients
-
-
-def document_of(number: int, dice: random.Random) -> dict[str, Any]:
-    """A job whose end is known beforehand (see `must_end`)."""
-    kind = dice.choices(["echo", "sleep", "fail"], [5, 4, 1])[0]
-    if kind == "echo":
-        return {"task": "echo", "payload": {"message": number}}
-    if kind == "sleep":
-        return {"task": "sleep", "payload": {"seconds": round(dice.uniform(0.05, 1.0), 3)}, "max_losses": 20}
-    return {
-        "task": "fail",
-        "payload": {"times": 1, "message": "once"},
-        "backoff": {"kind": "constant", "base_s": 0.2},
-    }
-
-
-def must_end(document: Mapping[str, Any], state: str, result: Any) -> bool:
-    """Whether a job may end like this."""
-    if state != "succeeded":
-        return False
-    match document["task"]:
-        case "echo":
-            return bool(result == document["payload"]["message"])
-        case "sleep":
-            return bool(result["slept_s"] >= document["payload"]["seconds"] - 0.01)
-        case _:
-            return bool(result["attempt"] == 2)
-
-
-async def clients(
-    mesh: LocalMesh, history: History, rate: float, seconds: float, dice: random.Random
-) -> None:
-    """Submit at random moments, `rate` a second on average, whether the answers come or not."""
-    async with (
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REQUEST_S, connect=2.0)) as session,
-        asyncio.TaskGroup() as group,
-    ):
-        while history.now < seconds:
-            number = len(history.submissions)
-            node = dice.choice(mesh.nodes)
-            document = document_of(number, dice)
-            submission = Submission(number, node.name, document, history.now)
-            history.submissions.append(submission)
-            group.create_task(submit(session, node, submission, history))
-            await asyncio.sleep(dice.expovariate(rate))
-
-
-async def submit(
-    session: aiohttp.ClientSession, node: LocalNode, submission: Submission, history: History
-) -> None:
-    document = {**submission.document, "queue": submission.mark}
-    try:
-        async with session.post(f"{node.url}/v1/jobs", json=document) as answer:
-            told = await answer.json(content_type=None)
-            if answer.status in (200, 202):
-                submission.told, submission.job = "accepted", str(told["id"])
-            else:
-                submission.told = "refused" if told.get("definite") is True else "indefinite"
-                submission.job = told.get("job")
-                submission.why = f"{answer.status} {told.get('title')}"
-    except aiohttp.ClientConnectorError as error:
-        submission.told, submission.why = "refused", f"not connected: {error.os_error.strerror}"
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        submission.why = repr(error)
-    submission.answered_at = history.now
-
-
-# ------------------------------------------------------------------------------------------- nemesis
+Undo = Callable[[], object]
 
 
 class Nemesis:
-    """Hurts nodes and heals them. `run` until the time is over, then `heal`."""
+    """Hurts nodes and the network, and undoes it. `run` in the thread that shall own the nodes' processes."""
 
-    def __init__(self, mesh: LocalMesh, history: History, dice: random.Random, *, spare: int) -> None:
+    def __init__(self, rig: Rig, dice: random.Random, *, spare: int) -> None:
         """Nothing is hurt yet.
 
         Args:
-            spare: so many nodes are left alone at every moment.
+            spare: so many nodes are up at every moment.
         """
-        self._mesh = mesh
-        self._history = history
+        self._rig = rig
         self._dice = dice
         self._spare = spare
-        self._hurt: dict[str, str] = {}  # what was done, by name
+        self._hurt: set[RigNode] = set()
+        self._robbed: set[RigNode] = set()
+        self._is_cut = False
+        self._due: list[tuple[float, int, Undo]] = []
+        self._order = count()
 
-    async def run(self, seconds: float) -> None:
-        async with asyncio.TaskGroup() as group:
-            while self._history.now < seconds:
-                await asyncio.sleep(self._dice.uniform(*CALM_S))
-                if self._spare == 0 and not self._hurt and self._dice.random() < 0.15:
-                    victims = list(self._mesh.nodes)  # a power cut
-                elif len(self._mesh.nodes) - len(self._hurt) > self._spare:
-                    whole = [node for node in self._mesh.nodes if node.name not in self._hurt]
-                    victims = [self._dice.choice(whole)]
-                else:
-                    continue
-                kind = "kill" if len(victims) > 1 else self._dice.choice(["kill", "kill", "pause", "leave"])
-                down_s = min(self._dice.uniform(*DOWN_S), max(0.0, seconds - self._history.now))
-                for node in victims:
-                    self._harm(node, kind)
-                for node in victims:
-                    group.create_task(self._undo_later(node, down_s))
+    @property
+    def robbed(self) -> list[RigNode]:
+        """The nodes whose disks lost what they had."""
+        return sorted(self._robbed, key=lambda node: node.name)
 
-    def _harm(self, node: LocalNode, kind: str) -> None:
-        number = {"kill": signal.SIGKILL, "pause": signal.SIGSTOP, "leave": signal.SIGTERM}[kind]
-        self._hurt[node.name] = kind
-        self._history.faults[kind] += 1
-        self._history.say(f"{kind:6} {node.name} (pid {node.pid})")
-        if node.exit_code is None:
-            os.kill(node.pid, number)
+    def run(self, seconds: float) -> None:
+        """Until the time is over; what is still hurt then is healed."""
+        ends = time.monotonic() + seconds
+        while True:
+            until = min(ends, time.monotonic() + self._dice.uniform(*CALM_S))
+            while time.monotonic() < until:
+                self._undo_what_is_due()
+                time.sleep(POLL_S)
+            if time.monotonic() >= ends:
+                break
+            self._harm()
+        while self._due:
+            heappop(self._due)[2]()
+        self._rig.restore()
 
-    async def _undo_later(self, node: LocalNode, down_s: float) -> None:
-        await asyncio.sleep(down_s)
-        if self._hurt[node.name] == "leave" and node.process is not None:
-            await asyncio.to_thread(node.process.wait)  # it hands its jobs over, within its own limits
-        self._undo(node)
+    def _undo_what_is_due(self) -> None:
+        while self._due and self._due[0][0] <= time.monotonic():
+            heappop(self._due)[2]()
 
-    def _undo(self, node: LocalNode) -> None:
-        kind = self._hurt.pop(node.name)
-        if kind == "pause":
-            os.kill(node.pid, signal.SIGCONT)
-            self._history.say(f"resume {node.name}")
-        else:
-            assert node.process is not None
-            node.process.wait()
+    def _harm(self) -> None:
+        whole = [node for node in self._rig.nodes if node not in self._hurt]
+        if self._spare == 0 and not self._hurt and self._dice.random() < POWER_CUT:
+            for node in whole:
+                self._take(node, self._kill(node))
+            return
+        menu: list[Callable[[], None]] = []
+        if len(whole) > self._spare:
+            harms = [self._kill, self._kill, self._pause, self._leave, self._jump]
+            if not self._robbed:
+                harms.append(self._damage)
+            if self._rig.lan is not None:
+                harms.append(self._fill)
+                harms += [self._starve] * can_throttle()
+            menu += [partial(self._harm_one, harm, whole) for harm in harms]
+        if self._rig.lan is not None and not self._is_cut and len(self._rig.nodes) > 1:
+            menu += [self._split, self._split, self._one_way, self._part_two, self._reset, self._lose]
+        if menu:
+            self._dice.choice(menu)()
+
+    def _later(self, undo: Undo) -> None:
+        heappush(self._due, (time.monotonic() + self._dice.uniform(*HURT_S), next(self._order), undo))
+
+    # ------------------------------------------------------------------------------------- nodes
+
+    def _harm_one(self, harm: Callable[[RigNode], Undo], whole: Sequence[RigNode]) -> None:
+        node = self._dice.choice(whole)
+        self._take(node, harm(node))
+
+    def _take(self, node: RigNode, undo: Undo) -> None:
+        """Count it among the hurt until `undo`, some time later."""
+
+        def put_back() -> None:
+            undo()
+            self._hurt.discard(node)
+
+        self._hurt.add(node)
+        self._later(put_back)
+
+    def _kill(self, node: RigNode) -> Undo:
+        node.kill()
+        return node.start
+
+    def _pause(self, node: RigNode) -> Undo:
+        node.pause()
+        return node.resume
+
+    def _leave(self, node: RigNode) -> Undo:
+        node.leave()
+
+        def come_back() -> None:
+            node.wait_for_end()
             node.start()
-            self._history.say(f"start  {node.name} (pid {node.pid})")
 
+        return come_back
 
-# --------------------------------------------------------------------------------------------- judge
+    def _damage(self, node: RigNode) -> Undo:
+        node.kill()
+        node.damage(self._dice.choice(["flip", "truncate"]), self._dice)
+        self._robbed.add(node)
+        return node.start_or_begin_anew
 
+    def _fill(self, node: RigNode) -> Undo:
+        node.fill_disk()
 
-@dataclass
-class Verdict:
-    counts: Counter[str] = field(default_factory=Counter)
-    bad: list[str] = field(default_factory=list)
+        def make_room() -> None:
+            node.make_room()
+            if not node.is_alive:
+                node.start()
 
-    def blame(self, word: str, text: str) -> None:
-        self.counts[word] += 1
-        self.bad.append(f"{word}: {text}")
+        return make_room
 
+    def _jump(self, node: RigNode) -> Undo:
+        node.set_clock(self._dice.choice([-1, 1]) * self._dice.uniform(*SKEW_S))
+        return partial(node.set_clock, 0.0)
 
-Shown = Mapping[str, Mapping[str, Any]]
-"""The jobs that one node shows, by id."""
+    def _starve(self, node: RigNode) -> Undo:
+        node.throttle(self._dice.uniform(*STARVED))
+        return node.release
 
+    # ----------------------------------------------------------------------------------- network
 
-def wait_for_ends(mesh: LocalMesh, history: History) -> dict[str, Shown]:
-    """What each node shows once all that was stored has settled, or after SETTLE_S."""
-    ends = time.monotonic() + SETTLE_S
-    accepted = {each.job for each in history.submissions if each.told == "accepted"}
-    while True:
-        shown: dict[str, Shown] = {}
-        for node in mesh.nodes:
-            try:
-                shown[node.name] = {job.id: job.fields for job in Client(node.url).jobs(page=1000)}
-            except ClientError as error:
-                history.say(f"{node.name}: {error}")
-        done = len(shown) == len(mesh.nodes) and all(
-            accepted <= jobs.keys() and all(job["settled"] for job in jobs.values())
-            for jobs in shown.values()
-        )
-        if done or time.monotonic() > ends:
-            return shown
-        time.sleep(0.5)
+    def _cut_for_a_while(self) -> None:
+        def heal() -> None:
+            self._rig.heal()
+            self._is_cut = False
 
+        self._is_cut = True
+        self._later(heal)
 
-def judge(submissions: Sequence[Submission], shown: Mapping[str, Shown]) -> Verdict:
-    """Compare what clients were told with what each node shows."""
-    verdict = Verdict()
-    verdict.counts["submissions"] = len(submissions)
-    by_mark: dict[str, set[str]] = {}
-    ends: dict[str, Mapping[str, Any]] = {}
-    for jobs in shown.values():
-        for job, fields in jobs.items():
-            by_mark.setdefault(fields["queue"], set()).add(job)
-            ends.setdefault(job, fields)
-            first = ends[job]
-            if (first["state"], first["result"]) != (fields["state"], fields["result"]):
-                verdict.blame("split", f"{brief(first)} and {brief(fields)}")
-    for submission in submissions:
-        found = by_mark.pop(submission.mark, set())
-        verdict.counts[submission.told] += 1
-        if len(found) > 1:
-            verdict.blame("duplicated", f"{submission} is {sorted(found)}")
-        _judge_one(verdict, submission, [ends[job] for job in sorted(found)])
-    for mark, found in by_mark.items():
-        verdict.blame("unexpected", f"{mark}: {sorted(found)}, which nobody submitted")
-    for fields in ends.values():
-        verdict.counts["extra starts"] += max(0, fields["starts"] - 1 - (fields["task"] == "fail"))
-        verdict.counts["takeovers"] += fields["takeovers"]
-    return verdict
+    def _shuffled(self) -> list[RigNode]:
+        return self._dice.sample(self._rig.nodes, len(self._rig.nodes))
 
+    def _split(self) -> None:
+        nodes = self._shuffled()
+        at = self._dice.randrange(1, len(nodes))
+        self._rig.split(nodes[:at], nodes[at:])
+        self._cut_for_a_while()
 
-def _judge_one(verdict: Verdict, submission: Submission, found: Sequence[Mapping[str, Any]]) -> None:
-    if not found:
-        if submission.told == "accepted":
-            verdict.blame("lost", f"{submission}: nobody knows it")
-        return
-    if submission.told == "refused":
-        verdict.blame("unexpected", f"{submission}, but {brief(found[0])}")
-        return
-    for fields in found:
-        if fields["state"] not in ENDS or not fields["settled"]:
-            verdict.blame("lost", f"{submission}: {brief(fields)} has not ended")
-        elif not must_end(submission.document, fields["state"], fields["result"]):
-            verdict.blame("wrong", f"{submission}: {brief(fields)}")
-        else:
-            verdict.counts["ok" if submission.told == "accepted" else "recovered"] += 1
+    def _one_way(self) -> None:
+        source, target, *_ = self._shuffled()
+        self._rig.cut(source, target, both=False)
+        self._cut_for_a_while()
 
+    def _part_two(self) -> None:
+        """Not transitive: two do not hear each other, and all others hear both."""
+        one, other, *_ = self._shuffled()
+        self._rig.cut(one, other)
+        self._cut_for_a_while()
 
-def brief(fields: Mapping[str, Any]) -> str:
-    """A job in a line, with its story."""
-    names = ("id", "task", "state", "settled", "result", "error", "owner", "term", "starts", "losses")
-    story = "; ".join(f"{note['at']} {note['kind']} {note['detail']}" for note in fields["history"])
-    return ", ".join(f"{name} {fields[name]}" for name in names) + (f" [{story}]" if story else "")
+    def _reset(self) -> None:
+        victim, *others = self._shuffled()
+        for other in others:
+            self._rig.cut(victim, other, "reset", both=self._dice.random() < 0.5)
+        self._cut_for_a_while()
 
-
-def verdict_lines(verdict: Verdict, history: History) -> Iterator[str]:
-    counts = verdict.counts
-    yield f"{counts['submissions']} submissions: " + ", ".join(
-        f"{counts[word]} {word}" for word in ("accepted", "refused", "indefinite")
-    )
-    yield f"of the accepted: {counts['ok']} ok, {counts['lost']} lost; recovered: {counts['recovered']}"
-    yield ", ".join(f"{counts[word]} {word}" for word in ("unexpected", "wrong", "split", "duplicated"))
-    yield f"{counts['takeovers']} takeovers, {counts['extra starts']} extra starts"
-    yield "faults: " + (", ".join(f"{n} {kind}" for kind, n in sorted(history.faults.items())) or "none")
-    for text in verdict.bad[:SHOWN_MAX]:
-        yield f"BAD {text}"
-    if len(verdict.bad) > SHOWN_MAX:
-        yield f"... and {len(verdict.bad) - SHOWN_MAX} more"
+    def _lose(self) -> None:
+        self._rig.lose(round(self._dice.uniform(*LOSS), 2))
+        self._cut_for_a_while()
 
 
 # ------------------------------------------------------------------------------------------ the whole
 
 
-async def hurt(mesh: LocalMesh, history: History, arguments: argparse.Namespace) -> None:
-    dice = random.Random(arguments.seed)
-    minority = (arguments.nodes - 1) // 2
-    spare = 0 if arguments.all else arguments.nodes - minority
-    nemesis = Nemesis(mesh, history, random.Random(dice.random()), spare=spare)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(nemesis.run(arguments.seconds))
-        group.create_task(
-            clients(mesh, history, arguments.rate, arguments.seconds, random.Random(dice.random()))
-        )
+class Story:
+    """Lines on the screen, with the seconds since the beginning."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def tell(self, text: str) -> None:
+        print(f"{time.monotonic() - self._began:6.1f} s  {text}", flush=True)
 
 
-def run(arguments: argparse.Namespace, folder: Path) -> bool:
-    """The whole of it; whether nothing was bad."""
-    base = free_base_port(arguments.nodes, FIRST_PORT)
-    mesh = LocalMesh(arguments.nodes, data_dir=folder, base_port=base, slots=arguments.slots, mdns=False)
-    with mesh:
-        try:
-            mesh.wait_ready()
-            history = History()
-            history.say(f"{arguments.nodes} nodes are ready, seed {arguments.seed}, data in {folder}")
-            asyncio.run(hurt(mesh, history, arguments))
-            mesh.wait_ready()
-            history.say("all nodes are back; waiting for the jobs to end")
-            shown = wait_for_ends(mesh, history)
-            history.say("asked every node for every job")
-        finally:
-            for node in mesh.nodes:
-                if node.exit_code is None:
-                    os.kill(node.pid, signal.SIGCONT)  # who is paused can't end
-    verdict = judge(history.submissions, shown)
+def run(given: argparse.Namespace, folder: Path) -> bool:
+    """The whole of it; whether nothing was bad.
+
+    Raises:
+        TimeoutError: nodes did not come up, or not find each other.
+    """
+    story, dice = Story(), random.Random(given.seed)
+    lacks = ["--loopback was given"] if given.loopback else missing()
+    with ExitStack() as stack:
+        lan = None if lacks else stack.enter_context(Lan(given.nodes, folder))
+        where = "on machines of their own" if lan else "on loopback"
+        story.tell(f"{given.nodes} nodes {where}, seed {given.seed}, data and logs in {folder}")
+        if lacks:
+            story.tell(f"no cuts, loss, full disks and starvation (missing: {', '.join(lacks)})")
+        rig = stack.enter_context(Rig(given.nodes, folder, lan, slots=given.slots, tell=story.tell))
+        rig.wait_ready()
+        story.tell("all are ready")
+        spare = 0 if given.all else given.nodes - (given.nodes - 1) // 2
+        nemesis = Nemesis(rig, random.Random(dice.random()), spare=spare)
+        work = Workload(rig, random.Random(dice.random()), rate=given.rate)
+        with work:
+            nemesis.run(given.seconds)
+            story.tell("all is healed; waiting for the last answers")
+        history = work.rest(without_copies=nemesis.robbed)
+        story.tell("asked every node for every job")
+    verdict = judge(history)
     print("\n".join(verdict_lines(verdict, history)))
-    print("verdict: " + ("BAD" if verdict.bad else "nothing was lost"))
-    return not verdict.bad
+    print("verdict: " + ("nothing was lost" if verdict.passed else "BAD"))
+    return verdict.passed
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -373,38 +269,41 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--nodes", type=int, default=5, help="how many (default 5)")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to hurt them (default 60)")
-    parser.add_argument("--rate", type=float, default=15.0, help="submissions a second (default 15)")
+    parser.add_argument("--rate", type=float, default=15.0, help="requests a second (default 15)")
     parser.add_argument("--slots", type=int, default=4, help="jobs at a time on each node (default 4)")
     parser.add_argument("--seed", type=int, default=None, help="of the plan (default: a random one, shown)")
     parser.add_argument(
         "--all", action="store_true", help="more than a minority may be down, even all at once"
     )
-    parser.add_argument("--keep", action="store_true", help="keep the nodes' data and logs")
+    parser.add_argument("--loopback", action="store_true", help="no machines, also where they can be made")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the nodes' logs and the journal of requests"
+    )
     given = parser.parse_args(arguments)
-    if not 1 <= given.nodes <= 32 or not 0 < given.seconds <= 3600 or not 0 < given.rate <= 1000:
-        parser.error("--nodes is from 1 to 32, --seconds up to 3600, --rate up to 1000")
+    if not 1 <= given.nodes <= 32 or not 0 < given.seconds <= 86_400 or not 0 < given.rate <= 1000:
+        parser.error("--nodes is from 1 to 32, --seconds up to 86400, --rate up to 1000")
     if given.seed is None:
         given.seed = random.SystemRandom().randrange(1_000_000)
     return given
 
 
-def main() -> int:
-    arguments = parse(sys.argv[1:])
+def main(arguments: Sequence[str]) -> int:
+    given = parse(arguments)
     folder = Path(tempfile.mkdtemp(prefix="edgenode-chaos-"))
     is_good = False
     try:
-        is_good = run(arguments, folder)
+        is_good = run(given, folder)
     except KeyboardInterrupt:
         print("stopped")
-    except EdgeNodeError as error:
-        print(f"chaos: {error.detail}")
+    except (EdgeNodeError, OSError) as error:
+        print(f"chaos: {error}")
     finally:
-        if is_good and not arguments.keep:
+        if is_good and not given.keep:
             shutil.rmtree(folder, ignore_errors=True)
         else:
-            print(f"data and logs of the nodes: {folder}")
+            print(f"logs of the nodes, and the journal of all requests: {folder}")
     return 0 if is_good else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

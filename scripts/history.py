@@ -11,7 +11,10 @@ In the manner of Jepsen's checker of queues (total-queue), which goes by what th
     duplicated      one submission made two jobs: BAD
     wrong           ended, but not as it must; or with a result that no start made: BAD
     split           two nodes show different ends of one job: BAD
-    lost on a node  one of the job's living holders has no copy, or another end: BAD
+    lost on a node  a living node can't show the job, one of its holders has another end of it, or no majority
+                    of its living holders has a copy: BAD
+    thin            one of its living holders has no copy, but a majority has: counted. A holder that was away
+                    while a job ran and was settled is not always given its copy when it returns
     changed         a client was shown a settled result, and it is another one now: BAD
     denied          a client was told that an acknowledged job does not exist: BAD
     unexplained     an extra start, without a fault that could be why, or more of them than the record has
@@ -144,6 +147,7 @@ def judge(history: History) -> Verdict:
         for job in jobs[submission.number]:
             word = _how_it_ended(history, submission, job)
             verdict.counts[word] += 1
+    verdict.counts["thin"] = sum(bool(_without_copy(copies)) for copies in history.copies.values())
     for rule in RULES:
         for word, text in rule(history):
             verdict.counts[word] += 1
@@ -253,11 +257,22 @@ def _lost_on_a_node(history: History) -> Iterator[Blame]:
         missing = [name for name, jobs in history.shown.items() if job not in jobs]
         if missing:
             yield "lost on a node", f"{', '.join(missing)} can't show {brief(record)}"
-        for holder, copy in history.copies.get(job, {}).items():
-            if copy["status"] != "held":
-                yield "lost on a node", f"{holder} has no copy ({copy['status']}) of {brief(record)}"
-            elif (copy["state"], copy["settled"]) != (record["state"], record["settled"]):
+        copies = history.copies.get(job, {})
+        without = _without_copy(copies)
+        if without and 2 * len(without) >= len(copies):
+            yield (
+                "lost on a node",
+                f"{', '.join(without)} of {sorted(copies)} have no copy of {brief(record)}",
+            )
+        for holder, copy in copies.items():
+            ended = (copy.get("state"), copy.get("settled"))
+            if holder not in without and ended != (record["state"], record["settled"]):
                 yield "lost on a node", f"{holder} has {copy} of {brief(record)}"
+
+
+def _without_copy(copies: Mapping[str, Record]) -> list[str]:
+    """The holders, by name, that have none."""
+    return [holder for holder, copy in copies.items() if copy["status"] != "held"]
 
 
 # --------------------------------------------------------------------------------------------- looks
@@ -367,6 +382,7 @@ def verdict_lines(verdict: Verdict, history: History) -> Iterator[str]:
     yield f"of the accepted: {counts['ok']} ok, {counts['lost']} lost; recovered: {counts['recovered']}"
     jobs = len({mark.job for mark in history.marks})
     yield f"{counts['starts']} starts of {jobs} jobs; {len(history.looks)} jobs looked at meanwhile"
+    yield f"thin: {counts['thin']} jobs without a copy at one of their living holders"
     faults = Counter(fault.kind for fault in history.faults)
     yield "faults: " + (", ".join(f"{n} {kind}" for kind, n in sorted(faults.items())) or "none")
     yield from (f"BAD {text}" for text in verdict.bad[:SHOWN_MAX])

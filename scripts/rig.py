@@ -208,12 +208,15 @@ class RigNode:
         self.process.kill()
         self.process.wait()
 
-    def leave(self) -> int:
-        """SIGTERM: it hands its jobs over, within its own limits. Returns the exit code."""
-        assert self.process is not None
+    def leave(self) -> None:
+        """SIGTERM: it hands its jobs over, within its own limits, and ends; see `wait_for_end`."""
         self._faults.begin("left", self.name)
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(PATIENCE_S)
+        os.kill(self.pid, signal.SIGTERM)
+
+    def wait_for_end(self, within_s: float = PATIENCE_S) -> int:
+        """Until the process has ended; its exit code."""
+        assert self.process is not None
+        return self.process.wait(within_s)
 
     def pause(self) -> None:
         """SIGSTOP to the node; its workers go on, as they would while it is starved or swapped out."""

@@ -12,6 +12,7 @@ even if the run itself was killed.
 from __future__ import annotations
 
 import json
+import math
 import random
 import threading
 import time
@@ -32,6 +33,8 @@ CLIENTS_MAX: Final = 64
 LOOKS_SHARE: Final = 0.4
 REST_S: Final = 120.0
 """How long after the healing all must have ended everywhere."""
+COPIES_S: Final = 15.0
+"""How long after that the copies are waited for: above `retry_max_s` (5 s), with room for a busy machine."""
 SETTLED_RECENTLY: Final = 50
 JSON: Final = {"Content-Type": "application/json"}
 
@@ -171,15 +174,16 @@ class Workload:
         Args:
             without_copies: nodes whose disks need not have a copy of what they hold.
         """
-        ends = time.monotonic() + within_s
+        ends, at_rest_since = time.monotonic() + within_s, math.inf
         copies: dict[str, dict[str, Record]] = {}
         while True:
             with ThreadPoolExecutor(len(self._rig.nodes)) as readers:
                 living = self._rig.living
                 answers = zip(living, readers.map(lambda node: node.jobs(self._queue), living), strict=True)
                 shown = {node.name: jobs for node, jobs in answers if jobs is not None}
-            is_late = time.monotonic() > ends
+            is_late = time.monotonic() > min(ends, at_rest_since + COPIES_S)
             if self._are_at_rest(shown) or is_late:
+                at_rest_since = min(at_rest_since, time.monotonic())
                 jobs = sorted({job for each in shown.values() for job in each} - copies.keys())
                 copies |= self._copies(
                     jobs, [node for node in living if node not in without_copies], unsound=is_late

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -193,9 +192,3 @@ def test_nothing_is_left_of_a_lan_whose_maker_was_killed(tmp_path: Path) -> None
     maker.kill()
     maker.communicate()
     until(lambda: not leftovers(name), lambda: f"nothing is left: {leftovers(name)}")
-
-
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(shutil, "which", lambda name: None if name == "ip" else f"/sbin/{name}")
-    assert machines.missing() == ["root", "ip"]

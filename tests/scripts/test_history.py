@@ -194,14 +194,20 @@ def test_a_job_that_one_node_can_not_show_is_lost_there() -> None:
     assert words(shown_by_one(found, "node-3", record(0))) == ["lost on a node"]
 
 
-@pytest.mark.parametrize(
-    "copy", [{"status": "none"}, COPY | {"state": "running", "settled": False}, COPY | {"state": "failed"}]
-)
-def test_a_living_holder_without_the_copy_that_the_others_have_lost_it(copy: dict[str, Any]) -> None:
+@pytest.mark.parametrize("copy", [COPY | {"state": "running", "settled": False}, COPY | {"state": "failed"}])
+def test_a_living_holder_with_another_end_than_the_others_lost_it(copy: dict[str, Any]) -> None:
     found = history(record())
     assert words(replace(found, copies={"job-0": {**found.copies["job-0"], "node-2": copy}})) == [
         "lost on a node"
     ]
+
+
+def test_a_job_without_a_copy_at_one_holder_is_thin_and_at_two_of_three_lost() -> None:
+    found, none = history(record()), {"status": "none"}
+    one = judge(replace(found, copies={"job-0": {"node-1": COPY, "node-2": none, "node-3": COPY}}))
+    assert (one.bad, one.counts["thin"]) == ([], 1)
+    two = replace(found, copies={"job-0": {"node-1": COPY, "node-2": none, "node-3": none}})
+    assert words(two) == ["lost on a node"]
 
 
 @pytest.mark.parametrize("changes", [{"result": SECOND}, {"state": "failed"}, {"error": "x"}])
