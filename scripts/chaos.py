@@ -158,7 +158,7 @@ class Nemesis:
         node.kill()
         node.damage(self._dice.choice(["flip", "truncate"]), self._dice)
         self._robbed.add(node)
-        return node.start_or_begin_anew
+        return node.start
 
     def _fill(self, node: RigNode) -> Undo:
         node.fill_disk()

@@ -259,7 +259,7 @@ def _lost_on_a_node(history: History) -> Iterator[Blame]:
             yield "lost on a node", f"{', '.join(missing)} can't show {brief(record)}"
         copies = history.copies.get(job, {})
         without = _without_copy(copies)
-        if without and 2 * len(without) >= len(copies):
+        if 2 * len(without) > len(record["holders"]):
             yield (
                 "lost on a node",
                 f"{', '.join(without)} of {sorted(copies)} have no copy of {brief(record)}",

@@ -130,6 +130,7 @@ class RigNode:
         self.data = data
         self.log = log
         self.clock = log.with_suffix(".clock")
+        self.is_robbed = False  # its disk lost something of what it had
         self.process: subprocess.Popen[bytes] | None = None
         self.command = list(command)
         self._faults = faults
@@ -185,21 +186,17 @@ class RigNode:
         self._faults.end("killed", self.name)
         self._faults.end("left", self.name)
 
-    def start_or_begin_anew(self) -> str:
-        """Start it. If it refuses its disk, it begins anew with an empty one, as its operator would.
+    @property
+    def is_behind(self) -> bool:
+        """Whether it says itself that its disk forgot something, so that it has no vote."""
+        return self.is_alive and self.members().get(self.id) == "behind"
 
-        Returns:
-            What it said of its disk, or nothing if it came up.
-        """
-        self.start()
-        seen = len(self.log_text)
-        until(lambda: not self.is_alive or self.members(), f"{self.name} answers, or has ended")
+    def begin_anew(self) -> None:
+        """What its operator does when it refuses its disk, or has no vote: an empty disk is a new member."""
         if self.is_alive:
-            return ""
-        said = self.log_text[seen:]
+            self.kill()
         self.wipe()
         self.start()
-        return said
 
     def kill(self) -> None:
         """kill -9; the process is gone when this returns."""
@@ -239,6 +236,7 @@ class RigNode:
         files = [path for path in (self.database, Path(f"{self.database}-wal")) if path.exists()]
         file = dice.choice([path for path in files if path.stat().st_size])
         self._faults.begin("damaged", self.name)
+        self.is_robbed = True
         size = file.stat().st_size
         if how == "truncate":
             kept = int(size * dice.uniform(0.3, 0.9))
@@ -262,6 +260,7 @@ class RigNode:
         """Let the disk be as it was: a restored backup."""
         assert not self.is_alive
         self._faults.begin("set back", self.name)
+        self.is_robbed = True
         shutil.rmtree(self.data)
         shutil.copytree(source, self.data)
 
@@ -269,6 +268,7 @@ class RigNode:
         """Take everything from the disk of a node that is not running."""
         assert not self.is_alive
         self._faults.begin("wiped", self.name)
+        self.is_robbed = False
         shutil.rmtree(self.data)
         self._id = ""
 
@@ -445,23 +445,28 @@ class Rig:
             TimeoutError: it took longer, or one has ended by itself.
         """
         wanted = list(nodes) or self.living
+        until(lambda: self._are_ready(wanted), lambda: self._beliefs(wanted), within_s=within_s)
 
-        def all_ready() -> bool:
-            for node in wanted:
-                if not node.is_alive:
-                    code = None if node.process is None else node.process.returncode
-                    raise TimeoutError(f"{node.name} has ended, with {code}: {node.log_text[-2000:]}")
-            ready = [{id for id, state in node.members().items() if state == "ready"} for node in wanted]
-            return all(ready) and all(each == {node.id for node in wanted} for each in ready)
+    def _are_ready(self, nodes: Sequence[RigNode]) -> bool:
+        """Whether each of them calls exactly these ready.
 
-        def seen() -> str:
-            beliefs = {f"{node.name} ({node.id})": dict(node.members()) for node in wanted}
-            return f"exactly these are ready everywhere: {beliefs}"
+        Raises:
+            TimeoutError: one has ended by itself.
+        """
+        for node in nodes:
+            if not node.is_alive:
+                code = None if node.process is None else node.process.returncode
+                raise TimeoutError(f"{node.name} has ended, with {code}: {node.log_text[-2000:]}")
+        ready = [{id for id, state in node.members().items() if state == "ready"} for node in nodes]
+        return all(ready) and all(each == {node.id for node in nodes} for each in ready)
 
-        until(all_ready, seen, within_s=within_s)
+    @staticmethod
+    def _beliefs(nodes: Sequence[RigNode]) -> str:
+        beliefs = {f"{node.name} ({node.id})": dict(node.members()) for node in nodes if node.is_alive}
+        return f"exactly these are ready everywhere: {beliefs}"
 
     def restore(self) -> None:
-        """Undo all that can be undone, and wait until the mesh is whole. Who refuses its disk begins anew."""
+        """Undo all that can be undone, and wait until the mesh is whole."""
         if self.lan is not None:
             self.heal()
         for node in self.nodes:
@@ -473,8 +478,19 @@ class Rig:
                 node.resume()
         for node in self.nodes:
             if not node.is_alive:
-                node.start_or_begin_anew()
-        self.wait_ready()
+                node.start()
+        self.wait_whole()
+
+    def wait_whole(self) -> None:
+        """Until all nodes are ready everywhere. Those whose disks were damaged may have to begin anew."""
+
+        def all_ready() -> bool:
+            for node in self.nodes:
+                if node.is_robbed and (not node.is_alive or node.is_behind):
+                    node.begin_anew()
+            return self._are_ready(self.nodes)
+
+        until(all_ready, lambda: self._beliefs(self.nodes))
 
     # ------------------------------------------------------------------------------------ network
 

@@ -33,8 +33,8 @@ CLIENTS_MAX: Final = 64
 LOOKS_SHARE: Final = 0.4
 REST_S: Final = 120.0
 """How long after the healing all must have ended everywhere."""
-COPIES_S: Final = 15.0
-"""How long after that the copies are waited for: above `retry_max_s` (5 s), with room for a busy machine."""
+COPIES_S: Final = 6.0
+"""How long after that the copies are waited for: above `retry_max_s` (5 s)."""
 SETTLED_RECENTLY: Final = 50
 JSON: Final = {"Content-Type": "application/json"}
 

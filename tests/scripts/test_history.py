@@ -31,7 +31,7 @@ def record(number: int = 0, **changes: Any) -> dict[str, Any]:
     fields = {
         "id": f"job-{number}", "state": "succeeded", "settled": True, "error": None, "runner": "a",
         "owner": "a", "term": 1, "starts": 1, "losses": 0, "takeovers": 0, "delivery": "at-least-once",
-        "history": [],
+        "history": [], "holders": ["a", "b", "c"],
         "finished_at": "2026-01-01T00:00:00Z", "payload": {"number": number},
         "result": {"job": f"job-{number}", "term": 1, "owner": "a", "start": 1},
     }  # fmt: skip
