@@ -86,7 +86,14 @@ class Scenario:
     # ------------------------------------------------------------------------------------ jobs
 
     def submit(
-        self, job: str, *, at: str, holders: str, acks: int = 0, options: Options | None = None
+        self,
+        job: str,
+        *,
+        at: str,
+        holders: str,
+        acks: int = 0,
+        options: Options | None = None,
+        lasts_s: Seconds = UNFINISHED_S,
     ) -> None:
         """Submit a job whose rank begins with `holders`; the first of them owns it by being named."""
         wall = EPOCH + self.world.now
@@ -95,7 +102,7 @@ class Scenario:
             TASK,
             payload(Manner.GOOD, 0.0),
             wall,
-            wall + UNFINISHED_S,
+            wall + lasts_s,
             options or Options(),
         )
         self._jobs[job] = spec.id
@@ -150,8 +157,9 @@ class Scenario:
         life, token = self._start(job, "")
         self.world.run_ends(life, self._jobs[job], token, raised(token), lost=False)
 
-    def lose_worker(self, job: str) -> None:
-        life, token = self._start(job, "")
+    def lose_worker(self, job: str, *, on: str = "") -> None:
+        """The worker of its latest start (or of the one on this node) dies."""
+        life, token = self._start(job, on)
         self.world.run_ends(life, self._jobs[job], token, WORKER_DIED, lost=True)
 
     def _start(self, job: str, on: str) -> tuple[Life, StartToken]:
@@ -252,6 +260,10 @@ class Scenario:
 
     def resume(self, name: str) -> None:
         self.world.resume(self._life(name))
+
+    def set_clock(self, name: str, *, ahead_s: Seconds) -> None:
+        """From now on this machine's wall clock is so far ahead of the truth, also over a restart."""
+        self.machine(name).clock.offset_s = ahead_s
 
     # --------------------------------------------------------------------------------- network
 

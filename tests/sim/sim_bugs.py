@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from edgenode.core import scheduler
+from edgenode.core import desk as desk_module
+from edgenode.core import jobs, scheduler
 from edgenode.core.custody import Custody
 from edgenode.core.desk import NO_PROMISE, Desk, Lead, Table
-from edgenode.core.jobs import adopted
+from edgenode.core.jobs import Record, adopted
+from edgenode.core.meshclock import MeshClock
 from edgenode.core.replication import Replication
 from edgenode.core.signals import Effect, Persist, Run
-from edgenode.core.types import JobId, NodeId, Wall
+from edgenode.core.types import FOREVER, JobId, NodeId, Wall
 from edgenode.core.wire import Promised, Stored
 
 Bug = Callable[[pytest.MonkeyPatch], None]
@@ -26,6 +29,66 @@ def planted(bug: Bug) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         bug(patch)
         yield
+
+
+def own_clock_is_believed(patch: pytest.MonkeyPatch) -> None:
+    """Days are compared with this machine's clock, whatever the others show."""
+    patch.setattr(MeshClock, "wall", lambda clock, now: now + (clock._raw_ahead or 0.0))
+    patch.setattr(MeshClock, "trusted", lambda clock, now: True)
+
+
+def any_clock_ends_jobs(patch: pytest.MonkeyPatch) -> None:
+    """Also a node whose clock is far from the median expires and drops."""
+    patch.setattr(MeshClock, "trusted", lambda clock, now: True)
+
+
+def pauses_are_days(patch: pytest.MonkeyPatch) -> None:
+    """What waits to be tried again waits until the day its last owner wrote, by this machine's clock."""
+    patch.setattr(scheduler, "pause_s", lambda record: FOREVER)
+    own_clock_is_believed(patch)
+
+
+def the_past_is_refused(patch: pytest.MonkeyPatch) -> None:
+    """Nothing is promised for a job that is past its day, though it is not forgotten."""
+    patch.setattr(Desk, "is_forgotten", lambda desk, expires_at: expires_at + 1200.0 <= desk.wall)
+    get_many = Table.get_many
+    patch.setattr(Custody, "on_ask", _asks_without_copies(Custody.on_ask, get_many))
+
+
+def _asks_without_copies(on_ask: Any, get_many: Any) -> Any:
+    def forgetful(custody: Custody, source: NodeId, items: Sequence[Any]) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            over = {item.job for item in items if custody._desk.is_forgotten(item.expires_at)}
+            inner.setattr(
+                Table,
+                "get_many",
+                lambda table, jobs: {j: r for j, r in get_many(table, jobs).items() if j not in over},
+            )
+            on_ask(custody, source, items)
+
+    return forgetful
+
+
+def the_forgotten_is_taken(patch: pytest.MonkeyPatch) -> None:
+    """Who has dropped a job takes an old copy of it."""
+    patch.setattr(Desk, "is_forgotten", lambda desk, expires_at: False)
+
+
+def losses_by_number(patch: pytest.MonkeyPatch) -> None:
+    """Of two copies the one that knows of more losses is believed, as if each knew the other's."""
+    join = jobs.join
+
+    def by_number(a: Record, b: Record) -> Record:
+        losses = max(a.losses, b.losses, key=lambda found: (len(found), found))
+        return join(a, b)._replace(losses=losses)
+
+    for module in (desk_module, jobs):
+        patch.setattr(module, "join", by_number)
+
+
+def silence_counts_for_ever(patch: pytest.MonkeyPatch) -> None:
+    """A loss that proved false counts towards the limit."""
+    patch.setattr(Record, "loss_count", property(lambda record: len(record.losses)))
 
 
 def run_before_persist(patch: pytest.MonkeyPatch) -> None:
