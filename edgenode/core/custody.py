@@ -32,6 +32,7 @@ from edgenode.core.jobs import (
     decode_spec,
     digest,
     encode,
+    is_claimed,
     majority,
     taken_over,
     to_be_adopted,
@@ -136,6 +137,8 @@ class Custody:
         desk.merged.add(job)  # its own promise ends what it led under a lower ballot
         self._send_ask(record, asking)
         self._asks.set(job, self._attention(asking))
+        if not is_claimed(record):
+            desk.unclaimed.add(job)
         self._try_conclude(job)
 
     def _fetch(self, record: Record) -> None:
@@ -220,7 +223,7 @@ class Custody:
             asking.answered.add(source)
             if not asking.provisional:
                 self._try_conclude(item.job)
-            elif majority(len(asking.promised.intersection(record.holders)), record.holders):
+            elif _is_firm(asking, record):
                 self._become_firm(item.job)
 
     def on_expired(self, source: NodeId, jobs: Sequence[JobId]) -> None:
@@ -288,7 +291,7 @@ class Custody:
         if asking.provisional or record is None or not self._still_asking(record, asking):
             return
         view = desk.view
-        firm = majority(len(asking.promised.intersection(record.holders)), record.holders)
+        firm = _is_firm(asking, record)
         unheard = {h: view.standing(h) for h in record.holders if h not in asking.answered}
         waiting = any(known in (Standing.LIVING, Standing.UNKNOWN) for known in unheard.values())
         waited = desk.now - asking.began
@@ -337,6 +340,16 @@ class Custody:
         self._confirmed.pop(job, None)
         desk.written.add(job)
         desk.led.add(job)
+
+    def claimed(self, jobs: Iterable[JobId]) -> None:
+        """It is decided now that these jobs' keys are their holders': maybe only that was missing."""
+        for job in jobs:
+            asking, record = self._asking.get(job), self._table.peek(job)
+            if asking is not None and record is not None:
+                if not asking.provisional:
+                    self._try_conclude(job)
+                elif _is_firm(asking, record):
+                    self._become_firm(job)
 
     def _become_firm(self, job: JobId) -> None:
         desk, table = self._desk, self._table
@@ -624,6 +637,13 @@ class Custody:
     def asking(self) -> frozenset[JobId]:
         """Jobs that this node is about to own."""
         return frozenset(job for job, asking in self._asking.items() if not asking.provisional)
+
+
+def _is_firm(asking: Asking, record: Record) -> bool:
+    """Whether this owner may decide the job: a majority of its holders promised, and under a key it is known
+    that no other holders may decide it too."""
+    promised = asking.promised.intersection(record.holders)
+    return majority(len(promised), record.holders) and is_claimed(record)
 
 
 def _knows_better(copy: Record | None, asked: Promise) -> bool:

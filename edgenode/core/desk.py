@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from edgenode.core.claims import ClaimBook
 from edgenode.core.errors import MalformedMessage
 from edgenode.core.jobs import (
     Note,
@@ -19,6 +20,7 @@ from edgenode.core.jobs import (
     decode_spec,
     encode,
     is_marker,
+    is_same_life,
     join,
     last_day,
     look_day,
@@ -99,6 +101,7 @@ class Table:
         self._dirty: dict[JobId, None] = {}
         self._leaving: dict[JobId, int] = {}  # settled, with the number of their latest Persist, in its order
         self.persists = 0  # ordered in this life
+        self.claims = ClaimBook(archive)
         self.has_vote = True
         """Whether this disk's word counts at all: not if it is behind, or while that is not known."""
         self._dropped: dict[JobId, int] = {}  # rows to go, and the Persist that says so; 0: none
@@ -131,6 +134,7 @@ class Table:
         self._kept_forgotten = 0.0
         self.leads.clear()
         self.by_owner.clear()
+        self.claims.forget()
 
     def get(self, job: JobId) -> Record | None:
         found = self._records.get(job)
@@ -143,10 +147,12 @@ class Table:
         if len(found) < len(jobs):
             missing = [job for job in jobs if job not in found and job not in self._dropped]
             for row in self._archive.get(missing).values():
-                if row.promise is not None:
-                    self._glimpsed[row.id] = row.promise
                 if row.blob:
                     found[row.id] = decode(row.blob)
+                if row.promise is not None:
+                    self._glimpsed[row.id] = row.promise
+                elif row.blob:
+                    self._glimpsed[row.id] = _implied(found[row.id])
         return found
 
     def peek(self, job: JobId) -> Record | None:
@@ -164,7 +170,7 @@ class Table:
         record = self._records.get(job)
         if record is None:
             return given
-        return max(given, Promise(record.epoch, record.own.ballot))
+        return max(given, _implied(record))
 
     def put(self, record: Record) -> None:
         """Replace this node's copy."""
@@ -175,6 +181,11 @@ class Table:
         if before is not None:
             if before is record:
                 return
+            if not is_same_life(record, before):
+                # What this node led is no more. But this disk's word is on the job, whichever life it has.
+                if job in self.leads:
+                    self.leads[job].ballot = NO_BALLOT
+                self._promises[job] = self.promise(job)
             self._unindex(before)
         self._records[job] = record
         if not record.settled:
@@ -257,7 +268,7 @@ class Table:
         """
         self._glimpsed.clear()
         dropped = tuple(job for job, number in self._dropped.items() if not number)
-        if not (self._dirty or clock or dropped):
+        if not (self._dirty or self.claims or clock or dropped):
             return None
         self.persists += 1
         rows = []
@@ -267,7 +278,7 @@ class Table:
                 day = self._promise_days.get(job, FOREVER)
                 rows.append(StoredRow(Row(job, b"", given), NodeId(""), False, "", "", "", day))
                 continue
-            if given is not None and given <= Promise(record.epoch, record.own.ballot):
+            if given is not None and given <= _implied(record):
                 del self._promises[job]
                 given = None
             spec = decode_spec(record.spec)
@@ -290,10 +301,12 @@ class Table:
         self._dropped.update(dict.fromkeys(dropped, self.persists))
         forgotten = self.forgotten if self.forgotten != self._kept_forgotten else 0.0
         self._kept_forgotten = self.forgotten
-        return Persist(tuple(rows), self.persists, clock, dropped, forgotten)
+        claims = self.claims.take(self.persists)
+        return Persist(tuple(rows), self.persists, clock, dropped, forgotten, *claims)
 
     def persisted(self, number: int) -> None:
         """All up to this Persist is durable: what is settled needs no memory."""
+        self.claims.persisted(number)
         gone: list[JobId] = []
         for job, saved in self._leaving.items():
             if saved > number:
@@ -317,6 +330,11 @@ class Table:
             jobs.pop(record.id, None)
             if not jobs:
                 del self.by_owner[record.owner]
+
+
+def _implied(record: Record) -> Promise:
+    """What a disk that has this copy has promised by storing it."""
+    return Promise(record.epoch, record.own.ballot)
 
 
 @dataclass(slots=True)
@@ -430,6 +448,9 @@ class Desk:
         self.dropped = News()  # nothing of it is here any more
         self.hopeless = News()  # so many holders have forgotten it that the rest decide nothing any more
         self.clock_wanted = News()  # its day has come, but this node's clock is not good enough to say so
+        self.unclaimed = News()  # this node would own them, and their key is not known to be theirs
+        self.claimed = News()  # a majority of the members stands behind the holders of these
+        self.admitted: dict[JobId, bool] = {}  # keys whose submissions may be taken now, and whether claimed
         self._news = [news for news in vars(self).values() if isinstance(news, News)]
         self.thanks_due: list[tuple[JobId, StartToken, NodeId]] = []  # results taken from runners
 
@@ -545,6 +566,7 @@ class Desk:
         self.newcomers.clear()
         for news in self._news:
             news.take()
+        self.admitted.clear()
 
     # ---- what goes out
 

@@ -97,6 +97,20 @@ class Undecided(EdgeNodeError):
     retry_after_s = 0.5
 
 
+class KeyReused(RejectedInput):
+    """`Idempotency-Key`: the key belongs to a job of other content."""
+
+    status, slug, title = 422, "key-reused", "The key was used for something else"
+
+
+class KeyInFlight(EdgeNodeError):
+    """`Idempotency-Key`: the key's job is with nodes that cannot be asked now. The same request may be
+    repeated at any node."""
+
+    status, slug, title, definite = 409, "key-in-flight", "The key's first submission is not done", False
+    retry_after_s = 1.0
+
+
 def to_problem(error: EdgeNodeError, *, instance: str) -> dict[str, Extra]:
     """The body of an `application/problem+json` answer (RFC 9457 section 3)."""
     problem: dict[str, Extra] = {

@@ -2,7 +2,8 @@
 
 A submission keeps its ids and holders whatever happens. It goes to the first in rank, and further down only
 when that node is known dead or refuses: being slow must not make two owners. What is not known at the
-deadline is answered as unknown, never as failed.
+deadline is answered as unknown, never as failed. Under an idempotency key the holders may turn out to be
+others, who had the key first: it is sent there.
 
 A read asks the owner or the holders first, then all. "No such job" needs a no from every known member.
 """
@@ -11,11 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from edgenode.core.desk import WRITE_BYTES, Desk, pieces_of
 from edgenode.core.errors import (
     EdgeNodeError,
     JobNotFound,
+    KeyInFlight,
+    KeyReused,
     MalformedMessage,
     NotReady,
     OutcomeUnknown,
@@ -28,6 +32,8 @@ from edgenode.core.jobs import (
     decode_spec,
     encode,
     encode_spec,
+    is_claimed,
+    is_keyed,
     job_text,
     join,
     new_record,
@@ -48,6 +54,10 @@ from edgenode.core.signals import (
 )
 from edgenode.core.types import FOREVER, Ballot, Instant, JobId, NodeId, Promise, Seconds
 from edgenode.core.wire import (
+    REFUSED_CLAIMED,
+    REFUSED_MOVED,
+    REFUSED_NOT_READY,
+    REFUSED_REUSED,
     Inspect,
     Inspected,
     Query,
@@ -61,10 +71,9 @@ from edgenode.core.wire import (
     Submitted,
 )
 
-REFUSED_NOT_READY = "takes no jobs now"
 REFUSED_EXPIRED = "is past its last day"
-REFUSED_MOVED = "moved:"
-"""Followed by the id of the node that owns the job."""
+HOPS_MAX: Final = 4
+"""How often in a row a submission is sent on at once; then only with the next retry."""
 
 
 @dataclass(slots=True)
@@ -76,6 +85,25 @@ class Outgoing:
     place: int = 0
     target: NodeId | None = None  # who owns it, if that is not the holder at `place`
     is_unsure: bool = False  # it was sent to a node that died without an answer: it may be there
+    is_elsewhere: bool = False  # its key is others': the job exists, or soon will, without this submission
+    hops: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Somebody waits for the acknowledgement of a submission."""
+
+    source: NodeId
+    request: int
+    replayed: bool = False
+
+
+class Accepted(NamedTuple):
+    """What became of a submission at a would-be owner."""
+
+    named: list[Record]  # new, and this node's by being named
+    unnamed: list[JobId]  # new: it must ask for them first
+    keyed: list[tuple[Spec, SubmitItem]]  # to be decided first whose their keys are
 
 
 @dataclass(slots=True)
@@ -132,7 +160,7 @@ class Intake:
         self._desk = desk
         self._table = desk.table
         self._submissions: dict[RequestId, Submission] = {}
-        self._receipts_due: dict[JobId, list[tuple[NodeId, int]]] = {}  # who waits for an acknowledgement
+        self._receipts_due: dict[JobId, list[Due]] = {}
         self._readings: dict[RequestId, Reading] = {}
         self._followers: dict[JobId, dict[tuple[NodeId, int], None]] = {}  # told when a job ends
         self._searches: dict[RequestId, Searching] = {}
@@ -189,9 +217,7 @@ class Intake:
                 out.place += 1
                 out.is_unsure = True
             if out.place >= len(out.holders):
-                self._close(
-                    submission, job, (), OutcomeUnknown("no holder of the job answered", job=job_text(job))
-                )
+                self._close(submission, job, _unknown(job, out, "no holder of the job answered"))
                 continue
             target = out.target or out.holders[out.place]
             groups.setdefault((target, out.place), []).append(SubmitItem(out.blob, out.holders))
@@ -199,11 +225,12 @@ class Intake:
             desk.post.send(target, Submit(request, place, submission.acks, tuple(items)))
         self._finish(request, submission)
 
-    def _close(
-        self, submission: Submission, job: JobId, nodes: tuple[NodeId, ...], error: EdgeNodeError | None
-    ) -> None:
+    def _close(self, submission: Submission, job: JobId, answer: SubmitAnswer | EdgeNodeError) -> None:
         del submission.open[job]
-        submission.receipts[job] = Receipt(job, nodes, error)
+        if isinstance(answer, EdgeNodeError):
+            submission.receipts[job] = Receipt(job, (), answer)
+        else:
+            submission.receipts[job] = Receipt(job, answer.nodes, None, answer.replayed)
 
     def _finish(self, request: RequestId, submission: Submission) -> None:
         if not submission.open and self._submissions.pop(request, None) is not None:
@@ -221,7 +248,15 @@ class Intake:
             if out is None:
                 continue
             if not answer.refused:
-                self._close(submission, answer.job, answer.nodes, None)
+                self._close(submission, answer.job, answer)
+            elif answer.refused == REFUSED_REUSED:
+                self._close(submission, answer.job, KeyReused(answer.refused, job=job_text(answer.job)))
+            elif answer.refused == REFUSED_CLAIMED and answer.nodes:
+                out.holders, out.place, out.target = answer.nodes, 0, None
+                out.is_elsewhere = True
+                out.hops += 1
+                if out.hops % HOPS_MAX:
+                    again.append(answer.job)
             elif answer.refused.startswith(REFUSED_MOVED):
                 out.target = NodeId(answer.refused.removeprefix(REFUSED_MOVED))
             elif source in (out.target, out.holders[out.place]):
@@ -230,19 +265,17 @@ class Intake:
                 if out.place < len(out.holders):
                     again.append(answer.job)
                 else:
-                    self._close(submission, answer.job, (), _not_taken(answer, out))
+                    self._close(submission, answer.job, _not_taken(answer, out))
         if again:
             self._send(RequestId(message.request), submission, again)
         self._finish(RequestId(message.request), submission)
 
-    def accept(self, source: NodeId, message: Submit, *, ready: bool) -> tuple[list[Record], list[JobId]]:
-        """Take a submission as an owner, named (place 0) or not.
-
-        Returns the new records that this node owns by being named, and the jobs it must ask for first.
-        """
+    def accept(self, source: NodeId, message: Submit, *, ready: bool) -> Accepted:
+        """Take a submission as an owner, named (place 0) or not."""
         desk, table = self._desk, self._table
         named: list[Record] = []
         unnamed: list[JobId] = []
+        keyed: list[tuple[Spec, SubmitItem]] = []
         specs = []
         for item in message.items:
             try:
@@ -255,33 +288,42 @@ class Intake:
             job = spec.id
             record = table.peek(job) or known.get(job)
             if record is not None and table.has_vote:
-                self._accept_known(source, message.request, record, unnamed)
+                self._accept_known(source, message.request, spec, item, record, unnamed)
                 continue
             is_over = desk.is_forgotten(spec.expires_at)
             if not ready or is_over or desk.me not in item.holders or not table.may_vote(job):
                 refusal = SubmitAnswer(job, (), REFUSED_EXPIRED if is_over else REFUSED_NOT_READY)
                 desk.post.send(source, Submitted(message.request, (refusal,)))
                 continue
+            if is_keyed(job) and job not in desk.admitted:
+                keyed.append((spec, item))
+                continue
             record = new_record(item.spec, job, item.holders, spec.options.run_at, desk.wall)
-            self._receipts_due.setdefault(job, []).append((source, message.request))
-            is_named = message.place == 0 and item.holders[0] == desk.me
+            record = record._replace(claimed=desk.admitted.get(job, False))
+            self._receipts_due.setdefault(job, []).append(Due(source, message.request))
+            is_named = message.place == 0 and item.holders[0] == desk.me and is_claimed(record)
             if is_named and table.promise(job) <= Promise(0, Ballot(1, desk.me)):
                 named.append(record)
             else:
                 table.put(record)
                 unnamed.append(job)
-        return named, unnamed
+        return Accepted(named, unnamed, keyed)
 
-    def _accept_known(self, source: NodeId, request: int, record: Record, unnamed: list[JobId]) -> None:
+    def _accept_known(
+        self, source: NodeId, request: int, spec: Spec, item: SubmitItem, record: Record, unnamed: list[JobId]
+    ) -> None:
         """A repeated submission: the receipt again, or who to ask for it."""
         desk, job = self._desk, record.id
-        if record.settled:
-            answer = SubmitAnswer(job, (desk.me,), "")
+        replayed = item.spec != record.spec
+        if replayed and decode_spec(record.spec).options.fingerprint != spec.options.fingerprint:
+            desk.post.send(source, Submitted(request, (SubmitAnswer(job, (), REFUSED_REUSED),)))
+        elif record.settled:
+            answer = SubmitAnswer(job, (desk.me,), "", replayed)
             desk.post.send(source, Submitted(request, (answer,)))
         elif desk.leading(job) or record.owner == desk.me or desk.view.dead_since(record.owner) is not None:
             due = self._receipts_due.setdefault(job, [])
-            if (source, request) not in due:
-                due.append((source, request))
+            if all((each.source, each.request) != (source, request) for each in due):
+                due.append(Due(source, request, replayed))
             if desk.leading(job):
                 desk.recount.add(job)
             else:
@@ -303,8 +345,9 @@ class Intake:
         """These are on enough disks: tell whoever submitted them, a message per submission."""
         answers: dict[tuple[NodeId, int], list[SubmitAnswer]] = {}
         for job, nodes in receipts:
-            for waiter in self._receipts_due.pop(job, ()):
-                answers.setdefault(waiter, []).append(SubmitAnswer(job, nodes, ""))
+            for due in self._receipts_due.pop(job, ()):
+                answer = SubmitAnswer(job, nodes, "", due.replayed)
+                answers.setdefault((due.source, due.request), []).append(answer)
         for (source, request), items in answers.items():
             self._desk.post.send(source, Submitted(request, tuple(items)))
 
@@ -684,8 +727,8 @@ class Intake:
         now = self._desk.now
         if submission.ends_at <= now:
             for job in list(submission.open):
-                error = OutcomeUnknown("no receipt in time: the job may exist", job=job_text(job))
-                self._close(submission, job, (), error)
+                error = _unknown(job, submission.open[job], "no receipt in time: the job may exist")
+                self._close(submission, job, error)
             self._finish(request, submission)
             return
         if submission.again_at <= now:
@@ -714,10 +757,18 @@ class Intake:
         self._wake = min(self._wake, *ends)
 
 
+def _unknown(job: JobId, out: Outgoing, why: str) -> EdgeNodeError:
+    """What to say of a submission that nobody answered."""
+    if out.is_elsewhere:
+        text = "another submission has this key, and the nodes that hold its job do not answer"
+        return KeyInFlight(text, job=job_text(job))
+    return OutcomeUnknown(why, job=job_text(job))
+
+
 def _not_taken(answer: SubmitAnswer, out: Outgoing) -> EdgeNodeError:
     """Every holder refused; whether that is certain depends on those that were never heard."""
-    if out.is_unsure:
-        return OutcomeUnknown("a holder died before it answered: the job may exist", job=job_text(answer.job))
+    if out.is_unsure or out.is_elsewhere:
+        return _unknown(answer.job, out, "a holder died before it answered: the job may exist")
     return NotReady("every holder of the job refused it: " + answer.refused, job=job_text(answer.job))
 
 

@@ -15,6 +15,9 @@ each with an order of its own:
 
 A settled job shrinks, `ttl_s` after its end, to a marker: a record without payload, result and history. A
 marker beats every other copy of its job, and is dropped when `last_day` is over.
+
+Under an idempotency key one id can get two lives: the key was used on both sides of a cut. Of two lives one
+stands, with its spec, set, ownership and outcome whole (see `join`); only counters count for both.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgpack
@@ -129,6 +132,8 @@ class Options:
     requires: tuple[tuple[str, str], ...] = ()
     backoff: Backoff = Backoff()
     retry_of: str = ""
+    key: str = ""  # the idempotency key; the id is its hash
+    fingerprint: str = ""  # with a key: of all that was submitted under it, to tell a repetition from a reuse
 
 
 DEFAULTS: Final = Options()
@@ -274,6 +279,7 @@ class Record(NamedTuple):
     pardons: tuple[StartToken, ...] = ()  # losses that proved false: the runner lived, and had the start
     cancel: bool = False
     history: tuple[Note, ...] = ()
+    claimed: bool = False  # with a key: a majority of all members stands behind these holders (core/keys.py)
     move: Move | None = None
 
     @property
@@ -502,7 +508,8 @@ def shrunk(record: Record) -> Record:
     assert record.settled
     assert record.outcome is not None
     spec = decode_spec(record.spec)
-    kept = {name: getattr(spec.options, name) for name in ("queue", "max_attempts", "max_losses", "ttl_s")}
+    names = ("queue", "max_attempts", "max_losses", "ttl_s", "key", "fingerprint")
+    kept = {name: getattr(spec.options, name) for name in names}
     gist = Spec(spec.id, spec.task, b"", spec.submitted_at, spec.expires_at, Options(**kept))
     own, outcome = record.own, record.outcome
     return record._replace(
@@ -558,26 +565,29 @@ def join(a: Record, b: Record) -> Record:
     """The least record that says everything either copy says.
 
     Returns one of the arguments, unchanged, where it already does: `join(a, b) is a` means b is no news.
+
+    Of two lives the one that is settled stands, else the one whose holders a majority of the members stands
+    behind (there is one such set, as far as members know each other), else the one with the greater spec.
+    Field by field the result of one submission would be shown for the other.
     """
     if a is b or a == b:
         return a
     assert a.id == b.id
-    if a.spec != b.spec:
-        # One key used with two payloads on two sides of a cut. Whole records, or the result of one job
-        # would be shown for the other. A marker is the last word on either.
-        if is_marker(a) is not is_marker(b):
-            return a if is_marker(a) else b
-        return a if a.spec > b.spec else b
-    top = a if (a.epoch, a.holders) >= (b.epoch, b.holders) else b
-    if a.epoch == b.epoch:
-        own = max(a.own, b.own)
+    if a.spec != b.spec and is_marker(a) is not is_marker(b):
+        return a if is_marker(a) else b  # the last word, on every life
+    if not is_same_life(a, b):
+        top = max(a, b, key=_standing)
+        own, outcome, move, claimed = top.own, top.outcome, top.move, top.claimed
+    elif a.epoch == b.epoch:
+        top, own, claimed = a, max(a.own, b.own), a.claimed or b.claimed
         outcome = _greater(a.outcome, b.outcome)
         move = _greater(a.move, b.move)
     else:
+        top, claimed = a if a.epoch > b.epoch else b, a.claimed or b.claimed
         own, outcome, move = top.own, top.outcome, top.move
     joined = Record(
         a.id,
-        a.spec,
+        top.spec,
         top.epoch,
         top.holders,
         own,
@@ -589,11 +599,22 @@ def join(a: Record, b: Record) -> Record:
         _union(a.pardons, b.pardons),
         a.cancel or b.cancel,
         a.history if a.history == b.history else _latest({*a.history, *b.history}),
+        claimed,
         move,
     )
     if joined == a:
         return a
     return b if joined == b else joined
+
+
+def is_same_life(a: Record, b: Record) -> bool:
+    """Whether two copies of one id are of one submission: always, unless its key was used on two sides of a
+    cut. Within an epoch one job has one set of holders."""
+    return a.spec == b.spec and (a.epoch != b.epoch or a.holders == b.holders)
+
+
+def _standing(record: Record) -> tuple[bool, bool, int, bytes, tuple[NodeId, ...]]:
+    return (record.settled, record.claimed, record.epoch, record.spec, record.holders)
 
 
 def _union(a: tuple[StartToken, ...], b: tuple[StartToken, ...]) -> tuple[StartToken, ...]:
@@ -649,12 +670,12 @@ def decode(blob: bytes) -> Record:
             raise MalformedMessage(f"a record of format {form}, known is {FORMAT}")
         (
             job, spec, epoch, holders, own, outcome, starts, failures,
-            losses, voids, pardons, cancel, history, move,
+            losses, voids, pardons, cancel, history, claimed, move,
         ) = fields  # fmt: skip
         if not (isinstance(job, bytes) and len(job) == 16 and isinstance(spec, bytes) and holders):
             raise MalformedMessage("a record needs a 16-byte id, a spec and holders")
-        if not (isinstance(epoch, int) and isinstance(cancel, bool)):
-            raise MalformedMessage("a record needs an epoch and a cancel flag")
+        if not (isinstance(epoch, int) and isinstance(cancel, bool) and isinstance(claimed, bool)):
+            raise MalformedMessage("a record needs an epoch and two flags")
         return Record(
             JobId(job),
             spec,
@@ -669,6 +690,7 @@ def decode(blob: bytes) -> Record:
             tuple(map(_token, pardons)),
             cancel,
             tuple(Note(float(at), str(kind), _node(node), str(text)) for at, kind, node, text in history),
+            claimed,
             None if move is None else _move(move),
         )
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
@@ -762,3 +784,27 @@ def make_job_id(wall: Wall, chance: bytes) -> JobId:
 def made_at(job: JobId) -> Wall:
     """When the id was made, to the millisecond, by its maker's clock."""
     return int.from_bytes(job[:6], "big") / 1000
+
+
+KEY_NAMESPACE: Final = "submission"
+"""What is hashed in front of a submitter's key, so that ids made from other names never meet these."""
+
+
+def keyed_job_id(key: str, namespace: str = KEY_NAMESPACE) -> JobId:
+    """The id of every job submitted under `key`, at any node and at any time: a UUIDv8 of a hash (RFC 9562
+    section 5.8, after its appendix B.2). 122 bits of SHA-256 are left: no two keys share an id by chance."""
+    name = namespace.encode()
+    hashed = sha256(len(name).to_bytes(4, "big") + name + key.encode()).digest()
+    return JobId(
+        hashed[:6] + bytes((0x80 | hashed[6] & 0x0F, hashed[7], 0x80 | hashed[8] & 0x3F)) + hashed[9:16]
+    )
+
+
+def is_keyed(job: JobId) -> bool:
+    """Whether an id was made from a key: such ids carry no time, and submissions of one can meet."""
+    return job[6] >> 4 == 8
+
+
+def is_claimed(record: Record) -> bool:
+    """Whether these holders may decide the job: others could have the same key, unless it is theirs."""
+    return record.claimed or not is_keyed(record.id)

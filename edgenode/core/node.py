@@ -14,6 +14,7 @@ from typing import Final, assert_never
 from edgenode.core.custody import Custody
 from edgenode.core.desk import Desk
 from edgenode.core.intake import Intake
+from edgenode.core.keys import Keys
 from edgenode.core.membership import Membership
 from edgenode.core.mending import Mending
 from edgenode.core.meshclock import MeshClock
@@ -60,6 +61,8 @@ from edgenode.core.wire import (
     CONTROL,
     Acks,
     Ask,
+    Claim,
+    Claims,
     Copies,
     Expired,
     Gift,
@@ -141,6 +144,7 @@ class Node:
         self._mending = Mending(self._desk)
         self._retention = Retention(self._desk)
         self._intake = Intake(self._desk)
+        self._keys = Keys(self._desk)
         self._is_booted = False
         self._leave_ends: Instant = FOREVER  # when running jobs are given away too
         self._said_goodbye = False
@@ -195,6 +199,7 @@ class Node:
             self._scheduler.on_time()
             self._mending.on_time()
             self._retention.on_time()
+            self._keys.on_time()
         self._intake.on_time()
         if self.ready != (info.ready if (info := self._membership.info(desk.me)) else False):
             effects += self._membership.set_ready(self.ready, now)
@@ -227,6 +232,7 @@ class Node:
             self._scheduler.deadline(),
             self._mending.deadline(),
             self._retention.deadline(),
+            self._keys.deadline(),
         )
         return min(soonest, self._leave_ends) if self._leave_ends > self._desk.now else soonest
 
@@ -400,6 +406,10 @@ class Node:
                 replication.on_expired(source, jobs)
             case Gift(items):
                 custody.on_gift(source, items)
+            case Claim(items):
+                self._keys.on_claim(source, items)
+            case Claims(items):
+                self._keys.on_claims(source, items)
             case WantWork(slots):
                 scheduler.on_want(source, slots)
             case Grant(items):
@@ -435,15 +445,24 @@ class Node:
                 assert_never(message)
 
     def _take_submission(self, source: NodeId, message: Submit) -> None:
-        named, unnamed = self._intake.accept(source, message, ready=self.ready)
-        for record in named:
+        accepted = self._intake.accept(source, message, ready=self.ready)
+        for record in accepted.named:
             record = self._scheduler.submitted(record)
             self._desk.table.put(record)
             self._custody.name_owner(record)
             self._desk.recount.add(record.id)
-        for job in unnamed:
+        for job in accepted.unnamed:
             if not self._custody.is_asking(job):
                 self._custody.ask(job, "submission")
+        for spec, item in accepted.keyed:
+            self._keys.park(source, message, spec, item)
+
+    def _take_decided(self) -> None:
+        """Submissions whose keys are known to be theirs, or cannot be."""
+        decided, self._keys.decided = self._keys.decided, []
+        for each in decided:
+            self._take_submission(each.source, Submit(each.request, each.place, each.acks, (each.item,)))
+        self._desk.admitted.clear()
 
     # --------------------------------------------------------------------------------------- news
 
@@ -456,6 +475,7 @@ class Node:
             self._voters.members_changed(changed)
             self._scheduler.members_changed(changed)
             self._intake.members_changed(changed)
+            self._keys.members_changed(changed)
 
     def _spread(self) -> None:
         """Pass on what happened to jobs until nobody has anything to add."""
@@ -513,6 +533,12 @@ class Node:
                     custody.give_away(job, to_better_clock=True)
             elif desk.overdue:
                 custody.look_at(desk.overdue.take())
+            elif desk.unclaimed:
+                self._keys.take_on(desk.unclaimed.take())
+            elif desk.claimed:
+                custody.claimed(desk.claimed.take())
+            elif self._keys.decided:
+                self._take_decided()
             elif local := desk.post.take_local():
                 for message in local:
                     self._hear(desk.me, message)
@@ -535,6 +561,7 @@ class Node:
         self._replication = Replication(desk)
         self._voters = Voters(desk)
         self._mending = Mending(desk)
+        self._keys = Keys(desk)
         self._intake.disown()
         if desk.leaving:
             return self._end_unheard()

@@ -25,6 +25,7 @@ from edgenode.core.jobs import (
     decode_spec,
     digest,
     encode,
+    is_same_life,
     majority,
     settled,
 )
@@ -637,6 +638,8 @@ class Replication:
 def _says(joined: Record, written: Record) -> bool:
     """Whether a copy holds all that a write said, so that acknowledging it is exact."""
     if (joined.epoch, joined.own.ballot) != (written.epoch, written.own.ballot):
+        return False
+    if not is_same_life(joined, written):
         return False
     if written.move is not None and joined.move != written.move:
         return False

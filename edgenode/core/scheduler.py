@@ -79,6 +79,10 @@ Start = tuple[JobId, StartToken]
 """A token is unique within its job only: every job's first start is number 1 of its owner."""
 
 
+Place = tuple[int, Wall, JobId]
+"""In a line: 9 - priority, then by age. (An id made from a key says nothing of age.)"""
+
+
 class Need(NamedTuple):
     """What a node must have to run a job."""
 
@@ -91,6 +95,7 @@ class Running:
     """A start that occupies a slot here."""
 
     token: StartToken
+    fingerprint: str  # of what it runs, see `ResultItem`
     stopped: bool = False
 
 
@@ -145,7 +150,7 @@ class Scheduler:
         self._slots = slots
         self._ending = set(ending)
         self._tasks = tasks
-        self._lines: dict[Need, list[tuple[int, JobId]]] = {}  # heaps of (9 - priority, id); ids sort by age
+        self._lines: dict[Need, list[Place]] = {}  # heaps
         self._queued: dict[JobId, Need] = {}  # what of the lines still counts
         self._days: Agenda[JobId] = Agenda()  # unfinished jobs, by the day (mesh time) that changes them
         self._pauses: list[tuple[Instant, JobId]] = []  # a heap: jobs to be tried again, by when
@@ -282,7 +287,8 @@ class Scheduler:
         elif job not in self._queued:
             need = Need(spec.task, options.requires)
             self._queued[job] = need
-            heapq.heappush(self._lines.setdefault(need, []), (9 - options.priority, job))
+            age = decode_spec(record.spec).submitted_at
+            heapq.heappush(self._lines.setdefault(need, []), (9 - options.priority, age, job))
 
     def release(self, jobs: Iterable[JobId]) -> None:
         """Owned no longer: leave the queues. What runs here goes on until a copy says otherwise."""
@@ -312,7 +318,10 @@ class Scheduler:
                 if running is not None and job not in self._grants and self._table.get(job) is None:
                     self._stop(job, running, "its last day is over")
                 continue
-            if running is not None and record.own.ballot >= running.token.ballot:
+            # A copy may be older than a grant, but what this owner itself began it has in its own copy,
+            # unless that gave way to another life of the key.
+            is_known = running is not None and running.token.owner == self._desk.me
+            if running is not None and (is_known or record.own.ballot >= running.token.ballot):
                 if record.outcome is None and _is_wronged(record, running.token):
                     record = self._object(record, running.token)
                 if record.outcome is not None or record.own.token != running.token:
@@ -362,14 +371,14 @@ class Scheduler:
         """
         lines = self._lines_for(tasks, self._labels_of(runner))
         picked: list[Record] = []
-        passed: list[tuple[Need, tuple[int, JobId]]] = []
+        passed: list[tuple[Need, Place]] = []
         while len(picked) < count and lines and len(passed) < self._desk.settings.batch:
             need = min(lines, key=lambda known: self._lines[known][0])
             entry = heapq.heappop(self._lines[need])
             if not self._lines[need]:
                 lines.remove(need)
                 del self._lines[need]
-            job = entry[1]
+            job = entry[2]
             record = self._table.peek(job)
             if self._queued.get(job) != need or record is None or self._table.acting(job) is None:
                 continue
@@ -427,7 +436,7 @@ class Scheduler:
     def _reserve(self, record: Record, runner: NodeId, boot: int, wait: Wait) -> Record:
         record = started(record, runner=runner, boot=boot, at=round(self._desk.wall, 3))
         if runner == self._desk.me:
-            self._running[record.id] = Running(record.own.token)
+            self._running[record.id] = Running(record.own.token, decode_spec(record.spec).options.fingerprint)
         self._opening[record.id] = Opening(record.own.token, runner, wait)
         self._days.set(record.id, decode_spec(record.spec).expires_at)
         return record
@@ -550,7 +559,8 @@ class Scheduler:
         self._deny(job, token)  # spent: a late or doubled grant of it starts nothing
         grant = self._grants.pop(job, None)
         self._want_at = self._desk.now
-        item = ResultItem(job, token, self._desk.me, event.verdict, round(self._desk.wall, 3), event.lost)
+        ended_at = round(self._desk.wall, 3)
+        item = ResultItem(job, token, self._desk.me, event.verdict, ended_at, event.lost, running.fingerprint)
         record = self._table.peek(job)
         if not event.begun:
             self._give_back(job, token, record, grant)
@@ -594,8 +604,10 @@ class Scheduler:
         if record.own.token == item.token:
             self._judge(record, item)
         elif item.verdict.state is State.SUCCEEDED and not item.lost:
-            # A start that was called lost finished after all: its result counts while there is no other.
-            self._judge(record, item)
+            # A start that was called lost finished after all: its result counts while there is no other. Not
+            # that of another submission under this key, with other content.
+            if item.fingerprint == decode_spec(record.spec).options.fingerprint:
+                self._judge(record, item)
 
     # ----------------------------------------------------------------------- work for other owners
 
@@ -638,7 +650,7 @@ class Scheduler:
                 desk.post.send(source, Has((), () if is_new else refused, refused if is_new else ()))
                 continue
             assert record is not None
-            self._running[item.job] = Running(item.token)
+            self._running[item.job] = Running(item.token, decode_spec(record.spec).options.fingerprint)
             self._grants[item.job] = item
             self._run(item.job, item.token, record)
 

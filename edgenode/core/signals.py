@@ -14,7 +14,7 @@ from typing import NamedTuple, NewType, Protocol
 
 from edgenode.core.errors import EdgeNodeError
 from edgenode.core.jobs import Record, Spec
-from edgenode.core.types import FOREVER, JobId, NodeId, Past, Promise, StartToken, Wall
+from edgenode.core.types import FOREVER, Ballot, JobId, NodeId, Past, Promise, StartToken, Wall
 from edgenode.core.wire import Message, Query, Verdict
 
 RequestId = NewType("RequestId", int)
@@ -33,6 +33,16 @@ class Row(NamedTuple):
     id: JobId
     blob: bytes
     promise: Promise | None
+
+
+class ClaimRow(NamedTuple):
+    """What one disk has said about whose an idempotency key is: an acceptor's state (core/keys.py)."""
+
+    id: JobId
+    promised: Ballot
+    accepted: Ballot
+    holders: tuple[NodeId, ...]  # accepted under that ballot; () for none yet
+    expires_at: Wall  # of the job; it may be forgotten some time after that
 
 
 class Archive(Protocol):
@@ -56,6 +66,12 @@ class Archive(Protocol):
     def due(self, until: Wall, after: tuple[Wall, JobId], limit: int) -> list[tuple[Wall, JobId]]:
         """Whose `StoredRow.due` has come by `until`, in the order of that day and then of ids, strictly after
         `after`."""
+        ...
+
+    def claims(self, jobs: Sequence[JobId]) -> dict[JobId, ClaimRow]: ...
+
+    def claim_count(self) -> int:
+        """How many claims there are."""
         ...
 
 
@@ -264,6 +280,8 @@ class Persist:
     clock: Wall = 0.0  # the mesh's time, to be kept for the next start; 0: not with this one
     dropped: tuple[JobId, ...] = ()  # rows that are to go; none of them is among `rows`
     forgotten: Wall = 0.0  # jobs whose last day is up to this were dropped here: kept with that; 0: as it was
+    claims: tuple[ClaimRow, ...] = ()
+    forget_claims_before: Wall = 0.0  # those that expired before this day are deleted
 
 
 class StoredRow(NamedTuple):
@@ -314,6 +332,7 @@ class Receipt(NamedTuple):
     job: JobId
     nodes: tuple[NodeId, ...]
     error: EdgeNodeError | None
+    replayed: bool = False  # the job was there before, from another submission of its key
 
 
 @dataclass(frozen=True, slots=True)

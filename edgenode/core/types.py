@@ -18,7 +18,8 @@ Wall = float
 NodeId = NewType("NodeId", str)
 """16 characters of lower-case base32: a hash of the node's public key, proved by TLS."""
 JobId = NewType("JobId", bytes)
-"""16 bytes of a UUIDv7 (RFC 9562 section 5.7): sorts by time, which keeps the store's writes local."""
+"""16 bytes of a UUIDv7 (RFC 9562 section 5.7): sorts by time, which keeps the store's writes local. With an
+idempotency key a UUIDv8 (section 5.8) of its hash, which says nothing of time."""
 
 NOBODY: Final = NodeId("")
 FOREVER: Final[Instant] = float("inf")

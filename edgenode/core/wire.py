@@ -77,12 +77,22 @@ class SubmitItem(NamedTuple):
     holders: tuple[NodeId, ...]
 
 
+REFUSED_NOT_READY: Final = "takes no jobs now"
+REFUSED_MOVED: Final = "moved:"
+"""Followed by the id of the node that owns the job."""
+REFUSED_CLAIMED: Final = "claimed"
+"""The key is that of the holders in `nodes`."""
+REFUSED_REUSED: Final = "another submission had this key"
+
+
 class SubmitAnswer(NamedTuple):
-    """`refused` is empty when the nodes in `nodes` have the job on disk."""
+    """`refused` is empty when the nodes in `nodes` have the job on disk. If it says that the key belongs to
+    others, `nodes` are the holders that it is claimed for."""
 
     job: JobId
     nodes: tuple[NodeId, ...]
     refused: str
+    replayed: bool = False  # the job was there before, from another submission of its key
 
 
 class Stored(NamedTuple):
@@ -121,6 +131,27 @@ class Promised(NamedTuple):
     term: int
     same: bool
     copy: bytes
+
+
+class ClaimItem(NamedTuple):
+    """For the set `holders` under `ballot`; without holders it only asks for the promise on that ballot."""
+
+    job: JobId
+    ballot: Ballot  # NO_BALLOT: for whoever comes first
+    holders: tuple[NodeId, ...]
+    expires_at: Wall
+    wants_copy: bool  # the sender has a record of the job, and must know of others
+
+
+class Claimed(NamedTuple):
+    """What stands in this disk's claim after the question, whatever that was."""
+
+    job: JobId
+    promised: Ballot
+    accepted: Ballot
+    holders: tuple[NodeId, ...]  # accepted under that ballot; () for none
+    home: tuple[NodeId, ...]  # it has a record of the job, and these can say more; () for none
+    copy: bytes  # that record, if it was wanted
 
 
 class Digest(NamedTuple):
@@ -167,6 +198,9 @@ class ResultItem(NamedTuple):
     verdict: Verdict
     finished_at: Wall
     lost: bool  # the worker died under it: says nothing of how the task would have ended
+    fingerprint: str = (
+        ""  # of what was run, if its job has a key: that may have been submitted with other content
+    )
 
 
 class TokenItem(NamedTuple):
@@ -521,6 +555,18 @@ class Expired:
     jobs: tuple[JobId, ...]
 
 
+@message(35)
+class Claim:
+    """May these jobs' keys be mine? (Paxos among all members: see core/keys.py.)"""
+
+    items: tuple[ClaimItem, ...]
+
+
+@message(36)
+class Claims:
+    items: tuple[Claimed, ...]
+
+
 @message(40)
 class WantWork:
     """I have this many free slots and nothing of my own to run."""
@@ -625,7 +671,8 @@ class SearchAnswer:
 Message = (
     Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose | Recall | Recalled
     | Submit | Submitted | Write | Acks | Refused | Ask | Promises | Offer | Taken | Wanted | Copies
-    | Marks | Marked | Expired | Gift | WantWork | Grant | Result | ResultTaken | Have | Has | Stop
+    | Marks | Marked | Expired | Gift | Claim | Claims | WantWork | Grant | Result | ResultTaken
+    | Have | Has | Stop
     | Read | ReadAnswer | Search | SearchAnswer | Inspect | Inspected
 )  # fmt: skip
 MembershipMessage = Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose

@@ -6,7 +6,7 @@ from bisect import bisect_right, insort
 from collections.abc import Iterable, Sequence
 
 from edgenode.core.jobs import Record, decode
-from edgenode.core.signals import Row, SearchedHere, StoredRow
+from edgenode.core.signals import ClaimRow, Row, SearchedHere, StoredRow
 from edgenode.core.types import JobId, Past, Promise, Wall, next_boot
 from edgenode.core.wire import Query
 
@@ -31,6 +31,7 @@ class Disk:
 
     def __init__(self) -> None:
         self.rows: dict[JobId, StoredRow] = {}
+        self.claim_rows: dict[JobId, ClaimRow] = {}
         self.peers: tuple[bytes, ...] = ()
         self.clock: Wall = 0.0
         self.words = b""  # what is remembered of the others' lives
@@ -49,6 +50,7 @@ class Disk:
     def put_back(self, snapshot: Disk) -> None:
         """What was written since the snapshot is gone."""
         self.rows, self._order = dict(snapshot.rows), list(snapshot._order)
+        self.claim_rows = dict(snapshot.claim_rows)
         self.peers, self.words, self.behind = snapshot.peers, snapshot.words, snapshot.behind
         self.lives, self.written = snapshot.lives, snapshot.written
         self.clock, self.forgotten = snapshot.clock, snapshot.forgotten
@@ -81,6 +83,12 @@ class Disk:
         found = ((stored.due, job) for job, stored in self.rows.items() if stored.due <= until)
         return sorted(key for key in found if key > after)[:limit]
 
+    def claims(self, jobs: Sequence[JobId]) -> dict[JobId, ClaimRow]:
+        return {job: self.claim_rows[job] for job in jobs if job in self.claim_rows}
+
+    def claim_count(self) -> int:
+        return len(self.claim_rows)
+
     def row(self, job: JobId) -> Row | None:
         stored = self.rows.get(job)
         return None if stored is None else stored.row
@@ -98,6 +106,12 @@ class Disk:
     def drop(self, job: JobId) -> None:
         if self.rows.pop(job, None) is not None:
             self._order.remove(job)
+
+    def write_claims(self, claims: Iterable[ClaimRow], forget_before: Wall) -> None:
+        self.claim_rows.update((claim.id, claim) for claim in claims)
+        if forget_before:
+            kept = {job: row for job, row in self.claim_rows.items() if row.expires_at >= forget_before}
+            self.claim_rows = kept
 
     def unsettled(self) -> tuple[Row, ...]:
         """What a new life is told of: promises that stand alone, too."""

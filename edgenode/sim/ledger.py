@@ -108,7 +108,7 @@ class Ledger:
 
     def receipts(self, receipts: tuple[Receipt, ...]) -> None:
         """A client was told: acknowledged, or refused, or neither."""
-        for job, nodes, error in receipts:
+        for job, nodes, error, _ in receipts:
             if error is None:
                 if not nodes:
                     raise Violation(f"P1: {job_text(job)} acknowledged by nobody")

@@ -478,6 +478,7 @@ class World:
             disk.write((stored,))
             self._digest.update(stored.row.blob)
             self.ledger.durable(life.machine.place, before, stored.row)
+        disk.write_claims(persist.claims, persist.forget_claims_before)
         disk.written = persist.number
 
     def _out(self, life: Life, effect: Effect) -> bool:

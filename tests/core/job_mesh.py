@@ -22,6 +22,7 @@ from edgenode.core.rendezvous import Ranking
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import (
     Booted,
+    ClaimRow,
     ClockRead,
     Effect,
     Event,
@@ -134,6 +135,7 @@ class Disk:
         self.lost: set[JobId] = set()
         """Jobs whose row was damaged: not to be read, unless it was written again since."""
         self.rewritten: set[JobId] = set()
+        self.claim_rows: dict[JobId, ClaimRow] = {}
 
     @property
     def damaged(self) -> Set[JobId]:
@@ -144,6 +146,17 @@ class Disk:
 
     def _is_readable(self, job: JobId) -> bool:
         return job not in self.lost or job in self.rewritten
+
+    def claims(self, jobs: Sequence[JobId]) -> dict[JobId, ClaimRow]:
+        return {job: self.claim_rows[job] for job in jobs if job in self.claim_rows}
+
+    def claim_count(self) -> int:
+        return len(self.claim_rows)
+
+    def write_claims(self, persist: Persist) -> None:
+        before = persist.forget_claims_before
+        self.claim_rows |= {claim.id: claim for claim in persist.claims}
+        self.claim_rows = {job: row for job, row in self.claim_rows.items() if row.expires_at >= before}
 
     def scan(self, after: JobId, limit: int) -> list[Row]:
         return [self.rows[job].row for job in sorted(self.rows) if job > after][:limit]
@@ -505,6 +518,7 @@ class Mesh:
     def _written(self, name: NodeId, persist: Persist) -> None:
         disk = self.disks[name]
         disk.write(persist.rows)
+        disk.write_claims(persist)
         disk.clock = persist.clock or disk.clock
         disk.forgotten = persist.forgotten or disk.forgotten
         for job in persist.dropped:

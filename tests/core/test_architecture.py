@@ -23,6 +23,7 @@ LAYERS: list[set[str]] = [
         "core.suspicion",
     },
     {"core.view", "core.signals"},
+    {"core.claims"},
     {"core.desk"},
     {
         "core.custody",
@@ -31,6 +32,7 @@ LAYERS: list[set[str]] = [
         "core.voters",
         "core.mending",
         "core.intake",
+        "core.keys",
         "core.vouching",
         "core.retention",
     },

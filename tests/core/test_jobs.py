@@ -33,8 +33,11 @@ from edgenode.core.jobs import (
     encode,
     encode_spec,
     failed_once,
+    is_keyed,
+    is_same_life,
     job_text,
     join,
+    keyed_job_id,
     lost,
     made_at,
     make_job_id,
@@ -90,26 +93,44 @@ moves = st.builds(
 )
 counts: st.SearchStrategy[Counts] = st.dictionaries(ballots, st.integers(1, 3), max_size=3).map(bounded)
 notes = st.builds(Note, st.sampled_from([1.0, 2.0]), st.sampled_from(["x", "y"]), st.just(A), st.just(""))
-records = st.builds(
-    Record,
-    st.just(JOB),
-    st.sampled_from([SPEC, encode_spec(Spec(JOB, "other", b"{}", 1.0, 2.0))]),
-    st.integers(0, 1),
-    st.sampled_from([HOLDERS, (A, B)]),
-    owns,
-    st.one_of(st.none(), outcomes),
-    counts,
-    counts,
-    st.sets(tokens, max_size=3).map(lambda found: tuple(sorted(found))),
-    st.sets(tokens, max_size=2).map(lambda found: tuple(sorted(found))),
-    st.sets(tokens, max_size=2).map(lambda found: tuple(sorted(found))),
-    st.booleans(),
-    st.sets(notes, max_size=3).map(lambda found: tuple(sorted(found))),
-    st.one_of(st.none(), moves),
-)
+OTHER_SPEC = encode_spec(Spec(JOB, "other", b"{}", 1.0, 2.0))
 
 
-@given(records, records)
+def copies(
+    spec: bytes, holders: tuple[NodeId, ...], epochs: st.SearchStrategy[int]
+) -> st.SearchStrategy[Record]:
+    """Any copies of one life of a job. Its result settles only once its key is claimed."""
+
+    def true_to_life(record: Record) -> Record:
+        first = record if record.epoch == 0 else record._replace(holders=(B, C))
+        return first._replace(claimed=record.claimed or record.settled)
+
+    return st.builds(
+        Record,
+        st.just(JOB),
+        st.just(spec),
+        epochs,
+        st.just(holders),
+        owns,
+        st.one_of(st.none(), outcomes),
+        counts,
+        counts,
+        st.sets(tokens, max_size=3).map(lambda found: tuple(sorted(found))),
+        st.sets(tokens, max_size=2).map(lambda found: tuple(sorted(found))),
+        st.sets(tokens, max_size=2).map(lambda found: tuple(sorted(found))),
+        st.booleans(),
+        st.sets(notes, max_size=3).map(lambda found: tuple(sorted(found))),
+        st.booleans(),
+        st.one_of(st.none(), moves),
+    ).map(true_to_life)
+
+
+LIVES = [(SPEC, HOLDERS), (SPEC, (A, B)), (OTHER_SPEC, HOLDERS)]
+records = copies(SPEC, HOLDERS, st.integers(0, 1))
+of_any_life = st.one_of([copies(spec, holders, st.just(0)) for spec, holders in LIVES])
+
+
+@given(of_any_life | records, of_any_life | records)
 def test_join_does_not_depend_on_argument_order(a: Record, b: Record) -> None:
     assert join(a, b) == join(b, a)
 
@@ -120,12 +141,12 @@ def test_join_does_not_depend_on_grouping(a: Record, b: Record, c: Record) -> No
     assert join(join(a, b), c) == join(a, join(b, c))
 
 
-@given(records)
+@given(of_any_life | records)
 def test_join_with_itself_says_nothing_new(a: Record) -> None:
     assert join(a, a) is a
 
 
-@given(records, records)
+@given(of_any_life | records, of_any_life | records)
 def test_a_copy_that_says_nothing_new_leaves_the_other_untouched(a: Record, b: Record) -> None:
     both = join(a, b)
     assert join(both, a) is both
@@ -134,10 +155,36 @@ def test_a_copy_that_says_nothing_new_leaves_the_other_untouched(a: Record, b: R
 
 @given(records, records)
 def test_join_never_gives_up_a_settled_outcome(a: Record, b: Record) -> None:
-    if a.spec == b.spec and a.epoch == b.epoch and a.settled:
+    if a.epoch == b.epoch and a.settled:
         both = join(a, b)
         assert both.settled
         assert both.outcome in (a.outcome, b.outcome)
+
+
+@given(of_any_life, of_any_life)
+def test_of_two_lives_of_a_key_one_stands_whole_and_both_are_counted(a: Record, b: Record) -> None:
+    if is_same_life(a, b):
+        return
+    both = join(a, b)
+    assert both._replace(
+        starts=(), failures=(), losses=(), voids=(), pardons=(), cancel=False, history=()
+    ) in [
+        each._replace(starts=(), failures=(), losses=(), voids=(), pardons=(), cancel=False, history=())
+        for each in (a, b)
+    ]
+    for each in (a, b):
+        assert (both.settled, both.claimed) >= (each.settled, each.claimed)
+        assert all(dict(both.starts)[ballot] >= count for ballot, count in each.starts)
+        assert {*both.losses} >= {*each.losses}
+
+
+@settings(max_examples=300)
+@given(of_any_life, of_any_life, of_any_life)
+def test_however_copies_of_several_lives_meet_the_same_life_stands(a: Record, b: Record, c: Record) -> None:
+    """(Grouping may decide how much of it is known, until its own copies have met.)"""
+    one, other = join(join(a, b), c), join(a, join(b, c))
+    assert is_same_life(one, other)
+    assert (one.settled, one.claimed, one.starts) == (other.settled, other.claimed, other.starts)
 
 
 @given(records)
@@ -313,6 +360,22 @@ def test_an_id_is_a_version_7_uuid_with_its_time(wall: float, chance: bytes) -> 
     assert text[19] in "89ab"
     assert parse_job_id(text) == job
     assert abs(made_at(job) - wall) <= 0.001
+
+
+@given(st.text(max_size=300))
+def test_the_id_of_a_key_is_a_version_8_uuid_that_every_node_makes_alike(key: str) -> None:
+    job = keyed_job_id(key)
+    text = job_text(job)
+    assert text[14] == "8"
+    assert text[19] in "89ab"
+    assert parse_job_id(text) == job == keyed_job_id(key)
+    assert is_keyed(job)
+    assert keyed_job_id(key + "x") != job != keyed_job_id(key, namespace="cron")
+
+
+def test_the_id_of_a_key_never_changes_between_versions() -> None:
+    assert job_text(keyed_job_id("order-17")) == "22b2fc0c-4fcd-8b95-9255-c0c4da301b84"
+    assert not is_keyed(make_job_id(1e9, bytes(10)))
 
 
 @pytest.mark.parametrize(

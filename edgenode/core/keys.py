@@ -1,0 +1,449 @@
+"""Whose an idempotency key is: of all members, one set of holders for each, decided before its job exists.
+
+A key's job has one id wherever it is submitted, but views differ while nodes join, and sides differ in a cut:
+two entry nodes may name different holders. So the would-be owner first claims the key for its set at all
+members. It is a Paxos with the members as acceptors and the set of holders as the value:
+
+    first come   under no ballot a member accepts who comes first, as in a fast round of Fast Paxos (Lamport,
+                 2006): three quarters of the members decide. One exchange, and the normal case.
+    prepare      two came at once, or too many are dead: a ballot of its own, promised by a majority. What may
+                 have been decided already must be proposed again; of others any may be.
+    accept       a majority accepts that, and it is decided.
+
+Nobody is blocked by a claimant that died, and whoever comes later learns the set that was decided and is sent
+there. All known members count, the dead too until they are forgotten or have left, and all that live are
+waited for (at most `ask_s`): who has just joined may know more of them than others do.
+
+    parked       submissions wait here, and there is no record yet
+    decided      for this set -> taken, and marked as claimed; for another -> sent there
+    no majority  somebody else's claim is known -> sent there; none -> taken, but not claimed
+
+Unless its record is marked as claimed, a keyed job has no firm owner (custody), so no result of it settles.
+Its owner goes on claiming, and gives way with all it has if the key turns out to be another set's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, NamedTuple
+
+from edgenode.core.agenda import Agenda
+from edgenode.core.desk import SUPERSEDED, Desk
+from edgenode.core.jobs import Record, Spec, decode_spec, encode, is_same_life, with_note
+from edgenode.core.signals import ClaimRow
+from edgenode.core.types import FOREVER, NO_BALLOT, Ballot, Instant, JobId, NodeId, Seconds, Wall
+from edgenode.core.view import Standing
+from edgenode.core.wire import (
+    REFUSED_CLAIMED,
+    REFUSED_NOT_READY,
+    Claim,
+    Claimed,
+    ClaimItem,
+    Claims,
+    Copies,
+    Submit,
+    SubmitAnswer,
+    SubmitItem,
+    Submitted,
+)
+
+PARKED_MAX: Final = 20_000
+"""Keys that wait for a decision here; more are refused, and go to the next in rank."""
+PURGE_PERIOD_S: Final[Seconds] = 3600.0
+
+Holders = tuple[NodeId, ...]
+
+
+class Round(Enum):
+    FIRST_COME = "first come"
+    PREPARE = "prepare"
+    ACCEPT = "accept"
+
+
+class Parked(NamedTuple):
+    """A submission that waits for the decision."""
+
+    source: NodeId
+    request: int
+    place: int
+    acks: int
+    item: SubmitItem
+
+
+@dataclass(slots=True)
+class Claiming:
+    """One attempt to get a key for a set of holders."""
+
+    holders: Holders
+    expires_at: Wall
+    began: Instant
+    round_began: Instant
+    again_at: Instant
+    pause_s: Seconds
+    round: Round = Round.FIRST_COME
+    ballot: Ballot = NO_BALLOT
+    proposed: Holders = ()  # what it wants accepted in this round
+    said: dict[NodeId, Claimed] = field(default_factory=dict)  # in this round
+    heard: set[NodeId] = field(default_factory=set)  # in any: they have said whether they have a record
+    term_seen: int = 0
+    outbid_until: Instant = 0.0  # a higher ballot is about: leave it some time
+    parked: list[Parked] = field(default_factory=list)
+    copies: dict[Holders, Record] = field(default_factory=dict)  # of other lives, by whose they are
+
+
+class Keys:
+    """Drive it with submissions, messages, membership changes and time; it answers through the desk."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._table = desk.table
+        self._claims = desk.table.claims
+        self._claiming: dict[JobId, Claiming] = {}
+        self._due: Agenda[JobId] = Agenda()
+        self._purge_at: Instant = PURGE_PERIOD_S
+        self.decided: list[Parked] = []
+        """Submissions that may be handled now, see `Desk.admitted`."""
+
+    # -------------------------------------------------------------------------------- submissions
+
+    def park(self, source: NodeId, message: Submit, spec: Spec, item: SubmitItem) -> None:
+        """Hold a submission, of which there is no record here, until it is known whose its key is."""
+        desk, job = self._desk, spec.id
+        waiting = Parked(source, message.request, message.place, message.acks, item)
+        claiming = self._claiming.get(job)
+        if claiming is not None:
+            if all((each.source, each.request) != waiting[:2] for each in claiming.parked):
+                claiming.parked.append(waiting)
+            return
+        known = self._claims.get_many((job,)).get(job)
+        if len(self._claiming) >= PARKED_MAX or (known is None and self._claims.is_full):
+            self._refuse(waiting, job, REFUSED_NOT_READY)
+            return
+        holders = item.holders
+        if known is not None and self._can_be_asked(known.holders):
+            if desk.me not in known.holders:
+                self._refuse(waiting, job, REFUSED_CLAIMED, known.holders)
+                return
+            holders = known.holders
+        claiming = self._begin(job, holders, spec.expires_at)
+        claiming.parked.append(waiting)
+        self._look(job)
+
+    def _can_be_asked(self, holders: Holders) -> bool:
+        return any(self._desk.view.is_living(holder) for holder in holders)
+
+    def _refuse(self, waiting: Parked, job: JobId, why: str, nodes: Holders = ()) -> None:
+        answer = SubmitAnswer(job, nodes, why)
+        self._desk.post.send(waiting.source, Submitted(waiting.request, (answer,)))
+
+    def _admit(self, job: JobId, *, claimed: bool) -> None:
+        """Let the submissions be taken here."""
+        claiming = self._drop(job)
+        self._desk.admitted[job] = claimed
+        for each in claiming.parked:
+            # As the key's holders: what a submission named before it was known whose the key is, is void.
+            self.decided.append(each._replace(item=each.item._replace(holders=claiming.holders)))
+
+    def _send_on(self, job: JobId, holders: Holders) -> None:
+        """The key is others': whoever waits is told where to go."""
+        for each in self._drop(job).parked:
+            self._refuse(each, job, REFUSED_CLAIMED, holders)
+
+    def _drop(self, job: JobId) -> Claiming:
+        self._due.drop(job)
+        return self._claiming.pop(job)
+
+    # ----------------------------------------------------------------------------------- records
+
+    def take_on(self, jobs: Iterable[JobId]) -> None:
+        """This node would own these, and nobody knows whose their keys are: go on claiming them."""
+        for job in jobs:
+            record = self._table.peek(job)
+            if record is not None and not record.claimed and not record.settled:
+                if job not in self._claiming:
+                    self._begin(job, record.holders, decode_spec(record.spec).expires_at)
+                    self._look(job)
+
+    def _still_wanted(self, job: JobId, claiming: Claiming) -> bool:
+        """Whether a record is here that needs its key decided, and that is this node's to see to."""
+        record = self._table.peek(job)
+        if record is None:
+            return bool(claiming.parked)
+        if record.claimed or record.settled or record.holders != claiming.holders:
+            return False
+        owner = record.owner
+        return self._desk.leading(job) or owner == self._desk.me or not self._desk.view.is_living(owner)
+
+    # ------------------------------------------------------------------------------------ rounds
+
+    def _begin(self, job: JobId, holders: Holders, expires_at: Wall) -> Claiming:
+        now, retry_s = self._desk.now, self._desk.settings.retry_s
+        claiming = Claiming(holders, expires_at, now, now, now + retry_s, retry_s)
+        self._claiming[job] = claiming
+        self._begin_round(job, claiming, Round.FIRST_COME, NO_BALLOT, holders)
+        return claiming
+
+    def _begin_round(
+        self, job: JobId, claiming: Claiming, kind: Round, ballot: Ballot, proposed: Holders
+    ) -> None:
+        """Ask this disk, then everybody else."""
+        claiming.round, claiming.ballot, claiming.proposed = kind, ballot, proposed
+        claiming.round_began = self._desk.now
+        claiming.pause_s = self._desk.settings.retry_s
+        claiming.said = {}
+        known = self._claims.get_many((job,)).get(job)
+        row = self._claims.hear(known, job, ballot, proposed, claiming.expires_at)
+        claiming.said[self._desk.me] = _word(row, (), b"")
+        claiming.heard.add(self._desk.me)
+        claiming.term_seen = max(claiming.term_seen, row.promised.term)
+        self._ask(job, claiming)
+
+    def _ask(self, job: JobId, claiming: Claiming) -> None:
+        """Put the question of this round to all who have not answered it."""
+        desk = self._desk
+        wants_copy = self._table.peek(job) is not None
+        item = ClaimItem(job, claiming.ballot, claiming.proposed, claiming.expires_at, wants_copy)
+        for node in self._electorate():
+            if node not in claiming.said and desk.view.standing(node) is not Standing.GONE:
+                desk.post.add(node, Claim, item)
+        claiming.again_at = desk.now + claiming.pause_s
+        claiming.pause_s = min(claiming.pause_s * 2, desk.settings.retry_max_s)
+
+    def _electorate(self) -> list[NodeId]:
+        """Whose word counts: all known members, the dead included. Who left has handed over what it had."""
+        view = self._desk.view
+        return [node for node in view.members() if not view.has_left(node)]
+
+    def on_claim(self, source: NodeId, items: Sequence[ClaimItem]) -> None:
+        """Say what stands here, after the question has changed it as far as it may."""
+        desk, table = self._desk, self._table
+        jobs = [item.job for item in items]
+        rows, known = self._claims.get_many(jobs), table.get_many(jobs)
+        for item in items:
+            row, record = rows.get(item.job), table.peek(item.job) or known.get(item.job)
+            is_over = record is not None and record.claimed  # its holders are decided, and in the record
+            if not is_over and table.may_vote(item.job):
+                row = self._claims.hear(row, item.job, item.ballot, item.holders, item.expires_at)
+            elif row is None or not is_over:
+                row = ClaimRow(item.job, NO_BALLOT, NO_BALLOT, (), item.expires_at)
+            home: Holders = ()
+            if record is not None:
+                home = (desk.me,) if record.settled else record.holders
+            copy = encode(record) if record is not None and item.wants_copy else b""
+            desk.post.add(source, Claims, _word(row, home, copy))
+
+    def on_claims(self, source: NodeId, items: Sequence[Claimed]) -> None:
+        for item in items:
+            claiming = self._claiming.get(item.job)
+            if claiming is None:
+                continue
+            claiming.term_seen = max(claiming.term_seen, item.promised.term)
+            claiming.heard.add(source)
+            if item.home and self._table.peek(item.job) is None:
+                self._send_on(item.job, item.home)
+                continue
+            copy = self._desk.read(item.copy) if item.copy else None
+            if copy is not None and self._meets(item.job, copy, claiming):
+                continue
+            if claiming.round is Round.FIRST_COME or _answers(item, claiming):
+                claiming.said[source] = item
+            elif item.promised > claiming.ballot:
+                self._outbid(claiming)
+            self._look(item.job)
+
+    def _outbid(self, claiming: Claiming) -> None:
+        if claiming.outbid_until <= self._desk.now:
+            pause_s = self._desk.dice.uniform(0.1, 1.0) * self._desk.settings.ask_s
+            claiming.outbid_until = self._desk.now + pause_s
+
+    def _look(self, job: JobId) -> None:
+        """Go on, with what the members have said so far."""
+        desk, claiming = self._desk, self._claiming[job]
+        if not self._still_wanted(job, claiming):
+            self._drop(job)
+            return
+        members = self._electorate()
+        said = [claiming.said[node] for node in members if node in claiming.said]
+        unheard = {node: desk.view.standing(node) for node in members if node not in claiming.said}
+        waited = desk.now - claiming.round_began
+        is_waiting = any(known in (Standing.LIVING, Standing.UNKNOWN) for known in unheard.values())
+        self._due.set(job, self._attention(claiming))
+        if claiming.round is not Round.ACCEPT and is_waiting and waited < desk.settings.ask_s:
+            return
+        if not majority_of(len(said), len(members)) or desk.view.is_cut_off:
+            self._do_without(job, claiming, said, unheard)
+            return
+        match claiming.round:
+            case Round.FIRST_COME:
+                votes = sum(word.accepted == NO_BALLOT and word.holders == claiming.holders for word in said)
+                if votes >= fast_quorum(len(members)):
+                    self._decide(job, claiming, claiming.holders)
+                else:
+                    self._prepare(job, claiming)
+            case Round.PREPARE:
+                value = self._choose(claiming, said, len(members))
+                self._begin_round(job, claiming, Round.ACCEPT, claiming.ballot, value)
+                self._look(job)
+            case Round.ACCEPT:
+                self._decide(job, claiming, claiming.proposed)
+
+    def _prepare(self, job: JobId, claiming: Claiming) -> None:
+        """Ask for promises on a ballot above all that were seen."""
+        claiming.term_seen += 1
+        ballot = Ballot(claiming.term_seen, self._desk.me)
+        self._begin_round(job, claiming, Round.PREPARE, ballot, ())
+        self._look(job)
+
+    def _choose(self, claiming: Claiming, said: Sequence[Claimed], count: int) -> Holders:
+        """What a majority that promised leaves to propose (Fast Paxos, section 2.2, rule 2b).
+
+        A set of which no member is known any more can have decided nothing that anybody will ever see.
+        """
+        members = set(self._electorate())
+        words = [word for word in said if members.intersection(word.holders)]
+        highest = max((word.accepted for word in words), default=NO_BALLOT)
+        if highest != NO_BALLOT:
+            return next(word.holders for word in words if word.accepted == highest)
+        votes = Counter(word.holders for word in words)
+        may_be_decided = fast_quorum(count) - (count - len(said))
+        for holders, number in votes.items():
+            if number >= may_be_decided:
+                return holders
+        return claiming.holders
+
+    def _do_without(
+        self, job: JobId, claiming: Claiming, said: Sequence[Claimed], unheard: dict[NodeId, Standing]
+    ) -> None:
+        """No majority can be heard: send submissions where the key is known to be, or take them without."""
+        desk = self._desk
+        if self._table.peek(job) is not None:
+            return  # it runs as it is; they are asked again
+        members = set(self._electorate())
+        others = [word for word in said if word.holders and word.holders != claiming.holders]
+        others = [word for word in others if members.intersection(word.holders)]
+        if others:
+            self._send_on(job, max(others, key=lambda word: (word.accepted, word.holders)).holders)
+            return
+        is_early = any(known is not Standing.GONE for known in unheard.values()) or desk.view.is_cut_off
+        if not is_early or desk.now - claiming.began >= desk.settings.island_after_s:
+            self._admit(job, claimed=False)
+
+    # ---------------------------------------------------------------------------------- decisions
+
+    def _decide(self, job: JobId, claiming: Claiming, holders: Holders) -> None:
+        """A majority of all members has accepted this set: nobody will find another."""
+        record = self._table.peek(job)
+        if record is None:
+            if holders == claiming.holders:
+                self._admit(job, claimed=True)
+            else:
+                self._send_on(job, holders)
+        elif holders == record.holders:
+            self._drop(job)
+            self._table.put(record._replace(claimed=True))
+            self._desk.claimed.add(job)
+        else:
+            self._give_way(job, claiming, record, holders)
+
+    def _meets(self, job: JobId, copy: Record, claiming: Claiming) -> bool:
+        """Another member has a record under this key. Whether that ends the claim."""
+        mine = self._table.peek(job)
+        if mine is None or is_same_life(mine, copy):
+            return False
+        claiming.copies[copy.holders] = copy
+        if not copy.claimed:
+            return False
+        self._yield_to(mine, copy)
+        self._drop(job)
+        return True
+
+    def _give_way(self, job: JobId, claiming: Claiming, record: Record, holders: Holders) -> None:
+        """The key is another set's: what is here of the job becomes theirs, unless they have their own."""
+        desk = self._desk
+        living = {holder for holder in holders if desk.view.is_living(holder)}
+        theirs = claiming.copies.get(holders)
+        if theirs is None and (not living or not living <= claiming.heard):
+            return  # who has not been heard may have its own
+        self._drop(job)
+        if theirs is None:
+            # Nobody runs it there. The ballot is one that nobody has used: its owner has to ask.
+            own = record.own._replace(ballot=Ballot(record.own.ballot.term + 1, holders[0]), write=0)
+            theirs = record._replace(holders=holders, own=own, move=None)
+        self._yield_to(record, theirs._replace(claimed=True))
+        for holder in sorted(living - {desk.me}):
+            desk.post.add(holder, Copies, encode(self._table.peek(job) or theirs))
+
+    def _yield_to(self, mine: Record, theirs: Record) -> None:
+        desk = self._desk
+        joined = desk.merge(theirs)
+        if is_same_life(joined, mine):
+            return
+        detail = f"the key is {', '.join(joined.holders)}'s"
+        joined = with_note(joined, desk.note(SUPERSEDED, detail))
+        self._table.put(joined)
+        for holder in mine.holders:
+            if holder != desk.me and desk.view.is_living(holder):
+                desk.post.add(holder, Copies, encode(joined))
+        desk.overdue.add(mine.id)
+
+    # ----------------------------------------------------------------------------- members and time
+
+    def members_changed(self, changed: frozenset[NodeId]) -> None:
+        """Ask those who came (back), and do not wait for those who went."""
+        for job, claiming in list(self._claiming.items()):
+            if any(self._desk.view.is_living(node) for node in changed):
+                self._ask(job, claiming)
+            self._look(job)
+
+    def deadline(self) -> Instant:
+        return min(self._due.next(), self._purge_at)
+
+    def on_time(self) -> None:
+        desk = self._desk
+        for job in self._due.take_due(desk.now):
+            claiming = self._claiming[job]
+            if 0 < claiming.outbid_until <= desk.now:
+                claiming.outbid_until = 0.0
+                self._prepare(job, claiming)
+                continue
+            if claiming.again_at <= desk.now:
+                self._ask(job, claiming)
+            self._look(job)
+        if self._purge_at <= desk.now:
+            self._purge_at = desk.now + PURGE_PERIOD_S
+            if desk.may_end_by_clock:
+                self._claims.expire(desk.wall - 2 * desk.settings.clock_skew_max_s)
+
+    def _attention(self, claiming: Claiming) -> Instant:
+        """When this claim next needs a look."""
+        settings, now = self._desk.settings, self._desk.now
+        ends = (
+            claiming.again_at,
+            claiming.outbid_until,
+            claiming.round_began + settings.ask_s,
+            claiming.began + settings.island_after_s,
+        )
+        return min((at for at in ends if at > now), default=FOREVER)
+
+
+def majority_of(count: int, members: int) -> bool:
+    return 2 * count > members
+
+
+def fast_quorum(members: int) -> int:
+    """How many of them decide without a ballot: any two such quorums and a majority have one in common."""
+    return (3 * members + 3) // 4
+
+
+def _word(row: ClaimRow, home: Holders, copy: bytes) -> Claimed:
+    return Claimed(row.id, row.promised, row.accepted, row.holders, home, copy)
+
+
+def _answers(item: Claimed, claiming: Claiming) -> bool:
+    """Whether a member says yes to the question of this round, not to one before."""
+    if claiming.round is Round.PREPARE:
+        return item.promised == claiming.ballot
+    return item.accepted == claiming.ballot and item.holders == claiming.proposed
