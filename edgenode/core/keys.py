@@ -225,7 +225,7 @@ class Keys:
         for item in items:
             row, record = rows.get(item.job), table.peek(item.job) or known.get(item.job)
             is_over = record is not None and record.claimed  # its holders are decided, and in the record
-            if not is_over and table.may_vote(item.job):
+            if not is_over and table.may_vote(item.job) and not desk.is_forgotten(item.expires_at):
                 row = self._claims.hear(row, item.job, item.ballot, item.holders, item.expires_at)
             elif row is None or not is_over:
                 row = ClaimRow(item.job, NO_BALLOT, NO_BALLOT, (), item.expires_at)
@@ -373,18 +373,17 @@ class Keys:
             own = record.own._replace(ballot=Ballot(record.own.ballot.term + 1, holders[0]), write=0)
             theirs = record._replace(holders=holders, own=own, move=None)
         self._yield_to(record, theirs._replace(claimed=True))
-        for holder in sorted(living - {desk.me}):
-            desk.post.add(holder, Copies, encode(self._table.peek(job) or theirs))
 
     def _yield_to(self, mine: Record, theirs: Record) -> None:
+        """Another life of this key stands. Its holders learn what this one counted, and this one's of it."""
         desk = self._desk
         joined = desk.merge(theirs)
         if is_same_life(joined, mine):
             return
-        detail = f"the key is {', '.join(joined.holders)}'s"
-        joined = with_note(joined, desk.note(SUPERSEDED, detail))
+        note = desk.note(SUPERSEDED, f"the key is {', '.join(joined.holders)}'s")
+        joined = with_note(joined, note)
         self._table.put(joined)
-        for holder in mine.holders:
+        for holder in dict.fromkeys((*mine.holders, *joined.holders)):
             if holder != desk.me and desk.view.is_living(holder):
                 desk.post.add(holder, Copies, encode(joined))
         desk.overdue.add(mine.id)

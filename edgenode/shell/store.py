@@ -29,7 +29,7 @@ from zlib import crc32
 import msgpack
 
 from edgenode.core.errors import EdgeNodeError
-from edgenode.core.signals import Persist, Row, StoredRow
+from edgenode.core.signals import ClaimRow, Persist, Row, StoredRow
 from edgenode.core.types import (
     CHANCE_BITS,
     FOREVER,
@@ -43,6 +43,13 @@ from edgenode.core.types import (
     next_boot,
 )
 from edgenode.core.wire import Query
+from edgenode.shell.claim_table import (
+    CLAIM_BYTES,
+    CLAIM_SCHEMA,
+    count_claims,
+    read_claims,
+    write_claims,
+)
 
 Done = Callable[[Exception | None], None]
 """Called once per commit, from the writer thread, in the order of the commits."""
@@ -54,7 +61,7 @@ FILE_NAME: Final = "jobs.db"
 LOCK_NAME: Final = "lock"
 ROOM_NAME: Final = "room"
 APPLICATION_ID: Final = 0x45444745  # "EDGE", in the header of the file
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 ROOM_BYTES: Final = 1024 * 1024
 """A disk that refused a write is believed again when a file of this size can be written to it."""
 ROW_BYTES: Final = 128
@@ -320,7 +327,7 @@ def _open_file(file: Path) -> sqlite3.Connection:
             database.executescript(
                 "PRAGMA auto_vacuum = INCREMENTAL;"  # before the first table, or it has no effect
                 "PRAGMA journal_mode = WAL;"
-                f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
+                f"BEGIN IMMEDIATE; {SCHEMA} {CLAIM_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
                 f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
                 # From here on a file without tables is a damaged one, not one that was never used.
                 "PRAGMA wal_checkpoint(TRUNCATE);"
@@ -351,6 +358,8 @@ class _Order:
     size: int = 0
     dropped: tuple[JobId, ...] = ()
     recovers: bool = False
+    claims: tuple[ClaimRow, ...] = ()
+    forget_claims_before: Wall = 0.0
 
 
 class Store:
@@ -534,7 +543,17 @@ class Store:
         settings: list[Setting] = [("written", effect.number)]
         days = (("clock", effect.clock), ("forgotten", effect.forgotten))
         settings += [(name, day) for name, day in days if day]
-        self._enqueue(_Order(done, effect.rows, tuple(settings), size, dropped=effect.dropped))
+        size += CLAIM_BYTES * len(effect.claims)
+        order = _Order(
+            done,
+            effect.rows,
+            tuple(settings),
+            size,
+            dropped=effect.dropped,
+            claims=effect.claims,
+            forget_claims_before=effect.forget_claims_before,
+        )
+        self._enqueue(order)
 
     def remember(self, peers: Sequence[bytes], done: Done = lambda error: None) -> None:
         """Replace the remembered peers; never blocks. Where that fails they are as they were."""
@@ -674,10 +693,12 @@ class Store:
             for stored in order.rows:
                 rows[stored.row.id] = stored
                 dropped.pop(stored.row.id, None)
+        claims = {claim.id: claim for order in orders for claim in order.claims}
+        forget_before = max(order.forget_claims_before for order in orders)
         settings = [pair for order in orders for pair in order.settings]
         with self._damage_lock:
             damaged = list(self._unsaved_damage)
-        if not (rows or settings or damaged or dropped):
+        if not (rows or settings or damaged or dropped or claims or forget_before):
             return None
         try:
             database.execute("BEGIN IMMEDIATE")
@@ -685,6 +706,7 @@ class Store:
                 database.execute(sql, values)
             if dropped:
                 database.executemany("DELETE FROM jobs WHERE id = ?", [(job,) for job in dropped])
+            write_claims(database, list(claims.values()), forget_before)
             if settings:
                 database.executemany("INSERT OR REPLACE INTO node VALUES (?, ?)", settings)
             if damaged:
@@ -857,6 +879,38 @@ class StoreArchive:
             self._report(None, str(error))
             return []
         return [(day, JobId(job)) for day, job in found]
+
+    def claims(self, jobs: Sequence[JobId]) -> dict[JobId, ClaimRow]:
+        """The healthy claims among these. Of a damaged one the job is reported: this disk's word on it is
+        not known any more."""
+        found: dict[JobId, ClaimRow] = {}
+        pieces = [jobs[start : start + READ_CHUNK] for start in range(0, len(jobs), READ_CHUNK)]
+        while pieces:
+            piece = pieces.pop()
+            try:
+                rows = list(read_claims(self._database, piece, self._report_claim))
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
+                if len(piece) == 1:
+                    self._report(piece[0], str(error))
+                else:  # one broken page must not hide the rows on the others
+                    pieces += [[job] for job in piece]
+            else:
+                found.update((row.id, row) for row in rows)
+        return found
+
+    def _report_claim(self, job: object) -> None:
+        self._report(job, "the checksum of its claim is wrong")
+
+    def claim_count(self) -> int:
+        try:
+            return count_claims(self._database)
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise
+            self._report(None, str(error))
+            return 0
 
     def close(self) -> None:
         self._database.close()

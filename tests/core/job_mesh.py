@@ -604,6 +604,11 @@ class Mesh:
         lead = self.lead(name, job)
         return lead is not None and lead.firm
 
+    def agree(self, names: Iterable[NodeId]) -> bool:
+        """Whether these all believe that just they can take jobs."""
+        members = frozenset(names)
+        return all(self.nodes[name].view.ranking().members == members for name in members)
+
     def settled(self, job: JobId) -> bool:
         """Whether the job is settled on every living holder."""
         return all(self.has_settled(name, job) for name in self.holders(job) if name in self.up)

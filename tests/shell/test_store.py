@@ -12,14 +12,24 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgenode.core.signals import Persist, Row, StoredRow
-from edgenode.core.types import Ballot, JobId, NodeId, Past, Promise, are_copies, next_boot, starts_of
+from edgenode.core.signals import ClaimRow, Persist, Row, StoredRow
+from edgenode.core.types import (
+    NO_BALLOT,
+    Ballot,
+    JobId,
+    NodeId,
+    Past,
+    Promise,
+    are_copies,
+    next_boot,
+    starts_of,
+)
 from edgenode.core.wire import Query
 from edgenode.shell import store as module
 from edgenode.shell.store import (
@@ -435,6 +445,42 @@ def test_a_promise_that_was_changed_on_disk_is_damage(tmp_path: Path) -> None:
     assert store.archive().get([job(1)]) == {}
     assert store.damaged == {job(1)}
     store.close()
+
+
+def claim(number: int, expires_at: float = 100.0, ballot: Ballot = NO_BALLOT) -> ClaimRow:
+    return ClaimRow(job(number), ballot, ballot, (OWNER, NodeId("other")), expires_at)
+
+
+def test_claims_survive_a_reopening_and_the_last_word_counts(tmp_path: Path) -> None:
+    with closing(Store.open(tmp_path)) as store:
+        commit(store, claims=tuple(map(claim, range(200))))
+        commit(store, stored(7), claims=(claim(7, ballot=PROMISE.ballot),))
+        assert store.archive().claim_count() == 200
+    with closing(Store.open(tmp_path)) as store:
+        archive = store.archive()
+        asked = [job(number) for number in range(300)]
+        found = archive.claims(asked)
+        assert found == {job(n): claim(n) for n in range(200)} | {job(7): claim(7, ballot=PROMISE.ballot)}
+        assert archive.get([job(7)])
+        assert archive.claims([]) == {}
+
+
+def test_claims_are_deleted_by_their_last_day(store: Store) -> None:
+    commit(store, claims=(claim(1, 10.0), claim(2, 20.0)))
+    commit(store, claims=(claim(3, 30.0),), forget_claims_before=20.0)
+    assert store.archive().claims([job(1), job(2), job(3)]).keys() == {job(2), job(3)}
+    assert store.archive().claim_count() == 2
+
+
+@pytest.mark.parametrize("column", ["claim = x'93'", "expires_at = 5.0", "checksum = 1"])
+def test_a_damaged_claim_is_not_handed_out_and_its_job_not_voted_on(tmp_path: Path, column: str) -> None:
+    with closing(Store.open(tmp_path)) as store:
+        commit(store, claims=(claim(1), claim(2)))
+    spoil(tmp_path, f"UPDATE claims SET {column} WHERE id = ?", job(1))
+    with closing(Store.open(tmp_path)) as store:
+        archive = store.archive()
+        assert archive.claims([job(1), job(2)]).keys() == {job(2)}
+        assert archive.damaged == {job(1)}
 
 
 def test_that_a_row_was_damaged_is_remembered_after_a_healthy_copy_came(tmp_path: Path) -> None:

@@ -1,0 +1,235 @@
+"""Idempotency keys: one set of holders a key, whoever asks where and when."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+from job_mesh import DAY_S, A, B, C, D, E, Mesh, make_spec
+
+from edgenode.core.errors import KeyInFlight, KeyReused
+from edgenode.core.jobs import Spec, encode_spec, is_claimed, keyed_job_id
+from edgenode.core.signals import Receipt, RequestId
+from edgenode.core.types import Ballot, NodeId
+from edgenode.core.wire import Claims, Submit, SubmitItem, Submitted
+
+KEY = "order-17"
+JOB = keyed_job_id(KEY)
+
+
+def keyed(mesh: Mesh, content: str = "same", *, key: str = KEY, **options: object) -> Spec:
+    """A submission under a key, as an entry node makes it now."""
+    spec = make_spec(keyed_job_id(key), key=key, fingerprint=content, **options)
+    return replace(spec, submitted_at=mesh.wall(), expires_at=mesh.wall() + 7 * DAY_S)
+
+
+def key_of(mesh: Mesh, first: str) -> str:
+    """A key whose job ranks first on this node."""
+    names = (f"key-{number}" for number in range(10_000))
+    return next(name for name in names if mesh.holders(keyed_job_id(name))[0][0] == first)
+
+
+def receipt(mesh: Mesh, request: RequestId) -> Receipt:
+    mesh.run_until(lambda: request in mesh.submits)
+    (found,) = mesh.submits[request].receipts
+    return found
+
+
+def test_a_keyed_job_is_claimed_at_all_members_stored_and_run_once() -> None:
+    mesh = Mesh("abcde")
+    spec = keyed(mesh)
+    taken = receipt(mesh, mesh.submit(A, spec))
+    assert taken.error is None
+    assert not taken.replayed
+    assert all(JOB in disk.claim_rows for disk in mesh.disks.values())
+    mesh.run_until(lambda: mesh.settled(JOB))
+    assert len(mesh.runs(JOB)) == 1
+    first = mesh.holders(JOB)[0]
+    assert is_claimed(mesh.record(first, JOB))
+    assert mesh.record(first, JOB).ballot == Ballot(1, first)
+
+
+# ------------------------------------------------------------------------------------- the same key again
+
+
+def test_a_repetition_at_another_node_is_the_same_job_and_says_so() -> None:
+    mesh = Mesh("abcde")
+    mesh.verdict = lambda begun: None
+    receipt(mesh, mesh.submit(A, keyed(mesh)))
+    mesh.run(0.3)
+    for name in (B, C, D, E):
+        again = receipt(mesh, mesh.submit(name, keyed(mesh)))
+        assert again.error is None
+        assert again.replayed
+    assert len(mesh.runs(JOB)) == 1
+
+
+def test_a_repetition_after_the_end_never_runs_again() -> None:
+    mesh = Mesh("abcde")
+    receipt(mesh, mesh.submit(A, keyed(mesh)))
+    mesh.run_until(lambda: mesh.settled(JOB))
+    mesh.run(1.0)
+    again = receipt(mesh, mesh.submit(E, keyed(mesh)))
+    assert again.replayed
+    assert again.error is None
+    mesh.run(3.0)
+    assert len(mesh.runs(JOB)) == 1
+
+
+def test_a_key_used_at_all_nodes_at_once_makes_one_job() -> None:
+    mesh = Mesh("abcde")
+    requests = [mesh.submit(name, keyed(mesh)) for name in mesh.names]
+    taken = [receipt(mesh, request) for request in requests]
+    assert all(each.error is None for each in taken)
+    mesh.run_until(lambda: mesh.settled(JOB))
+    assert len(mesh.runs(JOB)) == 1
+
+
+def test_other_content_under_a_key_is_refused_for_certain() -> None:
+    mesh = Mesh("abcde")
+    receipt(mesh, mesh.submit(A, keyed(mesh)))
+    for name in mesh.names:
+        error = receipt(mesh, mesh.submit(name, keyed(mesh, "other"))).error
+        assert isinstance(error, KeyReused)
+        assert error.definite
+    mesh.run_until(lambda: mesh.settled(JOB))
+    assert isinstance(receipt(mesh, mesh.submit(D, keyed(mesh, "other"))).error, KeyReused)
+    assert receipt(mesh, mesh.submit(D, keyed(mesh))).error is None
+
+
+def test_of_two_contents_at_once_one_is_refused() -> None:
+    mesh = Mesh("abcde")
+    requests = [mesh.submit(A, keyed(mesh, "one")), mesh.submit(D, keyed(mesh, "other"))]
+    errors = [receipt(mesh, request).error for request in requests]
+    assert [error is None for error in errors].count(True) == 1
+    assert isinstance(next(error for error in errors if error is not None), KeyReused)
+
+
+def submit_at(mesh: Mesh, owner: NodeId, holders: tuple[NodeId, ...], content: str = "same") -> None:
+    """A submission by an entry node with views of its own: it names other holders."""
+    item = SubmitItem(encode_spec(keyed(mesh, content)), holders)
+    mesh.tell(E, owner, Submit(99, 0, 0, (item,)))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [((A, B, C), (D, C, B)), ((D, C, B), (A, B, C)), ((B, C, D), (C, D, A))]
+)
+def test_entry_nodes_with_other_views_make_one_job_between_them(
+    first: tuple[NodeId, ...], second: tuple[NodeId, ...]
+) -> None:
+    mesh = Mesh("abcde")
+    submit_at(mesh, first[0], first)
+    submit_at(mesh, second[0], second)
+    mesh.run_until(lambda: len(mesh.runs(JOB)) > 0)
+    mesh.run(3.0)
+    assert len(mesh.runs(JOB)) == 1
+    copies = [mesh.record(name, JOB) for name in mesh.names if mesh.has(name, JOB)]
+    assert len(copies) == 3
+    assert len({copy.holders for copy in copies}) == 1
+    assert all(copy.settled and copy.claimed for copy in copies)
+
+
+def test_who_comes_later_is_sent_to_the_first() -> None:
+    mesh = Mesh("abcde")
+    mesh.verdict = lambda begun: None
+    submit_at(mesh, A, (A, B, C))
+    mesh.run_until(lambda: bool(mesh.runs(JOB)))
+    submit_at(mesh, D, (D, E, C))
+    mesh.run(1.0)
+    (answer,) = mesh.messages(Submitted, source=D)[0].answers
+    assert answer.nodes == (A, B, C)
+    assert mesh.runs(JOB) == [A]
+
+
+# --------------------------------------------------------------------------------------------- deaths
+
+
+def test_a_claimant_that_dies_before_it_stored_the_job_blocks_nobody() -> None:
+    mesh = Mesh("abcde")
+    mesh.rule = lambda source, to, message: not (to == mesh.holders(JOB)[0] and isinstance(message, Claims))
+    entry = next(name for name in mesh.names if name not in mesh.holders(JOB))
+    request = mesh.submit(entry, keyed(mesh))
+    mesh.run_until(lambda: all(JOB in disk.claim_rows for disk in mesh.disks.values()))
+    mesh.kill(mesh.holders(JOB)[0])
+    taken = receipt(mesh, request)
+    assert taken.error is None
+    mesh.run_until(lambda: mesh.settled(JOB))
+    assert len(mesh.runs(JOB)) == 1
+
+
+@pytest.mark.parametrize("silently", [False, True])
+def test_with_most_members_dead_a_keyed_job_runs_and_settles_when_they_are_back(silently: bool) -> None:
+    mesh = Mesh("abcde")
+    for name in (C, D, E):
+        mesh.kill(name, silently=silently)
+    mesh.run_until(partial(mesh.agree, (A, B)))
+    taken = receipt(mesh, mesh.submit(A, keyed(mesh)))
+    assert taken.error is None
+    mesh.run_until(lambda: len(mesh.runs(JOB)) == 1)
+    mesh.run(5.0)
+    copy = mesh.record(taken.nodes[0], JOB)
+    assert copy.outcome is not None
+    assert not copy.claimed
+    assert not copy.settled
+    mesh.boot(C)
+    mesh.run_until(lambda: mesh.settled(JOB))
+    assert len(mesh.runs(JOB)) == 1
+
+
+def test_a_key_whose_holders_cannot_be_asked_is_in_flight_and_never_runs_elsewhere() -> None:
+    """Nine members: the three that hold the job are cut off from six, who are a majority."""
+    mesh = Mesh("abcdefghi")
+    mesh.verdict = lambda begun: None
+    first = receipt(mesh, mesh.submit(A, keyed(mesh)))
+    mesh.run_until(lambda: bool(mesh.runs(JOB)))
+    inside = {name for name in mesh.names if mesh.has(name, JOB)} | {*first.nodes}
+    outside = [name for name in mesh.names if name not in inside]
+    mesh.cut(*((one, other) for one in inside for other in outside))
+    mesh.run_until(partial(mesh.agree, outside))
+    error = receipt(mesh, mesh.submit(outside[0], keyed(mesh))).error
+    assert isinstance(error, KeyInFlight)
+    assert not error.definite
+    mesh.run(10.0)
+    assert len(mesh.runs(JOB)) == 1
+    mesh.heal()
+    mesh.run(2.0)
+    assert receipt(mesh, mesh.submit(outside[0], keyed(mesh))).replayed
+
+
+def cut_in_two(mesh: Mesh, one: str, other: str) -> None:
+    sides = [[name for name in mesh.names if name[0] in side] for side in (one, other)]
+    mesh.cut(*((left, right) for left in sides[0] for right in sides[1]))
+    for side in sides:
+        mesh.run_until(partial(mesh.agree, side))
+
+
+@pytest.mark.parametrize("content", ["same", "other"])
+@pytest.mark.parametrize("sides", [("ab", "cde"), ("cde", "ab"), ("abc", "def"), ("a", "bc")])
+def test_a_key_used_on_both_sides_of_a_cut_is_one_job_after_healing(
+    sides: tuple[str, str], content: str
+) -> None:
+    """The published limit: it may run on both. What is settled is the side's that most members are on."""
+    mesh = Mesh("".join(sorted("".join(sides))))
+    cut_in_two(mesh, *sides)
+    entries = [NodeId(side[0] * 16) for side in sides]
+    requests = [mesh.submit(entries[0], keyed(mesh, "same")), mesh.submit(entries[1], keyed(mesh, content))]
+    assert all(receipt(mesh, request).error is None for request in requests)
+    mesh.run(5.0)
+    assert len(mesh.runs(JOB)) == 2
+    settled = {mesh.record(n, JOB).outcome for n in mesh.names if mesh.has_settled(n, JOB)}
+    assert len(settled) == (len(sides[0]) != len(sides[1]))
+    mesh.heal()
+    mesh.run_until(
+        lambda: all(mesh.has_settled(name, JOB) for name in mesh.names if mesh.has(name, JOB)), limit_s=20.0
+    )
+    mesh.run(1.0)
+    copies = [mesh.record(name, JOB) for name in mesh.names if mesh.has(name, JOB)]
+    assert len({(copy.spec, copy.holders, copy.outcome) for copy in copies}) == 1
+    assert all(copy.start_count == 2 for copy in copies)
+    assert len(mesh.runs(JOB)) == 2
+    if settled:
+        (before,) = settled
+        assert before is not None
+        assert copies[0].outcome is not None
+        assert copies[0].outcome.value == before.value
