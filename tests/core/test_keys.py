@@ -173,7 +173,7 @@ def test_with_most_members_dead_a_keyed_job_runs_and_settles_when_they_are_back(
     assert not copy.claimed
     assert not copy.settled
     mesh.boot(C)
-    mesh.run_until(lambda: mesh.settled(JOB))
+    mesh.run_until(lambda: mesh.has_settled(taken.nodes[0], JOB))
     assert len(mesh.runs(JOB)) == 1
 
 
