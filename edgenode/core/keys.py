@@ -378,7 +378,7 @@ class Keys:
         """Another life of this key stands. Its holders learn what this one counted, and this one's of it."""
         desk = self._desk
         joined = desk.merge(theirs)
-        if is_same_life(joined, mine):
+        if joined is None or is_same_life(joined, mine):
             return
         note = desk.note(SUPERSEDED, f"the key is {', '.join(joined.holders)}'s")
         joined = with_note(joined, note)
