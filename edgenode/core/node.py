@@ -53,7 +53,7 @@ from edgenode.core.signals import (
     SubmitAsked,
     TimePassed,
 )
-from edgenode.core.types import FOREVER, Dice, Instant, MemberInfo, NodeId
+from edgenode.core.types import FOREVER, Dice, Instant, MemberInfo, NodeId, are_copies
 from edgenode.core.view import View
 from edgenode.core.voters import Voters
 from edgenode.core.vouching import Vouching
@@ -323,12 +323,13 @@ class Node:
             self._desk.log("clock-agrees", "this machine's clock agrees with the mesh's")
 
     def _receive(self, event: MessageArrived, now: Instant) -> list[Effect]:
-        """A message from a peer. What an earlier life of it said is void: only the question whether there
-        is a later one gets an answer."""
+        """A message from a peer. What an earlier life of it said is void, and what comes from a copy of a
+        member that lives: they only get an answer to the question that tells them so."""
         source, message = event.source, event.message
         known = self._membership.boot_of(source)
         boot = event.boot or known
-        if known and boot != known and not isinstance(message, Recall):
+        is_copy = are_copies(boot, known) and self._membership.is_living(source)
+        if (boot < known or is_copy) and not isinstance(message, Recall):
             return []
         if isinstance(message, Recall):
             if self._vouching.on_recall(source, message):

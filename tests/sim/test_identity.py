@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgenode.core.errors import EdgeNodeError
 from edgenode.core.jobs import Options, Record
 from edgenode.core.node import Node
+from edgenode.core.settings import MembershipSettings, Settings
 from edgenode.core.types import Delivery, State
 from edgenode.core.wire import Acks, Ask, Marks, Promises, Recalled, Write
 from edgenode.sim.scenario import Scenario
@@ -250,6 +251,33 @@ def test_a_copy_of_a_running_node_displaces_it_and_has_no_vote() -> None:
     story.until(lambda: story.is_behind("x") and story.lives("x"))
     story.wait(1.0)
     assert not story.is_ready("x")
+    story.heal_and_judge()
+
+
+def test_two_copies_that_start_at_the_same_moment_leave_one() -> None:
+    story = running("abcd")
+    story.kill("b")
+    story.clone("b", "x")
+    story.restart("b")
+    story.until(lambda: not (story.lives("b") and story.lives("x")))
+    story.wait(8.0)
+    (survivor,) = [name for name in "bx" if story.lives(name)]
+    story.until(lambda: story.is_ready(survivor) or story.is_behind(survivor))
+    story.finish("j")
+    story.heal_and_judge()
+
+
+def test_a_member_that_was_forgotten_is_met_again_in_its_next_life() -> None:
+    settings = Settings(membership=MembershipSettings(dead_keep_s=5.0))
+    story = Scenario("ab", Node, settings=settings)
+    story.kill("b")
+    story.wait(20.0)
+    story.restart("b")
+    story.until(lambda: story.is_ready("b"))
+    story.wait(1.0)
+    story.submit("j", at="a", holders="ba")
+    story.until(lambda: story.is_acknowledged("j"))
+    assert story.receipt("j") == {"a", "b"}
     story.heal_and_judge()
 
 
