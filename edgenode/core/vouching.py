@@ -88,7 +88,7 @@ class Witness:
             for node, *words in msgpack.unpackb(packed) if packed else ():
                 for boot, written in words:
                     self.note(NodeId(node), int(boot), int(written))
-        except (TypeError, msgpack.UnpackException) as error:
+        except (TypeError, ValueError, msgpack.UnpackException) as error:
             raise ValueError(f"not the words of members: {error}") from error
 
 

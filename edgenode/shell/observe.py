@@ -24,6 +24,7 @@ class Sample(NamedTuple):
 
     ready: bool
     writable: bool  # the store takes writes
+    behind: bool  # the disk was put back or copied
     owned: Mapping[str, int]  # unfinished jobs that this node owns, by state
     copies: int  # unfinished jobs of which it has a copy, its own included
     members: Mapping[str, int]  # by state
@@ -94,6 +95,7 @@ class _Present(Collector):
         for name, value, text in (
             ("ready", now.ready, "Whether it takes jobs"),
             ("store_writable", now.writable, "Whether its disk takes writes"),
+            ("store_behind", now.behind, "Whether its disk was put back or copied, and has no vote"),
             ("store_unwritten_bytes", now.unwritten_bytes, "What waits for the disk"),
             ("store_bytes", now.store_bytes, "Size of the store's files"),
             ("store_damaged_rows", now.damaged_rows, "Jobs on which it does not vote: their row was damaged"),

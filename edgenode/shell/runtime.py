@@ -517,6 +517,7 @@ class Runtime:
         return Sample(
             ready=not self.readiness(),
             writable=self._refusal is None,
+            behind=self._has_no_vote,
             owned=Counter(str(record.own.state) for record in owned if record and not record.outcome),
             copies=len(table),
             members=Counter(member.state_text for member in self.members()),

@@ -226,7 +226,7 @@ class Scenario:
 
     def put_back(self, name: str, snapshot: Disk) -> None:
         """A machine that is down gets an old state of its disk back, and starts."""
-        self.machine(name).disk.put_back(snapshot)
+        self.world.put_back(self.machine(name), snapshot)
         self._wiped = True
         self.restart(name)
 

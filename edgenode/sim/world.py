@@ -166,6 +166,7 @@ class World:
         self.ledger = Ledger(self.disks, lambda: EPOCH + self.now, skew_s)
         self.network = Network(self, self.random("network"), codec=codec)
         self.events = 0
+        self.tampered = False  # some disk was put back or copied: then a node may have to give up its vote
         # A scenario takes a start, or a sync, into its own hands by answering True.
         self.on_run: Callable[[Life, Run], bool] = lambda life, effect: False
         self.on_sync: Callable[[Life, Action], bool] = lambda life, done: False
@@ -217,10 +218,17 @@ class World:
 
     def copy(self, machine: Machine, name: str, chance: int) -> Machine:
         """Build a machine whose disk is a copy of this one's, as it is now."""
+        self.tampered = True
         copy = Machine(machine.id, node_id(name), machine.clock, machine.slots, machine.seeds)
         copy.disk, copy.chance = machine.disk.copy(), chance
         self.ledger.identities[copy.place] = copy.id
         return self._enter(copy)
+
+    def put_back(self, machine: Machine, snapshot: Disk) -> None:
+        """What this machine's disk took since the snapshot is gone."""
+        assert machine.life is None
+        self.tampered = True
+        machine.disk.put_back(snapshot)
 
     def _enter(self, machine: Machine) -> Machine:
         assert machine.place not in self.machines
@@ -417,6 +425,8 @@ class World:
             self.end(machine, "ends: another process has its identity", silent=False, survivors=0)
             machine.gone = "cloned"  # a person has to see to it
             return
+        if not self.tampered:
+            raise Violation(f"{machine} was called behind, and no disk was put back or copied: {verdict.why}")
         self.strikes["a disk was found to be behind"] += 1
         machine.disk.fall_behind(verdict.above)
         self.end(machine, f"begins anew without a vote: {verdict.why}", silent=False, survivors=0)

@@ -192,6 +192,7 @@ class StillView:
     me: NodeId
     standings: dict[NodeId, Standing]
     boot: int = 1
+    boots: dict[NodeId, int] = field(default_factory=dict)
     behind: set[NodeId] = field(default_factory=set)
     formed: bool = True
     is_cut_off: bool = False
@@ -208,7 +209,7 @@ class StillView:
         return self.standing(node) is Standing.LIVING
 
     def boot_of(self, node: NodeId) -> int:
-        return self.boot
+        return self.boots.get(node, self.boot)
 
     def is_behind(self, node: NodeId) -> bool:
         return node in self.behind

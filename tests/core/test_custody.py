@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from job_mesh import WALL, A, B, C, D, Mesh, job_id, make_desk, make_record, sends, succeeded
+from job_mesh import WALL, A, B, C, D, Mesh, StillView, job_id, make_desk, make_record, sends, succeeded
 
 from edgenode.core.custody import Custody
 from edgenode.core.jobs import Record, decided, decode, digest, encode, started
@@ -316,6 +316,49 @@ class Asker:
 
 
 S = Standing
+
+
+def test_the_promise_of_a_disk_that_is_behind_makes_nobody_firm() -> None:
+    asker = Asker(S.LIVING, S.LIVING)
+    view = asker.desk.view
+    assert isinstance(view, StillView)
+    view.behind.add(A)
+    asker.promise(A)
+    assert not asker.leads_after(asker.desk.settings.ask_s)
+    asker.promise(C)
+    assert asker.leads_after(0.0)
+    lead = asker.desk.table.lead(JOB)
+    assert lead is not None
+    assert lead.firm
+
+
+def test_a_firm_owner_asks_again_when_a_promise_that_it_needs_is_withdrawn() -> None:
+    asker = Asker(S.LIVING, S.GONE)
+    view = asker.desk.view
+    assert isinstance(view, StillView)
+    asker.promise(A)
+    assert asker.leads_after(0.0)
+    term = asker.desk.table.promise(JOB).ballot.term
+    view.behind.add(A)
+    asker.custody.members_changed(frozenset({A}))
+    assert asker.custody.is_asking(JOB)
+    assert asker.desk.table.promise(JOB).ballot.term == term + 1
+
+
+def test_a_disk_that_is_behind_is_responsible_for_nothing_and_asks_for_nothing() -> None:
+    desk = make_desk(B, A, C)
+    assert isinstance(desk.view, StillView)
+    record = make_record(JOB, HOLDERS)
+    desk.table.put(record)
+    custody = Custody(desk)
+    assert custody.responsible(record) == A
+    desk.view.behind.add(A)
+    assert custody.responsible(record) == B
+    desk.view.behind.add(B)
+    desk.table.has_vote = False
+    assert custody.responsible(record) == C
+    custody.ask(JOB, "silence")
+    assert not custody.is_asking(JOB)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from edgenode.core.signals import (
     Changed,
     LeaveAsked,
     Left,
+    MessageArrived,
     Persist,
     Run,
     Send,
@@ -21,11 +22,31 @@ from edgenode.core.signals import (
     TimePassed,
 )
 from edgenode.core.types import Ballot, Partition, Promise, StartToken, State
-from edgenode.core.wire import CONTROL, Grant, Submit, Submitted, Write
+from edgenode.core.wire import CONTROL, Acks, Grant, Stored, Submit, Submitted, Write
 
 
 def job_effects(effects: list[object]) -> list[object]:
     return [e for e in effects if not isinstance(e, Send) or not isinstance(e.message, CONTROL)]
+
+
+# --------------------------------------------------------------------------------- lives of one identity
+
+
+def test_what_an_earlier_life_of_a_member_said_counts_no_more() -> None:
+    mesh = Mesh("abc")
+    spec = mesh.spec("abc")
+    mesh.rule = lambda source, to, message: not isinstance(message, Acks)
+    mesh.tell(A, A, Submit(1, 0, 2, (mesh.item(spec),)))
+    mesh.kill(B)
+    mesh.boot(B)
+    mesh.run(0.1)
+    assert mesh.nodes[A].view.boot_of(B) == 2
+    acks = Acks((Stored(spec.id, 0, Ballot(1, A), 1, False),))
+    runs = [
+        [effect for effect in mesh.do(A, MessageArrived(B, acks, boot)) if isinstance(effect, Run)]
+        for boot in (1, 2)
+    ]
+    assert [len(started) for started in runs] == [0, 1]
 
 
 # ----------------------------------------------------------------------------------- order of effects

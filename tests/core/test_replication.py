@@ -116,6 +116,45 @@ def test_a_result_is_settled_when_a_majority_has_exactly_this_write() -> None:
     assert owner.copy.settled
 
 
+def test_acknowledgements_of_a_disk_that_is_behind_settle_nothing() -> None:
+    owner = Owner()
+    view = owner.desk.view
+    assert isinstance(view, StillView)
+    view.behind.add(B)
+    owner.finish()
+    owner.ack(B)
+    assert not owner.copy.settled
+    owner.ack(C)
+    assert owner.copy.settled
+
+
+def test_acknowledgements_of_a_disk_that_turns_out_to_be_behind_are_withdrawn() -> None:
+    owner = Owner(holders=(A, B, C, D))
+    view = owner.desk.view
+    assert isinstance(view, StillView)
+    owner.finish()
+    owner.ack(B)
+    view.behind.add(B)
+    owner.replication.members_changed(frozenset({B}))
+    owner.ack(C)
+    assert not owner.copy.settled
+    owner.ack(D)
+    assert owner.copy.settled
+
+
+def test_a_disk_that_is_behind_is_not_written_to_and_not_waited_for() -> None:
+    owner = Owner()
+    view = owner.desk.view
+    assert isinstance(view, StillView)
+    view.behind.add(B)
+    owner.desk.post.flush()
+    owner.finish()
+    assert [to for to, _ in owner.sent(Write)] == [C]
+    assert owner.desk.acks_needed(owner.copy) == 2
+    view.standings[C] = Standing.GONE
+    assert owner.desk.acks_needed(owner.copy) == 1
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -10,6 +10,7 @@ from edgenode.shell.observe import Observer, Sample
 SAMPLE = Sample(
     ready=True,
     writable=False,
+    behind=True,
     owned={"queued": 3, "running": 1},
     copies=9,
     members={"ready": 4, "dead": 1},
