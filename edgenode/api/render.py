@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from edgenode.core.jobs import Record, Spec, decode_spec, job_text, join, new_record
 from edgenode.core.signals import Receipt
-from edgenode.core.types import TERMINAL, JobId, MemberState, NodeId, State, Wall
+from edgenode.core.types import TERMINAL, JobId, MemberState, NodeId, State, Wall, starts_of
 from edgenode.core.view import MemberView, MeshView
 
 Json = dict[str, Any]
@@ -165,7 +165,7 @@ def member_fields(member: MemberView, me: NodeId) -> Json:
         "addresses": [
             f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in info.addresses
         ],
-        "boot": info.boot,
+        "boot": starts_of(info.boot),
         "version": info.version,
         "weight": info.weight,
         "slots": info.slots,

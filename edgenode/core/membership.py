@@ -58,6 +58,7 @@ from edgenode.core.types import (
     NodeId,
     Seconds,
     are_copies,
+    starts_of,
 )
 from edgenode.core.view import Standing
 from edgenode.core.wire import (
@@ -280,7 +281,7 @@ class Membership(Roster):
         member = self._members.get(link.peer)
         known = self.boot_of(link.peer)
         if link.boot < known:
-            text = f"{link.peer} came with boot {link.boot}, it had {known} before"
+            text = f"{link.peer} came with start {starts_of(link.boot)}, it had {starts_of(known)} before"
             self._effects.append(Log("boot-behind", text, warning=True))
             return
         if member is None:
@@ -605,7 +606,8 @@ class Membership(Roster):
         elif is_book_old or before.state is MemberState.LEFT:
             self._enter(member)
         if rumour.info.boot > before.info.boot:
-            self._effects.append(Log("member-reborn", f"{self._name(member)} began life {rumour.info.boot}"))
+            text = f"{self._name(member)} began life {starts_of(rumour.info.boot)}"
+            self._effects.append(Log("member-reborn", text))
         elif before.info.stores and not rumour.info.stores:
             text = f"{self._name(member)} lives, but its disk takes no writes: its jobs move"
             self._effects.append(Log("member-resigned", text, warning=True))

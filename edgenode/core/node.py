@@ -53,7 +53,7 @@ from edgenode.core.signals import (
     SubmitAsked,
     TimePassed,
 )
-from edgenode.core.types import FOREVER, Dice, Instant, MemberInfo, NodeId, are_copies
+from edgenode.core.types import FOREVER, Dice, Instant, MemberInfo, NodeId, are_copies, starts_of
 from edgenode.core.view import View
 from edgenode.core.voters import Voters
 from edgenode.core.vouching import Vouching
@@ -579,7 +579,7 @@ class Node:
         everyone = frozenset(desk.view.members())
         self._replication.members_changed(everyone)  # spares for those that were dead before
         self._custody.check_all()
-        desk.log("store-recovered", f"the disk takes writes again; this is life {boot}")
+        desk.log("store-recovered", f"the disk takes writes again; this is life {starts_of(boot)}")
         return effects
 
     def _end_unheard(self) -> list[Effect]:

@@ -14,7 +14,7 @@ from edgenode.api.app import make_app, make_runner
 from edgenode.api.service import TaskSchema
 from edgenode.core import jobs, signals, wire
 from edgenode.core.errors import EdgeNodeError, InvalidJob, JobNotFound, NotReady
-from edgenode.core.types import JobId, Load, MemberInfo, MemberState, NodeId, State
+from edgenode.core.types import JobId, Load, MemberInfo, MemberState, NodeId, State, next_boot
 from edgenode.core.view import MemberView, MeshView
 
 NODES = tuple(NodeId(letter * 16) for letter in "abcde")
@@ -126,7 +126,7 @@ class FakeService:
         return [
             MemberView(
                 MemberInfo(
-                    node, f"node-{node[0]}", 1, (("127.0.0.1", 9701 + place),),
+                    node, f"node-{node[0]}", next_boot(0, 7), (("127.0.0.1", 9701 + place),),
                     f"http://127.0.0.1:{8701 + place}", "0.1.0", 1.0, 2, (("zone", "x"),),
                     ("echo", "image.resize"), START, True,
                 ),
