@@ -207,15 +207,20 @@ class Node:
         self._spread()
         if desk.leaving and desk.storing:
             effects += self._hand_over(now)
-            self._spread()
         written = self._durable if self._vouching.has_vote else 0
         self._membership.set_load(self._scheduler.load()._replace(written=written))
-        self._intake.changed(desk.table.changed_records())
-        ordered = desk.flush()
-        assert desk.storing or not any(isinstance(effect, Persist) for effect in ordered), "it refuses"
-        effects += ordered
+        effects += self._tell_all()
         self._due = max(self.deadline(), now)
         return effects
+
+    def _tell_all(self) -> list[Effect]:
+        """Pass on what is new, and empty the desk."""
+        self._spread()
+        self._intake.changed(self._desk.table.changed_records())
+        ordered = self._desk.flush()
+        may_write = self._desk.storing or not any(isinstance(effect, Persist) for effect in ordered)
+        assert may_write, "nothing is written to a disk that refuses"
+        return ordered
 
     def deadline(self) -> Instant:
         """When `TimePassed` is wanted at the latest."""
@@ -360,15 +365,17 @@ class Node:
         for boot, is_living in self._membership.take_rivals().items():
             vouching.on_rival(boot, is_living=is_living, now=now)
         vouching.on_time(now)
+        replayed: list[Effect] = []
         if vouching.check():
             self._desk.table.has_vote = True
             self._custody.check_all()
             held, self._held = self._held, []
             for event in held:
                 self._receive(event, now)
+                replayed += self._tell_all()  # each with a Persist of its own, as if it came only now
         effects = list(vouching.take_effects())
         verdicts: list[Effect] = [effect for effect in effects if isinstance(effect, Behind | Cloned)]
-        return verdicts[:1] or effects
+        return (verdicts[:1] or effects) + replayed
 
     def _hear(self, source: NodeId, message: Message) -> None:
         """One message about jobs, from a peer or from this node itself."""
@@ -605,10 +612,13 @@ class Node:
             else:
                 stranded += 1
         unspread = self._replication.unspread or not self._replication.parted
-        unfinished = waiting or not self._scheduler.idle or unspread
-        if unfinished and now < self._leave_ends + self._settings.jobs.give_s:
+        unfinished = bool(waiting or not self._scheduler.idle or unspread)
+        # Who stays can do without this node's vote as soon as the holders have decided so.
+        needed = 0 if unfinished else self._replication.needed_votes()
+        can_wait = now < self._leave_ends + self._settings.jobs.give_s
+        if can_wait and (unfinished or (needed and desk.view.ranking().members - {desk.me})):
             return []
-        stranded += self._replication.stranded + self._replication.needed_votes()
+        stranded += self._replication.stranded + needed
         return self._say_goodbye(now, handed_over=not (unfinished or stranded))
 
     def _say_goodbye(self, now: Instant, *, handed_over: bool) -> list[Effect]:
