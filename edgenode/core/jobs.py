@@ -507,18 +507,23 @@ def shrunk(record: Record) -> Record:
     """The marker of a settled job: what is still told of it, and what keeps older copies from coming back."""
     assert record.settled
     assert record.outcome is not None
-    spec = decode_spec(record.spec)
-    names = ("queue", "max_attempts", "max_losses", "ttl_s", "key", "fingerprint")
-    kept = {name: getattr(spec.options, name) for name in names}
-    gist = Spec(spec.id, spec.task, b"", spec.submitted_at, spec.expires_at, Options(**kept))
     own, outcome = record.own, record.outcome
     return record._replace(
-        spec=encode_spec(gist),
+        spec=_gist(record.spec),
         own=Own(own.ballot, own.write, own.state),
         outcome=outcome._replace(result=b"", error=""),
         history=(),
         move=None,
     )
+
+
+@lru_cache(maxsize=4096)
+def _gist(blob: bytes) -> bytes:
+    """What a marker keeps of its spec."""
+    spec = decode_spec(blob)
+    names = ("queue", "max_attempts", "max_losses", "ttl_s", "key", "fingerprint")
+    kept = {name: getattr(spec.options, name) for name in names}
+    return encode_spec(Spec(spec.id, spec.task, b"", spec.submitted_at, spec.expires_at, Options(**kept)))
 
 
 def is_marker(record: Record) -> bool:
@@ -574,7 +579,8 @@ def join(a: Record, b: Record) -> Record:
         return a
     assert a.id == b.id
     if a.spec != b.spec and is_marker(a) is not is_marker(b):
-        return a if is_marker(a) else b  # the last word, on every life
+        # The last word, on every life.
+        return _join_marker(a, b) if is_marker(a) else _join_marker(b, a)
     if not is_same_life(a, b):
         top = max(a, b, key=_standing)
         own, outcome, move, claimed = top.own, top.outcome, top.move, top.claimed
@@ -615,6 +621,19 @@ def is_same_life(a: Record, b: Record) -> bool:
 
 def _standing(record: Record) -> tuple[bool, bool, int, bytes, tuple[NodeId, ...]]:
     return (record.settled, record.claimed, record.epoch, record.spec, record.holders)
+
+
+def _join_marker(marker: Record, other: Record) -> Record:
+    """The marker, with what only the other copy knew of starts: all are counted, on all sides of a cut."""
+    joined = marker._replace(
+        starts=_merge_counts(marker.starts, other.starts),
+        failures=_merge_counts(marker.failures, other.failures),
+        losses=_union(marker.losses, other.losses),
+        voids=_union(marker.voids, other.voids),
+        pardons=_union(marker.pardons, other.pardons),
+        cancel=marker.cancel or other.cancel,
+    )
+    return marker if joined == marker else joined
 
 
 def _union(a: tuple[StartToken, ...], b: tuple[StartToken, ...]) -> tuple[StartToken, ...]:

@@ -153,6 +153,7 @@ class Scheduler:
         self._lines: dict[Need, list[Place]] = {}  # heaps
         self._queued: dict[JobId, Need] = {}  # what of the lines still counts
         self._days: Agenda[JobId] = Agenda()  # unfinished jobs, by the day (mesh time) that changes them
+        self._doubted: Agenda[JobId] = Agenda()  # whose day has come, if the clock is right
         self._pauses: list[tuple[Instant, JobId]] = []  # a heap: jobs to be tried again, by when
         self._unacknowledged: dict[JobId, None] = {}  # submitted here, not yet on enough disks
         self._opening: dict[JobId, Opening] = {}
@@ -296,7 +297,7 @@ class Scheduler:
             if self._table.acting(job) is not None:
                 continue
             self._queued.pop(job, None)
-            self._days.drop(job)
+            self._drop_days(job)
             self._away.pop(job, None)
             self._unacknowledged.pop(job, None)
             self._revoke(job)
@@ -331,7 +332,7 @@ class Scheduler:
                 if away is not None and away.token != record.outcome.token:
                     self._desk.post.add(away.runner, Stop, TokenItem(job, away.token))
                 self._queued.pop(job, None)
-                self._days.drop(job)
+                self._drop_days(job)
                 self._refused.pop(job, None)
             elif record.cancel and self._table.acting(job) is not None:
                 self._end(record, State.CANCELLED)
@@ -484,7 +485,7 @@ class Scheduler:
         if away is not None and (item is None or away.token != item.token):
             self._desk.post.add(away.runner, Stop, TokenItem(job, away.token))
         self._queued.pop(job, None)
-        self._days.drop(job)
+        self._drop_days(job)
         self._revoke(job)
         if item is None:
             record = decided(record, state, firm=lead.firm, at=round(self._desk.wall, 3), error=error)
@@ -734,6 +735,7 @@ class Scheduler:
         day = self._days.next()
         if day < FOREVER:
             soonest = min(soonest, self._desk.now + max(0.001, day - self._desk.wall))
+        soonest = min(soonest, self._doubted.next())
         if self._pauses:
             soonest = min(soonest, max(self._pauses[0][0], self._desk.now + 0.001))
         if self._free() > 0 and not self._desk.leaving and not self._has_work_here():
@@ -744,6 +746,7 @@ class Scheduler:
         desk = self._desk
         for job in self._days.take_due(desk.wall):
             self._fall_due(job)
+        self.take_on(self._doubted.take_due(desk.now))
         while self._pauses and self._pauses[0][0] <= desk.now:
             self._fall_due(heapq.heappop(self._pauses)[1])
         if self._want_at <= desk.now:
@@ -768,6 +771,10 @@ class Scheduler:
         else:
             self.take_on((job,))  # its day was put off: the clock was set back
 
+    def _drop_days(self, job: JobId) -> None:
+        self._days.drop(job)
+        self._doubted.drop(job)
+
     def _expire(self, record: Record) -> None:
         """The day has come after which this job may not start, or not even run. Only a node whose clock can
         be trusted ends it; another one hands it to somebody who can."""
@@ -776,7 +783,7 @@ class Scheduler:
             self._end(record, State.EXPIRED, error=EXPIRED_RUNNING if running else EXPIRED)
         else:
             self._queued.pop(record.id, None)
-            self._days.set(record.id, self._desk.wall + LOOK_AGAIN_S)
+            self._doubted.set(record.id, self._desk.now + LOOK_AGAIN_S)
             self._desk.clock_wanted.add(record.id)
 
     def _ask_about_away(self) -> None:

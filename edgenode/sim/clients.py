@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import Final
 
@@ -11,12 +12,12 @@ from edgenode.core.signals import InspectAsked, ReadAsked, ReadDone, SearchAsked
 from edgenode.core.types import Delivery, JobId, Partition, Seconds
 from edgenode.core.wire import Query
 from edgenode.sim.clock import EPOCH
+from edgenode.sim.days import Days
 from edgenode.sim.faults import Faults
 from edgenode.sim.workers import TASK, Manner, payload
 from edgenode.sim.world import Answer, Life, World
 
 BATCH_MAX: Final = 20
-UNFINISHED_S: Final = 7 * 86_400.0
 READS_EVERY_S: Final = 0.5
 MANNERS: Final = (Manner.GOOD,) * 15 + (Manner.FLAKY,) * 2 + (Manner.FRAGILE,) * 2 + (Manner.BAD,)
 
@@ -26,8 +27,9 @@ Show = Callable[[Life, Record], None]
 class Clients:
     """All clients of one run. They talk to random nodes, as behind a load balancer without health checks."""
 
-    def __init__(self, world: World, faults: Faults) -> None:
+    def __init__(self, world: World, faults: Faults, days: Days) -> None:
         self._world = world
+        self._days = days
         self._faults = faults
         self._dice = world.random("clients")
         self._poison_left = 1 if faults.poison else 0
@@ -85,8 +87,9 @@ class Clients:
             TASK,
             payload(manner, dice.uniform(0.01, self._longest_s)),
             wall,
-            max(wall, run_at) + UNFINISHED_S,
-            options(dice, run_at),
+            # The API makes it by the mesh's time.
+            max(EPOCH + now, run_at) + self._days.lasts_s(dice),
+            replace(options(dice, run_at), ttl_s=self._days.ttl_s(dice)),
         )
 
     # --------------------------------------------------------------------------------- reading

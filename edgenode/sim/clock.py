@@ -8,6 +8,7 @@ from edgenode.core.types import Instant, Seconds, Wall
 
 EPOCH: Final[Wall] = 1_700_000_000.0
 """What a correct wall clock shows when the simulation begins (November 2023)."""
+ACCURACY_S: Final[Seconds] = 1.0
 
 
 class MachineClock:
@@ -29,6 +30,11 @@ class MachineClock:
 
     def wall(self, now: Seconds) -> Wall:
         return EPOCH + now + self.offset_s
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the wall clock is off by more than clocks that are kept right ever are."""
+        return abs(self.offset_s) > ACCURACY_S
 
     def jump(self, by_s: Seconds) -> None:
         """Somebody set the wall clock."""

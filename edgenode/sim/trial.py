@@ -12,6 +12,7 @@ from typing import Final
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.types import Seconds
 from edgenode.sim.clients import Clients
+from edgenode.sim.days import Days
 from edgenode.sim.faults import Faults, Mood
 from edgenode.sim.judge import Judge
 from edgenode.sim.ledger import Violation
@@ -65,8 +66,10 @@ class Trial:
         self.faults = faults or Faults.draw(dice, hurt_s=plan.hurt_s, nodes=plan.nodes)
         # Holders that stay dead are replaced: during most runs, not only after them.
         jobs = JobSettings(rereplicate_after_s=dice.choice((0.5, 2.0, 8.0, 30.0)))
-        self.world = World(plan.seed, make_core, settings=Settings(jobs=jobs), story=story, codec=plan.codec)
-        self.clients = Clients(self.world, self.faults)
+        days = Days.draw(Random(f"{plan.seed} days"), self.faults)
+        settings = Settings(jobs=days.settings(jobs))
+        self.world = World(plan.seed, make_core, settings=settings, story=story, codec=plan.codec)
+        self.clients = Clients(self.world, self.faults, days)
 
     def run(self) -> Passed:
         """Raises whatever went wrong, with the way to see it again as notes."""

@@ -48,17 +48,32 @@ class Weather:
         world = self._world
         world.conditions = Conditions()
         world.network.block(frozenset())
+        self._put_clocks_right()
         for machine in world.machines.values():
             if machine.life is not None:
                 world.resume(machine.life)
             else:
                 world.start_if_down(machine)
 
+    def _counted(self) -> list[Machine]:
+        """Whose clocks the members know of: the dead are remembered for longer than a run."""
+        return [machine for machine in self._world.machines.values() if machine.gone != "left"]
+
+    def _put_clocks_right(self) -> None:
+        """While half of the clocks are wrong no last day comes: somebody has to mend them. A few may stay."""
+        machines = self._counted()
+        if 2 * sum(machine.clock.is_wrong for machine in machines) >= len(machines) > 1:
+            for machine in machines:
+                machine.clock.jump(-machine.clock.offset_s)
+
     # ----------------------------------------------------------------------------------- blows
 
     def _strike(self, kind: Kind) -> None:
         if self._blow(kind):
             self._world.strikes[kind] += 1
+        machines = self._counted()
+        if 2 * sum(machine.clock.is_wrong for machine in machines) > len(machines):
+            self._world.ledger.is_time_doubtful = True
 
     def _blow(self, kind: Kind) -> bool:
         """One blow; False if there is nothing it could strike."""

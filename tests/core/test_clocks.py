@@ -174,3 +174,20 @@ def test_days_of_jobs_that_ended_take_no_memory() -> None:
     for node in mesh.nodes.values():
         assert len(node._scheduler._days) == 0
         assert len(node._scheduler._days._heap) <= 64
+
+
+def test_a_day_that_came_by_a_wrong_clock_only_does_not_hold_a_job_up_for_as_long_as_it_was_wrong() -> None:
+    mesh = Mesh("abc", slots=0)
+    spec = short(mesh, 1000.0)
+    mesh.submit(A, spec)
+    mesh.run(1.0)
+    mesh.ahead_s = {A: HOUR_S, B: HOUR_S / 2, C: 0.0}
+    mesh.run(15.0)
+    assert mesh.nodes[A].desk.wall > spec.expires_at
+    mesh.ahead_s = dict.fromkeys(mesh.ahead_s, 0.0)
+    mesh.run(5.0)
+    assert mesh.nodes[A].desk.wall < spec.expires_at
+    for name in (A, B, C):
+        mesh.do(name, SlotsChanged(1))
+    mesh.run_until(lambda: mesh.settled(spec.id), limit_s=15.0)
+    assert mesh.record(B, spec.id).state is State.SUCCEEDED

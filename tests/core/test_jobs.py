@@ -34,6 +34,7 @@ from edgenode.core.jobs import (
     encode_spec,
     failed_once,
     is_keyed,
+    is_marker,
     is_same_life,
     job_text,
     join,
@@ -46,6 +47,7 @@ from edgenode.core.jobs import (
     pardoned,
     parse_job_id,
     settled,
+    shrunk,
     started,
     taken_over,
 )
@@ -185,6 +187,39 @@ def test_however_copies_of_several_lives_meet_the_same_life_stands(a: Record, b:
     one, other = join(join(a, b), c), join(a, join(b, c))
     assert is_same_life(one, other)
     assert (one.settled, one.claimed, one.starts) == (other.settled, other.claimed, other.starts)
+
+
+END = Outcome(True, True, Ballot(3, A), State.SUCCEEDED, b"1", "x", StartToken(3, A, 1), A, 5.0)
+ends = records.filter(lambda record: record.spec == SPEC).map(
+    lambda record: record._replace(epoch=1, holders=HOLDERS, outcome=END)
+)
+kept_or_shrunk = st.tuples(ends, st.booleans()).map(lambda pair: shrunk(pair[0]) if pair[1] else pair[0])
+
+
+@given(kept_or_shrunk, kept_or_shrunk, records)
+def test_joins_with_markers_keep_the_laws_and_a_marker_stays_one(a: Record, b: Record, c: Record) -> None:
+    both = join(a, b)
+    assert both == join(b, a)
+    assert join(both, a) is both
+    assert join(both, b) is both
+    assert is_marker(both) is (is_marker(a) or is_marker(b))
+    if is_marker(a):
+        assert is_marker(join(a, c))
+        assert join(a, c).outcome == a.outcome
+    assert set(dict(a.starts)) <= set(dict(both.starts))
+
+
+@given(kept_or_shrunk, kept_or_shrunk, kept_or_shrunk)
+def test_joins_with_markers_do_not_depend_on_grouping(a: Record, b: Record, c: Record) -> None:
+    assert join(join(a, b), c) == join(a, join(b, c))
+
+
+@given(ends)
+def test_a_marker_survives_its_encoding_and_shrinks_no_further(record: Record) -> None:
+    marker = shrunk(record)
+    assert decode(encode(marker)) == marker
+    assert shrunk(marker) == marker
+    assert marker.start_count == record.start_count
 
 
 @given(records)
