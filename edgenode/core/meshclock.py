@@ -6,8 +6,9 @@ reading of a minute ago is as good as one of now, and that of a member that died
     own       the wall clock of this machine; if it shows less than the latest mesh time on this disk, that
               (power was lost, and the battery of the clock is flat), unless the others agree with it
     median    of own and of every member heard, also of the dead until they are forgotten
-    trusted   a majority of all known members, this one included, lie within the tolerance of the median; in
-              a large mesh, of which a node hears a part only, a majority of `COUNTED_MAX`
+    trusted   a majority of all known members, this one included, lie within the tolerance of the median (or
+              half of them, when others are silent: fewer than half are wrong); in a large mesh, of which a
+              node hears a part only, a majority of `COUNTED_MAX`
     wall      the median, but it never goes back: where it would, it goes at half the pace until they meet
 
 Who is not trusted runs jobs as ever, and decides nothing that can't be taken back: it lets no job expire and
@@ -51,6 +52,7 @@ class MeshClock:
         self._own_ahead: Seconds = 0.0
         self._ahead: Seconds = 0.0  # the median
         self._anchor: tuple[Instant, Wall] | None = None  # from where the clock goes at half the pace
+        self._readings = 0
         self._agreeing = 0
         self._is_fresh = True  # nobody was shown a time yet
         self.is_far = False
@@ -131,6 +133,7 @@ class MeshClock:
         others = [ahead for ahead in self._heard.values() if ahead is not None]
         self._own_ahead = self._own(self._raw_ahead, others)
         readings = [self._own_ahead, *others]
+        self._readings = len(readings)
         self._ahead = median(readings)
         self._agreeing = sum(abs(ahead - self._ahead) <= self._tolerance_s for ahead in readings)
         self.is_far = abs(self._own_ahead - self._ahead) > self._tolerance_s
@@ -147,7 +150,9 @@ class MeshClock:
         self._is_fresh = False
 
     def _is_majority(self, count: int) -> bool:
-        return 2 * count > min(1 + len(self._heard), COUNTED_MAX)
+        known = min(1 + len(self._heard), COUNTED_MAX)
+        is_half = count >= 2 and 2 * count == known and 2 * count > self._readings
+        return 2 * count > known or is_half
 
     def _own(self, raw_ahead: Seconds, others: list[Seconds]) -> Seconds:
         """This machine's clock, or the time on its disk where that is later and nobody contradicts."""

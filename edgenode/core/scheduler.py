@@ -784,7 +784,8 @@ class Scheduler:
         else:
             self._queued.pop(record.id, None)
             self._doubted.set(record.id, self._desk.now + LOOK_AGAIN_S)
-            self._desk.clock_wanted.add(record.id)
+            if self._desk.clock.is_far:  # else nobody knows better
+                self._desk.clock_wanted.add(record.id)
 
     def _ask_about_away(self) -> None:
         desk = self._desk

@@ -55,7 +55,11 @@ def test_two_clocks_that_differ_too_much_are_both_doubted() -> None:
     [
         ((None, None), False),
         ((0.0, None), True),  # two of three agree
-        ((0.0, None, None), False),
+        ((None,), False),
+        ((0.0, None, None), True),  # half of them, and all that were heard
+        ((0.0, HOUR_S, None), True),
+        ((0.0, HOUR_S, HOUR_S), False),
+        ((0.0, None, None, None), False),
         ((HOUR_S, HOUR_S, None, None), False),  # they agree, but are not a majority of the known
     ],
 )
