@@ -78,8 +78,8 @@ POLL_S: Final = 0.005
 CALM_S: Final = (0.1, 0.4)
 """Between the last start on a node and the blow: longer than a probe period, so that phases are mixed."""
 SPARE_SLOTS: Final = 2
-WORK_S: Final = 0.25
-LEAVE_ROUNDS: Final = 5
+WORK_S: Final = 0.6
+LEAVE_ROUNDS: Final = 4
 """So many times more jobs than slots are there when a node is told to leave."""
 STARVED_SHARE: Final = 0.1
 BURN_S: Final = 0.2
@@ -485,7 +485,7 @@ def blows(
 # ------------------------------------------------------------------------------------------ leaving
 
 
-def leave(mesh: Mesh, number: int, slots: int) -> Leave:
+def leave(mesh: Mesh, number: int, slots: int, dice: random.Random) -> Leave:
     """Tell one node to go while all have more work than slots; then start it again."""
     victim = mesh.nodes[number % len(mesh.nodes)]
     survivors, owner = mesh.others(victim), victim.id
@@ -493,6 +493,7 @@ def leave(mesh: Mesh, number: int, slots: int) -> Leave:
     payload = {"marks": str(mesh.marks), "seconds": WORK_S}
     jobs = set(survivors[0].submit("failover.work", payload, LEAVE_ROUNDS * slots * len(mesh.nodes)))
     _until(lambda: any(mark.pid == victim.pid for mark in mesh.seen()[before:]), "the node runs jobs")
+    time.sleep(dice.uniform(*CALM_S))
     load = (victim.ask("/v1/nodes/self") or {"load": {}})["load"]
     assert victim.process is not None
     wall, began = time.time(), time.monotonic()
@@ -748,7 +749,7 @@ class Session:
         if asked.leaves:
             self._part("leave", f"SIGTERM of a node with running and queued jobs, {asked.leaves} times")
             for number in range(asked.leaves):
-                self.results.leaves.append(leave(mesh, number, self._slots))
+                self.results.leaves.append(leave(mesh, number, self._slots, self._dice))
             self._report("leave", self.results.leave_lines())
         if asked.pauses:
             self._part("pause", f"SIGSTOP of a node {self._busy}, {asked.pauses} times")
