@@ -169,6 +169,8 @@ class RigNode:
     def start(self) -> None:
         """Start the process; it ends with this one. Call this from a thread that lives as long as it must."""
         assert not self.is_alive
+        if self.is_robbed:
+            self._id = ""  # who finds its store damaged joins as a new member
         self.data.parent.mkdir(parents=True, exist_ok=True)
         if not self.clock.exists():
             self.clock.write_bytes(struct.pack("<d", 0.0))

@@ -221,10 +221,10 @@ class Api:
         return json_response(b'{"live":true}')
 
     async def ready(self, request: web.Request) -> web.Response:
-        reasons = self._service.readiness()
+        reasons, damage = list(self._service.readiness()), list(self._service.damage())
         if reasons:
-            raise NotReady("; ".join(reasons), ready=False, reasons=list(reasons))
-        return json_response(b'{"ready":true}')
+            raise NotReady("; ".join(reasons), ready=False, reasons=list(reasons), damage=list(damage))
+        return json_response(dump({"ready": True} | ({"damage": damage} if damage else {})))
 
     async def metrics(self, request: web.Request) -> web.Response:
         return web.Response(body=self._service.metrics(), headers={"Content-Type": METRICS_TYPE})

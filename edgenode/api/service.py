@@ -94,6 +94,10 @@ class Service(Protocol):
         """Why this node takes no jobs now; empty if it does."""
         ...
 
+    def damage(self) -> Sequence[str]:
+        """What was found damaged on this node's disk, for a person to know; it works all the same."""
+        ...
+
     def refusal(self) -> EdgeNodeError | None:
         """What a submission is answered with as long as `readiness` has reasons; None if it has none."""
         ...

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,13 +20,14 @@ from aiohttp import web
 
 from edgenode import __version__
 from edgenode.api.app import make_app, make_runner
+from edgenode.api.waiting import make_waiting_app
 from edgenode.core.errors import EdgeNodeError, RejectedInput
 from edgenode.core.settings import PRESETS, Settings
 from edgenode.core.signals import SlotsChanged
-from edgenode.core.types import MemberInfo
+from edgenode.core.types import MemberInfo, Seconds
 from edgenode.shell.identity import Identity, MeshKey
 from edgenode.shell.runtime import BEHIND, WHAT_TO_DO, Runtime
-from edgenode.shell.store import Store
+from edgenode.shell.store import Damage, DiskRefused, Store
 from edgenode.shell.transport import Transport
 from edgenode.shell.worker import WorkerPool
 from edgenode.task import Registry
@@ -34,6 +36,8 @@ logger = logging.getLogger("edgenode")
 
 Address = tuple[str, int]
 SCRATCH: Final = "scratch"
+OPEN_AGAIN_S: Final[Seconds] = 1.0
+"""How often a disk that takes no writes at the start is asked again."""
 
 
 class AddressInUse(EdgeNodeError):
@@ -95,18 +99,29 @@ async def host(settings: HostSettings, registry: Registry, started: Callable[[st
         )
     if not is_loopback(settings.peer[0]) and ipaddress.ip_address(settings.peer[0]).is_unspecified:
         raise RejectedInput("--peer needs the address that other nodes reach, not a wildcard")
-    while await _live(settings, registry, started):
+    distrust: str | None = ""
+    while distrust is not None:
+        distrust = await _live(settings, registry, started, distrust)
         settings = replace(settings, new_identity=False)
 
 
-async def _live(settings: HostSettings, registry: Registry, started: Callable[[str, str], None]) -> bool:
-    """One life. Whether it ended because the disk is behind: the next one, without a vote, is to begin."""
-    store = await asyncio.to_thread(Store.open, settings.data_dir, _on_damage)
+async def _live(
+    settings: HostSettings, registry: Registry, started: Callable[[str, str], None], distrust: str
+) -> str | None:
+    """One life.
+
+    Args:
+        distrust: why the store that is there is to be set aside; empty if it is not.
+
+    Returns:
+        None if that was all. Else another one is to begin, with this as its `distrust`.
+    """
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(asyncio.to_thread, store.close)
-        identity = _identity(store, is_new=settings.new_identity)
         api = _listen(settings.api)
         stack.callback(api.close)
+        store = await _open(settings.data_dir, api, distrust)
+        stack.push_async_callback(asyncio.to_thread, store.close)
+        identity = _identity(store, is_new=settings.new_identity)
         api_address: Address = api.getsockname()[:2]
         boot = store.boot().boot
         peer_socket_host, peer_port = settings.peer
@@ -164,7 +179,29 @@ async def _live(settings: HostSettings, registry: Registry, started: Callable[[s
         await workers.start()
         stack.push_async_callback(workers.close)
         await _run(settings, runtime, transport, api, identity, started, stack)
-        return runtime.fell_behind
+        return runtime.distrust if runtime.fell_behind or runtime.distrust else None
+
+
+async def _open(folder: Path, api: socket.socket, distrust: str) -> Store:
+    """The store, as soon as its disk takes writes. Until then the API says why there is no node yet."""
+    said: list[str] = []
+    async with AsyncExitStack() as stack:
+        while True:
+            try:
+                open_ = partial(Store.open_or_renew, folder, _on_damage, distrust=distrust)
+                return await asyncio.to_thread(open_)
+            except DiskRefused as error:
+                if not said:
+                    runner = make_runner(make_waiting_app(lambda: said[-1]))
+                    await runner.setup()
+                    stack.push_async_callback(runner.cleanup)
+                    # A socket of its own: what a site listens on is closed with it.
+                    await web.SockSite(runner, api.dup()).start()
+                if error.detail not in said:
+                    logger.error("store-refused: %s. This node starts when there is room", error.detail)
+                said.append(error.detail)
+                del said[:-2]
+            await asyncio.sleep(OPEN_AGAIN_S)
 
 
 async def _run(
@@ -258,5 +295,5 @@ def _host_text(name: str) -> str:
     return f"[{name}]" if ":" in name else name
 
 
-def _on_damage(text: str) -> None:
-    logger.error("damage: %s", text)
+def _on_damage(damage: Damage) -> None:
+    logger.error("damage: %s", damage.text)

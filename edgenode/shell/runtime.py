@@ -13,7 +13,7 @@ import os
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -55,6 +55,7 @@ from edgenode.core.signals import (
     RememberWords,
     RequestDropped,
     RequestId,
+    RowsDamaged,
     Run,
     RunEnded,
     SearchAsked,
@@ -74,7 +75,7 @@ from edgenode.core.types import Instant, JobId, MemberInfo, NodeId, Seconds, Sta
 from edgenode.core.view import MemberView, MeshView
 from edgenode.core.wire import CONTROL, Query, Verdict
 from edgenode.shell.observe import Observer, Sample
-from edgenode.shell.store import DiskRefused, Store
+from edgenode.shell.store import Damage, DiskRefused, Store, StoreDamaged
 from edgenode.shell.transport import Transport
 from edgenode.shell.worker import WorkerPool
 from edgenode.task import Registry, Task
@@ -96,6 +97,9 @@ EVENTS_PER_TURN: Final = 128
 """Events handled before the loop gets to read from sockets again."""
 CLOCK_PERIOD_S: Final = 1.0
 STOP_GRACE_S: Final = 2.0
+CHECK_PERIOD_S: Final[Seconds] = 86_400.0
+DAMAGES_LOGGED: Final = 20
+"""Reports of damaged rows that get a line each; of those after it every thousandth does."""
 RECOVER_MIN_S: Final[Seconds] = 0.25
 RECOVER_MAX_S: Final[Seconds] = 2.0
 """A disk that refused is asked again after the one, then less often, down to the other."""
@@ -156,6 +160,9 @@ class Runtime:
         self._is_stopping = False
         self._failure: EdgeNodeError | None = None
         self._refusal: str | None = None  # why the disk takes no writes
+        self._damages = 0
+        self.distrust = ""
+        """Why `run` ended, if not by anybody's wish: the store is damaged, and to be set aside."""
         self._recovered_at: Instant = -RELAPSE_S
         self._pause_s: Seconds = RECOVER_MIN_S
         self._has_ended = False  # by its own verdict: nothing that waits may be said
@@ -201,16 +208,17 @@ class Runtime:
             self._wake.set_result(None)
 
     async def run(self) -> None:
-        """Feed the core until it has left.
-
-        Raises:
-            StoreDamaged: the store cannot be trusted any more: not for one write, nor as this node's memory.
-        """
+        """Feed the core until it has left, or its store can't be trusted any more (see `distrust`)."""
         boot = self._store.boot()
+        loop = asyncio.get_running_loop()
+        self._store.on_damage = lambda damage: _call_soon(loop, self._damaged, damage)
         self._clock_at = time.monotonic() + CLOCK_PERIOD_S
         self._feed(ClockRead(time.time()))
         self._feed(Booted(boot.rows, boot.peers, boot.clock, boot.past, boot.words, boot.forgotten))
-        while not self._left.is_set() and self._failure is None and not self._has_ended:
+        if boot.damaged:
+            self._feed(RowsDamaged(boot.damaged))
+        self._spawn(self._check())
+        while not self._left.is_set() and self._failure is None and not self.distrust and not self._has_ended:
             for _ in range(EVENTS_PER_TURN):
                 if not self._inbox:
                     break
@@ -283,8 +291,7 @@ class Runtime:
 
     def _done(self, loop: asyncio.AbstractEventLoop, number: int, error: Exception | None) -> None:
         """From the store's thread."""
-        with suppress(RuntimeError):  # the loop is closed: the node has ended, and nobody waits
-            loop.call_soon_threadsafe(self._synced, number, error)
+        _call_soon(loop, self._synced, number, error)
 
     def _synced(self, number: int, error: Exception | None) -> None:
         """A Persist is durable, or will never be."""
@@ -303,21 +310,47 @@ class Runtime:
 
     def _refuse(self, error: Exception) -> None:
         """What the core believes is on the disk is not: nothing that waits here may ever be said."""
+        assert isinstance(error, EdgeNodeError)
         held, self._held = self._held, deque()
-        if not isinstance(error, DiskRefused):
-            assert isinstance(error, EdgeNodeError)
-            self._failure = error
-            self._rouse()
-            return
         self._refusal = error.detail
         self.observer.refused()
-        is_relapse = time.monotonic() - self._recovered_at < RELAPSE_S
-        self._pause_s = min(self._pause_s * 2, RELAPSE_MAX_S) if is_relapse else RECOVER_MIN_S
         for effect in held:
             self._revoke(effect)
         self._inbox.appendleft(StoreRefused(error.detail))
         self._rouse()
+        if isinstance(error, StoreDamaged):
+            self._damaged(Damage((), error.detail))
+            return
+        is_relapse = time.monotonic() - self._recovered_at < RELAPSE_S
+        self._pause_s = min(self._pause_s * 2, RELAPSE_MAX_S) if is_relapse else RECOVER_MIN_S
         self._spawn(self._recover())
+
+    def _damaged(self, damage: Damage) -> None:
+        """Something on the disk is not what was written: one row, or more than anybody can tell."""
+        if self.distrust:
+            return
+        self.observer.logged("damage")
+        if damage.jobs:
+            self._damages += 1
+            if self._damages <= DAMAGES_LOGGED or self._damages % 1000 == 0:
+                text = "damage: %s. Copies are fetched; this node has no vote there any more"
+                logger.error(text, damage.text)
+            self.post(RowsDamaged(damage.jobs))
+            return
+        logger.error("damage: %s. This node joins anew, with what can be read of it as copies", damage.text)
+        self.distrust = damage.text
+        # The old identity's last word: its jobs move at once.
+        self._feed(StoreRefused(damage.text))
+        self._refusal = damage.text
+        for request in list(self._answers):
+            self._fail(request, StoreFailed("this node's store is damaged: nobody knows what became of this"))
+        self._rouse()
+
+    async def _check(self) -> None:
+        """Look for damage while there are other copies to mend it with: at the start, and every day."""
+        while True:
+            await asyncio.to_thread(self._store.check)
+            await asyncio.sleep(CHECK_PERIOD_S)
 
     def _revoke(self, effect: Effect | _Barrier) -> None:
         """This was behind a write that failed: end what is long, answer who waits, and say nothing."""
@@ -349,14 +382,15 @@ class Runtime:
                 self._refusal = error.detail
                 pause_s = max(pause_s, min(pause_s * 2, RECOVER_MAX_S))
                 continue
-            except EdgeNodeError as error:
-                self._failure = error
-                self._rouse()
+            except StoreDamaged as error:
+                self._damaged(Damage((), error.detail))
                 return
             self._refusal = None
             self._recovered_at = time.monotonic()
             self._transport.begin_life(boot.boot)
             self.post(StoreRecovered(boot.boot, boot.rows))
+            if boot.damaged:
+                self.post(RowsDamaged(boot.damaged))
             return
 
     def _fail(self, request: RequestId, error: EdgeNodeError) -> None:
@@ -571,6 +605,16 @@ class Runtime:
     def _has_no_vote(self) -> bool:
         return self.node.view.is_behind(self.me)
 
+    def damage(self) -> Sequence[str]:
+        lines = []
+        if rows := len(self._store.damaged):
+            lines.append(
+                f"{rows} rows were damaged: this node has no vote on those jobs, and shows copies of others'"
+            )
+        for file in self._store.aside:
+            lines.append(f"{file} was damaged, and set aside at a start; delete it when nobody needs it")
+        return lines
+
     def refusal(self) -> EdgeNodeError | None:
         if self._refusal is not None:
             text = f"this node's disk takes no writes: {self._refusal}; submit to another node"
@@ -581,6 +625,12 @@ class Runtime:
         if not reasons:
             return None
         return NotReady(f"this node takes no jobs: {'; '.join(reasons)}", reasons=list(reasons))
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *values: Any) -> None:
+    """From another thread."""
+    with suppress(RuntimeError):  # the loop is closed: the node has ended, and nobody waits
+        loop.call_soon_threadsafe(call, *values)
 
 
 def _finish(waiting: asyncio.Future[None]) -> None:

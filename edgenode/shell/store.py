@@ -12,6 +12,7 @@ now loses nothing of it. Three decisions follow from measurements:
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -19,8 +20,8 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
@@ -43,6 +44,7 @@ from edgenode.core.types import (
     next_boot,
 )
 from edgenode.core.wire import Query
+from edgenode.shell import salvage
 from edgenode.shell.claim_table import (
     CLAIM_BYTES,
     CLAIM_SCHEMA,
@@ -50,6 +52,7 @@ from edgenode.shell.claim_table import (
     read_claims,
     write_claims,
 )
+from edgenode.shell.tally import SUFFIX, Progress, Tally
 
 Done = Callable[[Exception | None], None]
 """Called once per commit, from the writer thread, in the order of the commits."""
@@ -76,6 +79,11 @@ SEARCH_BYTES_MAX: Final = 4 * 1024 * 1024
 LIVES_KEPT: Final = 64
 """Numbers of lives that the disk keeps of its own: more than peers ever ask about."""
 READ_CHUNK: Final = 256
+CHECK_BYTES_MAX: Final = 8 * 1024 * 1024
+"""A file up to this size is checked as a whole before it is used, in some 0.1 s; a larger one while it is."""
+CHECK_ROWS: Final = 500
+CHECK_PAUSE_S: Final[Seconds] = 0.05
+"""Between so many rows of a large file: some 10,000 rows a second, and nobody notices."""
 STATEMENT_ROWS: Final = 512
 STATEMENT_STEP: Final = 32
 
@@ -108,9 +116,15 @@ Values = tuple[bytes, bool, str, str, str, str, float | None, bytes | None, int,
 
 
 class DiskRefused(EdgeNodeError):
-    """The disk took no write: full, read-only or broken."""
+    """The disk took no write: full, read-only or broken. It may again."""
 
     status, slug, title = 503, "disk-refused", "The node's disk refuses writes"
+
+
+class FolderRefused(EdgeNodeError):
+    """The data folder cannot be used by this process, and time alone will not change that."""
+
+    slug, title, definite = "folder-refused", "The data folder cannot be used", True
 
 
 class StoreLocked(EdgeNodeError):
@@ -118,7 +132,8 @@ class StoreLocked(EdgeNodeError):
 
 
 class StoreDamaged(EdgeNodeError):
-    """The file as a whole cannot be trusted. Nothing was changed: what to do is for a person to decide."""
+    """The file as a whole cannot be trusted, so that this node cannot go on as who it was. It can be set
+    aside: see `Store.open_or_renew`."""
 
     status: ClassVar[int] = 500
     slug, title, definite = "store-damaged", "The store is damaged", True
@@ -145,6 +160,14 @@ class Boot(NamedTuple):
     rows: tuple[Row, ...]  # unsettled, in id order
     clock: Wall = 0.0  # as the latest `Persist` that had one; 0: none
     forgotten: Wall = 0.0  # likewise
+    damaged: tuple[JobId, ...] = ()  # of which no healthy row is here
+
+
+class Damage(NamedTuple):
+    """Something on the disk is not what was written: the rows of these jobs; if none, the file as a whole."""
+
+    jobs: tuple[JobId, ...]
+    text: str
 
 
 class SearchResult(NamedTuple):
@@ -159,24 +182,28 @@ def _pack_promise(promise: Promise | None) -> bytes | None:
     return packed
 
 
-def _checksum(job: bytes, promise: bytes | None, blob: bytes) -> int:
-    return crc32(blob, crc32(promise or b"", crc32(job)))
+def _checksum(job: bytes, settled: bool, promise: bytes | None, blob: bytes) -> int:
+    return crc32(blob, crc32(promise or b"", crc32(job, int(settled))))
 
 
 def _values(stored: StoredRow) -> Values:
     row, owner, settled, state, task, queue, due = stored
     promise = _pack_promise(row.promise)
-    checksum = _checksum(row.id, promise, row.blob)
+    checksum = _checksum(row.id, settled, promise, row.blob)
     day = None if due == FOREVER else due
     return (row.id, settled, state, task, queue, owner, day, promise, checksum, row.blob)
 
 
+HEALTH: Final = "id, settled, promise, checksum, blob"
+"""The columns that say whether a row is what was written, and what it says."""
+
+
 def _healthy(fields: tuple[Any, ...]) -> Row | None:
-    """The row behind (id, promise, checksum, blob), or None if it is not what was written."""
-    job, packed, checksum, blob = fields
+    """The row behind the columns `HEALTH`, or None if it is not what was written."""
+    job, settled, packed, checksum, blob = fields
     if not (isinstance(job, bytes) and isinstance(blob, bytes) and isinstance(packed, bytes | None)):
         return None
-    if _checksum(job, packed, blob) != checksum:
+    if settled not in (0, 1) or _checksum(job, bool(settled), packed, blob) != checksum:
         return None
     if packed is None:
         return Row(JobId(job), blob, None)
@@ -193,6 +220,7 @@ def _upsert(count: int) -> str:
     )
 
 
+SAVE: Final = f"INSERT OR IGNORE INTO jobs ({','.join(COLUMNS)}) VALUES ({','.join('?' * len(COLUMNS))})"
 UPSERTS: Final = {
     count: _upsert(count)
     for count in (*range(1, STATEMENT_STEP), *range(STATEMENT_STEP, STATEMENT_ROWS + 1, STATEMENT_STEP))
@@ -217,9 +245,13 @@ def _connect(file: Path) -> sqlite3.Connection:
     database = sqlite3.connect(
         file, isolation_level=None, check_same_thread=False, cached_statements=len(UPSERTS) + 16
     )
-    database.execute("PRAGMA synchronous = FULL")
-    database.execute("PRAGMA fullfsync = 1")  # macOS: fsync alone does not reach the disk there
-    database.execute("PRAGMA wal_autocheckpoint = 0")  # the writer does it, after `done`
+    try:
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute("PRAGMA fullfsync = 1")  # macOS: fsync alone does not reach the disk there
+        database.execute("PRAGMA wal_autocheckpoint = 0")  # the writer does it, after `done`
+    except sqlite3.Error:
+        database.close()
+        raise
     return database
 
 
@@ -249,6 +281,31 @@ def _lock(folder: Path) -> int:
     return handle
 
 
+@contextmanager
+def _held(folder: Path) -> Iterator[int]:
+    """The lock of a folder, for a store that is made within; let go of if that fails."""
+    try:
+        _make_folder(folder)
+        lock = _lock(folder)
+    except OSError as error:
+        raise _refused(folder, error) from error
+    try:
+        yield lock
+    except BaseException as error:
+        os.close(lock)
+        if isinstance(error, OSError):
+            raise _refused(folder, error) from error
+        raise
+
+
+MAY_PASS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+
+
+def _refused(folder: Path, error: OSError) -> EdgeNodeError:
+    kind = DiskRefused if error.errno in MAY_PASS else FolderRefused
+    return kind(f"{folder} cannot be used: {error}")
+
+
 def _code(error: sqlite3.Error) -> int:
     """SQLite's extended result code; 0 if the error is not SQLite's own."""
     return int(getattr(error, "sqlite_errorcode", 0))
@@ -275,6 +332,8 @@ def _unusable(file: Path, error: sqlite3.Error) -> EdgeNodeError:
     """What to raise when opening fails; a statement that does not fit the tables (code 1) is damage too."""
     if _is_damage(error) or _code(error) == sqlite3.SQLITE_ERROR:
         return _damaged(file, str(error))
+    if _code(error) & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
+        return FolderRefused(f"{file}: {error}: may this user read and write it?")
     return DiskRefused(f"{file}: {error}")
 
 
@@ -294,21 +353,19 @@ def _find_room(folder: Path) -> None:
 
 
 def _damaged(file: Path, found: str) -> StoreDamaged:
+    return StoreDamaged(f"{file}: {found}", file=str(file), found=found)
+
+
+def _check_structure(database: sqlite3.Connection, file: Path) -> None:
+    """Raise StoreDamaged unless every page is where it belongs, and the index names each row once."""
     try:
-        database = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
-        try:
-            check = "; ".join(str(line) for (line,) in database.execute("PRAGMA integrity_check(5)"))
-        finally:
-            database.close()
-    except sqlite3.Error as error:
-        check = f"could not be run ({error})"
-    return StoreDamaged(
-        f"{file}: {found}. Integrity check: {check}. Nothing was changed. If the mesh has other holders of "
-        f"these jobs, move {file.parent} away and start again: the node then joins as a new member. If not, "
-        "keep the folder and try SQLite's `.recover` on a copy of it.",
-        file=str(file),
-        found=found,
-    )
+        ((found,),) = database.execute("PRAGMA integrity_check(1)").fetchall()
+    except sqlite3.DatabaseError as error:
+        if _is_damage(error):
+            raise _damaged(file, str(error)) from error
+        raise
+    if found != "ok":
+        raise _damaged(file, " ".join(str(found).split()))
 
 
 def _open_file(file: Path) -> sqlite3.Connection:
@@ -321,28 +378,47 @@ def _open_file(file: Path) -> sqlite3.Connection:
     os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
     try:
         database = _connect(file)
-        (application,) = database.execute("PRAGMA application_id").fetchone()
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        if application == 0 and not database.execute("SELECT * FROM sqlite_schema").fetchall():
-            database.executescript(
-                "PRAGMA auto_vacuum = INCREMENTAL;"  # before the first table, or it has no effect
-                "PRAGMA journal_mode = WAL;"
-                f"BEGIN IMMEDIATE; {SCHEMA} {CLAIM_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
-                f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-                # From here on a file without tables is a damaged one, not one that was never used.
-                "PRAGMA wal_checkpoint(TRUNCATE);"
-            )
-            return database
     except sqlite3.DatabaseError as error:
         raise _unusable(file, error) from error
-    if (application, version) == (APPLICATION_ID, SCHEMA_VERSION):
-        return database
-    database.close()
-    if application == APPLICATION_ID:
-        raise StoreOfOtherVersion(
-            f"{file} has format {version}; this version of edgenode knows {SCHEMA_VERSION}"
+    try:
+        _make_usable(database, file)
+    except sqlite3.DatabaseError as error:
+        # Closed before anything else: the end of a connection takes away the log that bears the file's name.
+        database.close()
+        raise _unusable(file, error) from error
+    except EdgeNodeError:
+        database.close()
+        raise
+    return database
+
+
+def _make_usable(database: sqlite3.Connection, file: Path) -> None:
+    """Make the tables if nothing was ever in the file; else see to it that they are ours, and whole."""
+    (application,) = database.execute("PRAGMA application_id").fetchone()
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if application == 0 and not database.execute("SELECT * FROM sqlite_schema").fetchall():
+        # A start that was interrupted after it had set a file aside has its rows to save yet.
+        aside = [path.name for path in salvage.found_aside(file)][-1:]
+        database.executescript(
+            "PRAGMA auto_vacuum = INCREMENTAL;"  # before the first table, or it has no effect
+            "PRAGMA journal_mode = WAL;"
+            f"BEGIN IMMEDIATE; {SCHEMA} {CLAIM_SCHEMA}"
+            f"INSERT INTO node VALUES ('replaces', '{''.join(aside)}');"
+            f"PRAGMA application_id = {APPLICATION_ID};"
+            f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            # From here on a file without tables is a damaged one, not one that was never used.
+            "PRAGMA wal_checkpoint(TRUNCATE);"
         )
-    raise _damaged(file, "this is a SQLite file, but not of edgenode")
+    elif application != APPLICATION_ID:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        if not {"jobs", "node"} <= tables:
+            raise FolderRefused(f"{file} is a SQLite file, but not of edgenode: choose another --data-dir")
+        raise _damaged(file, "the header says that it is another program's")
+    elif version != SCHEMA_VERSION:
+        text = f"{file} has format {version}; this version of edgenode knows {SCHEMA_VERSION} only"
+        raise StoreOfOtherVersion(text)
+    elif file.stat().st_size <= CHECK_BYTES_MAX:
+        _check_structure(database, file)
 
 
 # ---------------------------------------------------------------------------------------------- store
@@ -373,11 +449,13 @@ class Store:
     from what it believes is on the disk. A slow disk refuses nothing; see `pending_bytes`.
     """
 
-    def __init__(self, folder: Path, lock: int, writer: sqlite3.Connection, on_damage: Callable[[str], None]):
+    def __init__(
+        self, folder: Path, lock: int, writer: sqlite3.Connection, on_damage: Callable[[Damage], None]
+    ):
         self._file = folder / FILE_NAME
         self._lock_handle = lock
         self._writer = writer
-        self._on_damage = on_damage
+        self.on_damage = on_damage
         self._queue: deque[_Order] = deque()
         self._changed = threading.Condition()
         self._pending_bytes = 0
@@ -391,10 +469,14 @@ class Store:
         self._refusal: EdgeNodeError | None = None  # the writer thread's
         self.on_commit: Callable[[Seconds], None] = lambda took_s: None
         """Told how long each transaction took, from the writer thread."""
+        self._tally = Tally(self._file.with_name(self._file.name + SUFFIX))
+        self._progress = Progress(0, 0)
         try:
+            self._save_rows()
             self._boot = self._load()
         except EdgeNodeError:
             writer.close()
+            self._tally.close()
             raise
         self._archive = StoreArchive(_connect(self._file), self._report, self._damaged)
         self._searcher = _connect(self._file)
@@ -403,32 +485,48 @@ class Store:
         self._thread.start()
 
     @classmethod
-    def open(cls, folder: Path | str, on_damage: Callable[[str], None] = lambda text: None) -> Store:
+    def open(cls, folder: Path | str, on_damage: Callable[[Damage], None] = lambda damage: None) -> Store:
         """Open the store in `folder`, made if there is none; counts one boot, durably.
 
         Args:
-            on_damage: told in words of each row that is refused; from the thread that met it.
+            on_damage: told of each row that is refused, once; from the thread that met it.
 
         Raises:
             StoreLocked: another process has this folder.
             StoreDamaged: there is a file, but not one that can be trusted.
             StoreOfOtherVersion: a version with another format wrote it.
             DiskRefused: the disk takes no writes.
+            FolderRefused: this process cannot use the folder.
         """
         folder = Path(folder).absolute()
-        try:
-            _make_folder(folder)
-            lock = _lock(folder)
-        except OSError as error:
-            raise DiskRefused(f"{folder} cannot be used: {error}") from error
-        try:
+        with _held(folder) as lock:
             return cls(folder, lock, _open_file(folder / FILE_NAME), on_damage)
-        except OSError as error:
-            os.close(lock)
-            raise DiskRefused(f"{folder} cannot be used: {error}") from error
-        except EdgeNodeError:
-            os.close(lock)
-            raise
+
+    @classmethod
+    def open_or_renew(
+        cls,
+        folder: Path | str,
+        on_damage: Callable[[Damage], None] = lambda damage: None,
+        *,
+        distrust: str = "",
+    ) -> Store:
+        """As `open`; but a file that cannot be trusted is set aside, beside the new one, and its readable
+        rows saved as copies. The new store has no identity: what it was before never votes again.
+
+        Args:
+            distrust: why the file that is there is not even to be tried.
+        """
+        folder = Path(folder).absolute()
+        file = folder / FILE_NAME
+        with _held(folder) as lock:
+            if not distrust:
+                try:
+                    return cls(folder, lock, _open_file(file), on_damage)
+                except StoreDamaged as damage:
+                    distrust = damage.detail
+            aside = salvage.set_aside(file)
+            on_damage(Damage((), f"{distrust}. It is set aside as {aside.name}"))
+            return cls(folder, lock, _open_file(file), on_damage)
 
     def _load(self) -> Boot:
         database = self._writer
@@ -439,18 +537,24 @@ class Store:
             found = dict(database.execute("SELECT name, value FROM node"))
             lives = tuple(msgpack.unpackb(found["lives"])) if "lives" in found else ()
             past = Past(lives, int(found.get("written", 0)))
+            noted = self._tally.read()
+            if noted is not None and noted > Progress(int(found["boots"]), past.written):
+                raise _damaged(
+                    self._file, f"its log is not whole: writes up to {tuple(noted)} were on this disk"
+                )
             before = max((*lives, int(found["boots"])))
             boot = next_boot(before, secrets.randbits(CHANCE_BITS))
             peers = tuple(msgpack.unpackb(found["peers"])) if "peers" in found else ()
             clock, forgotten = (float(found.get(name, 0.0)) for name in ("clock", "forgotten"))
-            for fields in database.execute(
-                "SELECT id, promise, checksum, blob FROM jobs WHERE settled = 0 ORDER BY id"
-            ):
+            for fields in database.execute(f"SELECT {HEALTH} FROM jobs WHERE settled = 0 ORDER BY id"):
                 row = _healthy(fields)
                 if row is None:
                     refused.append(JobId(bytes(fields[0])))
                 else:
                     rows.append(row)
+            if self._file.stat().st_size <= CHECK_BYTES_MAX:
+                finished = database.execute(f"SELECT {HEALTH} FROM jobs WHERE settled != 0")
+                refused += [JobId(bytes(fields[0])) for fields in finished if _healthy(fields) is None]
             database.execute("BEGIN IMMEDIATE")
             begun = {"boots": boot, "written": 0, "lives": msgpack.packb((*lives, boot)[-LIVES_KEPT:])}
             database.executemany("INSERT OR REPLACE INTO node VALUES (?, ?)", begun.items())
@@ -461,11 +565,63 @@ class Store:
             raise _unusable(self._file, error) from error
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(self._file, f"a row cannot be read ({error!r})") from error
+        self._note({"boots": boot, "written": 0})
+        news = tuple(job for job in refused if job not in self._damaged)
         self._damaged.update(refused)
-        for job in refused:
-            self._on_damage(f"the row of job {job.hex()} is damaged")
+        if news:
+            self.on_damage(
+                Damage(
+                    news, f"the rows of {len(news)} jobs are not what was written, of {news[0].hex()} first"
+                )
+            )
         behind, words = str(found.get("behind", "")), found.get("words", b"")
-        return Boot(boot, past, behind, found.get("identity"), peers, words, tuple(rows), clock, forgotten)
+        identity, missing = found.get("identity"), self._missing()
+        return Boot(boot, past, behind, identity, peers, words, tuple(rows), clock, forgotten, missing)
+
+    def _missing(self) -> tuple[JobId, ...]:
+        """The damaged jobs whose rows were not written again since."""
+        archive = StoreArchive(self._writer, lambda job, found: None, self._damaged)
+        damaged = sorted(self._damaged)
+        healthy = archive.get(damaged) if damaged else {}
+        return tuple(job for job in damaged if job not in healthy)
+
+    def _save_rows(self) -> None:
+        """Copy what can be read of a file that was set aside, in one go; again if that was interrupted.
+
+        Promises are left behind: they were another identity's.
+        """
+        database = self._writer
+        try:
+            found = dict(database.execute("SELECT name, value FROM node"))
+            name = str(found.get("replaces", ""))
+            if not name:
+                return
+            aside = self._file.with_name(name)
+            saved = lost = 0
+            database.execute("BEGIN IMMEDIATE")
+            for job, settled, promise, checksum, blob, *labels in salvage.readable_rows(aside):
+                row = _healthy((job, settled, promise, checksum, blob))
+                if row is None or not row.blob:
+                    lost += row is None
+                    continue
+                *labels, day = labels
+                state, task, queue, owner = (bytes(label).decode(errors="replace") for label in labels)
+                due = FOREVER if day is None else float(day)
+                row = row._replace(promise=None)
+                kept = StoredRow(row, NodeId(owner), bool(settled), state, task, queue, due)
+                database.execute(SAVE, _values(kept))
+                saved += 1
+            for name_kept in ("peers", "words", "clock", "forgotten"):
+                value = salvage.setting(aside, name_kept)
+                if value is not None:
+                    database.execute("INSERT OR REPLACE INTO node VALUES (?, ?)", (name_kept, value))
+            database.execute("UPDATE node SET value = '' WHERE name = 'replaces'")
+            database.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            _roll_back(database)
+            raise _unusable(self._file, error) from error
+        text = f"{saved} jobs were saved from {name} as copies without a vote; {lost} rows were damaged"
+        self.on_damage(Damage((), text))
 
     # ------------------------------------------------------------------------------------- reading
 
@@ -497,9 +653,15 @@ class Store:
                         size += len(row.blob)
             except sqlite3.Error as error:
                 # A part of an answer, marked as a part, serves a person better than none.
-                self._on_damage(f"a search was not finished: {error}")
+                if _is_damage(error):
+                    self._report(None, f"a search was not finished: {error}")
                 return SearchResult(tuple(found), False)
         return SearchResult(tuple(found), True)
+
+    @property
+    def aside(self) -> list[Path]:
+        """Damaged files that were set aside here, and that nobody has deleted yet."""
+        return salvage.found_aside(self._file)
 
     @property
     def damaged(self) -> frozenset[JobId]:
@@ -515,7 +677,7 @@ class Store:
     def _report(self, job: object, found: str) -> None:
         """Note that this job's row is damaged; of no one row, if `job` is no id."""
         if not isinstance(job, bytes):
-            self._on_damage(f"the store is damaged: {found}")
+            self.on_damage(Damage((), f"{self._file}: {found}"))
             return
         job = JobId(job)
         with self._damage_lock:
@@ -524,7 +686,25 @@ class Store:
             self._damaged.add(job)
             self._unsaved_damage.add(job)
         self._enqueue(_Order(lambda error: None))
-        self._on_damage(f"the row of job {job.hex()} is damaged: {found}")
+        self.on_damage(Damage((job,), f"the row of job {job.hex()}: {found}"))
+
+    def check(self) -> None:
+        """Look through the whole file: its structure, and the checksum of every row. Reports what it finds.
+        Blocks for minutes, if there is much of it; ends when the store is closed."""
+        database = _connect(self._file)
+        archive = StoreArchive(database, self._report, self._damaged)
+        try:
+            _check_structure(database, self._file)
+            after = JobId(b"")
+            while not self._closing and (rows := archive.scan(after, CHECK_ROWS)):
+                after = rows[-1].id
+                time.sleep(CHECK_PAUSE_S)
+        except StoreDamaged as error:
+            self._report(None, str(error.context["found"]))
+        except sqlite3.Error:
+            pass  # a disk that cannot be read for another reason says so where it matters
+        finally:
+            database.close()
 
     # ------------------------------------------------------------------------------------- writing
 
@@ -715,9 +895,22 @@ class Store:
         except sqlite3.Error as error:
             _roll_back(database)
             return _unusable(self._file, error)
+        self._note(dict(settings))
         with self._damage_lock:
             self._unsaved_damage.difference_update(damaged)
         return None
+
+    def _note(self, settings: Mapping[str, object]) -> None:
+        """These settings are durable: note beside the file how far it has come."""
+        boot, written = (
+            settings.get(name, before)
+            for name, before in zip(("boots", "written"), self._progress, strict=True)
+        )
+        assert isinstance(boot, int)
+        assert isinstance(written, int)
+        if (boot, written) != self._progress:
+            self._progress = Progress(boot, written)
+            self._tally.note(self._progress)
 
     def _recover(self) -> EdgeNodeError | None:
         """Whether the disk takes writes again; if so, the next life begins on what it has."""
@@ -769,6 +962,7 @@ class Store:
         self._archive.close()
         self._fold("TRUNCATE")
         self._writer.close()
+        self._tally.close()
         os.close(self._lock_handle)
 
 
@@ -783,7 +977,7 @@ def _search_statement(query: Query) -> tuple[str, list[Any]]:
         conditions.append("id < ?")
         values.append(query.after)
     where = " AND ".join(conditions)
-    return f"SELECT id, promise, checksum, blob FROM jobs WHERE {where} ORDER BY id DESC", values
+    return f"SELECT {HEALTH} FROM jobs WHERE {where} ORDER BY id DESC", values
 
 
 def _roll_back(database: sqlite3.Connection) -> None:
@@ -823,7 +1017,7 @@ class StoreArchive:
         count = 1 << (len(jobs) - 1).bit_length()
         asked = [*jobs, *[jobs[-1]] * (count - len(jobs))]
         marks = ",".join("?" * count)
-        sql = f"SELECT id, promise, checksum, blob FROM jobs WHERE id IN ({marks})"
+        sql = f"SELECT {HEALTH} FROM jobs WHERE id IN ({marks})"
         for fields in self._database.execute(sql, asked):
             row = _healthy(fields)
             if row is None:
@@ -840,6 +1034,7 @@ class StoreArchive:
                 if not _is_damage(error):
                     raise
                 self._report(job, str(error))
+                self._report(None, str(error))  # more than this row may be wrong
 
     def scan(self, after: JobId, limit: int) -> list[Row]:
         """Healthy rows in id order, strictly after `after`; fewer than `limit` only at the end."""

@@ -423,9 +423,7 @@ class Transport:
                 if outcome is Outcome.LINKED:
                     return outcome
                 if outcome is Outcome.MOVED:
-                    self.seed(
-                        address, is_lasting=False
-                    )  # whoever is there now is worth knowing, under its own name
+                    self._look_again(address, peer.id)
                 if outcome is Outcome.REFUSED:
                     refusals += 1
                     if address == peer.reached:
@@ -445,6 +443,14 @@ class Transport:
             self._drop_waiting(peer)
         elif not peer.addresses() or now - peer.lost_at >= self._settings.probe_s:
             self._down(peer, refused=False)
+
+    def _look_again(self, address: Address, gone: NodeId) -> None:
+        """Another node answers where this one was: worth knowing, under its own name."""
+        known = self._seeds.get(address)
+        if known is None:
+            self.seed(address, is_lasting=False)
+        elif known.found == gone:
+            self._pursue_from_now(address, _Seed(known.is_lasting))
 
     async def _pursue(self, address: Address, seed: _Seed) -> None:
         """Call a seed until some link leads there."""

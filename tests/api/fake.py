@@ -53,6 +53,7 @@ class FakeService:
         self.receipt_error: EdgeNodeError | None = None
         self.crash: Exception | None = None
         self.reasons: list[str] = []
+        self.damages: list[str] = []
         self.silent: set[NodeId] = set()
         self.records: dict[JobId, jobs.Record] = {}
         self.submissions: list[tuple[int, int]] = []  # (jobs, acks) of each call
@@ -160,6 +161,9 @@ class FakeService:
 
     def readiness(self) -> Sequence[str]:
         return self.reasons
+
+    def damage(self) -> Sequence[str]:
+        return self.damages
 
     def refusal(self) -> EdgeNodeError | None:
         return NotReady("; ".join(self.reasons), reasons=list(self.reasons)) if self.reasons else None

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from edgenode.client import Client
+from edgenode.core.types import starts_of
 from tests.e2e.disks import SmallDisk
 from tests.e2e.mesh import Mesh, Node, until
 
@@ -104,7 +105,7 @@ def test_a_node_whose_disk_is_full_says_so_lives_and_is_back_when_there_is_room(
     disk.empty()
     until(lambda: is_ready(full), "it is ready again", within_s=10)
     assert full.pid == pid, "the process was another"
-    assert seen_by(full, full.name)["boot"] == 2
+    assert starts_of(seen_by(full, full.name)["boot"]) == 2
     mesh.wait_ready()
     assert {job.state for job in mesh.wait_ended([*before, *taken]).values()} == {"succeeded"}
     until(
@@ -114,6 +115,33 @@ def test_a_node_whose_disk_is_full_says_so_lives_and_is_back_when_there_is_room(
     assert "store-recovered" in full.log_text()
     assert figure(full, "edgenode_store_writable") == figure(full, "edgenode_ready") == 1
     assert figure(full, "edgenode_store_commit_seconds_count") > 0
+
+
+def test_a_node_that_is_started_on_a_full_disk_waits_for_room_and_says_so(
+    mesh: Mesh, small_disk: Callable[[Node], SmallDisk]
+) -> None:
+    node = mesh.add()
+    disk = small_disk(node)
+    mesh.grow(0)
+    ids = node.submit(mesh.mark_jobs(5, [0.05]))
+    mesh.wait_ended(ids)
+    node.kill()
+    disk.fill()
+    node.start()
+    until(lambda: node.ask("/livez") is not None, "its process lives")
+    for method, path, status in (
+        ("GET", "/readyz", 503),
+        ("GET", f"/v1/jobs/{ids[0]}", 503),
+        ("POST", "/v1/jobs", 507),
+    ):
+        answer = node.send(method, path, b"{}" if method == "POST" else None)
+        assert (answer.status, answer.json["definite"]) == (status, True)
+        assert "takes no writes" in answer.json["detail"]
+    pid = node.pid
+    disk.empty()
+    until(lambda: is_ready(node), "it is ready", within_s=20)
+    assert node.pid == pid
+    assert {job.state for job in mesh.wait_ended(ids).values()} == {"succeeded"}
 
 
 def test_jobs_of_an_owner_whose_disk_fills_up_go_on_elsewhere_and_all_tell_the_same(

@@ -35,7 +35,9 @@ from edgenode.shell import store as module
 from edgenode.shell.store import (
     FILE_NAME,
     UPSERTS,
+    Damage,
     DiskRefused,
+    FolderRefused,
     Store,
     StoreDamaged,
     StoreLocked,
@@ -368,8 +370,8 @@ def test_a_folder_without_its_log_knows_of_fewer_writes_than_it_told(tmp_path: P
     commit(store, stored(2), number=1)
     shutil.copytree(tmp_path, tmp_path / "killed")  # as kill -9 leaves it
     store.close()
-    for name in ("jobs.db-wal", "jobs.db-shm"):
-        (tmp_path / "killed" / name).unlink(missing_ok=True)
+    for file in (tmp_path / "killed").glob("jobs.db-*"):
+        file.unlink()
     found = Store.open(tmp_path / "killed").boot()
     assert len(found.past.lives) == 1, "the second start, which was told, is not in the file"
 
@@ -424,7 +426,7 @@ def test_a_refused_opener_leaves_the_first_one_alone(store: Store, tmp_path: Pat
 
 
 def test_a_row_with_a_wrong_checksum_is_not_handed_out(tmp_path: Path) -> None:
-    told: list[str] = []
+    told: list[Damage] = []
     store = Store.open(tmp_path, told.append)
     commit(store, stored(1, b"good", settled=True), stored(2, b"good", settled=True))
     spoil(tmp_path, "UPDATE jobs SET blob = ? WHERE id = ?", b"evil", job(1))
@@ -434,7 +436,7 @@ def test_a_row_with_a_wrong_checksum_is_not_handed_out(tmp_path: Path) -> None:
     assert store.search(EVERYTHING) == ((b"good",), True)
     assert store.damaged == {job(1)}
     assert len(told) == 1, "reported once, however often it is met"
-    assert job(1).hex() in told[0]
+    assert told[0].jobs == (job(1),)
     store.close()
 
 
@@ -483,6 +485,17 @@ def test_a_damaged_claim_is_not_handed_out_and_its_job_not_voted_on(tmp_path: Pa
         assert archive.damaged == {job(1)}
 
 
+def test_a_finished_job_whose_row_says_unfinished_is_damage_and_the_other_way_round(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    commit(store, stored(1), stored(2, settled=True))
+    store.close()
+    spoil(tmp_path, "UPDATE jobs SET settled = NOT settled")
+    store = Store.open(tmp_path)
+    assert store.boot().rows == ()
+    assert store.damaged == set(store.boot().damaged) == {job(1), job(2)}
+    store.close()
+
+
 def test_that_a_row_was_damaged_is_remembered_after_a_healthy_copy_came(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     commit(store, stored(1, b"good"))
@@ -495,6 +508,7 @@ def test_that_a_row_was_damaged_is_remembered_after_a_healthy_copy_came(tmp_path
     store = Store.open(tmp_path)
     assert store.damaged == {job(1)}
     assert store.boot().rows == (Row(job(1), b"fetched", None),)
+    assert store.boot().damaged == (), "there is nothing to fetch any more"
     store.close()
 
 
@@ -504,33 +518,95 @@ def test_a_row_found_damaged_at_boot_is_left_out_and_remembered(tmp_path: Path) 
     store.close()
     spoil(tmp_path, "UPDATE jobs SET blob = x'00' WHERE id = ?", job(1))
 
-    told: list[str] = []
+    told: list[Damage] = []
     store = Store.open(tmp_path, told.append)
     assert [row.id for row in store.boot().rows] == [job(2)]
     assert store.damaged == {job(1)}
-    assert len(told) == 1
+    assert store.boot().damaged == (job(1),)
+    assert [damage.jobs for damage in told] == [(job(1),)]
     store.close()
 
 
-def test_a_broken_page_hides_its_own_rows_only(tmp_path: Path) -> None:
-    store = Store.open(tmp_path)
-    commit(store, *(stored(number, bytes(1000), settled=True) for number in range(200)))
-    store.close()
-    file = tmp_path / FILE_NAME
+def break_page(file: Path, table: str = "jobs", nth: int = 5) -> None:
+    """Overwrite the beginning of one leaf page of a table or an index."""
     content = bytearray(file.read_bytes())
     database = sqlite3.connect(file)
     (page,) = database.execute(
-        "SELECT pageno FROM dbstat WHERE name = 'jobs' AND pagetype = 'leaf' LIMIT 1 OFFSET 5"
+        "SELECT pageno FROM dbstat WHERE name = ? AND pagetype = 'leaf' LIMIT 1 OFFSET ?", (table, nth)
     ).fetchone()
     database.close()
     content[(page - 1) * 4096 : (page - 1) * 4096 + 64] = b"\xff" * 64
     file.write_bytes(content)
 
-    store = Store.open(tmp_path)
-    rows = store.archive().scan(JobId(bytes(15) + b""), 1000)
+
+def filled(folder: Path, *, unfinished: int = 2) -> Path:
+    """A closed store with 200 jobs, some 5 to a page, each so-many-th unfinished; returns its file."""
+    store = Store.open(folder)
+    commit(store, *(stored(n, bytes(700), settled=n % unfinished != 0) for n in range(1, 201)))
+    store.set_identity(b"old")
+    store.remember((b"a", b"b"))
+    store.close()
+    return folder / FILE_NAME
+
+
+def test_a_page_that_breaks_while_a_store_is_open_hides_its_own_rows_and_is_told_as_more_than_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = filled(tmp_path, unfinished=999)
+    monkeypatch.setattr(module, "CHECK_BYTES_MAX", 0)  # as if it were too large to be checked at the opening
+    break_page(file)
+    told: list[Damage] = []
+    store = Store.open(tmp_path, told.append)
+    rows = store.archive().scan(JobId(b""), 1000)
     assert 150 < len(rows) < 200
-    assert len(store.archive().get([job(number) for number in range(200)])) == len(rows)
+    assert len(store.archive().get([job(number) for number in range(1, 201)])) == len(rows)
     assert len(store.damaged) == 200 - len(rows)
+    assert () in {damage.jobs for damage in told}
+    store.close()
+
+
+def test_a_write_to_a_broken_page_says_that_the_store_is_damaged_and_not_merely_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = filled(tmp_path, unfinished=999)
+    monkeypatch.setattr(module, "CHECK_BYTES_MAX", 0)
+    for nth in range(20):
+        break_page(file, "jobs", nth)
+    store = Store.open(tmp_path)
+    with pytest.raises(StoreDamaged):
+        commit(store, *(stored(number, b"new") for number in range(1, 201)))
+    store.close()
+
+
+@pytest.mark.parametrize("table", ["jobs", "sqlite_autoindex_jobs_1"])
+def test_a_large_file_is_checked_while_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    file = filled(tmp_path, unfinished=999)
+    monkeypatch.setattr(module, "CHECK_BYTES_MAX", 0)
+    told: list[Damage] = []
+    store = Store.open(tmp_path, told.append)
+    store.check()
+    assert told == []
+    store.close()
+    break_page(file, table, 1)
+    store = Store.open(tmp_path, told.append)
+    store.check()
+    assert told
+    assert told[-1].jobs == ()
+    store.close()
+
+
+def test_a_flipped_bit_in_a_large_file_is_found_by_its_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path, unfinished=999)
+    spoil(tmp_path, "UPDATE jobs SET blob = x'00' WHERE id = ?", job(100))
+    monkeypatch.setattr(module, "CHECK_BYTES_MAX", 0)
+    store = Store.open(tmp_path)
+    assert store.damaged == frozenset()
+    store.check()
+    assert store.damaged == {job(100)}
     store.close()
 
 
@@ -549,30 +625,92 @@ def test_reading_a_closed_store_is_a_bug_and_no_damage(tmp_path: Path) -> None:
     ("what", "ruin"),
     [
         ("cut off", lambda file: os.truncate(file, 6000)),
-        ("overwritten", lambda file: file.write_bytes(b"not a database " * 1000)),
         (
-            "another program's",
-            lambda file: (file.unlink(), sqlite3.connect(file).execute("CREATE TABLE t(x)")),
+            "cut off in its last third",
+            lambda file: os.truncate(file, file.stat().st_size * 2 // 3 // 4096 * 4096),
         ),
+        ("with a broken page", lambda file: break_page(file)),
+        ("with a broken index", lambda file: break_page(file, "sqlite_autoindex_jobs_1", 0)),
+        ("overwritten", lambda file: file.write_bytes(b"not a database " * 1000)),
         ("without its tables", lambda file: spoil(file.parent, "DROP TABLE jobs")),
         ("without its counter", lambda file: spoil(file.parent, "DELETE FROM node")),
     ],
 )
-def test_a_file_that_cannot_be_trusted_is_refused_with_advice_and_not_replaced(
+def test_a_file_that_cannot_be_trusted_is_refused_and_not_replaced(
     tmp_path: Path, what: str, ruin: Callable[[Path], object]
 ) -> None:
-    store = Store.open(tmp_path)
-    commit(store, *(stored(number) for number in range(100)))
-    store.close()
-    file = tmp_path / FILE_NAME
+    file = filled(tmp_path)
     ruin(file)
     before = file.read_bytes()
 
-    with pytest.raises(StoreDamaged, match=r"(?s)Integrity check: .* move .* away"):
+    with pytest.raises(StoreDamaged):
         Store.open(tmp_path)
     assert file.read_bytes() == before
     with pytest.raises(StoreDamaged):  # the lock was let go, and it is still damaged
         Store.open(tmp_path)
+
+    told: list[Damage] = []
+    store = Store.open_or_renew(tmp_path, told.append)
+    assert store.boot().identity is None
+    assert [damage.jobs for damage in told] == [(), ()]
+    (aside,) = store.aside
+    assert aside.name in told[0].text
+    store.close()
+    assert Store.open(tmp_path).close() is None  # the new one is whole
+
+
+def test_another_program_s_file_is_left_alone(tmp_path: Path) -> None:
+    sqlite3.connect(tmp_path / FILE_NAME).execute("CREATE TABLE t(x)").connection.close()
+    with pytest.raises(FolderRefused, match="--data-dir"):
+        Store.open_or_renew(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [FILE_NAME, "lock"]
+
+
+def killed(folder: Path, commits: int) -> Path:
+    """A folder as kill -9 leaves it after so many commits; returns the file."""
+    store = Store.open(folder / "living")
+    store.set_identity(b"old")
+    for number in range(1, commits + 1):
+        commit(store, stored(number, bytes(5000)), number=number)
+    shutil.copytree(folder / "living", folder / "killed")
+    store.close()
+    return folder / "killed" / FILE_NAME
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9, 0.999])
+def test_a_log_that_is_cut_off_is_not_taken_for_a_shorter_one(tmp_path: Path, share: float) -> None:
+    log = killed(tmp_path, 20).with_name(FILE_NAME + "-wal")
+    os.truncate(log, int(log.stat().st_size * share))
+    with pytest.raises(StoreDamaged, match="log"):
+        Store.open(log.parent)
+
+
+@pytest.mark.parametrize("commits", [0, 1, 5])
+def test_a_log_that_is_gone_is_not_taken_for_an_empty_one(tmp_path: Path, commits: int) -> None:
+    killed(tmp_path, commits).with_name(FILE_NAME + "-wal").unlink()
+    with pytest.raises(StoreDamaged, match="log"):
+        Store.open(tmp_path / "killed")
+
+
+@pytest.mark.parametrize("kept", [0, 3, 19])
+def test_a_note_that_a_power_cut_set_back_or_spoiled_is_no_alarm(tmp_path: Path, kept: int) -> None:
+    note = killed(tmp_path, 3).with_name(FILE_NAME + "-written")
+    os.truncate(note, kept)
+    store = Store.open(tmp_path / "killed")
+    assert len(store.boot().rows) == 3
+    store.close()
+
+
+def test_a_store_that_got_another_identity_opens_without_alarm(tmp_path: Path) -> None:
+    for _ in range(3):
+        store = Store.open(tmp_path)
+        commit(store, stored(1), number=5)
+        store.close()
+    store = Store.open(tmp_path)
+    store.renew(b"new")
+    shutil.copytree(tmp_path, tmp_path.with_name("killed"))
+    store.close()
+    Store.open(tmp_path.with_name("killed")).close()
 
 
 def test_a_log_without_its_file_is_not_taken_for_a_new_store(tmp_path: Path) -> None:
@@ -598,7 +736,7 @@ def test_a_newer_format_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DiskRefused, match="file"):
+    with pytest.raises(FolderRefused, match="file"):
         Store.open(tmp_path / "file" / "node")
 
 

@@ -875,6 +875,20 @@ async def test_addresses_found_in_vain_give_way_to_others_and_named_ones_never_d
         assert len(left.transport._seeds) == 3
 
 
+async def test_a_seed_is_called_again_when_another_node_took_the_place_of_one_that_is_still_a_member(
+    start,
+) -> None:
+    """Its store was lost, say: it has a new identity, and may know nobody."""
+    left, right = await pair(start)
+    left.book(right)
+    port = right.transport.address[1]
+    right.crash()
+    await right.transport._handshakes.close()
+    heir = await start(port=port)
+    left.transport.send(right.id, ping(1))  # membership tries the dead now and then
+    await left.up(heir)
+
+
 async def test_a_seed_is_called_again_when_another_node_took_its_place(start) -> None:
     left, right = await pair(start)
     port = right.transport.address[1]

@@ -1,0 +1,138 @@
+"""What is saved of a store that cannot be trusted, and what its copies cannot do."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgenode.core.types import JobId
+from edgenode.shell import salvage
+from edgenode.shell.store import FILE_NAME, Damage, DiskRefused, Store
+from tests.shell.test_store import PROMISE, break_page, commit, filled, job, spoil, stored
+
+
+def saved(folder: Path, distrust: str = "") -> set[JobId]:
+    """The jobs in the store that takes the place of a damaged one."""
+    store = Store.open_or_renew(folder, distrust=distrust)
+    rows = store.archive().scan(JobId(b""), 10_000)
+    store.close()
+    return {row.id for row in rows}
+
+
+def pages_of(file: Path, table: str, kind: str) -> list[int]:
+    database = sqlite3.connect(file)
+    sql = "SELECT pageno FROM dbstat WHERE name = ? AND pagetype = ?"
+    pages = [page for (page,) in database.execute(sql, (table, kind))]
+    database.close()
+    return pages
+
+
+@pytest.mark.parametrize("nth", [0, 7, -1])
+def test_the_rows_of_all_other_pages_are_saved(tmp_path: Path, nth: int) -> None:
+    file = filled(tmp_path)
+    pages = len(pages_of(file, "jobs", "leaf"))
+    break_page(file, "jobs", nth % pages)
+    found = saved(tmp_path)
+    assert 200 - 2 * (200 // pages + 1) <= len(found) < 200
+
+
+def test_what_lies_between_two_broken_pages_is_saved_too(tmp_path: Path) -> None:
+    file = filled(tmp_path)
+    pages = len(pages_of(file, "jobs", "leaf"))
+    for nth in (3, pages - 4):
+        break_page_at(file, pages_of(file, "jobs", "leaf")[nth])
+    assert len(saved(tmp_path)) >= 200 - 2 * (200 // pages + 1)
+
+
+def break_page_at(file: Path, page: int) -> None:
+    with file.open("r+b") as opened:
+        opened.seek((page - 1) * 4096)
+        opened.write(b"\xff" * 64)
+
+
+def test_a_broken_index_costs_no_row(tmp_path: Path) -> None:
+    file = filled(tmp_path)
+    break_page(file, "sqlite_autoindex_jobs_1", 0)
+    assert len(saved(tmp_path)) == 200
+
+
+def test_of_a_file_that_is_no_database_nothing_is_saved_and_the_node_begins_anew(tmp_path: Path) -> None:
+    file = filled(tmp_path)
+    file.write_bytes(b"not a database " * 10_000)
+    assert saved(tmp_path) == set()
+
+
+def test_a_row_that_is_not_what_was_written_is_not_saved(tmp_path: Path) -> None:
+    filled(tmp_path)
+    spoil(tmp_path, "UPDATE jobs SET blob = x'00' WHERE id = ?", job(7))
+    assert saved(tmp_path, "a test says so") == {job(number) for number in range(1, 201)} - {job(7)}
+
+
+def test_saved_rows_bring_neither_identity_nor_promises_but_the_peers(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    commit(store, stored(1, b"copy", promise=PROMISE), stored(2, b"", promise=PROMISE))
+    store.set_identity(b"old")
+    store.remember((b"a",))
+    store.close()
+    store = Store.open_or_renew(tmp_path, distrust="a test says so")
+    assert store.boot().identity is None
+    assert store.boot().peers == (b"a",)
+    assert [(row.id, row.promise) for row in store.boot().rows] == [(job(1), None)]
+    store.close()
+
+
+def test_what_its_log_held_is_saved(tmp_path: Path) -> None:
+    """A killed process leaves a log that was never folded into the file."""
+    store = Store.open(tmp_path)
+    commit(store, stored(1))
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in (FILE_NAME, FILE_NAME + "-wal"):
+        (copy / name).write_bytes((tmp_path / name).read_bytes())
+    store.close()
+    assert saved(copy, "a test says so") == {job(1)}
+
+
+def test_saving_that_was_interrupted_is_done_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = filled(tmp_path)
+    real = salvage.readable_rows
+
+    def interrupted(aside: Path) -> object:
+        for number, row in enumerate(real(aside)):
+            if number == 50:
+                raise DiskRefused("full")
+            yield row
+
+    monkeypatch.setattr(salvage, "readable_rows", interrupted)
+    with pytest.raises(DiskRefused):
+        Store.open_or_renew(tmp_path, distrust="a test says so")
+    monkeypatch.undo()
+    assert file.exists()
+    assert len(saved(tmp_path)) == 200
+    assert len(Store.open(tmp_path).aside) == 1
+
+
+def test_a_start_that_ended_right_after_the_file_was_set_aside_is_made_good(tmp_path: Path) -> None:
+    file = filled(tmp_path)
+    salvage.set_aside(file)
+    assert len(saved(tmp_path)) == 200
+
+
+@pytest.mark.parametrize(
+    "ruin", [lambda file: None, lambda file: file.write_bytes(b"x" * 9000)], ids=["", "x"]
+)
+def test_files_set_aside_are_never_overwritten(tmp_path: Path, ruin: Callable[[Path], object]) -> None:
+    told: list[Damage] = []
+    for _ in range(3):
+        file = filled(tmp_path)
+        ruin(file)
+        Store.open_or_renew(tmp_path, told.append, distrust="a test says so").close()
+    store = Store.open(tmp_path)
+    assert len(store.aside) == 3
+    assert len(set(store.aside)) == 3
+    store.close()
