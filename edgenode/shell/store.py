@@ -611,10 +611,9 @@ class Store:
                 kept = StoredRow(row, NodeId(owner), bool(settled), state, task, queue, due)
                 database.execute(SAVE, _values(kept))
                 saved += 1
-            for name_kept in ("peers", "words", "clock", "forgotten"):
-                value = salvage.setting(aside, name_kept)
-                if value is not None:
-                    database.execute("INSERT OR REPLACE INTO node VALUES (?, ?)", (name_kept, value))
+            peers = salvage.setting(aside, "peers")
+            if _is_list_of_bytes(peers):  # no checksum speaks for it; without it others are to be named
+                database.execute("INSERT OR REPLACE INTO node VALUES ('peers', ?)", (peers,))
             database.execute("UPDATE node SET value = '' WHERE name = 'replaces'")
             database.execute("COMMIT")
         except sqlite3.DatabaseError as error:
@@ -978,6 +977,16 @@ def _search_statement(query: Query) -> tuple[str, list[Any]]:
         values.append(query.after)
     where = " AND ".join(conditions)
     return f"SELECT {HEALTH} FROM jobs WHERE {where} ORDER BY id DESC", values
+
+
+def _is_list_of_bytes(packed: object) -> bool:
+    if not isinstance(packed, bytes):
+        return False
+    try:
+        found = msgpack.unpackb(packed)
+    except (ValueError, msgpack.UnpackException):
+        return False
+    return isinstance(found, list) and all(isinstance(each, bytes) for each in found)
 
 
 def _roll_back(database: sqlite3.Connection) -> None:
