@@ -84,6 +84,15 @@ def test_saved_rows_bring_neither_identity_nor_promises_but_the_peers(tmp_path: 
     store.close()
 
 
+@pytest.mark.parametrize("spoiled", [b"\xa5" * 50, b"\x93", "\u00e9", 7], ids=repr)
+def test_peers_that_cannot_be_read_are_left_behind(tmp_path: Path, spoiled: object) -> None:
+    filled(tmp_path)
+    spoil(tmp_path, "UPDATE node SET value = ? WHERE name = 'peers'", spoiled)
+    store = Store.open_or_renew(tmp_path, distrust="a test says so")
+    assert store.boot().peers == ()
+    store.close()
+
+
 def test_what_its_log_held_is_saved(tmp_path: Path) -> None:
     """A killed process leaves a log that was never folded into the file."""
     store = Store.open(tmp_path)
