@@ -236,6 +236,8 @@ class Keys:
             desk.post.add(source, Claims, _word(row, home, copy))
 
     def on_claims(self, source: NodeId, items: Sequence[Claimed]) -> None:
+        if self._desk.view.is_behind(source):
+            return  # nobody knows what else it has said
         for item in items:
             claiming = self._claiming.get(item.job)
             if claiming is None:

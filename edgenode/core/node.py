@@ -345,7 +345,7 @@ class Node:
             effects = self._membership.handle(event, now)
             self._vouching.heard(source, boot, self._membership.load(source).written)
             return effects
-        elif isinstance(message, Ask | Write | Submit | Gift) and self._is_unvouched:
+        elif isinstance(message, Ask | Write | Submit | Gift | Claim) and self._is_unvouched:
             if len(self._held) < HELD_MAX:
                 self._held.append(event)
         else:

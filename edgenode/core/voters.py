@@ -176,15 +176,20 @@ def next_holders(record: Record, view: View, settings: JobSettings, now: Instant
     """Who should hold an unfinished job: who holds it now, if nothing speaks against them, then the next in
     rank. The same tuple if nothing is to change.
 
-    Who leaves or has left is replaced at once, and dropped if nobody can replace it. Who is dead keeps its
-    place for `rereplicate_after_s`, and for longer while there is nobody to take it: it may return. Nothing
-    changes if the new holders could not decide anything at present.
+    Who leaves or has left, or has no vote any more because its disk is behind, is replaced at once, and
+    dropped if nobody can replace it. Who is dead keeps its place for `rereplicate_after_s`, and for longer
+    while there is nobody to take it: it may return. Nothing changes if the new holders could not decide
+    anything at present.
     """
     ranking = view.ranking()
     is_full = len(record.holders) in (settings.replicas, len(ranking.members))
     if is_full and ranking.members.issuperset(record.holders):
         return record.holders
-    leaving = {node for node in record.holders if view.is_leaving(node) or view.has_left(node)}
+    leaving = {
+        node
+        for node in record.holders
+        if view.is_leaving(node) or view.has_left(node) or view.is_behind(node)
+    }
     dead = {
         node for node in record.holders if node not in leaving and _is_long_dead(node, view, settings, now)
     }

@@ -560,11 +560,13 @@ class Claim:
     """May these jobs' keys be mine? (Paxos among all members: see core/keys.py.)"""
 
     items: tuple[ClaimItem, ...]
+    written: int = 0
 
 
 @message(36)
 class Claims:
     items: tuple[Claimed, ...]
+    written: int = 0
 
 
 @message(40)
@@ -676,7 +678,7 @@ Message = (
     | Read | ReadAnswer | Search | SearchAnswer | Inspect | Inspected
 )  # fmt: skip
 MembershipMessage = Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose
-Vote = Write | Acks | Ask | Promises
+Vote = Write | Acks | Ask | Promises | Claim | Claims
 """What rests on the sender's disk, and is void if that forgets."""
 CONTROL: Final = (Ping, PingReq, Pong, Nack, Sync, Evidence, Compare, Disclose, Recall, Recalled)
 """Travel on the control link: a ping never queues behind jobs."""

@@ -762,15 +762,23 @@ class Store:
         self._boot = self._boot._replace(identity=identity)
 
     def renew(self, identity: bytes) -> None:
-        """Give this disk another key: what it has of jobs becomes copies without a vote, and nothing is known
-        of the old identity's lives any more. Durable, all or nothing. Blocks for one fsync.
+        """Give this disk another key: what it has of jobs becomes copies without a vote, what it said of keys
+        is void (another copy of the disk may say it too), and nothing is known of the old identity's lives
+        any more. Durable, all or nothing. Blocks for one fsync.
 
         Raises:
             DiskRefused: the old identity stays.
         """
         boot = next_boot(0, secrets.randbits(CHANCE_BITS))
         lives = msgpack.packb((boot,))
-        self._set(("identity", identity), ("behind", ""), ("boots", boot), ("lives", lives), ("written", 0))
+        settings: tuple[Setting, ...] = (
+            ("identity", identity),
+            ("behind", ""),
+            ("boots", boot),
+            ("lives", lives),
+            ("written", 0),
+        )
+        self._wait_for(lambda done: _Order(done, settings=settings, forget_claims_before=FOREVER))
         self._boot = self._boot._replace(boot=boot, past=Past((), 0), behind="", identity=identity)
 
     def recover(self) -> Boot:

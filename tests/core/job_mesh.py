@@ -228,7 +228,7 @@ class StillView:
         return self.since.get(node, 0.0) if is_dead else None
 
     def ranking(self) -> Ranking:
-        staying = {node for node in self.standings if self.is_living(node)} - self.leaving
+        staying = {node for node in self.standings if self.is_living(node)} - self.leaving - self.behind
         return Ranking(dict.fromkeys(staying, 1.0))
 
     def members(self) -> Iterable[NodeId]:

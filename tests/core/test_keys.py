@@ -50,6 +50,20 @@ def test_a_keyed_job_is_claimed_at_all_members_stored_and_run_once() -> None:
     assert mesh.record(first, JOB).ballot == Ballot(1, first)
 
 
+def test_what_disks_that_are_behind_say_of_a_key_decides_nothing() -> None:
+    mesh = Mesh("abcde")
+    for node in (A, B):
+        for other in (C, D, E):
+            mesh.nodes[node].membership.doubt(other, mesh.nodes[node].view.boot_of(other))
+    mesh.run(0.1)
+    mesh.submit(A, keyed(mesh))
+    mesh.run_until(lambda: mesh.runs(JOB))
+    mesh.run(3.0)
+    owner = next(begun.token.owner for begun in mesh.begun if begun.job == JOB)
+    assert owner in (A, B)
+    assert not is_claimed(mesh.record(owner, JOB))
+
+
 # ------------------------------------------------------------------------------------- the same key again
 
 

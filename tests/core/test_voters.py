@@ -32,7 +32,14 @@ NOW: Instant = 100.0
 
 
 def wanted(
-    holders: str, *, living: str, dead: str = "", silent_s: float = 1000.0, leaving: str = "", left: str = ""
+    holders: str,
+    *,
+    living: str,
+    dead: str = "",
+    silent_s: float = 1000.0,
+    leaving: str = "",
+    left: str = "",
+    behind: str = "",
 ) -> str:
     """Who should hold job 1, as letters in order."""
     long = {letter: NodeId(letter * 16) for letter in "abcde"}
@@ -42,6 +49,7 @@ def wanted(
     view.since = {long[letter]: NOW - silent_s for letter in dead + left}
     view.leaving = {long[letter] for letter in leaving}
     view.left = {long[letter] for letter in left}
+    view.behind = {long[letter] for letter in behind}
     record = make_record(job_id(1), [long[letter] for letter in holders])
     return "".join(node[0] for node in next_holders(record, view, JobSettings(), NOW))
 
@@ -57,6 +65,8 @@ def wanted(
         (wanted("abc", living="abd", leaving="c"), "abd"),
         (wanted("abc", living="ab", leaving="c"), "ab"),
         (wanted("abc", living="ab", left="c"), "ab"),
+        (wanted("abc", living="abcd", behind="c"), "abd"),
+        (wanted("abc", living="abc", behind="c"), "ab"),
         (wanted("ab", living="b", leaving="a"), "b"),
         (wanted("abc", living="b", dead="c", leaving="a", silent_s=1.0), "abc"),  # b and c decide nothing
         (wanted("a", living="ab"), "ab"),

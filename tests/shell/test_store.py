@@ -335,7 +335,7 @@ def test_a_disk_that_is_behind_stays_so_and_begins_above_the_life_that_others_kn
 def test_a_new_identity_keeps_the_jobs_and_has_no_earlier_lives(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     store.set_identity(b"old")
-    commit(store, stored(1), number=1)
+    commit(store, stored(1), claims=(claim(1), claim(2)), number=1)
     store.remember([b"peer"])
     store.fall_behind(store.boot().boot, "it was put back")
     store.close()
@@ -350,6 +350,7 @@ def test_a_new_identity_keeps_the_jobs_and_has_no_earlier_lives(tmp_path: Path) 
     assert store.boot().past == Past((first,), 0)
     assert [row.id for row in store.boot().rows] == [job(1)]
     assert store.boot().peers == (b"peer",)
+    assert store.archive().claim_count() == 0, "each copy of a disk would say the same of a key"
     store.close()
 
 

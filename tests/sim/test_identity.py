@@ -9,6 +9,7 @@ from edgenode.core.settings import MembershipSettings, Settings
 from edgenode.core.types import Delivery, State
 from edgenode.core.wire import Acks, Ask, Marks, Promises, Recalled, Write
 from edgenode.sim.scenario import Scenario
+from edgenode.sim.story import short
 
 ONCE = Options(max_attempts=1, delivery=Delivery.AT_MOST_ONCE)
 
@@ -208,6 +209,24 @@ def test_the_job_of_an_owner_that_fell_behind_goes_to_the_next_holder() -> None:
     story.until(lambda: story.is_behind("a") and story.lives("a"))
     for job in "ij":
         story.until(lambda job=job: story.runner(job) in ("b", "c"))  # type: ignore[misc]
+        story.finish(job)
+    story.heal_and_judge()
+
+
+def test_a_holder_that_is_behind_is_replaced() -> None:
+    story = running("abcd")
+    before = story.snapshot("b")
+    story.submit("k", at="a", holders="abc")
+    story.until(lambda: story.is_acknowledged("k") and story.runs("k"))
+    story.wait(0.2)
+    story.kill("b")
+    story.put_back("b", before)
+    story.until(lambda: story.is_behind("b") and story.lives("b"))
+    for job in "jk":
+        story.until(lambda job=job: (copy := story.copy(job, "d")) is not None and copy.epoch == 1)  # type: ignore[misc]
+        copy = story.copy(job, "d")
+        assert copy is not None
+        assert {*map(short, copy.holders)} == {"a", "c", "d"}
         story.finish(job)
     story.heal_and_judge()
 
