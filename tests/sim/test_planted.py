@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import test_scenarios
+import test_scenarios_traps
 from sim_bugs import (
     Bug,
     loose_match_of_acknowledgements,
@@ -58,7 +59,7 @@ def test_seeds_find(bug: Bug, law: str) -> None:
             test_scenarios.test_a_successor_adopts_the_end_that_another_holder_has,
         ),
         (provisional_taken_for_firm, test_scenarios.test_dead_firm_beats_live_provisional),
-        (restamped_result, test_scenarios.test_dead_firm_beats_live_provisional),
+        (restamped_result, test_scenarios_traps.test_restamped_result),
         (strict_jobs_start_like_others, test_scenarios.test_a_careful_job_does_not_start_on_a_minority),
     ],
 )
