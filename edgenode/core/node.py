@@ -9,6 +9,7 @@ thread of the simulator, unchanged.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Final, assert_never
 
 from edgenode.core.custody import Custody
@@ -53,6 +54,7 @@ from edgenode.core.signals import (
     SubmitAsked,
     TimePassed,
 )
+from edgenode.core.situations import Situation
 from edgenode.core.types import FOREVER, Dice, Instant, MemberInfo, NodeId, are_copies, starts_of
 from edgenode.core.view import View
 from edgenode.core.voters import Voters
@@ -148,6 +150,7 @@ class Node:
         self._is_booted = False
         self._leave_ends: Instant = FOREVER  # when running jobs are given away too
         self._said_goodbye = False
+        self._deadline: Instant = FOREVER  # computed once an event: its answers cost a tenth of a node's time
         self._due: Instant = FOREVER
 
     @property
@@ -162,6 +165,11 @@ class Node:
     def desk(self) -> Desk:
         """For inspection only."""
         return self._desk
+
+    @property
+    def reached(self) -> Set[Situation]:
+        """What this node has lived through."""
+        return self._desk.reached
 
     @property
     def ready(self) -> bool:
@@ -190,6 +198,7 @@ class Node:
         effects += verdicts
         if stalled and desk.storing:
             # Longer than others wait before they take over: its ownership is a memory (a zombie's).
+            desk.reach(Situation.STALLED)
             desk.log("stalled", f"stood still until {now - self._due:.1f} s after its time", warning=True)
             self._custody.restart()
         if desk.storing:
@@ -210,7 +219,8 @@ class Node:
         written = self._durable if self._vouching.has_vote else 0
         self._membership.set_load(self._scheduler.load()._replace(written=written))
         effects += self._tell_all()
-        self._due = max(self.deadline(), now)
+        self._deadline = self._next_attention()
+        self._due = max(self._deadline, now)
         return effects
 
     def _tell_all(self) -> list[Effect]:
@@ -223,9 +233,10 @@ class Node:
         return ordered
 
     def deadline(self) -> Instant:
-        """When `TimePassed` is wanted at the latest."""
-        if self._has_ended:
-            return FOREVER
+        """When `TimePassed` is wanted at the latest, as of the last event."""
+        return FOREVER if self._has_ended else self._deadline
+
+    def _next_attention(self) -> Instant:
         soonest = min(self._membership.deadline(), self._intake.deadline(), self._vouching.deadline())
         if not self._desk.storing:
             return soonest
@@ -261,11 +272,13 @@ class Node:
                 self._is_booted = True
                 return self._membership.handle(event, now)
             case StoreRefused(reason):
+                desk.reach(Situation.STORE_REFUSED)
                 return self._resign(reason, now) if desk.storing else []
             case RowsDamaged(jobs):
                 if desk.storing:
                     self._mending.mend(jobs)
             case StoreRecovered(boot, rows):
+                desk.reach(Situation.STORE_RECOVERED)
                 return self._return(boot, rows, now)
             case LinkUp(peer):
                 self._vouching.link_up(peer, now)
@@ -319,6 +332,7 @@ class Node:
             return
         self._is_clock_far = clock.is_far
         if clock.is_far:
+            self._desk.reach(Situation.CLOCK_FAR)
             text = (
                 f"this machine's clock is {clock.own_ahead:+.0f} s from the mesh's: until it is right, "
                 "no job expires and nothing is deleted here"
@@ -624,5 +638,6 @@ class Node:
     def _say_goodbye(self, now: Instant, *, handed_over: bool) -> list[Effect]:
         """End. Only who leaves nothing behind says that it left: others then stop asking for it."""
         self._said_goodbye = True
+        self._desk.reach(Situation.LEFT_WITH_ALL_HANDED_OVER if handed_over else Situation.LEFT_WHILE_NEEDED)
         self._desk.emit(Left(handed_over))
         return self._membership.left(now) if handed_over else []

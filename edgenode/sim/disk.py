@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from edgenode.core.jobs import Record, decode
 from edgenode.core.signals import ClaimRow, Row, SearchedHere, StoredRow
@@ -11,9 +12,15 @@ from edgenode.core.types import JobId, Past, Promise, Wall, next_boot
 from edgenode.core.wire import Query
 
 
+@lru_cache(maxsize=4096)
+def _decoded(blob: bytes) -> Record:
+    """Checkers look at the same copies again and again; records never change."""
+    return decode(blob)
+
+
 def record_of(row: Row | None) -> Record | None:
     """The record in a row; None for no row, or for a promise that came before any copy."""
-    return None if row is None or not row.blob else decode(row.blob)
+    return None if row is None or not row.blob else _decoded(row.blob)
 
 
 def promise_of(row: Row | None) -> Promise | None:
