@@ -37,6 +37,7 @@ from edgenode.core.jobs import (
     taken_over,
     to_be_adopted,
 )
+from edgenode.core.situations import Situation
 from edgenode.core.types import (
     FOREVER,
     Ballot,
@@ -65,6 +66,8 @@ from edgenode.core.wire import (
 from edgenode.core.wire import Digest as DigestItem
 
 BREATH_S: Final = 0.001
+GIFT: Final = "gift"
+"""Why a node asks for a job that its owner hands on."""
 
 
 @dataclass(slots=True)
@@ -120,16 +123,22 @@ class Custody:
             return
         promise = table.promise(job)
         if promise.epoch > record.epoch:
+            desk.reach(Situation.PAST_EPOCH_FETCHED)
             self._fetch(record)  # the holders have changed since: this copy is none to go on with
             return
         promised_term = promise.ballot.term if promise.epoch == record.epoch else 0
-        term = max(record.own.ballot.term, promised_term, self._seen_term.pop(job, 0)) + 1
+        refused_term = self._seen_term.pop(job, 0)
+        if promised_term > record.own.ballot.term:
+            desk.reach(Situation.ASKED_ABOVE_OWN_PROMISE)
+        if refused_term > max(record.own.ballot.term, promised_term):
+            desk.reach(Situation.ASKED_ABOVE_REFUSAL)
+        term = max(record.own.ballot.term, promised_term, refused_term) + 1
         ballot = Ballot(term, desk.me)
         table.give_promise(job, Promise(record.epoch, ballot))
         self._later.drop(job)
         self._due.pop(job, None)
         # A dead owner on proof needs no patience; nor does one that handed the job over.
-        patient = desk.view.standing(record.owner) is not Standing.GONE and why != "gift"
+        patient = desk.view.standing(record.owner) is not Standing.GONE and why != GIFT
         asking = Asking(record.epoch, ballot, why, desk.now, desk.now, desk.settings.retry_s, patient)
         asking.promised.add(desk.me)
         asking.answered.add(desk.me)
@@ -185,6 +194,7 @@ class Custody:
         for item in items:
             copy, promise = copies.get(item.job), table.promise(item.job)
             asked = Promise(item.epoch, Ballot(item.term, source))
+            self._mark_ask(copy, promise, asked)
             if copy is not None and copy.settled:
                 # The last word needs no vote: the asker adopts it whole.
                 desk.post.add(source, Refused, _refusal(item.job, asked, promise, copy))
@@ -200,10 +210,24 @@ class Custody:
                 desk.merged.add(item.job)
                 self._later.set(item.job, patience_ends)
             if copy is not None and copy.epoch < item.epoch:
+                desk.reach(Situation.ASKED_FROM_LATER_EPOCH)
                 desk.post.add(source, Wanted, item.job)
             same = copy is not None and digest(copy) == item.digest
             blob = encode(copy) if copy is not None and not same else b""
             desk.post.add(source, Promises, Promised(item.job, item.epoch, item.term, same, blob))
+
+    def _mark_ask(self, copy: Record | None, promise: Promise, asked: Promise) -> None:
+        """Which of the meetings that two askers can have this is, if any."""
+        reach = self._desk.reach
+        if copy is not None and copy.settled:
+            reach(Situation.ASK_OF_SETTLED)
+        elif promise > asked:
+            reach(Situation.ASK_OUTBID)
+        elif _knows_better(copy, asked):
+            reach(Situation.ASK_MEETS_ANOTHER_OWNER)
+        one, other = promise.ballot, asked.ballot
+        if (promise.epoch, one.term) == (asked.epoch, other.term) and one.owner != other.owner:
+            reach(Situation.TERM_COLLISION)
 
     def on_promises(self, source: NodeId, items: Sequence[Promised]) -> None:
         desk, table = self._desk, self._table
@@ -212,11 +236,17 @@ class Custody:
         for item in items:
             asking, record = self._asking.get(item.job), table.peek(item.job)
             if asking is None or record is None:
+                desk.reach(Situation.STRAY_PROMISE)
                 continue
             if (item.epoch, item.term) != (record.epoch, asking.ballot.term):
+                desk.reach(Situation.STRAY_PROMISE)
                 continue
             if item.copy and (copy := desk.read(item.copy)) is not None:
-                record = desk.merge(copy) or record
+                mine, record = record, desk.merge(copy) or record
+                if record is not mine:
+                    desk.reach(Situation.SURVIVOR_HAD_NEWER)
+                if asking.provisional and mine.outcome is None and record.outcome is not None:
+                    desk.reach(Situation.LATE_PROMISE_BRINGS_OUTCOME)
                 if not self._still_asking(record, asking):
                     continue  # `react` drops it
             asking.promised.add(source)
@@ -264,14 +294,17 @@ class Custody:
             asking = self._asking.get(refusal.job)
             asked = Promise(refusal.epoch, refusal.ballot)
             if refusal.promise <= asked and not _knows_better(record, asked):
-                # It is not outvoted: that holder's disk does not vote on this job. It has answered.
-                if asking is not None and asking.ballot == refusal.ballot:
+                # It is not outvoted: that holder's disk does not vote on this job. It has answered. (Once
+                # this node has gone on, its write may be what was refused: a promise is still wanted then.)
+                if asking is not None and asking.ballot == refusal.ballot and not asking.provisional:
                     asking.answered.add(source)
                     self._try_conclude(refusal.job)
             elif asking is not None and asking.ballot == refusal.ballot and not asking.provisional:
+                desk.reach(Situation.ASKER_OUTVOTED)
                 self._give_up(refusal.job)
                 self._later.soon(refusal.job, pause_ends)
             elif refusal.ballot == record.own.ballot and desk.leading(refusal.job):
+                desk.reach(Situation.OWNER_REFUSED_BY_PROMISE)
                 self._later.soon(refusal.job, pause_ends)
 
     def _give_up(self, job: JobId) -> None:
@@ -299,12 +332,14 @@ class Custody:
             return
         if not firm:
             if self._waits_for_majority(record):
+                desk.reach(Situation.CAREFUL_JOB_WAITS)
                 return
             # Proof of death does not wait; silence does, and so do holders that were not met yet: whoever
             # comes back first after an outage must not do again what the others finished.
             is_silent = any(known is not Standing.GONE for known in unheard.values())
             is_early = (asking.patient and is_silent) or Standing.UNKNOWN in unheard.values()
             if is_early and waited < desk.settings.island_after_s:
+                desk.reach(Situation.ISLAND_WAITS)
                 return
             if waited < desk.settings.ask_s and self._witnesses(record):
                 return
@@ -325,6 +360,7 @@ class Custody:
             self._give_up(job)
         else:
             asking.provisional = True
+        self._mark_conclusion(base, asking, firm=firm)
         if firm and (base.moving or base.outcome is not None):
             record = adopted(base, ballot)
         elif base.owner == desk.me:
@@ -351,6 +387,24 @@ class Custody:
                 elif _is_firm(asking, record):
                     self._become_firm(job)
 
+    def _mark_conclusion(self, base: Record, asking: Asking, *, firm: bool) -> None:
+        reach, is_own = self._desk.reach, base.owner == self._desk.me
+        if is_own:
+            reach(Situation.OWNER_REGAINS_OWN)
+        elif firm:
+            reach(Situation.TAKEOVER_FIRM)
+        else:
+            reach(Situation.TAKEOVER_PROVISIONAL)
+        if not is_own and not self._desk.view.stores(base.owner):
+            reach(Situation.OWNER_CANNOT_STORE)
+        if base.moving and firm:
+            reach(Situation.MOVE_FOUND)
+        if base.outcome is not None:
+            reach(Situation.OUTCOME_FOUND if firm else Situation.OUTCOME_LEFT_ALONE)
+        if asking.why == GIFT and not is_own:
+            lives = self._desk.view.is_living(base.owner)
+            reach(Situation.GIFT_TAKEN if lives else Situation.GIFT_OUTLIVES_GIVER)
+
     def _become_firm(self, job: JobId) -> None:
         desk, table = self._desk, self._table
         lead, record = table.lead(job), table.peek(job)
@@ -358,6 +412,9 @@ class Custody:
             return
         self._give_up(job)
         lead.firm = True
+        desk.reach(Situation.PROVISIONAL_TURNS_FIRM)
+        if record.outcome is not None:
+            desk.reach(Situation.PROVISIONAL_OUTCOME_TURNS_FIRM)
         if record.moving or record.outcome is not None:
             table.put(adopted(record, lead.ballot))
         else:
@@ -376,20 +433,27 @@ class Custody:
             record = table.peek(job)
             asking = self._asking.get(job)
             if asking is not None and (record is None or not self._still_asking(record, asking)):
+                desk.reach(Situation.ASKER_GIVES_WAY)
                 self._give_up(job)
                 if job not in self._later:
                     self._due[job] = None
             held = table.leads.get(job)
             if held is not None and (record is None or record.settled or table.lead(job) is None):
                 self.release(job)
-                if record is not None and not record.settled and job not in self._later:
-                    self._due[job] = None
+                if record is not None and not record.settled:
+                    stands = record.own.ballot != held.ballot
+                    desk.reach(Situation.STALE_OWNER_STEPS_DOWN if stands else Situation.OWNER_OUTPROMISED)
+                    if job not in self._later:
+                        self._due[job] = None
             if record is None or record.settled:
                 self._forget(job)
                 continue
             lead = table.lead(job)
             if lead is not None and lead.firm and to_be_adopted(record, lead.ballot):
                 # Another side finished or moved it first: a firm owner makes what it finds its own proposal.
+                desk.reach(
+                    Situation.MOVE_OF_ANOTHER_SIDE if record.moving else Situation.OUTCOME_OF_ANOTHER_SIDE
+                )
                 table.put(adopted(record, lead.ballot))
                 desk.written.add(job)
                 if record.moving:
@@ -508,6 +572,7 @@ class Custody:
             if not desk.leading(job) and not self._pass_by(record):
                 self.ask(job, self._why(record))
         elif who is None:
+            desk.reach(Situation.UNKNOWN_WAITED_FOR)
             self._later.set(job, desk.now + desk.settings.check_s)  # somebody may still turn up
         elif self._confirmed.get(job) != who:
             if desk.leading(job):
@@ -524,6 +589,8 @@ class Custody:
             return False
         heirs = self._heirs(record)
         if heirs:
+            if desk.leaving:
+                desk.reach(Situation.LEAVER_PASSES_BY)
             desk.post.add(heirs[0], Offer, DigestItem(record.id, digest(record)))
             desk.post.add(heirs[0], Gift, GiftItem(record.id, record.own.ballot))
             self._later.set(record.id, desk.now + desk.settings.retry_s)
@@ -557,6 +624,8 @@ class Custody:
         if to_better_clock:
             heirs = [heir for heir in heirs if desk.clock.agrees(heir)]
         if heirs and self._gifts.get(job, -FOREVER) <= desk.now:
+            if job in self._gifts:
+                desk.reach(Situation.GIFT_REPEATED)
             self._gifts[job] = desk.now + desk.settings.retry_s
             desk.post.add(heirs[0], Gift, GiftItem(job, record.own.ballot))
         return bool(heirs)
@@ -567,12 +636,16 @@ class Custody:
         for item in items:
             record = self._table.get(item.job)
             if record is None:
+                desk.reach(Situation.GIFT_WITHOUT_COPY)
                 desk.post.add(source, Wanted, item.job)  # the giver repeats itself
             elif record.settled:
+                desk.reach(Situation.GIFT_OF_SETTLED)
                 desk.post.add(source, Copies, encode(record))
             elif item.job not in self._asking and not desk.leading(item.job) and not desk.leaving:
                 if record.own.ballot == item.ballot:
-                    self.ask(item.job, "gift")
+                    self.ask(item.job, GIFT)
+                else:
+                    desk.reach(Situation.GIFT_STALE)
 
     # ------------------------------------------------------------------------------------------ time
 
@@ -590,6 +663,7 @@ class Custody:
             if not desk.leading(job):
                 self._due[job] = None
             elif job in self._seen_term:
+                desk.reach(Situation.OWNER_ASKS_AGAIN)
                 self.ask(job, "refused")
         for job in self._asks.take_due(desk.now):
             asking, record = self._asking.get(job), self._table.peek(job)

@@ -29,6 +29,7 @@ from edgenode.core.jobs import (
 from edgenode.core.meshclock import MeshClock
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import Archive, Changed, Effect, Log, Persist, Row, Send, StoredRow
+from edgenode.core.situations import Situation
 from edgenode.core.types import (
     FOREVER,
     NO_BALLOT,
@@ -65,24 +66,21 @@ class Lead:
     epoch: int = 0
 
 
-class News:
-    """An ordered set of job ids that something happened to, taken in one go."""
+class News(dict[JobId, None]):
+    """An ordered set of job ids that something happened to, taken in one go.
 
-    __slots__ = ("_jobs",)
+    A dict, because every event asks each list whether it is empty: that is then a question in C.
+    """
 
-    def __init__(self) -> None:
-        self._jobs: dict[JobId, None] = {}
+    __slots__ = ()
 
     def add(self, job: JobId) -> None:
-        self._jobs[job] = None
+        self[job] = None
 
     def take(self) -> list[JobId]:
-        jobs = list(self._jobs)
-        self._jobs.clear()
+        jobs = list(self)
+        self.clear()
         return jobs
-
-    def __bool__(self) -> bool:
-        return bool(self._jobs)
 
 
 class Table:
@@ -429,6 +427,7 @@ class Desk:
         self.leaving = False
         self.storing = True  # False from a refused write until the disk takes writes again
         self.taken_over = 0  # jobs, since the start
+        self.reached: set[Situation] = set()  # what this node has lived through: for the simulator
         self._clock_kept_at: Instant | None = None
         self._effects: list[Effect] = []
         self.merged = News()  # a copy or a promise changed by what somebody else said
@@ -442,6 +441,7 @@ class Desk:
         self.resend = News()  # somebody else is to have a copy of this, too
         self.movable = News()  # who is to hold the job from now on has a copy
         self.moved = News()  # a majority of the holders accepted the move
+        self.stuck = News()  # too few holders live to decide on a move that was proposed
         self.newcomers: dict[JobId, tuple[NodeId, ...]] = {}
         """Owned jobs whose holders are to change, with the nodes that need a copy first."""
         self.overdue = News()  # responsibility must be looked at again
@@ -453,6 +453,10 @@ class Desk:
         self.admitted: dict[JobId, bool] = {}  # keys whose submissions may be taken now, and whether claimed
         self._news = [news for news in vars(self).values() if isinstance(news, News)]
         self.thanks_due: list[tuple[JobId, StartToken, NodeId]] = []  # results taken from runners
+
+    def reach(self, situation: Situation) -> None:
+        """Mark that this came about, where it is handled. Nothing follows from it."""
+        self.reached.add(situation)
 
     # ---- time
 
@@ -523,6 +527,7 @@ class Desk:
             if joined.outcome is not None and outcome.value != joined.outcome.value:
                 token = outcome.token
                 detail = f"{outcome.state} by {outcome.runner}, start {token.start} of term {token.term}"
+                self.reach(Situation.SUPERSEDED)
                 if not any((note.kind, note.detail) == (SUPERSEDED, detail) for note in joined.history):
                     joined = with_note(joined, self.note(SUPERSEDED, detail))
         return joined
@@ -549,7 +554,10 @@ class Desk:
     def acks_needed(self, record: Record) -> int:
         """How many disks a submission waits for: as asked, but no more than there are living holders."""
         asked = decode_spec(record.spec).options.acks or len(record.holders) // 2 + 1
-        return max(1, min(asked, len(self.living_holders(record))))
+        living = len(self.living_holders(record))
+        if living < asked:
+            self.reach(Situation.ACKS_RECOUNTED)
+        return max(1, min(asked, living))
 
     @property
     def has_news(self) -> bool:

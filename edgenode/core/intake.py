@@ -52,6 +52,7 @@ from edgenode.core.signals import (
     SubmitAsked,
     SubmitDone,
 )
+from edgenode.core.situations import Situation
 from edgenode.core.types import FOREVER, Ballot, Instant, JobId, NodeId, Promise, Seconds
 from edgenode.core.wire import (
     REFUSED_CLAIMED,
@@ -110,7 +111,8 @@ class Accepted(NamedTuple):
 class Submission:
     order: tuple[JobId, ...]
     acks: int
-    open: dict[JobId, Outgoing]
+    sent: dict[JobId, Outgoing]
+    open: dict[JobId, Outgoing]  # of those sent, what has no receipt yet
     receipts: dict[JobId, Receipt]
     again_at: Instant
     ends_at: Instant
@@ -187,6 +189,7 @@ class Intake:
             tuple(outgoing),
             event.acks,
             outgoing,
+            dict(outgoing),
             {},
             desk.now + desk.settings.retry_s,
             desk.now + event.timeout_s,
@@ -214,6 +217,7 @@ class Intake:
             if out.target is not None and desk.view.dead_since(out.target) is not None:
                 out.target, out.is_unsure = None, True
             while out.place < len(out.holders) and desk.view.dead_since(out.holders[out.place]) is not None:
+                desk.reach(Situation.SUBMISSION_GOES_DOWN_RANK)
                 out.place += 1
                 out.is_unsure = True
             if out.place >= len(out.holders):
@@ -258,8 +262,10 @@ class Intake:
                 if out.hops % HOPS_MAX:
                     again.append(answer.job)
             elif answer.refused.startswith(REFUSED_MOVED):
+                self._desk.reach(Situation.SUBMISSION_MOVED)
                 out.target = NodeId(answer.refused.removeprefix(REFUSED_MOVED))
             elif source in (out.target, out.holders[out.place]):
+                self._desk.reach(Situation.SUBMISSION_GOES_DOWN_RANK)
                 out.place += out.target is None
                 out.target = None
                 if out.place < len(out.holders):
@@ -305,6 +311,7 @@ class Intake:
             if is_named and table.promise(job) <= Promise(0, Ballot(1, desk.me)):
                 named.append(record)
             else:
+                desk.reach(Situation.SUBMISSION_NOT_NAMED)
                 table.put(record)
                 unnamed.append(job)
         return Accepted(named, unnamed, keyed)
@@ -315,6 +322,7 @@ class Intake:
         """A repeated submission: the receipt again, or who to ask for it."""
         desk, job = self._desk, record.id
         replayed = item.spec != record.spec
+        desk.reach(Situation.SUBMISSION_OF_SETTLED if record.settled else Situation.SUBMISSION_REPEATED)
         if replayed and decode_spec(record.spec).options.fingerprint != spec.options.fingerprint:
             desk.post.send(source, Submitted(request, (SubmitAnswer(job, (), REFUSED_REUSED),)))
         elif record.settled:
@@ -494,8 +502,10 @@ class Intake:
             if job in reading.asking:
                 errors[job] = Undecided("its next owner is still asking the holders", job=job_text(job))
             elif not desk.view.formed or desk.view.is_cut_off:
+                desk.reach(Situation.READ_BEFORE_MEETING)
                 errors[job] = Undecided("this node has not met its mesh yet", job=job_text(job))
             elif unsure or reading.is_unsure:
+                desk.reach(Situation.READ_UNSURE)
                 names = ", ".join(unsure[:5]) or "members that others know"
                 errors[job] = Undecided(f"nobody who answered has it; not heard: {names}", job=job_text(job))
             else:
@@ -651,6 +661,10 @@ class Intake:
                 del self._followers[job]
         for submission in self._submissions.values():
             submission.again_at = now
+            # It may have been this node that acknowledged, before its write was refused.
+            for job in [job for job, receipt in submission.receipts.items() if desk.me in receipt.nodes]:
+                del submission.receipts[job]
+                submission.open[job] = submission.sent[job]
         for reading in self._readings.values():
             reading.open = dict.fromkeys(reading.jobs)
             for place in (reading.found, reading.owned, reading.firm, reading.asking, reading.ended):
@@ -726,6 +740,7 @@ class Intake:
     def _submission_time(self, request: RequestId, submission: Submission) -> None:
         now = self._desk.now
         if submission.ends_at <= now:
+            self._desk.reach(Situation.SUBMISSION_OUTCOME_UNKNOWN)
             for job in list(submission.open):
                 error = _unknown(job, submission.open[job], "no receipt in time: the job may exist")
                 self._close(submission, job, error)

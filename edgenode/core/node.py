@@ -526,6 +526,9 @@ class Node:
                 replication.send_again(desk.resend.take())
             elif desk.movable:
                 voters.propose(desk.movable.take())
+            elif desk.stuck:
+                for job in desk.stuck.take():
+                    custody.ask(job, "too few holders are left to decide who follows them")
             elif desk.moved:
                 voters.begin(desk.moved.take())
             elif desk.gate_wanted:

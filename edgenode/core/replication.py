@@ -29,6 +29,7 @@ from edgenode.core.jobs import (
     majority,
     settled,
 )
+from edgenode.core.situations import Situation
 from edgenode.core.types import (
     FOREVER,
     Ballot,
@@ -218,6 +219,7 @@ class Replication:
         for item in stored:
             writing = self._writing.get(item.job)
             if writing is None or writing.ballot != item.ballot:
+                self._desk.reach(Situation.STRAY_ACK)
                 continue
             record = self._table.peek(item.job)
             if record is None or record.epoch != item.epoch:
@@ -225,6 +227,8 @@ class Replication:
             writing.known.add(source)
             if item.write == writing.write and item.firm == writing.firm:
                 writing.stored.add(source)
+            else:
+                self._desk.reach(Situation.ACK_OF_EARLIER_WRITE)
             self._count(record, writing)
 
     def _count(self, record: Record, writing: Writing) -> None:
@@ -267,17 +271,26 @@ class Replication:
         options = decode_spec(record.spec).options
         if options.delivery is Delivery.AT_MOST_ONCE or options.partition is Partition.WAIT:
             stored = len(writing.stored.intersection(record.holders))
-            return lead is not None and lead.firm and majority(stored, record.holders)
-        with_it = len(writing.stored.intersection(living))
-        return 2 * with_it > len(living) or self._desk.now >= writing.gate_ends_at
+            is_open = lead is not None and lead.firm and majority(stored, record.holders)
+            if is_open:
+                self._desk.reach(Situation.GATE_STRICT)
+            return is_open
+        if 2 * len(writing.stored.intersection(living)) > len(living):
+            return True
+        if self._desk.now < writing.gate_ends_at:
+            return False
+        self._desk.reach(Situation.GATE_TIMED_OUT)
+        return True
 
     def _try_settle(self, record: Record, writing: Writing) -> None:
         lead, outcome = self._table.lead(record.id), record.outcome
         assert outcome is not None
-        if lead is None or not lead.firm or not outcome.firm or outcome.ballot != record.own.ballot:
-            return
         if outcome.settled or not majority(len(writing.stored.intersection(record.holders)), record.holders):
             return
+        if lead is None or not lead.firm or not outcome.firm or outcome.ballot != record.own.ballot:
+            self._desk.reach(Situation.PROVISIONAL_RESULT_UNSETTLED)
+            return
+        self._desk.reach(Situation.SETTLED)
         done = settled(record)
         self._table.put(done)
         self._desk.merged.add(record.id)  # custody lets go of it
@@ -312,10 +325,12 @@ class Replication:
                 desk.merged.add(job)
             if joined.settled and not record.settled:
                 # Old news about a finished job: the settled copy is the answer.
+                desk.reach(Situation.RESURRECTED_REFUSED)
                 desk.post.add(source, Copies, encode(joined))
                 continue
             is_outvoted = given > asked or record.owner != source or not table.may_vote(job)
             if is_outvoted or not _says(joined, record):
+                desk.reach(Situation.WRITE_OUTVOTED if is_outvoted else Situation.WRITE_BEHIND_COPY)
                 blob = encode(joined)
                 desk.post.add(source, Refused, Refusal(job, record.epoch, record.own.ballot, given, blob))
                 continue
@@ -335,6 +350,7 @@ class Replication:
     def _share(self, joined: Record, copy: Record) -> None:
         """What only this node knew of a settled job (a start, say) is told to its holders: nobody asks."""
         if joined.settled and copy.settled and joined != copy:
+            self._desk.reach(Situation.SETTLED_COPY_COMPLETED)
             for holder in self._desk.living_holders(joined):
                 if holder != self._desk.me:
                     self._desk.post.add(holder, Copies, encode(joined))
@@ -360,6 +376,7 @@ class Replication:
         for item in items:
             record = table.peek(item.job) or mine.get(item.job)
             if record is None:
+                desk.reach(Situation.MARK_OF_UNKNOWN_JOB)
                 desk.post.add(source, Wanted, item.job)
                 continue
             outcome = record.outcome
@@ -375,6 +392,7 @@ class Replication:
                 desk.merged.add(item.job)
                 desk.post.add(source, Marked, item.job)
             else:
+                desk.reach(Situation.MARK_WITHOUT_OUTCOME)
                 desk.post.add(source, Wanted, item.job)
 
     def on_marked(self, source: NodeId, jobs: Sequence[JobId]) -> None:
@@ -403,6 +421,7 @@ class Replication:
         desk, view = self._desk, self._desk.view
         spares = self._spares_for(job, spreading.holders)
         if spares and (record := self._table.get(job)) is not None:
+            desk.reach(Situation.SPARE_OF_SETTLED)
             for node in spares:
                 desk.post.add(node, Copies, encode(record))
         long_ago = desk.now - desk.settings.rereplicate_after_s
@@ -411,6 +430,7 @@ class Replication:
             if view.is_living(node):
                 desk.post.add(node, Marks, spreading.mark)
             elif since is not None and since <= long_ago:
+                desk.reach(Situation.MARK_GIVEN_UP)
                 spreading.missing.discard(node)  # a spare has it; if this one returns it will ask
         if not spreading.missing:
             del self._spreading[job]
@@ -427,10 +447,13 @@ class Replication:
         for item in items:
             record = table.peek(item.job) or mine.get(item.job)
             if record is None:
+                desk.reach(Situation.RESPONSIBLE_LACKS_COPY)
                 desk.post.add(source, Wanted, item.job)
             elif digest(record) == item.digest:
                 desk.post.add(source, Taken, item.job)
             else:
+                if not record.settled:
+                    desk.reach(Situation.COPIES_DIFFER)
                 desk.post.add(source, Copies, encode(record))
                 if not record.settled:
                     desk.post.add(source, Wanted, item.job)
@@ -480,6 +503,7 @@ class Replication:
             if returned & spreading.missing:
                 self._marks_due.soon(job, desk.now)
         if self._is_parting and len(returned) < len(changed):
+            desk.reach(Situation.LEAVING_RECOUNTED)
             self.part()  # somebody that was counted on is gone
         for node in changed:
             if desk.view.dead_since(node) is None:
@@ -553,6 +577,7 @@ class Replication:
             living = desk.living_holders(record)
             if living and living[0] == desk.me:
                 for spare in self._spares_for(record.id, record.holders):
+                    desk.reach(Situation.SPARE_OF_SETTLED)
                     desk.post.add(spare, Offer, Digest(record.id, digest(record)))
 
     # ------------------------------------------------------------------------------------- leaving
@@ -590,6 +615,7 @@ class Replication:
                     continue
                 takers = self._takers(record)
                 self.stranded += not takers
+                desk.reach(Situation.LEAVER_OFFERS_COPY if takers else Situation.LEAVER_STRANDED)
                 if takers:
                     self._parting[row.id] = Parting(takers, desk.now)
         for job, parting in list(self._parting.items()):

@@ -35,6 +35,7 @@ from edgenode.core.jobs import (
     write_own,
 )
 from edgenode.core.signals import Run, RunEnded, StopRun
+from edgenode.core.situations import Situation
 from edgenode.core.types import (
     FOREVER,
     NOBODY,
@@ -237,6 +238,7 @@ class Scheduler:
         for key in [key for key in self._unthanked if key[0] == record.id] if self._unthanked else ():
             kept = self._unthanked.pop(key)
             if record.outcome is None:
+                self._desk.reach(Situation.RESULT_WAS_KEPT)
                 self._receive(record, kept.item)
                 record = self._table.peek(record.id) or record
         return record
@@ -254,6 +256,8 @@ class Scheduler:
         del self._away[job]
         if record is not None and record.own.token == away.token and self._owns_unfinished(record):
             counted = not view.has_left(away.runner)
+            dead = Situation.RUNNER_GONE if counted else Situation.RUNNER_LEFT
+            self._desk.reach(dead if is_dead else Situation.RUNNER_REBOOTED)
             self._lose(record, f"runner {away.runner} is gone", counted=counted)
         return False
 
@@ -275,8 +279,12 @@ class Scheduler:
             # Only a firm owner may say so: on another side it may be running.
             lead = self._table.acting(job)
             if lead is not None and lead.firm:
+                self._desk.reach(Situation.ONCE_ONLY_LOST)
                 self._end(record, State.FAILED, error="its runner was lost; delivery is at-most-once")
+            else:
+                self._desk.reach(Situation.ONCE_ONLY_UNDECIDED)
         elif record.loss_count >= options.max_losses:
+            self._desk.reach(Situation.POISON_STOPPED)
             error = f"lost its runner {record.loss_count} times (max_losses is {options.max_losses})"
             self._end(record, State.FAILED, error=error)
         elif record.own.state is State.SCHEDULED and record.failure_count:
@@ -306,6 +314,7 @@ class Scheduler:
         """Give up a start that is stored but was not begun: it never may."""
         opening = self._opening.pop(job, None)
         if opening is not None:
+            self._desk.reach(Situation.START_REVOKED)
             self._deny(job, opening.token)
             if opening.runner == self._desk.me:
                 del self._running[job]
@@ -325,7 +334,9 @@ class Scheduler:
             if running is not None and (is_known or record.own.ballot >= running.token.ballot):
                 if record.outcome is None and _is_wronged(record, running.token):
                     record = self._object(record, running.token)
-                if record.outcome is not None or record.own.token != running.token:
+                is_other = record.own.token != running.token
+                is_other &= is_known or not _is_older(record, running.token)
+                if record.outcome is not None or is_other:
                     self._stop(job, running, "superseded")
             if record.outcome is not None:
                 away = self._away.pop(job, None)
@@ -350,6 +361,7 @@ class Scheduler:
         if opening is not None and opening.token == running.token:
             self._revoke(job)
         elif not running.stopped:
+            self._desk.reach(Situation.START_STOPPED)
             running.stopped = True
             self._desk.emit(StopRun(job, running.token, reason))
 
@@ -540,6 +552,7 @@ class Scheduler:
         self._opening.pop(record.id, None)
         if record.own.runner != self._desk.me:
             self._refused[record.id] = (record.own.runner, self._desk.now + self._desk.settings.retry_max_s)
+        self._desk.reach(Situation.START_VOID)
         record = voided(record)
         self._write(record)
         self._enrol(record)
@@ -608,6 +621,7 @@ class Scheduler:
             # A start that was called lost finished after all: its result counts while there is no other. Not
             # that of another submission under this key, with other content.
             if item.fingerprint == decode_spec(record.spec).options.fingerprint:
+                self._desk.reach(Situation.LOST_START_SUCCEEDS)
                 self._judge(record, item)
 
     # ----------------------------------------------------------------------- work for other owners
@@ -629,7 +643,8 @@ class Scheduler:
         for item in items:
             running = self._running.get(item.job)
             if running is not None and running.token == item.token:
-                continue  # a duplicate
+                desk.reach(Situation.GRANT_DOUBLED)
+                continue
             if (item.job, item.token) in self._unthanked:
                 continue
             record = desk.read(item.record)
@@ -645,6 +660,7 @@ class Scheduler:
                 or running is not None
                 or self._free() <= 0
             ):
+                self._mark_refusal(item, is_over=is_over)
                 self._deny(item.job, item.token)
                 is_new = (item.job, item.token) not in self._begun
                 refused = (TokenItem(item.job, item.token),)
@@ -654,6 +670,17 @@ class Scheduler:
             self._running[item.job] = Running(item.token, decode_spec(record.spec).options.fingerprint)
             self._grants[item.job] = item
             self._run(item.job, item.token, record)
+
+    def _mark_refusal(self, item: GrantItem, *, is_over: bool) -> None:
+        """Why a grant starts nothing."""
+        if is_over:
+            self._desk.reach(Situation.GRANT_AFTER_THE_END)
+        elif item.boot != self._desk.view.boot:
+            self._desk.reach(Situation.GRANT_TO_EARLIER_LIFE)
+        elif (item.job, item.token) in self._denied:
+            self._desk.reach(Situation.GRANT_DENIED_BEFORE)
+        elif self._free() <= 0:
+            self._desk.reach(Situation.GRANT_WITHOUT_SLOT)
 
     def _deny(self, job: JobId, token: StartToken) -> None:
         _remember(self._denied, (job, token))
@@ -681,6 +708,8 @@ class Scheduler:
         for item in message.held:
             away = self._away.get(item.job)
             if away is not None and away.token == item.token:
+                if item.token.ballot.owner != self._desk.me:
+                    self._desk.reach(Situation.START_KEPT)
                 away.ask_at = self._desk.now + self._desk.settings.retry_max_s
         for item in (*message.denied, *message.voids):
             away, record = self._away.get(item.job), self._table.peek(item.job)
@@ -691,6 +720,7 @@ class Scheduler:
             if item in message.voids:
                 self._void(record)
             else:
+                self._desk.reach(Situation.START_DENIED)
                 self._lose(record, f"{source} does not run it any more", counted=False)
 
     def on_stop(self, items: Sequence[TokenItem]) -> None:
@@ -710,12 +740,14 @@ class Scheduler:
             if record is None:
                 continue
             if record.settled:
+                desk.reach(Situation.RESULT_ALREADY_SETTLED)
                 desk.post.add(item.runner, ResultTaken, TokenItem(item.job, item.token))
             elif self._table.acting(item.job) is not None:
                 if record.outcome is None:
                     self._receive(record, item)
                 desk.thanks_due.append((item.job, item.token, item.runner))
             elif source == item.runner and record.owner not in (desk.me, source):
+                desk.reach(Situation.RESULT_PASSED_ON)
                 desk.post.add(record.owner, Result, item)  # one hop: whoever has it will thank the runner
 
     def on_taken(self, items: Sequence[TokenItem]) -> None:
@@ -779,9 +811,11 @@ class Scheduler:
         """The day has come after which this job may not start, or not even run. Only a node whose clock can
         be trusted ends it; another one hands it to somebody who can."""
         if self._desk.may_end_by_clock:
+            self._desk.reach(Situation.EXPIRED)
             running = record.own.state is State.RUNNING
             self._end(record, State.EXPIRED, error=EXPIRED_RUNNING if running else EXPIRED)
         else:
+            self._desk.reach(Situation.EXPIRY_LEFT_TO_OTHERS)
             self._queued.pop(record.id, None)
             self._doubted.set(record.id, self._desk.now + LOOK_AGAIN_S)
             if self._desk.clock.is_far:  # else nobody knows better
@@ -809,7 +843,10 @@ class Scheduler:
                 first = kept.owner if record is None else record.owner
                 candidates = [n for n in (first, *kept.holders) if n != desk.me and desk.view.is_living(n)]
                 if candidates:
-                    desk.post.add(candidates[kept.tries % len(candidates)], Result, kept.item)
+                    target = candidates[kept.tries % len(candidates)]
+                    if target != first:
+                        desk.reach(Situation.RESULT_AWAITS_OWNER)
+                    desk.post.add(target, Result, kept.item)
                     kept.tries += 1
                 kept.again_at = desk.now + kept.pause_s
                 kept.pause_s = min(kept.pause_s * 2, desk.settings.retry_max_s)
@@ -884,6 +921,11 @@ def _remember(memory: dict[Start, None], start: Start) -> None:
     memory[start] = None
     if len(memory) > TOKENS_MAX:
         del memory[next(iter(memory))]
+
+
+def _is_older(record: Record, token: StartToken) -> bool:
+    """Whether a copy was written before this start, by the same owner: it says nothing against it."""
+    return record.own.ballot == token.ballot and dict(record.starts).get(token.ballot, 0) < token.start
 
 
 def _is_wronged(record: Record, token: StartToken) -> bool:

@@ -37,6 +37,7 @@ from edgenode.core.jobs import (
     with_note,
 )
 from edgenode.core.settings import JobSettings
+from edgenode.core.situations import Situation
 from edgenode.core.types import FOREVER, Instant, JobId, NodeId, Seconds, State
 from edgenode.core.view import Standing, View
 from edgenode.core.wire import Copies
@@ -74,8 +75,20 @@ class Voters:
             record = self._table.peek(job)
             if record is None or not desk.leading(job) or record.outcome is not None or record.moving:
                 desk.newcomers.pop(job, None)
+                if record is not None and self._is_stuck(record):
+                    desk.reach(Situation.MOVE_UNDECIDABLE)
+                    desk.stuck.add(job)
             elif not desk.leaving:  # who leaves hands on whole jobs
                 self._want(record)
+
+    def _is_stuck(self, record: Record) -> bool:
+        """Whether a proposed move waits for holders that are gone. Its owner then asks again, and goes on as
+        a provisional one if they stay away: a job does not stand still for disks that may never return."""
+        lead = self._table.lead(record.id)
+        return lead is not None and lead.firm and record.moving and not self._can_decide(record)
+
+    def _can_decide(self, record: Record) -> bool:
+        return majority(len(self._desk.living_holders(record)), record.holders)
 
     def _want(self, record: Record) -> None:
         """Note who is to have a copy, and send it, if others should hold this job."""
@@ -86,6 +99,7 @@ class Voters:
             return
         newcomers = tuple(node for node in wanted if node not in record.holders)
         if desk.newcomers.get(job) != newcomers:
+            desk.reach(Situation.NEWCOMER_WANTED)
             desk.newcomers[job] = newcomers
             desk.resend.add(job)
 
@@ -106,11 +120,19 @@ class Voters:
                 continue
             if record.outcome is not None or record.moving:
                 continue
+            if not self._can_decide(record):
+                # Nothing else may happen while they decide. A holder that returns is counted anew.
+                desk.reach(Situation.MOVE_POSTPONED)
+                continue
             wanted = next_holders(record, desk.view, desk.settings, desk.now)
             if {*wanted} - {*record.holders} != {*newcomers} or wanted == record.holders:
+                desk.reach(Situation.MOVE_RECONSIDERED)
                 self._due[job] = None  # the members have changed since
                 continue
             del desk.newcomers[job]
+            desk.reach(Situation.MOVE_PROPOSED)
+            if len(wanted) > len(record.holders):
+                desk.reach(Situation.HOLDERS_GROW)
             owner = desk.me if desk.me in wanted else wanted[0]
             table.put(proposed(record, wanted, owner))
             desk.written.add(job)
@@ -128,12 +150,14 @@ class Voters:
             names = f"{', '.join(record.holders)} -> {', '.join(record.move.holders)}"
             after = with_note(next_epoch(record), desk.note("holders changed", names))
             if first.owner == desk.me:
+                desk.reach(Situation.EPOCH_BEGUN)
                 table.put(continued(after, record.own))
                 table.leads[job] = Lead(first, True, {desk.me}, after.epoch)
                 desk.written.add(job)
                 desk.led.add(job)
                 told = set(record.holders) - set(after.holders)
             else:
+                desk.reach(Situation.EPOCH_HANDED_ON)
                 if record.own.state is State.RUNNING and not desk.view.is_living(record.own.runner):
                     after = with_loss(after, record.own.token)
                 table.put(after)

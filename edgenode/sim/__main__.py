@@ -14,7 +14,7 @@ from typing import Final
 
 from edgenode.core.node import Node
 from edgenode.sim.story import Story
-from edgenode.sim.trial import HEAL_S, HURT_S, Passed, Plan, Trial
+from edgenode.sim.trial import HURT_S, Passed, Plan, Trial
 
 FAILURES_SHOWN: Final = 5
 PROGRESS_EVERY_S: Final = 5.0
@@ -33,10 +33,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--story", action="store_true", help="with --seed: tell everything that happened")
     parser.add_argument("--job", default="", help="with --story: only what concerns this job (j3, or its id)")
     parser.add_argument("--nodes", type=int, default=0, help="as many nodes (default: as the seed says)")
+    parser.add_argument("--replicas", type=int, default=0, help="copies of a job (default: as the seed says)")
     parser.add_argument("--seconds", type=float, default=HURT_S, help="how long faults strike, simulated")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes to use")
     options = parser.parse_args(arguments)
-    if options.seeds < 1 or options.workers < 1 or options.nodes < 0 or options.seconds <= 0:
+    if (
+        options.seeds < 1
+        or options.workers < 1
+        or min(options.nodes, options.replicas) < 0
+        or options.seconds <= 0
+    ):
         parser.error("--seeds and --workers are at least 1, --seconds more than 0")
     return options
 
@@ -133,7 +139,9 @@ def main(arguments: list[str]) -> int:
     seeds = (
         [options.seed] if options.seed is not None else range(options.first, options.first + options.seeds)
     )
-    plans = [Plan(seed, options.nodes, options.seconds, HEAL_S) for seed in seeds]
+    plans = [
+        Plan(seed, nodes=options.nodes, replicas=options.replicas, hurt_s=options.seconds) for seed in seeds
+    ]
     if options.seed is not None:
         return replay(plans[0], whole=options.story, job=options.job)
     return run_many(plans, options.workers)

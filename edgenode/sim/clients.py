@@ -9,7 +9,7 @@ from typing import Final
 
 from edgenode.core.jobs import Backoff, Options, Record, Spec, make_job_id
 from edgenode.core.signals import InspectAsked, ReadAsked, ReadDone, SearchAsked, SubmitAsked, SubmitDone
-from edgenode.core.types import Delivery, JobId, Partition, Seconds
+from edgenode.core.types import Delivery, JobId, Partition, Seconds, Wall
 from edgenode.core.wire import Query
 from edgenode.sim.clock import EPOCH
 from edgenode.sim.days import Days
@@ -60,7 +60,6 @@ class Clients:
         for spec in specs:
             self._world.story.name(spec.id)
         self.unanswered += 1
-        acks = self._dice.choice((0, 0, 0, 1, 2))
         timeout_s = self._dice.choice((1.0, 5.0, 10.0))
 
         def answered(answer: Answer) -> None:
@@ -71,7 +70,7 @@ class Clients:
             if tries > 0 and any(receipt.error is not None and receipt.error.definite for receipt in refused):
                 self._world.after(0.5, lambda: self._submit(tries - 1))
 
-        self._world.ask(life, lambda request: SubmitAsked(request, specs, acks, timeout_s), answered)
+        self._world.ask(life, lambda request: SubmitAsked(request, specs, 0, timeout_s), answered)
 
     def _spec(self, life: Life) -> Spec:
         dice, now = self._dice, self._world.now
@@ -80,8 +79,10 @@ class Clients:
         if self._poison_left and dice.random() < 0.1:
             self._poison_left -= 1
             manner = Manner.POISON
-        later = self._faults.exact_clocks and dice.random() < 0.1
-        run_at = EPOCH + now + dice.uniform(0.0, 3.0) if later else 0.0
+        exact, later = self._faults.exact_clocks, dice.random() < 0.1
+        run_at = EPOCH + now + dice.uniform(0.0, 3.0) if exact and later else 0.0
+        hurried = exact and dice.random() < 0.1
+        deadline = max(EPOCH + now, run_at) + dice.uniform(0.5, 4.0) if hurried else 0.0
         return Spec(
             make_job_id(wall, dice.randbytes(10)),
             TASK,
@@ -89,7 +90,7 @@ class Clients:
             wall,
             # The API makes it by the mesh's time.
             max(EPOCH + now, run_at) + self._days.lasts_s(dice),
-            replace(options(dice, run_at), ttl_s=self._days.ttl_s(dice)),
+            replace(options(dice, run_at, deadline), ttl_s=self._days.ttl_s(dice)),
         )
 
     # --------------------------------------------------------------------------------- reading
@@ -122,12 +123,14 @@ class Clients:
         self._world.ask(life, lambda request: InspectAsked(request, job, 2.0), _nothing)
 
 
-def options(dice: Random, run_at: float) -> Options:
+def options(dice: Random, run_at: Wall, deadline: Wall) -> Options:
     """A mixture of what people may say of a job."""
     once = dice.random() < 0.15
     return Options(
         priority=dice.randint(0, 9),
         run_at=run_at,
+        deadline=deadline,
+        acks=dice.choice((0, 0, 0, 1, 2, 3)),
         max_attempts=1 if once else dice.randint(1, 4),
         max_losses=dice.randint(1, 4),
         delivery=Delivery.AT_MOST_ONCE if once else Delivery.AT_LEAST_ONCE,

@@ -46,6 +46,7 @@ class Disk:
         self.written = 0  # writes of the last of them
         self.behind = False
         self.forgotten: Wall = 0.0
+        self.takes_writes = True
         self._order: list[JobId] = []
 
     def copy(self) -> Disk:

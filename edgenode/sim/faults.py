@@ -32,6 +32,7 @@ class Kind(StrEnum):
     CUT_ONE_WAY = "cut one way"
     RESET = "reset a link"
     CLOCK_JUMP = "clock jump"
+    DISK_FULL = "full disk"
     JOIN = "join"
     LEAVE = "leave"
     WIPE = "wipe"
@@ -41,6 +42,17 @@ HARMLESS: Final = frozenset({Kind.JOIN, Kind.LEAVE})
 """Must not cost a single extra start."""
 ONCE: Final = frozenset({Kind.KILL_ALL, Kind.POWER_ALL, Kind.LEAVE, Kind.WIPE})
 """At most once a run: two lost disks of three holders, say, leave nothing to check."""
+
+
+SIZES: Final = (1, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 5, 6, 7, 9)
+"""Small meshes have more trouble in the same time, and cost less of it."""
+COPIES: Final = (1, 2, 3, 3, 3, 3, 4, 5)
+REREPLICATE_AFTER_S: Final = (1.0, 3.0, 30.0)
+DRAIN_S: Final = (0.2, 1.0, 10.0)
+
+
+PAUSE_S: Final = (1.5, 7.0)
+STALL_S: Final = (0.2, 1.5)
 
 
 class Blow(NamedTuple):
@@ -60,6 +72,9 @@ class Faults:
 
     mood: Mood
     nodes: int
+    replicas: int  # R, which may be more than there are nodes
+    rereplicate_after_s: Seconds
+    drain_s: Seconds
     chained: bool  # each node was told of one other only, instead of all
     conditions: Conditions
     blows: tuple[Blow, ...]
@@ -72,20 +87,27 @@ class Faults:
         """Whether a day named by a client means the same everywhere."""
         return not any(self.offsets) and not any(blow.kind is Kind.CLOCK_JUMP for blow in self.blows)
 
+    @property
+    def answer_late_s(self) -> Seconds:
+        """How much later than a question its answer may come, beyond the network's ordinary delay."""
+        struck = {blow.kind for blow in self.blows}
+        stands_s = PAUSE_S[1] if Kind.PAUSE in struck else STALL_S[1] if Kind.STALL in struck else 0.0
+        return stands_s + (2 * self.conditions.late_s if self.conditions.late else 0.0)
+
     @classmethod
-    def draw(cls, dice: Random, *, hurt_s: Seconds, nodes: int = 0) -> Faults:
-        """Draw a run's faults; `nodes` 0 draws their number, too."""
-        drawn = dice.choice((1, 2, 3, 3, 3, 4, 5, 5))
-        count = nodes or drawn
+    def draw(cls, dice: Random, *, hurt_s: Seconds, nodes: int = 0, replicas: int = 0) -> Faults:
+        """Draw a run's faults; `nodes` 0 draws their number, too, and `replicas` 0 the copies of a job."""
+        count, copies = nodes or dice.choice(SIZES), replicas or dice.choice(COPIES)
+        mesh = count, copies, dice.choice(REREPLICATE_AFTER_S), dice.choice(DRAIN_S)
         chained = dice.random() < 0.3
         roll = dice.random()
         flat = (0.0,) * count
         even = (1.0,) * count
         if roll < 0.10:
-            return cls(Mood.CALM, count, chained, Conditions(), (), flat, even, False)
+            return cls(Mood.CALM, *mesh, chained, Conditions(), (), flat, even, poison=False)
         if roll < 0.15:
             blows = _blows(dice, [Kind.JOIN, Kind.LEAVE][: 1 + (count > 2)], hurt_s)
-            return cls(Mood.CHURN, count, chained, Conditions(), blows, flat, even, False)
+            return cls(Mood.CHURN, *mesh, chained, Conditions(), blows, flat, even, poison=False)
         kinds = [kind for kind in Kind if dice.random() < 0.25 and _possible(kind, count)]
         conditions = _conditions(dice)
         if not kinds:
@@ -93,7 +115,10 @@ class Faults:
         offsets = _offsets(dice, count) if dice.random() < 0.25 else flat
         rates = tuple(dice.uniform(0.999, 1.001) for _ in range(count)) if dice.random() < 0.3 else even
         blows = _blows(dice, kinds, hurt_s)
-        return cls(Mood.HURT, count, chained, conditions, blows, offsets, rates, dice.random() < 0.2)
+        return cls(
+            Mood.HURT, *mesh, chained, conditions, blows, offsets, rates,
+            poison=dice.random() < 0.2,
+        )  # fmt: skip
 
 
 def _possible(kind: Kind, count: int) -> bool:

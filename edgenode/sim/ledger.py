@@ -7,7 +7,7 @@ acknowledged, each start, what every reader was told, and which result a majorit
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -82,6 +82,7 @@ class Ledger:
         self.identities: dict[NodeId, NodeId] = {}  # whose name a copied disk bears, by the copy's place
         self._true_time = true_time
         self._skew_s = skew_s
+        self.clock_s = INACCURACY_S
         self.is_time_doubtful = False
         """Set when half of the clocks or more were wrong at some time: days then mean nothing any more."""
         self.finished: set[JobId] = set()  # some disk had an end of it once
@@ -136,10 +137,13 @@ class Ledger:
             raise Violation(f"I4: {job_text(record.id)} was told as {told}, and now as {value}")
         self._settled(record, value)
 
-    def unfound(self, job: JobId, error: EdgeNodeError, met: set[NodeId]) -> None:
+    def unfound(
+        self, job: JobId, error: EdgeNodeError, met: set[NodeId], told_before: Collection[JobId]
+    ) -> None:
         """A reader was told that this job is not to be had, by a node that has met these others: it may not
-        say that a settled job does not exist if it knows somebody who has it. (Islands that never met do.)"""
-        if not error.definite or error.status != 404 or job not in self.told:
+        say that a job does not exist, which was told as settled before it was asked, if it knows somebody who
+        has it. (Islands that never met do.)"""
+        if not error.definite or error.status != 404 or job not in told_before:
             return
         if any(disk.record(job) is not None for node, disk in self._disks.items() if node in met):
             raise Violation(f"I4: {job_text(job)} was told as settled, and now does not exist")
@@ -289,7 +293,7 @@ class Ledger:
         if outcome.state is State.EXPIRED and not self.is_time_doubtful:
             spec = self.specs[job]
             day = min(spec.expires_at, spec.options.deadline or spec.expires_at)
-            if self._true_time() < day - INACCURACY_S:
+            if self._true_time() < day - self.clock_s:
                 early_s = day - self._true_time()
                 raise Violation(f"I12: {job_text(job)} expires {early_s:.1f} s before its day")
         if outcome.state is not State.SUCCEEDED:
@@ -351,12 +355,17 @@ class Ledger:
             case _:
                 pass
 
+    def has(self, node: NodeId, stored: Stored) -> bool:
+        """Whether the disk of `node` has what such an acknowledgement asserts."""
+        record = self._disks[node].record(stored.job)
+        if record is None or (stored.firm and record.outcome is None):
+            return False
+        on_disk = (record.epoch, record.own.ballot, record.own.write)
+        return on_disk >= (stored.epoch, stored.ballot, stored.write)
+
     def _check_ack(self, node: NodeId, stored: Stored) -> None:
         record = self._disks[node].record(stored.job)
-        on_disk = record is not None and (
-            (record.epoch, record.own.ballot, record.own.write) >= (stored.epoch, stored.ballot, stored.write)
-        )
-        if record is None or not on_disk or (stored.firm and record.outcome is None):
+        if record is None or not self.has(node, stored):
             raise Violation(f"T4: {short(node)} acknowledges of {job_text(stored.job)} what its disk has not")
         under = Promise(stored.epoch, stored.ballot)
         move = record.move
@@ -378,6 +387,9 @@ class Ledger:
         job, token = effect.job, effect.token
         if self._spec_bytes.get(job) != encode_spec(effect.spec):
             raise Violation(f"I2: {short(node)} runs {job_text(job)}, which nobody submitted")
+        early_s = effect.spec.options.run_at - self._true_time()
+        if early_s > self.clock_s and not self.is_time_doubtful:
+            raise Violation(f"I12: {job_text(job)} starts {early_s:.1f} s before its day")
         started = self.starts[job]
         if token in started:
             raise Violation(f"I5: start {token_text(token)} of {job_text(job)} happens twice")

@@ -79,7 +79,12 @@ class Link:
     caller: Process
     callee: Process
     broken: bool = False  # nothing passes any more, though an end may not have noticed
+    closed: bool = False  # in order: what was on its way still arrives
     last: dict[tuple[NodeId, bool], Seconds] = field(default_factory=dict)  # arrivals, per way and channel
+    boots: dict[NodeId, int] = field(init=False)  # as the greeting named them
+
+    def __post_init__(self) -> None:
+        self.boots = {end.place: end.boot for end in (self.caller, self.callee)}
 
     def other(self, end: Process) -> Process:
         return self.callee if end is self.caller else self.caller
@@ -124,16 +129,27 @@ class Network:
                 if link is not None and not link.broken:
                     self._break(link, heard_by=(link.other(process),))
 
-    def died(self, process: Process, *, silent: bool) -> None:
-        """A process ended. Unless `silent` (no power), its machine resets its links."""
+    def died(self, process: Process, *, silent: bool, in_order: bool = False) -> None:
+        """A process ended. Unless `silent` (no power), its machine resets its links; `in_order`: it closed
+        them itself, and what it had said before is heard."""
         self._wanted.pop(process, None)
         self._met.pop(process, None)
-        for key in sorted((key for key in self._links if key[0] is process), key=lambda key: key[1]):
+        for key in sorted(self._ends(process), key=lambda key: key[1]):
             link = self._links.pop(key)
             if not link.broken:
+                link.closed = in_order
                 other = link.other(process)
                 heard = not silent and (process.place, other.place) not in self._blocked
                 self._break(link, heard_by=(other,) if heard else ())
+
+    def reborn(self, process: Process) -> None:
+        """It goes on under another boot number: every link is greeted on anew."""
+        for link in [self._links[key] for key in sorted(self._ends(process), key=lambda key: key[1])]:
+            if not link.broken:
+                self._break(link, heard_by=(link.caller, link.callee))
+
+    def _ends(self, process: Process) -> list[tuple[Process, NodeId]]:
+        return [key for key in self._links if key[0] is process]
 
     # ---------------------------------------------------------------------------------- links
 
@@ -204,7 +220,7 @@ class Network:
         if not refused and self._dice.random() < self._world.conditions.lies:
             self._world.strikes["a living port refused"] += 1
             refused = True
-        self._world.post(end, 0.0, LinkDown(peer.id, peer.boot, refused))
+        self._world.post(end, 0.0, LinkDown(peer.id, link.boots[peer.place], refused))
         if there is not None and peer.id in self._wanted.get(end, ()):
             self._dial(end, peer.id)
 
@@ -238,10 +254,10 @@ class Network:
                 if stale.other(end) is not peer and not stale.broken:
                     self._break(stale, heard_by=(stale.other(end),))
                 stale.broken = True
-                self._world.post(end, 0.0, LinkDown(peer.id, stale.other(end).boot, False))
+                self._world.post(end, 0.0, LinkDown(peer.id, stale.boots[stale.other(end).place], False))
             self._links[end, peer.id] = link
             self._met.setdefault(end, set()).add(peer.id)
-            self._world.post(end, 0.0, LinkUp(peer.id, peer.boot, address))
+            self._world.post(end, 0.0, LinkUp(peer.id, link.boots[peer.place], address))
 
     def _other_life(self, process: Process, *, at: Process) -> tuple[Process, Process] | None:
         """This process, and another one with its identity that `at` is linked to, as far as `at` knows."""
@@ -315,7 +331,7 @@ class Network:
             self._world.after(arrives - self._world.now, arrive)
 
     def _arrived(self, link: Link, target: Process, source: Process, message: Message) -> None:
-        if link.broken or not target.alive:
+        if (link.broken and not link.closed) or not target.alive:
             return
         if (source.place, target.place) in self._blocked:
             self._world.strikes["message cut off"] += 1

@@ -20,6 +20,7 @@ class Pipeline:
         store: these rows are durable now.
         told: the core may know that everything up to this write is durable.
         out: this effect leaves the machine now; False if the process died of it.
+        lost: this effect was behind a write that the disk refused.
     """
 
     def __init__(
@@ -28,22 +29,28 @@ class Pipeline:
         store: Callable[[Persist], None],
         told: Callable[[Persist], None],
         out: Callable[[Effect], bool],
+        lost: Callable[[Effect], None],
     ) -> None:
         self._sync = sync
         self._store = store
         self._told = told
         self._out = out
+        self._lost = lost
         self._queue: deque[Effect] = deque()
         self._unsynced: deque[Persist] = deque()
         self._in_sync = 0  # how many of them the running sync covers
         self._durable = 0  # writes at the head of the queue that are durable
         self._dead = False
+        self.refused = False
+        """Whether a write failed, and the core has not been told: whatever it says means nothing."""
 
     def push(self, effect: Effect) -> None:
         """Take the next effect, in the order in which the core gave them."""
         if self._dead:
             return
-        if isinstance(effect, Persist):
+        if self.refused and not (isinstance(effect, Send) and effect.urgent):
+            self._lost(effect)
+        elif isinstance(effect, Persist):
             self._queue.append(effect)
             self._unsynced.append(effect)
             self._begin_sync()
@@ -58,6 +65,18 @@ class Pipeline:
         self._queue.clear()
         for _ in range(min(survivors, len(self._unsynced))):
             self._store(self._unsynced.popleft())
+
+    def refuse(self) -> None:
+        """The running sync failed, and so will all others."""
+        if self._dead:
+            return
+        behind = list(self._queue)
+        self._queue.clear()
+        self._unsynced.clear()
+        self._in_sync = 0
+        self.refused = True
+        for effect in behind:
+            self._lost(effect)
 
     @property
     def unsynced(self) -> int:

@@ -14,6 +14,7 @@ Tasks end only when told to, so a story is about the order of things and never a
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from edgenode.core.errors import EdgeNodeError
@@ -21,7 +22,8 @@ from edgenode.core.jobs import Options, Record, Spec, make_job_id
 from edgenode.core.node import Node
 from edgenode.core.rendezvous import Ranking
 from edgenode.core.settings import Settings
-from edgenode.core.signals import ReadAsked, ReadDone, Receipt, Run, SubmitAsked, SubmitDone
+from edgenode.core.signals import ReadAsked, ReadDone, Receipt, Run, StopAsked, SubmitAsked, SubmitDone
+from edgenode.core.situations import Situation
 from edgenode.core.types import JobId, NodeId, Seconds, StartToken
 from edgenode.core.wire import Message
 from edgenode.sim.clock import EPOCH
@@ -103,7 +105,7 @@ class Scenario:
             payload(Manner.GOOD, 0.0),
             wall,
             wall + lasts_s,
-            options or Options(),
+            replace(options or Options(), acks=acks),
         )
         self._jobs[job] = spec.id
         self.world.ledger.submitted((spec,))
@@ -113,7 +115,7 @@ class Scenario:
             assert isinstance(answer, SubmitDone)
             self._receipts[job] = answer.receipts[0]
 
-        self.world.ask(self._life(at), lambda request: SubmitAsked(request, (spec,), acks, 20.0), answered)
+        self.world.ask(self._life(at), lambda request: SubmitAsked(request, (spec,), 0, 20.0), answered)
 
     def _ranked(self, holders: str) -> JobId:
         """An id for which the machines rank as wanted."""
@@ -187,6 +189,11 @@ class Scenario:
         """Whether anybody was told that it is settled."""
         return self._jobs[job] in self.world.ledger.told
 
+    @property
+    def reached(self) -> frozenset[Situation]:
+        """What the nodes have come into so far."""
+        return self.world.reached
+
     # ---------------------------------------------------------------------------------- people
 
     def machine(self, name: str) -> Machine:
@@ -254,6 +261,20 @@ class Scenario:
     def said(self, name: str, kind: type[Message]) -> int:
         """How many messages of this kind a node has sent, ever."""
         return sum(source == node_id(name) and isinstance(message, kind) for source, _, message in self._sent)
+
+    def fill_disk(self, name: str) -> None:
+        self.world.fill_disk(self.machine(name))
+
+    def make_room(self, name: str) -> None:
+        self.world.make_room(self.machine(name))
+
+    def leave(self, name: str) -> None:
+        """It is asked to hand over what it has, and to go."""
+        self.world.leave(self.machine(name))
+
+    def stop(self, name: str) -> None:
+        """It is asked to end at once."""
+        self.world.post(self._life(name), 0.0, StopAsked())
 
     def pause(self, name: str) -> None:
         self.world.pause(self.machine(name), 1e6)

@@ -10,6 +10,7 @@ from random import Random
 from typing import Final
 
 from edgenode.core.settings import JobSettings, Settings
+from edgenode.core.situations import Situation
 from edgenode.core.types import Seconds
 from edgenode.sim.clients import Clients
 from edgenode.sim.days import Days
@@ -27,13 +28,14 @@ HEAL_S: Final[Seconds] = 90.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run. `nodes` 0: as many as the seed says."""
+    """What to run. `nodes` 0: as many as the seed says; so too `replicas`, the copies of a job."""
 
     seed: int
     nodes: int = 0
+    replicas: int = 0
     hurt_s: Seconds = HURT_S
     heal_s: Seconds = HEAL_S
-    codec: bool = True
+    codec: bool = True  # every message goes through bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Passed:
     starts: int
     simulated_s: Seconds
     strikes: Counter[str]
+    reached: frozenset[Situation]
 
 
 class Trial:
@@ -63,12 +66,19 @@ class Trial:
     ) -> None:
         self.plan = plan
         dice = Random(f"{plan.seed} faults")
-        self.faults = faults or Faults.draw(dice, hurt_s=plan.hurt_s, nodes=plan.nodes)
-        # Holders that stay dead are replaced: during most runs, not only after them.
-        jobs = JobSettings(rereplicate_after_s=dice.choice((0.5, 2.0, 8.0, 30.0)))
+        self.faults = faults or Faults.draw(
+            dice, hurt_s=plan.hurt_s, nodes=plan.nodes, replicas=plan.replicas
+        )
+        jobs = JobSettings(
+            replicas=self.faults.replicas,
+            rereplicate_after_s=self.faults.rereplicate_after_s,
+            drain_s=self.faults.drain_s,
+        )
         days = Days.draw(Random(f"{plan.seed} days"), self.faults)
         settings = Settings(jobs=days.settings(jobs))
         self.world = World(plan.seed, make_core, settings=settings, story=story, codec=plan.codec)
+        # Peers' clocks are read by question and answer, to within half of what that takes.
+        self.world.ledger.clock_s += self.faults.answer_late_s / 2
         self.clients = Clients(self.world, self.faults, days)
 
     def run(self) -> Passed:
@@ -93,6 +103,7 @@ class Trial:
             starts,
             world.now,
             world.strikes,
+            world.reached,
         )
 
     def _check_struck(self) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 from edgenode.core.types import NodeId
 from edgenode.sim.clock import MachineClock
 from edgenode.sim.conditions import Conditions
-from edgenode.sim.faults import Faults, Kind
+from edgenode.sim.faults import PAUSE_S, STALL_S, Faults, Kind
 from edgenode.sim.world import Life, Machine, World
 
 LETTERS: Final = "abcdefghijklmnopqrstuvwxy"
@@ -50,6 +50,7 @@ class Weather:
         world.network.block(frozenset())
         self._put_clocks_right()
         for machine in world.machines.values():
+            world.make_room(machine)
             if machine.life is not None:
                 world.resume(machine.life)
             else:
@@ -89,11 +90,15 @@ class Weather:
                 for life in lives:
                     self._power(life)
             case Kind.PAUSE:
-                self._world.pause(self._dice.choice(lives).machine, self._dice.uniform(1.5, 7.0))
+                self._world.pause(self._dice.choice(lives).machine, self._dice.uniform(*PAUSE_S))
             case Kind.STALL:
-                self._world.pause(self._dice.choice(lives).machine, self._dice.uniform(0.2, 1.5))
+                self._world.pause(self._dice.choice(lives).machine, self._dice.uniform(*STALL_S))
             case Kind.CLOCK_JUMP:
                 self._dice.choice(lives).machine.clock.jump(self._dice.choice((-3600.0, -30.0, 30.0, 3600.0)))
+            case Kind.DISK_FULL:
+                machine = self._dice.choice(lives).machine
+                self._world.fill_disk(machine)
+                self._world.after(self._dice.uniform(0.5, 6.0), lambda: self._world.make_room(machine))
             case Kind.RESET:
                 return self._reset(lives)
             case Kind.JOIN:

@@ -56,6 +56,7 @@ def raised(token: StartToken) -> Verdict:
 
 
 STOPPED: Final = Verdict(State.CANCELLED, b"", "stopped", BY_THE_JOBS_OWN_BACKOFF, False)
+NEVER_BEGUN: Final = Verdict(State.FAILED, b"", "never begun", BY_THE_JOBS_OWN_BACKOFF, False)
 WORKER_DIED: Final = Verdict(State.FAILED, b"", "its worker died", BY_THE_JOBS_OWN_BACKOFF, False)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -41,13 +41,17 @@ from edgenode.core.signals import (
     RunEnded,
     SearchAsked,
     SearchDone,
+    SearchedHere,
     SearchHere,
     Send,
     StopRun,
+    StoreRecovered,
+    StoreRefused,
     SubmitAsked,
     SubmitDone,
     TimePassed,
 )
+from edgenode.core.situations import Situation
 from edgenode.core.types import (
     FOREVER,
     Dice,
@@ -59,7 +63,7 @@ from edgenode.core.types import (
     StartToken,
     starts_of,
 )
-from edgenode.core.wire import Verdict
+from edgenode.core.wire import Acks, Verdict
 from edgenode.sim.clock import EPOCH, MachineClock
 from edgenode.sim.conditions import Conditions
 from edgenode.sim.disk import Disk
@@ -67,9 +71,11 @@ from edgenode.sim.ledger import Ledger, Violation
 from edgenode.sim.network import PORT, Network, Process
 from edgenode.sim.pipeline import Pipeline
 from edgenode.sim.story import Story, short
-from edgenode.sim.workers import STOPPED, TASK, play
+from edgenode.sim.workers import NEVER_BEGUN, STOPPED, TASK, play
 
 CLOCK_READ_S: Final = 1.0
+RESTART_S: Final = 1.0
+"""How often somebody tries to start a process that cannot."""
 ROUNDING_S: Final = 1e-6
 """Converting a deadline to simulated time and back may lose this much."""
 RINGS_MAX: Final = 3
@@ -86,6 +92,9 @@ class Core(Protocol):
     def handle(self, event: Event, now: Instant) -> list[Effect]: ...
 
     def deadline(self) -> Instant: ...
+
+    @property
+    def reached(self) -> Set[Situation]: ...
 
 
 class MakeCore(Protocol):
@@ -114,6 +123,7 @@ class Life:
         self.alive = True
         self.paused = False
         self.leaving = False
+        self.resigned = False  # its disk refused a write, and it lives on
         self.backlog: list[Action] = []
         self.running: dict[tuple[JobId, StartToken], Verdict] = {}
         self.alarm: Seconds = FOREVER
@@ -167,6 +177,7 @@ class World:
         self.network = Network(self, self.random("network"), codec=codec)
         self.events = 0
         self.tampered = False  # some disk was put back or copied: then a node may have to give up its vote
+        self._reached: set[Situation] = set()  # by lives that are over, and by pipelines
         # A scenario takes a start, or a sync, into its own hands by answering True.
         self.on_run: Callable[[Life, Run], bool] = lambda life, effect: False
         self.on_sync: Callable[[Life, Action], bool] = lambda life, done: False
@@ -175,7 +186,8 @@ class World:
         self._heap: list[tuple[Seconds, int, Action]] = []
         self._scheduled = 0
         self._requests = 0
-        self._waiting: dict[RequestId, Callable[[Answer], None]] = {}
+        # With what anybody had been told as settled by then: nobody may be told less who asks later.
+        self._waiting: dict[RequestId, tuple[Callable[[Answer], None], frozenset[JobId]]] = {}
         self._digest = blake2b(digest_size=16)
 
     def random(self, purpose: str) -> Random:
@@ -186,6 +198,11 @@ class World:
     def digest(self) -> str:
         """Stands for everything that has happened: the same in every interpreter."""
         return self._digest.hexdigest()
+
+    @property
+    def reached(self) -> frozenset[Situation]:
+        """Every situation that some node has come into."""
+        return frozenset(self._reached).union(*(life.core.reached for life in self.lives()))
 
     # ------------------------------------------------------------------------------------ time
 
@@ -293,6 +310,7 @@ class World:
             lambda persist: self._store(life, persist),
             lambda persist: self.post(life, 0.0, Persisted(persist.number)),
             lambda effect: self._out(life, effect),
+            lambda effect: self._lost(life, effect),
         )
         self.befell(machine, f"starts, boot {starts_of(boot)}")
         self.ledger.rebooted(machine.place)
@@ -300,9 +318,17 @@ class World:
         self._read_clock(life)
         self.handle(life, Booted(disk.unsettled(), disk.peers, disk.clock, past, disk.words, disk.forgotten))
 
-    def end(self, machine: Machine, why: str, *, silent: bool, survivors: int | None = None) -> None:
+    def end(
+        self,
+        machine: Machine,
+        why: str,
+        *,
+        silent: bool,
+        survivors: int | None = None,
+        in_order: bool = False,
+    ) -> None:
         """The process ends, with what ran on it, and all but the first `survivors` unsynced writes (None:
-        chance says how many had reached the disk)."""
+        chance says how many had reached the disk). `in_order`: what it said before is heard."""
         life = machine.life
         assert life is not None
         self.befell(machine, why)
@@ -310,10 +336,11 @@ class World:
             survivors = self._dice.randint(0, life.pipeline.unsynced)
         life.pipeline.crash(survivors)
         life.alive = False
+        self._reached |= life.core.reached
         life.backlog.clear()
         machine.life = None
         machine.powered = not silent
-        self.network.died(life, silent=silent)
+        self.network.died(life, silent=silent, in_order=in_order)
         self.ledger.died(life.id, life.boot)
 
     def remove(self, machine: Machine, why: str) -> None:
@@ -374,9 +401,13 @@ class World:
             instant = min(max(instant, deadline), instant + ROUNDING_S)
         life.last = instant
         self.story.add(self.now, life.id, ">", event)
+        if isinstance(event, StoreRefused):
+            life.pipeline.refused = False  # from now on its core knows that nothing can be stored
         effects = life.core.handle(event, instant)
         self._note(life, event, len(effects))
         self.ledger.handled()
+        if life.pipeline.unsynced:
+            self._look_for_held_acks(life, effects)
         for effect in effects:
             if isinstance(effect, Behind | Cloned):
                 self._give_up(life, effect)
@@ -393,6 +424,18 @@ class World:
         if life.rings > RINGS_MAX:
             raise Violation(f"{short(life.id)} would spin: its deadline does not move ahead")
         self._set_alarm(life)
+
+    def _look_for_held_acks(self, life: Life, effects: list[Effect]) -> None:
+        """An acknowledgement that no new write comes with, of what an earlier one has not brought to disk."""
+        if any(isinstance(effect, Persist) for effect in effects):
+            return
+        if any(
+            isinstance(effect, Send)
+            and isinstance(effect.message, Acks)
+            and not all(self.ledger.has(life.id, stored) for stored in effect.message.stored)
+            for effect in effects
+        ):
+            self._reached.add(Situation.ACK_HELD_BACK)
 
     def _note(self, life: Life, event: Event, effects: int) -> None:
         kind = type(event.message if isinstance(event, MessageArrived) else event).__name__
@@ -414,8 +457,12 @@ class World:
         self.after(self._dice.uniform(0.05, 4.0), lambda: self.start_if_down(machine))
 
     def start_if_down(self, machine: Machine) -> None:
-        if machine.life is None and not machine.gone:
+        if machine.life is not None or machine.gone:
+            return
+        if machine.disk.takes_writes:
             self.start(machine)
+        else:  # it could not even count this start
+            self.after(RESTART_S, lambda: self.start_if_down(machine))
 
     def _give_up(self, life: Life, verdict: Behind | Cloned) -> None:
         """The process ends, and what waits for its disk is not said."""
@@ -473,7 +520,56 @@ class World:
         if self._dice.random() < conditions.slow_sync:
             self.strikes["slow sync"] += 1
             takes_s += self._dice.uniform(0.0, conditions.slow_sync_s)
-        self.later(life, takes_s, done)
+        self.later(life, takes_s, lambda: done() if life.machine.disk.takes_writes else self._refuse(life))
+
+    def _refuse(self, life: Life) -> None:
+        """The disk takes no writes: what the process was about to write, and to say after it, is lost."""
+        self.strikes["write refused"] += 1
+        self.befell(life.machine, "cannot write to its disk")
+        life.resigned = True
+        self.post(life, 0.0, StoreRefused("the disk is full"))
+        self.ledger.rebooted(life.id)
+        life.pipeline.refuse()
+
+    def _lost(self, life: Life, effect: Effect) -> None:
+        """An effect behind a refused write: it asserts nothing any more, but what is long still ends."""
+        match effect:
+            case Run(job, token):
+                self.post(life, 0.0, RunEnded(job, token, NEVER_BEGUN, True, begun=False))
+            case SearchHere(ticket):
+                self.post(life, 0.0, SearchedHere(ticket, (), False))
+            case SubmitDone() | ReadDone() | SearchDone() | InspectDone():
+                self._waiting.pop(effect.request)  # its client is told that nobody knows
+            case Peers() | Remember() | StopRun() | Log() | Left():
+                self._out(life, effect)
+            case _:
+                pass
+
+    def fill_disk(self, machine: Machine) -> None:
+        """From now on it takes no writes."""
+        machine.disk.takes_writes = False
+        self.befell(machine, "has a full disk")
+
+    def make_room(self, machine: Machine) -> None:
+        """The disk takes writes again. A node that noticed begins a new life in the same process."""
+        if machine.disk.takes_writes:
+            return
+        machine.disk.takes_writes = True
+        self.befell(machine, "has room on its disk")
+        life = machine.life
+        if life is not None and life.resigned:
+            self.later(life, 0.1, lambda: self._return(life))
+
+    def _return(self, life: Life) -> None:
+        machine = life.machine
+        if not life.resigned or not machine.disk.takes_writes:
+            return
+        life.resigned = False
+        self.ledger.died(life.id, life.boot)
+        machine.disk.begin_life(machine.chance)
+        life.boot = machine.disk.lives[-1]
+        self.network.reborn(life)
+        self.handle(life, StoreRecovered(life.boot, machine.disk.unsettled()))
 
     def _store(self, life: Life, persist: Persist) -> None:
         disk = life.machine.disk
@@ -511,15 +607,17 @@ class World:
             case Peers(changes):
                 self.network.learned(life, changes)
             case Remember(peers):
-                life.machine.disk.peers = peers
+                if life.machine.disk.takes_writes:
+                    life.machine.disk.peers = peers
             case RememberWords(packed):
-                life.machine.disk.words = packed
+                if life.machine.disk.takes_writes:
+                    life.machine.disk.words = packed
             case Behind() | Cloned():
                 raise AssertionError("nothing that waits comes before it")
             case Changed(records):
                 self._shown(records)
             case Left(handed_over):
-                self.end(life.machine, "has left", silent=False)
+                self.end(life.machine, "has left", silent=False, in_order=True)
                 if handed_over:
                     self.remove(life.machine, "left")  # nobody needs its disk any more
                 else:
@@ -572,7 +670,7 @@ class World:
         """A local request; `answer` is called at most once (not at all if the node dies)."""
         self._requests += 1
         request = RequestId(self._requests)
-        self._waiting[request] = answer
+        self._waiting[request] = (answer, frozenset(self.ledger.told))
         self.post(life, 0.0, make(request))
 
     def leave(self, machine: Machine) -> None:
@@ -582,16 +680,17 @@ class World:
         self.post(machine.life, 0.0, LeaveAsked())
 
     def _answered(self, life: Life, answer: Answer) -> None:
-        waiting = self._waiting.pop(answer.request, None)
-        if waiting is None:
+        if answer.request not in self._waiting:
             raise Violation(f"request {answer.request} is answered twice")
+        waiting, told_before = self._waiting.pop(answer.request)
         match answer:
             case SubmitDone(_, receipts):
                 self.ledger.receipts(receipts)
             case ReadDone(_, records, errors):
                 self._shown(records.values())
                 for job, error in errors.items():
-                    self.ledger.unfound(job, error, self.network.met(life) | {life.id})
+                    met = self.network.met(life) | {life.id}
+                    self.ledger.unfound(job, error, met, told_before)
             case SearchDone(_, records=found):
                 self._shown(found)
             case InspectDone(_, copies):

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2] / "edgenode"
 # Lower may not import higher; modules of one layer do not know each other.
 LAYERS: list[set[str]] = [
     {"core.types"},
-    {"core.errors"},
+    {"core.errors", "core.situations"},
     {
         "core.agenda",
         "core.rendezvous",

@@ -52,6 +52,19 @@ def test_the_jobs_of_an_owner_whose_disk_is_full_move_at_once_and_end_elsewhere(
     assert "takes no writes" in " ".join(note.detail for note in mesh.record(B, spec.id).history)
 
 
+def test_a_receipt_of_a_batch_does_not_name_the_disk_that_refused_part_of_it() -> None:
+    """This node's own word came first, and waited for another owner's: the write behind it failed."""
+    mesh = Mesh("abc", slots=0)
+    mine, other = mesh.spec("abc", acks=1), mesh.spec("bca", acks=1)
+    mesh.full.add(A)
+    request = mesh.submit(A, mine, other)
+    mesh.run_until(lambda: request in mesh.submits)
+    for receipt in mesh.submits[request].receipts:
+        assert receipt.error is None
+        assert A not in receipt.nodes
+        assert all(mesh.has(node, receipt.job) for node in receipt.nodes)
+
+
 def test_nothing_that_is_behind_a_failed_write_leaves_before_or_after_the_recovery() -> None:
     mesh = Mesh("abc", slots=0)
     specs = mesh.specs(30, "abc")

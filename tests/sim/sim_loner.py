@@ -51,6 +51,7 @@ from edgenode.core.signals import (
     SubmitAsked,
     SubmitDone,
 )
+from edgenode.core.situations import Situation
 from edgenode.core.types import (
     NOBODY,
     TERMINAL,
@@ -97,6 +98,7 @@ class Loner:
         self.read_at = 0.0
         self.now = 0.0
         self.effects: list[Effect] = []
+        self.reached: set[Situation] = set()
 
     def deadline(self) -> Instant:
         until = [reading.until for reading in self.readings.values()]

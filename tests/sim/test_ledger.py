@@ -10,6 +10,7 @@ from edgenode.core.jobs import Options, Record, decided, settled, started, write
 from edgenode.core.signals import Persist, Receipt, Row, Run, StopRun
 from edgenode.core.types import Ballot, Delivery, NodeId, Promise, StartToken, State
 from edgenode.core.wire import Acks, Ask, AskItem, Promised, Promises, Stored
+from edgenode.sim.clock import EPOCH
 from edgenode.sim.disk import Disk
 from edgenode.sim.ledger import Ledger, Violation
 from edgenode.sim.workers import raised, success
@@ -165,9 +166,25 @@ def test_a_result_told_as_settled_never_changes() -> None:
     other = done._replace(outcome=done.outcome._replace(settled=True, result=b"2"))
     with pytest.raises(Violation, match="I4"):
         mesh.ledger.shown(other)
+    told = set(mesh.ledger.told)
     with pytest.raises(Violation, match="does not exist"):
-        mesh.ledger.unfound(SPEC.id, JobNotFound("no member knows it"), {B})
-    mesh.ledger.unfound(SPEC.id, JobNotFound("nobody else was ever met"), {C})
+        mesh.ledger.unfound(SPEC.id, JobNotFound("no member knows it"), {B}, told)
+    mesh.ledger.unfound(SPEC.id, JobNotFound("nobody else was ever met"), {C}, told)
+    mesh.ledger.unfound(SPEC.id, JobNotFound("it was not there when this was asked"), {B}, set())
+
+
+def test_a_job_that_starts_before_its_day_is_found() -> None:
+    with pytest.raises(Violation, match=r"I12: .* starts 10\.0 s before its day"):
+        Mesh(Options(run_at=EPOCH + 10.0)).start()
+    Mesh(Options(run_at=EPOCH)).start()
+
+
+def test_a_job_that_expires_before_its_deadline_is_found() -> None:
+    mesh = Mesh(Options(deadline=EPOCH + 10.0))
+    with pytest.raises(Violation, match=r"I12: .* expires 10\.0 s before its day"):
+        mesh.store(A, decided(mesh.record, State.EXPIRED, firm=True, at=2.0))
+    mesh = Mesh(Options(deadline=EPOCH))
+    mesh.store(A, decided(mesh.record, State.EXPIRED, firm=True, at=2.0))
 
 
 def test_a_result_without_a_majority_is_not_settled() -> None:

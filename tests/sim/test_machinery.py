@@ -24,6 +24,7 @@ from edgenode.core.signals import (
     StoredRow,
     TimePassed,
 )
+from edgenode.core.situations import Situation
 from edgenode.core.types import FOREVER, Ballot, Instant, JobId, Promise, State, next_boot
 from edgenode.core.wire import Query, WantWork
 from edgenode.sim.clock import EPOCH, MachineClock
@@ -45,6 +46,7 @@ class Silent:
         self.heard: list[Event] = []
         self.says: list[Effect] = []
         self.due: Instant = FOREVER
+        self.reached: set[Situation] = set()
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
         self.heard.append(event)
@@ -133,12 +135,14 @@ class Pipes:
         self.stored: list[int] = []
         self.told: list[int] = []
         self.left: list[Effect] = []
+        self.lost: list[Effect] = []
         self.dies_before: str = ""
         self.pipeline = Pipeline(
             self.syncs.append,
             lambda persist: self.stored.append(persist.number),
             lambda persist: self.told.append(persist.number),
             self._out,
+            self.lost.append,
         )
 
     def push(self, *effects: Effect) -> None:
@@ -164,6 +168,19 @@ def test_nothing_leaves_behind_a_write_that_is_not_durable_but_what_is_urgent() 
     pipes.synced()
     assert pipes.left == [before, urgent, behind]
     assert pipes.stored == pipes.told == [1]
+
+
+def test_behind_a_write_that_is_refused_only_what_is_urgent_leaves_until_the_core_knows() -> None:
+    pipes = Pipes()
+    said, pinged = Log("said", ""), Send(B, WORK, urgent=True)
+    pipes.push(Persist((), 1), said)
+    pipes.pipeline.refuse()
+    pipes.push(Persist((), 2), said, pinged)
+    assert (pipes.left, pipes.stored) == ([pinged], [])
+    assert len(pipes.lost) == 4
+    pipes.pipeline.refused = False
+    pipes.push(said)
+    assert pipes.left == [pinged, said]
 
 
 def test_writes_that_wait_for_a_sync_share_the_next_one() -> None:

@@ -436,3 +436,20 @@ def test_a_successor_adopts_the_end_that_another_holder_has() -> None:
         story.finish("j", on="b")
     story.heal_and_judge()
     assert story.starts("j") == 1
+
+
+def test_a_refused_write_does_not_stop_a_provisional_owner_from_asking_again() -> None:
+    """A has an end, of which b has not heard when it makes its own. When they meet again, b's write is
+    refused before b's question gets through: a's promise is still wanted, or no end is ever settled."""
+    story = running("ab", holders="ab")
+    story.lose(Write, source="a", to="b")
+    story.finish("j")
+    story.cut("a", "b")
+    story.until(lambda: story.runner("j") == "b")
+    story.finish("j", on="b")
+    story.wait(0.5)
+    story.lose(Ask, source="b", to="a")
+    story.mend()
+    story.wait(6.0)
+    story.lose_nothing()
+    story.heal_and_judge()

@@ -1,0 +1,283 @@
+"""Situations that seeds reach seldom: a story each, so that the suite reaches them every time."""
+
+from __future__ import annotations
+
+from edgenode.core.jobs import Options
+from edgenode.core.node import Node
+from edgenode.core.settings import JobSettings, Settings
+from edgenode.core.situations import Situation
+from edgenode.core.types import State
+from edgenode.core.wire import Acks, Copies, Gift, Grant, Offer, Promises, Write
+from edgenode.sim.scenario import Scenario
+
+COURTEOUS = Options(max_losses=9)
+
+
+def waiting_behind(first: str, names: str = "abc", *, acks: int = 0) -> Scenario:
+    """Job j is acknowledged, and waits at a behind another one on a's only slot; b and c are busy, too."""
+    story = Scenario(names, Node, slots=1)
+    for place, name in enumerate(names):
+        story.submit(first + name, at=name, holders=names[place:] + names[:place])
+    story.until(lambda: all(story.runs(first + name) for name in names))
+    story.submit("j", at="a", holders=names, acks=acks)
+    story.until(lambda: story.is_acknowledged("j"))
+    return story
+
+
+def granted(names: str = "abc") -> Scenario:
+    """Job j belongs to a, which has no slot free, and runs on another node."""
+    story = Scenario(names, Node, slots=1)
+    story.submit("first", at="a", holders=names)
+    story.until(lambda: story.runs("first"))
+    story.submit("j", at="a", holders=names, options=COURTEOUS)
+    story.until(lambda: story.runs("j"))
+    return story
+
+
+def test_a_gift_is_taken_while_its_giver_lives() -> None:
+    story = waiting_behind("f")
+    story.lose(Gift, source="a", to="b")
+    story.leave("a")
+    story.until(lambda: Situation.GIFT_REPEATED in story.reached)
+    story.lose_nothing()
+    story.until(lambda: Situation.GIFT_TAKEN in story.reached)
+    story.heal_and_judge()
+
+
+def test_a_gift_is_interrupted_by_the_death_of_its_giver() -> None:
+    story = waiting_behind("f")
+    story.lose(Promises, source="a", to="b")
+    story.lose(Promises, source="c", to="b")
+    story.leave("a")
+    story.until(lambda: story.lost(Promises))
+    story.kill("a")
+    story.lose_nothing()
+    story.until(lambda: Situation.GIFT_OUTLIVES_GIVER in story.reached)
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
+def test_a_gift_without_a_copy_is_fetched() -> None:
+    story = Scenario("abc", Node, slots=1)
+    story.submit("first", at="a", holders="abc")
+    story.until(lambda: story.runs("first"))
+    for kind in (Write, Copies, Grant):
+        story.lose(kind, source="a", to="b")
+        story.lose(kind, source="a", to="c")
+    story.lose(Offer, source="c", to="b")
+    story.submit("j", at="a", holders="abc", acks=1)
+    story.until(lambda: story.is_acknowledged("j"))
+    story.leave("a")
+    story.until(lambda: Situation.GIFT_WITHOUT_COPY in story.reached)
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
+def test_an_old_gift_moves_nothing() -> None:
+    story = waiting_behind("f")
+    story.leave("a")
+    story.until(lambda: Situation.GIFT_TAKEN in story.reached)
+    story.until(lambda: (copy := story.copy("j", "c")) is not None and copy.owner == story.machine("b").id)
+    story.kill("b")
+    story.until(lambda: (copy := story.copy("j", "c")) is not None and copy.owner == story.machine("c").id)
+    story.restart("b")
+    story.until(lambda: (copy := story.copy("j", "b")) is not None and copy.owner == story.machine("c").id)
+    story.repeat(Gift, source="a", to="b")
+    story.until(lambda: Situation.GIFT_STALE in story.reached)
+    story.heal_and_judge()
+
+
+def test_a_gift_of_a_finished_job_is_answered_with_its_end() -> None:
+    story = waiting_behind("f")
+    story.leave("a")
+    story.until(lambda: Situation.GIFT_TAKEN in story.reached)
+    story.finish("fb")
+    story.until(lambda: story.runs("j"))
+    story.finish("j")
+    story.until(lambda: story.is_told("j"))
+    story.repeat(Gift, source="a", to="b")
+    story.until(lambda: Situation.GIFT_OF_SETTLED in story.reached)
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
+def test_the_last_node_does_not_leave_for_good() -> None:
+    story = Scenario("a", Node)
+    story.submit("j", at="a", holders="a")
+    story.until(lambda: story.runs("j"))
+    story.finish("j")
+    story.until(lambda: story.is_told("j"))
+    story.leave("a")
+    story.until(lambda: {Situation.LEAVER_STRANDED, Situation.LEFT_WHILE_NEEDED} <= story.reached)
+    story.heal_and_judge()
+
+
+def test_what_a_stopped_runner_had_is_lost_without_blame() -> None:
+    story = granted()
+    story.stop(story.runner("j"))
+    story.until(lambda: Situation.START_DENIED in story.reached)
+    story.heal_and_judge()
+    copy = story.copy("j", "a")
+    assert copy is not None
+    assert not copy.losses
+
+
+def test_a_start_granted_to_a_node_that_left_is_lost_without_blame() -> None:
+    story = Scenario("abcd", Node, slots=1)
+    for name in "abc":
+        story.submit("f" + name, at=name, holders=name)
+    story.until(lambda: all(story.runs("f" + name) for name in "abc"))
+    story.lose(Grant, source="a", to="d")
+    story.submit("j", at="a", holders="abc", options=COURTEOUS)
+    story.until(lambda: story.lost(Grant))
+    story.leave("d")
+    story.until(lambda: Situation.RUNNER_LEFT in story.reached)
+    story.heal_and_judge()
+    copy = story.copy("j", "a")
+    assert copy is not None
+    assert not copy.losses
+
+
+def test_a_grant_under_a_ballot_that_is_over_starts_nothing() -> None:
+    story = Scenario("ab", Node, slots=1)
+    story.submit("first", at="a", holders="ab")
+    story.until(lambda: story.runs("first"))
+    story.lose(Grant, source="a", to="b")
+    story.submit("j", at="a", holders="ab", options=COURTEOUS)
+    story.until(lambda: story.lost(Grant))
+    story.kill("a")
+    story.until(lambda: (copy := story.copy("j", "b")) is not None and copy.owner == story.machine("b").id)
+    story.deliver_late()
+    story.until(lambda: Situation.GRANT_AFTER_THE_END in story.reached)
+    story.heal_and_judge()
+
+
+def test_a_grant_to_an_earlier_life_starts_nothing() -> None:
+    story = Scenario("ab", Node, slots=1)
+    story.submit("first", at="a", holders="ab")
+    story.until(lambda: story.runs("first"))
+    story.lose(Grant, source="a", to="b")
+    story.submit("j", at="a", holders="ab", options=COURTEOUS)
+    story.until(lambda: story.lost(Grant))
+    story.kill("b")
+    story.restart("b")
+    story.deliver_late()
+    story.until(lambda: Situation.GRANT_TO_EARLIER_LIFE in story.reached)
+    story.heal_and_judge()
+
+
+def test_a_grant_of_a_start_that_is_spent_starts_nothing() -> None:
+    story = granted("ab")
+    story.finish("j")
+    story.until(lambda: story.is_told("j"))
+    story.wait(1.0)
+    story.repeat(Grant, source="a", to="b")
+    story.until(lambda: Situation.GRANT_DENIED_BEFORE in story.reached)
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
+def test_a_firm_owner_makes_the_end_that_another_side_found_its_own() -> None:
+    story = Scenario("abc", Node)
+    story.submit("j", at="a", holders="abc")
+    story.until(lambda: story.runs("j"))
+    story.cut("a", "bc")
+    story.until(lambda: story.runner("j") == "b")
+    story.finish("j", on="a")
+    story.mend()
+    story.until(lambda: Situation.OUTCOME_OF_ANOTHER_SIDE in story.reached)
+    story.until(lambda: not story.runs("j"))
+    story.heal_and_judge()
+
+
+def test_a_late_promise_brings_the_end_of_what_runs() -> None:
+    story = Scenario("ab", Node)
+    story.submit("j", at="a", holders="ab")
+    story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
+    for kind in (Write, Copies, Offer):
+        story.lose(kind, source="a", to="b")
+        story.lose(kind, source="b", to="a")
+    story.finish("j")
+    story.cut("a", "b")
+    story.until(lambda: story.runner("j") == "b")
+    story.mend()
+    story.until(lambda: Situation.LATE_PROMISE_BRINGS_OUTCOME in story.reached)
+    story.until(lambda: not story.runs("j"))
+    story.heal_and_judge()
+    copy = story.copy("j", "b")
+    assert copy is not None
+    assert copy.outcome is not None
+    assert copy.outcome.token.owner == story.machine("a").id
+
+
+def test_a_start_that_was_called_lost_may_still_succeed() -> None:
+    story = granted("ab")
+    story.cut("a", "b")
+    story.until(lambda: (copy := story.copy("j", "a")) is not None and copy.state is State.QUEUED)
+    story.finish("j", on="b")
+    story.mend()
+    story.until(lambda: Situation.LOST_START_SUCCEEDS in story.reached)
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
+def test_a_job_goes_on_although_too_few_holders_are_left_to_decide_who_follows_them() -> None:
+    """One of two holders lost its disk for good: others are wanted, and nobody can decide so."""
+    story = Scenario("abc", Node, settings=Settings(jobs=JobSettings(replicas=2, rereplicate_after_s=1.0)))
+    story.submit("j", at="a", holders="ab", acks=2)
+    story.until(lambda: story.is_acknowledged("j"))
+    story.until(lambda: story.runs("j"))
+    story.kill("b")
+    story.wipe("b", reborn="d")
+    story.until(lambda: Situation.MOVE_POSTPONED in story.reached)
+    story.finish("j")
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
+def test_a_job_goes_on_when_the_holders_die_that_were_to_decide_who_follows_them() -> None:
+    """A proposal of other holders stops everything else; so it must not wait for ever."""
+    story = Scenario("abcd", Node, settings=Settings(jobs=JobSettings(rereplicate_after_s=1.0)))
+    story.submit("j", at="a", holders="abc", acks=3)
+    story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
+    story.lose(Acks, source="b", to="a")
+    story.kill("c")
+    story.until(lambda: Situation.MOVE_PROPOSED in story.reached)
+    story.kill("b")
+    story.until(lambda: Situation.MOVE_UNDECIDABLE in story.reached)
+    story.wipe("b", reborn="e")
+    story.wipe("c", reborn="f")
+    story.heal_and_judge()
+
+
+def test_the_only_holder_of_a_job_leaves_and_another_node_goes_on_with_it() -> None:
+    story = Scenario("abc", Node, slots=1, settings=Settings(jobs=JobSettings(replicas=1)))
+    for name in "abc":
+        story.submit("f" + name, at=name, holders=name)
+    story.until(lambda: all(story.runs("f" + name) for name in "abc"))
+    story.submit("j", at="a", holders="a")
+    story.until(lambda: story.is_acknowledged("j"))
+    story.leave("a")
+    story.until(lambda: Situation.EPOCH_HANDED_ON in story.reached)
+    story.finish("fa")
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
+def test_a_firm_owner_goes_on_with_a_proposal_of_holders_that_it_hears_of_late() -> None:
+    story = Scenario("abcd", Node, settings=Settings(jobs=JobSettings(rereplicate_after_s=1.0)))
+    story.submit("j", at="a", holders="abc", acks=3)
+    story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
+    story.kill("c")
+    story.until(lambda: Situation.NEWCOMER_WANTED in story.reached)
+    for kind in (Write, Copies, Offer):
+        story.lose(kind, source="a", to="b")
+    story.until(lambda: Situation.MOVE_PROPOSED in story.reached)
+    story.wait(0.5)
+    story.power_off("a")
+    story.restart("c")
+    story.until(lambda: Situation.TAKEOVER_FIRM in story.reached)
+    story.lose_nothing()
+    story.restart("a")
+    story.until(lambda: Situation.MOVE_OF_ANOTHER_SIDE in story.reached)
+    story.heal_and_judge()
