@@ -281,3 +281,26 @@ def test_a_firm_owner_goes_on_with_a_proposal_of_holders_that_it_hears_of_late()
     story.restart("a")
     story.until(lambda: Situation.MOVE_OF_ANOTHER_SIDE in story.reached)
     story.heal_and_judge()
+
+
+def test_a_holder_that_promised_in_a_later_epoch_does_not_go_on_with_its_old_copy() -> None:
+    """B decided with a that d takes c's place, and has not seen what came of it; but it promised d something
+    in the new epoch, before d died."""
+    story = Scenario("abcd", Node, settings=Settings(jobs=JobSettings(rereplicate_after_s=1.0)))
+    story.submit("j", at="a", holders="abcd", acks=3)
+    story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
+    story.kill("c")
+    story.until(lambda: Situation.EPOCH_BEGUN in story.reached)
+    for kind in (Write, Copies, Offer):
+        story.lose(kind, source="a", to="b")
+        story.lose(kind, source="d", to="b")
+    story.wait(0.2)
+    story.kill("a")
+    story.pause("b")
+    story.until(lambda: (copy := story.copy("j", "d")) is not None and copy.owner == story.machine("d").id)
+    story.resume("b")
+    story.until(lambda: Situation.ASKED_FROM_LATER_EPOCH in story.reached)
+    story.wait(0.1)
+    story.kill("d")
+    story.until(lambda: Situation.PAST_EPOCH_FETCHED in story.reached)
+    story.heal_and_judge()
