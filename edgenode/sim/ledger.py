@@ -24,7 +24,18 @@ from edgenode.core.jobs import (
     majority,
 )
 from edgenode.core.signals import Persist, Receipt, Row, Run, StopRun
-from edgenode.core.types import Ballot, Delivery, JobId, NodeId, Promise, Seconds, StartToken, State, Wall
+from edgenode.core.types import (
+    NO_BALLOT,
+    Ballot,
+    Delivery,
+    JobId,
+    NodeId,
+    Promise,
+    Seconds,
+    StartToken,
+    State,
+    Wall,
+)
 from edgenode.core.wire import Acks, Ask, Message, Promises, Stored, Verdict
 from edgenode.sim.clock import EPOCH
 from edgenode.sim.disk import Disk, promise_of, record_of
@@ -32,6 +43,7 @@ from edgenode.sim.story import ballot_text, short, token_text
 
 Value = tuple[object, ...]
 """`Outcome.value`: what a reader is told of how a job ended."""
+NO_PROMISE: Final = Promise(-1, NO_BALLOT)
 INACCURACY_S: Final = 1.0
 """How far the median of mostly right clocks may be from the true time: they differ by tenths of a second."""
 
@@ -172,8 +184,7 @@ class Ledger:
                     f"{ballot_text(before.ballot)} to {ballot_text(promise.ballot)}"
                 )
             self._word[node, stored.row.id] = promise
-            if before is not None:
-                self._raised.setdefault(stored.row.id, before)
+            self._raised.setdefault(stored.row.id, NO_PROMISE if before is None else before)
 
     def durable(self, node: NodeId, before: Row | None, after: Row) -> None:
         """A row is on the disk of `node` now."""
