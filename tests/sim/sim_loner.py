@@ -47,7 +47,10 @@ from edgenode.core.signals import (
     SearchAsked,
     SearchDone,
     Send,
+    StopRun,
     StoredRow,
+    StoreRecovered,
+    StoreRefused,
     SubmitAsked,
     SubmitDone,
 )
@@ -99,6 +102,7 @@ class Loner:
         self.now = 0.0
         self.effects: list[Effect] = []
         self.reached: set[Situation] = set()
+        self.storing = True
 
     def deadline(self) -> Instant:
         until = [reading.until for reading in self.readings.values()]
@@ -111,6 +115,11 @@ class Loner:
             case ClockRead(wall):
                 self.wall, self.read_at = wall, now
             case Booted(rows):
+                self._load(rows)
+            case StoreRefused():
+                self._resign()
+            case StoreRecovered(boot, rows):
+                self.info, self.storing = self.info._replace(boot=boot), True
                 self._load(rows)
             case LinkUp(peer):
                 self.effects.append(Send(peer, Sync(True, Load(), (self.rumour, *self.known.values()))))
@@ -139,6 +148,14 @@ class Loner:
         self._catch_up()
         return self.effects
 
+    def _resign(self) -> None:
+        """The disk refuses: nothing that was remembered is so."""
+        for job, record in self.jobs.items():
+            if record.state is State.RUNNING:
+                self.effects.append(StopRun(job, record.own.token, "its disk refuses"))
+        self.jobs.clear()
+        self.storing = False
+
     def _meet(self, source: NodeId, rumours: tuple[Rumour, ...]) -> None:
         """Know everybody that the other knows, and tell everybody of everybody new."""
         news = {each.info.id: each for each in rumours if each.info.id not in {self.me, *self.known}}
@@ -164,8 +181,8 @@ class Loner:
     def _submit(self, asked: SubmitAsked) -> None:
         receipts = []
         for spec in asked.specs:
-            if spec.options.run_at > 0 and not self.wall:
-                receipts.append(Receipt(spec.id, (), NotReady("no clock yet")))
+            if not self.storing or (spec.options.run_at > 0 and not self.wall):
+                receipts.append(Receipt(spec.id, (), NotReady("no disk, or no clock yet")))
                 continue
             due = spec.options.run_at
             self._save(new_record(encode_spec(spec), spec.id, (self.me,), due, self._today()))
@@ -215,7 +232,9 @@ class Loner:
         self._save(settled(self.jobs[record.id]))
 
     def _ended(self, event: RunEnded) -> None:
-        record = self.jobs[event.job]
+        record = self.jobs.get(event.job)
+        if record is None or record.own.token != event.token:
+            return
         said = decode_spec(record.spec).options
         if event.lost:
             self._lose(record)
