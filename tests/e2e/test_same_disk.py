@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,11 @@ def copy_of(mesh: Mesh, node: Node) -> Node:
 
 
 def is_behind(node: Node) -> bool:
-    answer = node.send("GET", "/readyz")
+    """Whether it says so. A node that finds out begins anew in one process: its port may refuse meanwhile."""
+    try:
+        answer = node.send("GET", "/readyz")
+    except (OSError, HTTPException):
+        return False
     return answer.status == 503 and b"has no vote" in answer.body
 
 
@@ -66,7 +71,7 @@ def test_a_node_whose_database_was_put_back_shows_everything_and_decides_nothing
     put_back(mesh, victim, backup)
     victim.start()
 
-    until(lambda: victim.ask("/livez") is not None and is_behind(victim), "it says that it is behind")
+    until(lambda: is_behind(victim), "it says that it is behind")
     assert victim.id == identity
     same_results(mesh, before + after, mesh.nodes)
     assert "was put back from a backup" in victim.log_text()
@@ -80,14 +85,14 @@ def test_a_node_whose_database_was_put_back_shows_everything_and_decides_nothing
 
     victim.kill()
     victim.start()
-    until(lambda: victim.ask("/livez") is not None and is_behind(victim), "a restart changes nothing")
+    until(lambda: is_behind(victim), "a restart changes nothing")
 
     victim.kill()
     victim.command.append("--new-identity")
     victim.start()
     victim.command.remove("--new-identity")
     until(lambda: first.ready_members() == {node.name for node in mesh.nodes}, "it is ready again")
-    until(lambda: victim.send("GET", "/readyz").status == 200, "it takes jobs again")
+    until(lambda: victim.ask("/readyz") is not None, "it takes jobs again")
     renewed = str(victim.send("GET", "/v1/nodes/self").json["id"])
     assert renewed != identity
     same_results(mesh, before + after + later, mesh.nodes)
@@ -130,7 +135,7 @@ def test_two_copies_that_start_side_by_side_leave_one(mesh: Mesh) -> None:
     (left,) = [node for node in pair if node.exit_code is None]
     (ended,) = [node for node in pair if node.exit_code is not None]
     assert ended.exit_code == 1
-    until(lambda: left.send("GET", "/readyz").status == 200 or is_behind(left), "the other goes on")
+    until(lambda: left.ask("/readyz") is not None or is_behind(left), "the other goes on")
     jobs += mesh.nodes[1].submit(mesh.mark_jobs(6, [0.05]))
     same_results(mesh, jobs, [mesh.nodes[0], mesh.nodes[1], left])
     assert max(mesh.starts_seen().values()) == 1
@@ -165,5 +170,5 @@ def test_a_folder_without_its_database_is_a_new_member(mesh: Mesh) -> None:
     victim.start()
     until(lambda: victim.ask("/v1/nodes/self") is not None, "it answers")
     assert victim.send("GET", "/v1/nodes/self").json["id"] != identity
-    until(lambda: victim.send("GET", "/readyz").status == 200, "it takes jobs")
+    until(lambda: victim.ask("/readyz") is not None, "it takes jobs")
     same_results(mesh, jobs, mesh.nodes[:2])
