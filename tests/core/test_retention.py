@@ -224,7 +224,7 @@ def test_no_copy_of_a_forgotten_job_is_taken_in_any_way() -> None:
     for message in (Offer((Digest(job, b"x" * 8),)), Gift((GiftItem(job, old.ballot),))):
         assert sends(mesh.tell(D, A, message), Wanted)  # who then sends its copy is told
     assert sends(mesh.tell(D, A, Marks((Mark(job, 0, old.ballot),))), Wanted)
-    running = started(old, runner=A, boot=1, at=mesh.wall())
+    running = started(own, runner=A, boot=1, at=mesh.wall())
     mesh.tell(D, A, Grant((GrantItem(job, running.own.token, 1, encode(running)),)))
     mesh.run(1.0)
     assert len(mesh.begun) == 1
@@ -280,16 +280,15 @@ def test_expired_elsewhere_slow_clock() -> None:
 
 
 def test_what_a_majority_still_remembers_one_that_forgot_does_not_end_silently() -> None:
-    """A never had the job, and has dropped others of later days. B and C let it expire for all to see."""
+    """A never had the job, and has dropped others of later days. B and C come to hold it when its day is over
+    already: they let it expire for all to see."""
     mesh = quick_mesh("abcd", slots=0)
-    spec = short(mesh, 10.0, ttl_s=30.0)
-    mesh.cut((A, B), (A, C), (A, D))
-    mesh.nodes[A].desk.table.drop(JobId(b"x" * 16), spec.expires_at + 1.0)
+    spec = short(mesh, 3.0, ttl_s=30.0)
     record = new_record(mesh.item(spec).spec, spec.id, mesh.holders(spec.id), 0.0, mesh.wall())
+    mesh.nodes[A].desk.table.drop(JobId(b"x" * 16), spec.expires_at + 1.0)
+    mesh.run(5.0)
     for name in (B, C):
         mesh.tell(D, name, Copies((encode(record),)))
-    mesh.run(12.0)
-    mesh.heal()
     mesh.run_until(lambda: mesh.has_settled(B, spec.id) and mesh.has_settled(C, spec.id), limit_s=30.0)
     assert mesh.record(C, spec.id).state is State.EXPIRED
     assert not mesh.has(A, spec.id)

@@ -11,6 +11,7 @@ from sim_bugs import (
     Bug,
     loose_match_of_acknowledgements,
     lower_ballot_acknowledged,
+    own_clock_is_believed,
     planted,
     promise_not_persisted,
     provisional_taken_for_firm,
@@ -43,6 +44,7 @@ def run_seeds() -> None:
         (lower_ballot_acknowledged, "acknowledges .* having promised"),
         (promise_not_persisted, "T4: .* asserts a promise"),
         (loose_match_of_acknowledgements, "P4: .* settled without a majority|T22: .* decided was"),
+        (own_clock_is_believed, "I1: .* drops .* before its day|I12: .* before its day"),
         (restart_goes_on_without_asking, "I3|I4|I5"),
     ],
 )
