@@ -100,7 +100,7 @@ class Faults:
         for fault in self.all:
             if fault.kind == kind and fault.until == inf and (not nodes or fault.nodes == nodes):
                 fault.until = time.monotonic()
-                self._tell(f"{'':10} {' '.join(fault.nodes)}: no {kind} any more")
+                self._tell(f"{'undone':10} {kind} {' '.join(fault.nodes)}")
 
 
 # ---------------------------------------------------------------------------------------------- nodes
@@ -158,7 +158,7 @@ class RigNode:
 
     @property
     def id(self) -> str:
-        """Known once its API answers, and the same after a restart with its disk."""
+        """Known once its API answers, and the same after a restart with its disk, if that is whole."""
         if not self._id:
             found = until(lambda: self.get("/v1/nodes/self"), f"{self.name} answers")
             self._id = str(found["id"])
@@ -238,7 +238,7 @@ class RigNode:
         files = [path for path in (self.database, Path(f"{self.database}-wal")) if path.exists()]
         file = dice.choice([path for path in files if path.stat().st_size])
         self._faults.begin("damaged", self.name)
-        self.is_robbed = True
+        self.is_robbed, self._id = True, ""
         size = file.stat().st_size
         if how == "truncate":
             kept = int(size * dice.uniform(0.3, 0.9))
