@@ -41,7 +41,8 @@ T = TypeVar("T")
 PATIENCE_S: Final = 90.0
 """How long anything may take on a machine that is busy with others; what goes well waits for none of it."""
 POLL_S: Final = 0.05
-FIRST_PORT: Final = 21_000
+FIRST_PORTS: Final = range(20_000, 31_000, 50)
+"""One of them by chance: meshes that start side by side must not look for ports at one place."""
 API_PORT: Final = 8701
 PEER_PORT: Final = 9701
 LOG_LINES: Final = 80
@@ -389,7 +390,7 @@ class Rig:
         self.faults = Faults(tell)
         folder.mkdir(parents=True, exist_ok=True)
         if lan is None:
-            base = free_base_port(size, FIRST_PORT)
+            base = free_base_port(size, random.SystemRandom().choice(FIRST_PORTS))
             local = LocalMesh(
                 size, data_dir=folder, base_port=base, tasks=(str(MARKING),), slots=slots, mdns=False,
                 profile=profile,
