@@ -25,7 +25,7 @@ demo: $(VENV)/ready  ## five nodes, 200 jobs, two kills and a return, a verdict 
 	@$(PY) scripts/demo.py
 
 test: $(VENV)/ready  ## all tests
-	@$(PY) -m pytest -n auto --dist loadgroup
+	@$(PY) -m pytest -n auto
 
 lint: $(VENV)/ready  ## ruff and mypy --strict
 	@$(PY) -m ruff check .

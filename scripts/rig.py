@@ -261,9 +261,14 @@ class RigNode:
         return f"{file.name}: a bit flipped in each of the bytes {places} of {size}"
 
     def copy_disk(self, target: Path) -> None:
-        """Keep what the disk of a node that is not running holds now."""
-        assert not self.is_alive
-        shutil.copytree(self.data, target)
+        """Keep what its disk holds at this moment; the node stands still for it, if it runs."""
+        if self.is_alive:
+            os.kill(self.pid, signal.SIGSTOP)
+        try:
+            shutil.copytree(self.data, target)
+        finally:
+            if self.is_alive:
+                os.kill(self.pid, signal.SIGCONT)
 
     def put_back(self, source: Path) -> None:
         """Let the disk be as it was: a restored backup."""

@@ -168,10 +168,17 @@ class Workload:
 
     # -------------------------------------------------------------------------------------- rest
 
-    def rest(self, *, within_s: float = REST_S, without_copies: Sequence[RigNode] = ()) -> History:
+    def rest(
+        self,
+        *,
+        within_s: float = REST_S,
+        copies_s: float = COPIES_S,
+        without_copies: Sequence[RigNode] = (),
+    ) -> History:
         """What all living nodes show once every job has ended everywhere; after `within_s` as it is then.
 
         Args:
+            copies_s: how long after that to wait for copies at all holders.
             without_copies: nodes whose disks need not have a copy of what they hold.
         """
         ends, at_rest_since = time.monotonic() + within_s, math.inf
@@ -181,7 +188,7 @@ class Workload:
                 living = self._rig.living
                 answers = zip(living, readers.map(lambda node: node.jobs(self._queue), living), strict=True)
                 shown = {node.name: jobs for node, jobs in answers if jobs is not None}
-            is_late = time.monotonic() > min(ends, at_rest_since + COPIES_S)
+            is_late = time.monotonic() > min(ends, at_rest_since + copies_s)
             if self._are_at_rest(shown) or is_late:
                 at_rest_since = min(at_rest_since, time.monotonic())
                 jobs = sorted({job for each in shown.values() for job in each} - copies.keys())

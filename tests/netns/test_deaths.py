@@ -20,7 +20,7 @@ def busiest(nodes: list[RigNode]) -> RigNode:
 
 
 def test_two_owners_that_are_killed_under_load_lose_nothing(rig: Rig) -> None:
-    with at_work(rig, "killed", seconds_max=3) as work:
+    with at_work(rig, "killed", seconds_max=2) as work:
         for _ in range(2):
             victim = busiest(rig.living)
             victim.kill()
@@ -34,9 +34,9 @@ def test_two_owners_that_are_killed_under_load_lose_nothing(rig: Rig) -> None:
 
 
 def test_an_owner_that_was_stopped_and_goes_on_as_a_zombie_changes_nothing(rig: Rig) -> None:
-    zombie = busiest(rig.nodes)
-    others = [node for node in rig.nodes if node is not zombie]
-    with at_work(rig, "zombie", seconds_max=3) as work:
+    with at_work(rig, "zombie", seconds_max=2) as work:
+        zombie = busiest(rig.nodes)
+        others = [node for node in rig.nodes if node is not zombie]
         zombie.pause()
         wait_until_dead([zombie], at=others)
         wait_for_more(work, 15, at=others)
@@ -102,7 +102,7 @@ def test_a_lost_disk_after_a_pause_loses_nothing_that_two_disks_had(rig: Rig) ->
 
 
 def test_a_mesh_that_is_cut_from_power_goes_on_with_what_it_had(rig: Rig) -> None:
-    with at_work(rig, "power", seconds_max=3) as work:
+    with at_work(rig, "power", seconds_max=2) as work:
         for node in rig.nodes:
             node.kill()
         assert not rig.living

@@ -50,10 +50,7 @@ def test_a_damaged_database_harms_nobody_else(rig: Rig, how: Damage) -> None:
 def test_a_disk_that_was_set_back_to_an_older_copy_outvotes_nobody(rig: Rig, tmp_path: Path) -> None:
     victim, others = rig.nodes[2], rig.nodes[:2]
     with at_work(rig, "set-back") as work:
-        victim.kill()
         victim.copy_disk(tmp_path / "copy")
-        victim.start()
-        rig.wait_ready()
         wait_for_more(work, 20)
         victim.kill()
         victim.put_back(tmp_path / "copy")

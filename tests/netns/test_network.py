@@ -22,7 +22,7 @@ def test_five_nodes_on_five_machines_find_each_other_by_multicast_dns_alone(rig:
 
 def test_both_sides_of_a_cut_go_on_and_agree_after_it(rig: Rig) -> None:
     few, many = rig.nodes[:2], rig.nodes[2:]
-    with at_work(rig, "halves", seconds_max=3) as work:
+    with at_work(rig, "halves", seconds_max=2) as work:
         rig.split(few, many)
         wait_until_dead(few, at=many)
         wait_until_dead(many, at=few)
@@ -56,7 +56,7 @@ def test_a_node_that_hears_nobody_and_is_heard_by_all_loses_nothing(rig: Rig) ->
 def test_two_nodes_with_a_one_way_cut_between_them_lose_nothing(rig: Rig) -> None:
     with at_work(rig, "one-way") as work:
         rig.cut(rig.nodes[1], rig.nodes[2], both=False)
-        wait_for_more(work, 60)
+        wait_for_more(work, 30)
         rig.heal()
         rig.wait_ready()
     keeps_every_promise(work)
@@ -68,7 +68,7 @@ def test_a_cut_that_is_not_transitive_loses_nothing(rig: Rig) -> None:
     with at_work(rig, "ring") as work:
         for number, node in enumerate(nodes):
             rig.cut(node, nodes[(number + 2) % len(nodes)])
-        wait_for_more(work, 60)
+        wait_for_more(work, 30)
         rig.heal()
         rig.wait_ready()
     keeps_every_promise(work)
@@ -76,7 +76,7 @@ def test_a_cut_that_is_not_transitive_loses_nothing(rig: Rig) -> None:
 
 def test_a_firewall_that_resets_looks_like_death_and_loses_nothing(rig: Rig) -> None:
     victim, others = rig.nodes[4], rig.nodes[:4]
-    with at_work(rig, "reset", seconds_max=3) as work:
+    with at_work(rig, "reset", seconds_max=2) as work:
         for other in others:
             rig.cut(victim, other, "reset")
         wait_until_dead([victim], at=others)
@@ -89,7 +89,7 @@ def test_a_firewall_that_resets_looks_like_death_and_loses_nothing(rig: Rig) -> 
 def test_a_network_that_loses_every_fifth_packet_loses_no_job(rig: Rig) -> None:
     with at_work(rig, "loss") as work:
         rig.lose(0.2)
-        wait_for_more(work, 60)
+        wait_for_more(work, 30)
         rig.heal()
         rig.wait_ready()
     keeps_every_promise(work)

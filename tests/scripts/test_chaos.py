@@ -10,7 +10,6 @@ import pytest
 from history import Verdict
 from machines import missing
 
-pytestmark = pytest.mark.xdist_group("chaos")  # three nodes and their clients at a time are enough
 RUN = ["--loopback", "--nodes", "3", "--slots", "2", "--rate", "20"]
 
 
