@@ -19,6 +19,7 @@ from edgenode.api.reading import (
     body_chunks,
     cursor_text,
     expect,
+    idempotency_key,
     is_lines,
     job_id,
     parameters,
@@ -26,7 +27,7 @@ from edgenode.api.reading import (
     search_query,
 )
 from edgenode.api.service import Service
-from edgenode.api.submission import ITEMS_MAX, Intake, parse_json, parse_lines, too_many
+from edgenode.api.submission import ITEMS_MAX, KEY_FIELD, Intake, parse_json, parse_lines, too_many
 from edgenode.core.errors import (
     JobNotFound,
     NodeNotFound,
@@ -98,9 +99,7 @@ class Api:
     async def submit(self, request: web.Request) -> web.Response:
         has_lines = is_lines(request)
         wait_s = preferred_wait_s(request)
-        if "Idempotency-Key" in request.headers:
-            # Taking the job and forgetting the key would run it twice when the client trusts in the key.
-            raise RejectedInput("idempotency keys are not known to this version", field="Idempotency-Key")
+        key = idempotency_key(request)
         taken = 0
         try:
             body = bytearray()
@@ -110,16 +109,20 @@ class Api:
                 self._body_bytes += len(chunk)
                 if self._body_bytes > BODIES_BYTES_MAX:
                     raise Overloaded("too many submissions are being read at once")
-            return await self._submit(request, bytes(body), has_lines, wait_s)
+            return await self._submit(request, bytes(body), has_lines, wait_s, key)
         finally:
             self._body_bytes -= taken
 
     async def _submit(
-        self, request: web.Request, body: bytes, has_lines: bool, wait_s: Seconds | None
+        self, request: web.Request, body: bytes, has_lines: bool, wait_s: Seconds | None, key: str
     ) -> web.Response:
         parsed = parse_lines(body) if has_lines else parse_json(body)
         is_batch = isinstance(parsed, list)
         documents = parsed if isinstance(parsed, list) else [parsed]
+        if key and is_batch:
+            raise RejectedInput(
+                f"the jobs of a batch have keys of their own: {KEY_FIELD}", field="Idempotency-Key"
+            )
         if not documents:
             raise RejectedInput("there is no job in the body", field="body")
         if len(documents) > ITEMS_MAX:
@@ -128,11 +131,10 @@ class Api:
         if refusal is not None:
             raise refusal
         intake = Intake(self._service)
-        made = await make_specs(intake, documents)
+        made = await make_specs(intake, documents, key)
         batch = Batch(self._service, intake, made)
         await batch.submit(self._settings.submit_s)
-        if wait_s is not None:
-            await batch.wait(wait_s, self._settings.read_s)
+        await batch.look(wait_s, self._settings.read_s)
         return await batch.response(request, is_batch=is_batch, wait_s=wait_s)
 
     # ---------------------------------------------------------------------------------------- reading

@@ -13,8 +13,8 @@ from aiohttp import web
 from edgenode.api import render
 from edgenode.api.answers import dump, json_response
 from edgenode.api.service import Service
-from edgenode.api.submission import Intake
-from edgenode.core.errors import EdgeNodeError, to_problem
+from edgenode.api.submission import KEY_FIELD, Intake
+from edgenode.core.errors import EdgeNodeError, KeyReused, to_problem
 from edgenode.core.jobs import Spec, job_text
 from edgenode.core.signals import ReadDone, Receipt
 from edgenode.core.types import JobId, Seconds
@@ -32,17 +32,17 @@ class Batch:
     def __init__(self, service: Service, intake: Intake, made: Sequence[Spec | EdgeNodeError]) -> None:
         self._service = service
         self._now = intake.now
-        self._made = made
+        self._made, self._repeated = _once(made)
         self._receipts: dict[JobId, Receipt] = {}
         self._seen: ReadDone | None = None
         # Taken before the jobs are sent: this is the order that names their holders.
-        self._ranks = {spec.id: service.rank(spec.id) for spec in made if isinstance(spec, Spec)}
+        self._ranks = {spec.id: service.rank(spec.id) for spec in self._made if isinstance(spec, Spec)}
 
     async def submit(self, timeout_s: Seconds) -> None:
         """Hand all specs to the node, in one call for each number of `acks` (nearly always one)."""
         groups: dict[int, list[Spec]] = {}
-        for spec in self._made:
-            if isinstance(spec, Spec):
+        for index, spec in enumerate(self._made):
+            if isinstance(spec, Spec) and index not in self._repeated:
                 groups.setdefault(spec.options.acks, []).append(spec)
         for acks, specs in groups.items():
             try:
@@ -51,14 +51,19 @@ class Batch:
                 receipts = tuple(Receipt(spec.id, (), error) for spec in specs)
             self._receipts.update((receipt.job, receipt) for receipt in receipts)
 
-    async def wait(self, wait_s: Seconds, timeout_s: Seconds) -> None:
-        """Give the accepted jobs this long to end. They stay accepted, whatever the read says."""
-        accepted = [job for job, receipt in self._receipts.items() if receipt.error is None]
-        if accepted:
+    async def look(self, wait_s: Seconds | None, timeout_s: Seconds) -> None:
+        """Give the accepted jobs this long to end, if the client would wait; else see how far those are that
+        other submissions of their keys made. They stay accepted, whatever the read says."""
+        receipts = self._receipts.items()
+        if wait_s is None:
+            wanted = [job for job, receipt in receipts if receipt.error is None and receipt.replayed]
+        else:
+            wanted = [job for job, receipt in receipts if receipt.error is None]
+        if wanted:
             try:
-                self._seen = await self._service.read(accepted, wait_s=wait_s, timeout_s=timeout_s)
+                self._seen = await self._service.read(wanted, wait_s=wait_s or 0.0, timeout_s=timeout_s)
             except EdgeNodeError as error:
-                log.warning("waiting for %d submitted jobs: %s", len(accepted), error.detail)
+                log.warning("looking at %d submitted jobs: %s", len(wanted), error.detail)
 
     async def response(self, request: web.Request, *, is_batch: bool, wait_s: Seconds | None) -> web.Response:
         """200 if all that was accepted has ended (only asked with `wait_s`), else 202. Where nothing was
@@ -83,7 +88,10 @@ class Batch:
             body, status=200 if is_done else 202, wait_s=wait_s, retry_after_s=None if is_done else 1.0
         )
         if not is_batch:
-            response.headers["Location"] = f"/v1/jobs/{job_text(next(iter(self._receipts)))}"
+            job, receipt = next(iter(self._receipts.items()))
+            response.headers["Location"] = f"/v1/jobs/{job_text(job)}"
+            if receipt.replayed:
+                response.headers["Idempotent-Replayed"] = "true"
         return response
 
     def _is_done(self) -> bool:
@@ -105,8 +113,11 @@ class Batch:
             return to_problem(error, instance=instance) | {"index": index}
         assert isinstance(item, Spec)
         receipt = self._receipts[item.id]
+        receipt = receipt._replace(replayed=receipt.replayed or index in self._repeated)
         if self._seen is not None and item.id in self._seen.records:
-            return read_body(self._seen, item.id, item, receipt=render.receipt_fields(receipt))
+            # What an earlier submission made is shown as that one submitted it.
+            spec = None if self._receipts[item.id].replayed else item
+            return read_body(self._seen, item.id, spec, receipt=render.receipt_fields(receipt))
         replicas = self._service.mesh().replicas
         return render.submitted_body(item, self._ranks[item.id], replicas, receipt, self._now)
 
@@ -124,14 +135,34 @@ def _of_job(error: EdgeNodeError, job: JobId) -> EdgeNodeError:
     return named
 
 
-async def make_specs(intake: Intake, documents: Sequence[object]) -> list[Spec | EdgeNodeError]:
+def _once(made: Sequence[Spec | EdgeNodeError]) -> tuple[list[Spec | EdgeNodeError], set[int]]:
+    """The same, with a refusal for a key that comes again with other content; and the places of keys that
+    come again with the same."""
+    found: dict[JobId, Spec] = {}
+    once: list[Spec | EdgeNodeError] = []
+    repeated: set[int] = set()
+    for index, item in enumerate(made):
+        if isinstance(item, Spec) and item.id in found:
+            if item.options.fingerprint == found[item.id].options.fingerprint:
+                repeated.add(index)
+            else:
+                item = KeyReused("another job of this batch has this key", field=KEY_FIELD)
+        elif isinstance(item, Spec):
+            found[item.id] = item
+        once.append(item)
+    return once, repeated
+
+
+async def make_specs(
+    intake: Intake, documents: Sequence[object], key: str = ""
+) -> list[Spec | EdgeNodeError]:
     made: list[Spec | EdgeNodeError] = []
     for index, document in enumerate(documents, 1):
         if isinstance(document, EdgeNodeError):
             made.append(document)
             continue
         try:
-            made.append(intake.spec(document))
+            made.append(intake.spec(document, key))
         except EdgeNodeError as error:
             made.append(error)
         if index % YIELD_EVERY == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator
 from typing import Final
@@ -12,6 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from edgenode.api.answers import problem_response
 from edgenode.api.problems import TooSlow, UnsupportedMediaType
+from edgenode.api.submission import check_key
 from edgenode.core import wire
 from edgenode.core.errors import RejectedInput, TooLarge
 from edgenode.core.jobs import parse_job_id
@@ -25,6 +27,8 @@ WAIT_MAX_S: Final[Seconds] = 60.0
 PAGE: Final = 50
 PAGE_MAX: Final = 1_000
 _LINES_TYPE: Final = "application/x-ndjson"
+_QUOTED: Final = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
+_ESCAPED: Final = re.compile(r'\\(["\\])')
 
 
 def is_lines(request: web.Request) -> bool:
@@ -101,6 +105,22 @@ def parameters(request: web.Request, *names: str) -> dict[str, str]:
             raise RejectedInput(f"{name} is given twice", field=name)
         given[name] = value
     return given
+
+
+def idempotency_key(request: web.Request) -> str:
+    """What `Idempotency-Key` says; "" without. As the string that draft-ietf-httpapi-idempotency-key-header
+    asks for (RFC 8941 section 3.3.3), or bare, as most clients send it: both name one key.
+
+    Raises:
+        InvalidJob: it is no key.
+    """
+    given = request.headers.getall("Idempotency-Key", [])
+    if not given:
+        return ""
+    if len(given) > 1:
+        raise RejectedInput("there are several keys", field="Idempotency-Key")
+    quoted = _QUOTED.fullmatch(given[0])
+    return check_key("Idempotency-Key", _ESCAPED.sub(r"\1", quoted[1]) if quoted else given[0])
 
 
 def search_query(request: web.Request) -> tuple[wire.Query, dict[str, str]]:

@@ -53,7 +53,9 @@ def submitted_body(spec: Spec, rank: Sequence[NodeId], replicas: int, receipt: R
 
 
 def receipt_fields(receipt: Receipt) -> Json:
-    return {"acks": len(receipt.nodes), "nodes": list(receipt.nodes)}
+    """`replayed`, only if so: the job was there before, made by another submission of its idempotency key."""
+    fields: Json = {"acks": len(receipt.nodes), "nodes": list(receipt.nodes)}
+    return fields | {"replayed": True} if receipt.replayed else fields
 
 
 def _job_fields(record: Record, spec: Spec) -> Json:
@@ -64,6 +66,7 @@ def _job_fields(record: Record, spec: Spec) -> Json:
         "task": spec.task,
         "state": str(record.state),
         "settled": record.settled,
+        "idempotency_key": options.key or None,
         "queue": options.queue,
         "priority": options.priority,
         # A start whose runner was lost is the same attempt again; a failed one is used up.

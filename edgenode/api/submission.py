@@ -11,11 +11,21 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
+from hashlib import blake2b
 from typing import Any, Final
 
 from edgenode.api.service import Service, TaskSchema
 from edgenode.core.errors import InvalidJob, RejectedInput, TooLarge, UnknownTask
-from edgenode.core.jobs import DAY_S, DEFAULTS, TOKENS_MAX, UNFINISHED_DAYS, Backoff, Options, Spec
+from edgenode.core.jobs import (
+    DAY_S,
+    DEFAULTS,
+    TOKENS_MAX,
+    UNFINISHED_DAYS,
+    Backoff,
+    Options,
+    Spec,
+    keyed_job_id,
+)
 from edgenode.core.types import Delivery, Partition, Seconds, Wall
 
 ITEMS_MAX: Final = 10_000
@@ -24,6 +34,9 @@ NESTING_MAX: Final = 64
 """Levels of lists and objects in a payload. Every JSON reader has a limit, and they differ: without one of
 our own, a payload that was accepted here might not be readable where the job runs."""
 NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}", re.ASCII)
+KEY_FIELD: Final = "idempotency_key"
+KEY_CHARS_MAX: Final = 255
+_KEY: Final = re.compile(rf"(?! )[ -~]{{1,{KEY_CHARS_MAX}}}(?<! )", re.ASCII)
 LABELS_MAX: Final = 32
 ACKS_MAX: Final = 100  # no number of holders comes near
 FAR_S: Final[Seconds] = 3_660 * DAY_S
@@ -106,8 +119,11 @@ class Intake:
         self._replicas = service.mesh().replicas
         self.now = service.wall()
 
-    def spec(self, document: object) -> Spec:
-        """The spec of one submitted job, complete and checked, under a new id.
+    def spec(self, document: object, key: str = "") -> Spec:
+        """The spec of one submitted job, complete and checked, under a new id or that of its key.
+
+        Args:
+            key: what `Idempotency-Key` says; the document may say it too.
 
         Raises:
             InvalidJob, UnknownTask, TooLarge: with the `field` that is wrong.
@@ -135,8 +151,45 @@ class Intake:
         options = _options(document, _defaults(schema), self.now)
         if options.acks > self._replicas:
             raise InvalidJob(f"acks is at most {self._replicas}: so many nodes hold a job", field="acks")
-        due_at = max(self.now, options.run_at)
-        return Spec(self._service.new_job_id(), task, blob, self.now, _last_day(due_at, options), options)
+        key = _key(document, key)
+        if key:
+            options = replace(options, key=key, fingerprint=fingerprint(document))
+        job = keyed_job_id(key) if key else self._service.new_job_id()
+        return Spec(job, task, blob, self.now, _last_day(max(self.now, options.run_at), options), options)
+
+
+def _key(document: Mapping[str, object], header: str) -> str:
+    if KEY_FIELD not in document:
+        return header
+    key = check_key(KEY_FIELD, document[KEY_FIELD])
+    if header and key != header:
+        raise InvalidJob("the document has another key than the header", field=KEY_FIELD)
+    return key
+
+
+def check_key(field: str, value: object) -> str:
+    """An idempotency key: what every HTTP header can carry, and short enough to be remembered a week.
+
+    Raises:
+        InvalidJob: it is something else.
+    """
+    if not isinstance(value, str):
+        raise InvalidJob(f"{field} is a text, not {_kind(value)}", field=field)
+    if _KEY.fullmatch(value) is None:
+        raise InvalidJob(
+            f"{field} is 1 to {KEY_CHARS_MAX} characters of printable ASCII, not beginning or ending with a "
+            f"space; got {_shown(value)}",
+            field=field,
+        )
+    return value
+
+
+def fingerprint(document: Mapping[str, object]) -> str:
+    """Stands for all that was submitted but the key: as it was written, so that `delay_s` says the same
+    tomorrow. The order of names does not matter."""
+    said = {name: value for name, value in document.items() if name != KEY_FIELD}
+    blob = json.dumps(said, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+    return blake2b(blob, digest_size=16).hexdigest()
 
 
 def _last_day(due_at: Wall, options: Options) -> Wall:
@@ -317,7 +370,7 @@ OPTIONS: Final[Mapping[str, Callable[[str, object], Any]]] = {
     "backoff": _backoff,
 }
 """Every option of a submission, and what it may be. `Intake` holds `acks` against the number of holders."""
-FIELDS: Final = frozenset({"task", "payload", *OPTIONS})
+FIELDS: Final = frozenset({"task", "payload", KEY_FIELD, *OPTIONS})
 
 
 # ------------------------------------------------------------------------------------------- wording

@@ -53,6 +53,10 @@ def submit(
         float, typer.Option(help="With --wait: seconds after which to stop waiting.", min=0)
     ] = 3600.0,
     count: Annotated[int, typer.Option(help="Submit so many of it.", min=1, max=100_000)] = 1,
+    key: Annotated[
+        str | None,
+        typer.Option(help="Idempotency key: all submissions of it, at any node, are one job."),
+    ] = None,
     queue: Annotated[str | None, typer.Option(help="The queue.")] = None,
     priority: Annotated[int | None, typer.Option(help="0 (last) to 9 (first).")] = None,
     delay_s: Annotated[float | None, typer.Option(help="Seconds before it may start.")] = None,
@@ -79,16 +83,20 @@ def submit(
     \b
     edgenode submit echo '{"message": "hello"}' --wait
     edgenode submit sleep '{"seconds": 2}' --count 20 --queue slow --wait
+    edgenode submit echo '{"message": "hello"}' --key order-17     again: the same job
     edgenode submit image.resize - < parameters.json
     edgenode submit --file jobs.ndjson        lines like {"task": "echo", "payload": {"message": "hi"}}
     """
     options = {
-        "queue": queue, "priority": priority, "delay_s": delay_s, "run_at": run_at, "timeout_s": timeout_s,
-        "deadline": deadline, "max_attempts": max_attempts, "max_losses": max_losses, "delivery": delivery,
-        "partition": partition, "acks": acks, "ttl_s": ttl_s, "requires": _labels(require),
+        "idempotency_key": key, "queue": queue, "priority": priority, "delay_s": delay_s, "run_at": run_at,
+        "timeout_s": timeout_s, "deadline": deadline, "max_attempts": max_attempts, "max_losses": max_losses,
+        "delivery": delivery, "partition": partition, "acks": acks, "ttl_s": ttl_s,
+        "requires": _labels(require),
     }  # fmt: skip
     given = {name: value for name, value in options.items() if value is not None}
     documents = _documents(task, payload, file, count, given)
+    if key is not None and len(documents) > 1:
+        raise typer.BadParameter("a key is for one job", param_hint="--key")
     with errors_told(as_json=as_json):
         client = client_of(url)
         if len(documents) == 1:
@@ -173,7 +181,8 @@ def _tell_results(results: Sequence[Job | ClientError], *, is_shown: bool, as_js
     elif is_shown:
         for job in results:
             if not isinstance(job, Exception):
-                typer.echo(f"{plain(job.id)} {plain(job.task)} {plain(job.state)}, on {_disks(job)}")
+                again = ", submitted before" if job.fields.get("receipt", {}).get("replayed") else ""
+                typer.echo(f"{plain(job.id)} {plain(job.task)} {plain(job.state)}, on {_disks(job)}{again}")
     if errors and not (is_shown and as_json):
         told = Counter(str(error) for error in errors)
         first = {str(error): error for error in reversed(errors)}

@@ -4,14 +4,16 @@
 `Pause` (wait so long; send back None), and returns the answer. The sync and the async client drive the same
 generator, so they fail over alike:
 
-    what came of an attempt            a read           a submission
-    nothing was sent                   next node        next node
-    429 or 503, definite               next node        next node
-    other 5xx, or indefinite 503       next node        unknown outcome, told at once
-    sent, but no answer                next node        unknown outcome, told at once
-    any other answer                   the answer       the answer
+    what came of an attempt            a read           with a key       another submission
+    nothing was sent                   next node        next node        next node
+    429 or 503, definite               next node        next node        next node
+    409, the key is in flight                           next node
+    other 5xx, or indefinite 503       next node        next node        unknown outcome, told at once
+    sent, but no answer                next node        next node        unknown outcome, told at once
+    any other answer                   the answer       the answer       the answer
 
-After a round in which some node said "later", the client pauses and begins another, within its time.
+After a round in which some node said "later" the client pauses and begins another, within its time; with a
+key also after one in which nobody answered, since that is what the key is for.
 """
 
 from __future__ import annotations
@@ -27,6 +29,11 @@ CONNECT_S: Final = 3.0
 """TCP's first retransmission is after 1 s (RFC 6298): two lost packets still make a connection."""
 READ_S: Final = 5.0
 """How long a node may take over a read before another one is asked; nodes give up after about 3 s."""
+SUBMIT_S: Final = 15.0
+"""How long a node may take over a submission under a key before another one is asked; nodes give up after
+about 10 s."""
+KEY_IN_FLIGHT: Final = "key-in-flight"
+PAUSE_KEYED_S: Final = 0.5
 PAUSE_MIN_S: Final = 0.2
 PAUSE_MAX_S: Final = 5.0
 PROBLEM_TYPE: Final = "application/problem+json"
@@ -39,10 +46,10 @@ class Request:
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     wait_s: float = 0.0  # how long the node was asked to hold the answer back
+    keyed: bool = False  # each job in it has an idempotency key
 
     @property
     def is_read(self) -> bool:
-        """Sending it twice does no harm."""
         return self.method == "GET"
 
 
@@ -112,6 +119,7 @@ def exchange(request: Request, urls: Sequence[str], *, timeout_s: float, clock: 
         BadAnswer: something else than a node answered.
     """
     ends_at = clock() + timeout_s
+    unknown: OutcomeUnknown | None = None  # what a submission met that may have happened
     while True:
         reasons: dict[str, str] = {}
         later: Refused | None = None
@@ -121,24 +129,35 @@ def exchange(request: Request, urls: Sequence[str], *, timeout_s: float, clock: 
                 reasons.setdefault(url, "no time left to ask")
                 continue
             wanted_s = READ_S + request.wait_s if request.is_read else left_s
+            if request.keyed:
+                wanted_s = SUBMIT_S + request.wait_s
             outcome = yield Attempt(url, request, min(left_s, wanted_s))
             assert outcome is not None
-            if isinstance(outcome, Answer):
-                refused = _refusal(request, outcome)
-                if refused is None:
-                    return outcome
-                later = refused
-            elif isinstance(outcome, Unanswered) and not request.is_read:
-                raise OutcomeUnknown(f"{url} got the submission, but no answer came: {outcome.reason}")
-            else:
-                reasons[url] = outcome.reason
-        if later is None:
+            try:
+                if isinstance(outcome, Answer):
+                    refused = _refusal(request, outcome)
+                    if refused is None:
+                        return outcome
+                    later = refused
+                elif isinstance(outcome, Unanswered) and not request.is_read:
+                    text = f"{url} got the submission, but no answer came: {outcome.reason}"
+                    raise OutcomeUnknown(text)
+                else:
+                    reasons[url] = outcome.reason
+            except OutcomeUnknown as error:
+                if not request.keyed:
+                    raise
+                unknown = error
+        pause_s = PAUSE_KEYED_S if unknown is not None else 1.0
+        if later is not None:
+            wanted = later.problem.get("retry_after_s")
+            pause_s = wanted if isinstance(wanted, int | float) else 1.0
+        elif unknown is None:
             raise NoNodeReachable(reasons)
-        wanted = later.problem.get("retry_after_s")
-        pause_s = wanted if isinstance(wanted, int | float) else 1.0
         pause_s = min(max(pause_s, PAUSE_MIN_S), PAUSE_MAX_S)
         if clock() + pause_s >= ends_at:
-            raise later
+            # What may have happened is told, though the last node may have refused for certain.
+            raise unknown or later or NoNodeReachable(reasons)
         yield Pause(pause_s)
 
 
@@ -157,6 +176,8 @@ def _refusal(request: Request, answer: Answer) -> Refused | None:
         raise BadAnswer(f"what answers at {answer.url} is not an edgenode (status {answer.status})")
     refused = Refused({"status": answer.status} | problem, answer.url)
     if refused.definite and answer.status in (429, 503, 507):
+        return refused
+    if request.keyed and refused.slug == KEY_IN_FLIGHT:
         return refused
     if answer.status < 500:
         raise refused

@@ -7,16 +7,18 @@ import os
 import re
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from edgenode.client.errors import BadAnswer, ClientError, NoNodeReachable, Refused, WaitTimedOut
-from edgenode.client.exchange import Answer, Attempt, Outcome, Pause, Request, exchange
+from edgenode.client.exchange import PAUSE_KEYED_S, Answer, Attempt, Outcome, Pause, Request, exchange
 from edgenode.client.job import Job
 
 T = TypeVar("T")
 Steps = Generator["Attempt | Pause", "Outcome | None", T]
 
+KEY_FIELD: Final = "idempotency_key"
 DEFAULT_URL: Final = "http://127.0.0.1:8701"
 CHUNK: Final = 500
 """Jobs in one request of `submit_many`: enough to share an fsync, few enough to try again elsewhere."""
@@ -61,27 +63,55 @@ class Operations:
     def submit(
         self, task: str, payload: Mapping[str, Any] | None, wait_s: float | None, options: Mapping[str, Any]
     ) -> Steps[Job]:
-        body = _dump(_document(task, payload, options))
-        return _job((yield from self._send("POST", "/v1/jobs", body=body, wait_s=wait_s)))
+        document = _document(task, payload, options)
+        keyed = _has_key(document)
+        return _job(
+            (yield from self._send("POST", "/v1/jobs", body=_dump(document), wait_s=wait_s, keyed=keyed))
+        )
 
     def submit_many(self, documents: Iterable[Mapping[str, Any]]) -> Steps[list[Job | ClientError]]:
         """One result for each document, in order; what a whole request met stands for each of its jobs."""
         results: list[Job | ClientError] = []
         unreachable: ClientError | None = None
-        for chunk in list(_chunks(documents)):  # all are encoded before any is sent
-            try:
-                if unreachable is not None:
-                    raise unreachable
-                answer = yield from self._send("POST", "/v1/jobs", body=b"[" + b",".join(chunk) + b"]")
-                answers = answer.json()["jobs"]
-                results += [Refused(found) if "receipt" not in found else _job_of(found) for found in answers]
-            except (KeyError, TypeError):
-                results += [BadAnswer(f"{answer.url} did not answer with jobs")] * len(chunk)
-            except ClientError as error:
-                if isinstance(error, NoNodeReachable):
-                    unreachable = error  # the others need not be tried, and certainly were not taken
-                results += [error] * len(chunk)
+        for chunk, keyed in list(_chunks(documents)):  # all are encoded before any is sent
+            if unreachable is None:
+                found = yield from self._submit_chunk(chunk, keyed=keyed)
+            else:
+                found = [unreachable] * len(chunk)
+            if isinstance(found[0], NoNodeReachable):
+                unreachable = found[0]  # the others need not be tried, and certainly were not taken
+            results += found
         return results
+
+    def _submit_chunk(self, chunk: Sequence[bytes], *, keyed: bool) -> Steps[list[Job | ClientError]]:
+        """With keys, jobs of which nobody knows whether they were taken are sent again, elsewhere."""
+        ends_at = self._clock() + self._timeout_s
+        found = yield from self._submit_once(chunk, keyed=keyed)
+        while keyed and self._clock() + PAUSE_KEYED_S < ends_at:
+            unknown = [
+                n for n, each in enumerate(found) if isinstance(each, ClientError) and not each.definite
+            ]
+            if not unknown:
+                break
+            yield Pause(PAUSE_KEYED_S)
+            self.urls = self.urls[1:] + self.urls[:1]
+            again = yield from self._submit_once([chunk[n] for n in unknown], keyed=keyed)
+            for n, each in zip(unknown, again, strict=True):
+                found[n] = each
+        return found
+
+    def _submit_once(self, chunk: Sequence[bytes], *, keyed: bool) -> Steps[list[Job | ClientError]]:
+        try:
+            body = b"[" + b",".join(chunk) + b"]"
+            answer = yield from self._send("POST", "/v1/jobs", body=body, keyed=keyed)
+            answers = answer.json()["jobs"]
+            if len(answers) != len(chunk):
+                raise TypeError
+            return [Refused(found) if "receipt" not in found else _job_of(found) for found in answers]
+        except (KeyError, TypeError):
+            return [BadAnswer(f"{answer.url} did not answer with jobs")] * len(chunk)
+        except ClientError as error:
+            return [error] * len(chunk)
 
     def get(self, job: str, wait_s: float | None = None) -> Steps[Job]:
         return _job((yield from self._send("GET", f"/v1/jobs/{quote(job, safe='')}", wait_s=wait_s)))
@@ -124,12 +154,18 @@ class Operations:
         self.urls = tuple(known)
 
     def _send(
-        self, method: str, path: str, *, body: bytes | None = None, wait_s: float | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        wait_s: float | None = None,
+        keyed: bool = False,
     ) -> Steps[Answer]:
         headers = dict(_JSON) if body is not None else {}
         if wait_s is not None and wait_s >= 1:
             headers["Prefer"] = f"wait={int(wait_s)}"
-        request = Request(method, path, body, headers, wait_s or 0.0)
+        request = Request(method, path, body, headers, wait_s or 0.0, keyed)
         answer = yield from exchange(
             request, self.urls, timeout_s=self._timeout_s + request.wait_s, clock=self._clock
         )
@@ -178,18 +214,23 @@ def _time(value: object) -> str:
     )
 
 
-def _chunks(documents: Iterable[Mapping[str, Any]]) -> Iterable[list[bytes]]:
-    chunk: list[bytes] = []
-    size = 0
-    for document in documents:
-        encoded = _dump(document)
-        if chunk and (len(chunk) == CHUNK or size + len(encoded) > CHUNK_BYTES):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(encoded)
-        size += len(encoded)
-    if chunk:
-        yield chunk
+def _has_key(document: Mapping[str, Any]) -> bool:
+    return bool(document.get(KEY_FIELD))
+
+
+def _chunks(documents: Iterable[Mapping[str, Any]]) -> Iterable[tuple[list[bytes], bool]]:
+    """The documents in pieces, with and without keys apart: only the former may be sent again."""
+    for keyed, group in groupby(documents, _has_key):
+        chunk: list[bytes] = []
+        size = 0
+        for document in group:
+            encoded = _dump(document)
+            if chunk and (len(chunk) == CHUNK or size + len(encoded) > CHUNK_BYTES):
+                yield chunk, keyed
+                chunk, size = [], 0
+            chunk.append(encoded)
+            size += len(encoded)
+        yield chunk, keyed
 
 
 def _job(answer: Answer) -> Job:

@@ -56,12 +56,16 @@ class Client:
 
         Args:
             wait_s: also wait so long for its end (whole seconds, at most 60).
-            options: queue, priority, run_at, delay_s, timeout_s, deadline, max_attempts, max_losses,
-                delivery, partition, acks, ttl_s, requires, backoff.
+            options: idempotency_key, queue, priority, run_at, delay_s, timeout_s, deadline, max_attempts,
+                max_losses, delivery, partition, acks, ttl_s, requires, backoff.
+
+        With an `idempotency_key` all submissions of it are one job, whichever nodes they reach, so that this
+        call, and whoever repeats it, may try again where it is not known what came of it.
 
         Raises:
-            Refused: it is not stored; `field` names what is wrong with it.
-            OutcomeUnknown: it may be stored. Submitting it again may run it twice.
+            Refused: it is not stored; `field` names what is wrong with it. With status 422 and the slug
+                "key-reused": a job of other content has this key.
+            OutcomeUnknown: it may be stored. Submitting it again, unless with the same key, may run it twice.
         """
         return self._run(self._operations.submit(task, payload, wait_s, options))
 

@@ -13,7 +13,7 @@ from aiohttp.web import TCPSite
 from edgenode.api.app import make_app, make_runner
 from edgenode.api.service import TaskSchema
 from edgenode.core import jobs, signals, wire
-from edgenode.core.errors import EdgeNodeError, InvalidJob, JobNotFound, NotReady
+from edgenode.core.errors import EdgeNodeError, InvalidJob, JobNotFound, KeyReused, NotReady
 from edgenode.core.types import JobId, Load, MemberInfo, MemberState, NodeId, State, next_boot
 from edgenode.core.view import MemberView, MeshView
 
@@ -77,6 +77,11 @@ class FakeService:
                 receipts.append(signals.Receipt(spec.id, (), self.receipt_error))
                 continue
             holders = self.rank(spec.id)[:3]
+            if spec.id in self.records:
+                before = jobs.decode_spec(self.records[spec.id].spec).options.fingerprint
+                error = None if before == spec.options.fingerprint else KeyReused("another had this key")
+                receipts.append(signals.Receipt(spec.id, holders[:2] if error is None else (), error, True))
+                continue
             record = jobs.new_record(
                 jobs.encode_spec(spec), spec.id, holders, spec.options.run_at, self.wall()
             )

@@ -176,12 +176,6 @@ async def test_compressed_bodies_are_not_read(http: TestClient) -> None:
     assert (await problem_of(response))["field"] == "Content-Encoding"
 
 
-async def test_keys_that_would_be_forgotten_are_refused(http: TestClient, service: FakeService) -> None:
-    response = await http.post("/v1/jobs", data=echo(), headers=JSON | {"Idempotency-Key": "k"})
-    assert (await problem_of(response))["field"] == "Idempotency-Key"
-    assert not service.submissions
-
-
 async def raw(http: TestClient, request: bytes, *, until: bytes) -> bytes:
     """What comes back for these bytes on a connection, up to `until`."""
     reader, writer = await asyncio.open_connection(http.server.host, http.server.port)

@@ -73,6 +73,24 @@ def test_submit_sends_all_options(node: Served) -> None:
     assert (options.run_at, options.requires, options.acks) == (START + 5, (("zone", "x"),), 1)
 
 
+def test_a_key_makes_one_job_of_every_submission(node: Served) -> None:
+    first = edgenode("submit", "echo", "--key", "order-17")
+    again = edgenode("submit", "echo", "--key", "order-17")
+    assert first.stdout.split()[0] == again.stdout.split()[0]
+    assert "submitted before" not in first.stdout
+    assert again.stdout.endswith(", submitted before\n")
+    assert len(node.service.records) == 1
+    other = edgenode("submit", "echo", '{"n": 2}', "--key", "order-17")
+    assert other.exit_code == 2
+    assert "had this key" in other.stderr
+
+
+def test_a_key_is_for_one_job(node: Served) -> None:
+    result = edgenode("submit", "echo", "--key", "k", "--count", "2")
+    assert result.exit_code == 2
+    assert not node.service.submissions
+
+
 def test_a_payload_may_come_from_standard_input(node: Served) -> None:
     result = edgenode("submit", "echo", "-", "--json", stdin='{"a": 1}')
     assert json.loads(result.stdout)["payload"] == {"a": 1}

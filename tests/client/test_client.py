@@ -229,6 +229,64 @@ def test_later_for_ever_is_told_when_the_time_is_up(make: Any, node: Served) -> 
     assert (caught.value.status, caught.value.definite) == (429, True)
 
 
+def test_with_a_key_an_unknown_outcome_is_tried_at_the_next_node(make: Any, node: Served) -> None:
+    node.service.refuse = errors.OutcomeUnknown("too few holders")
+    with served(FakeService()) as other:
+        job = make([node.url, other.url]).submit("echo", idempotency_key="k")
+        assert job.fields["idempotency_key"] == "k"
+        assert len(other.service.submissions) == 1
+
+
+def test_with_a_key_a_submission_without_an_answer_is_sent_again(make: Any, node: Served) -> None:
+    with stub(None) as (url, heard):
+        job = make([url, node.url]).submit("echo", idempotency_key="k")
+        assert job.state == "queued"
+        assert len(heard) == 1
+
+
+def test_with_a_key_and_one_node_it_is_tried_until_there_is_an_answer(make: Any, node: Served) -> None:
+    node.service.refuse = errors.KeyInFlight("its holders do not answer", retry_after_s=0.01)
+    real = node.service.submit
+
+    async def then_accept(*args: Any, **named: Any) -> Any:
+        try:
+            return await real(*args, **named)
+        finally:
+            node.service.refuse = None
+
+    node.service.submit = then_accept  # type: ignore[method-assign]
+    assert make(node.url).submit("echo", idempotency_key="k").state == "queued"
+    assert len(node.service.submissions) == 2
+
+
+def test_with_a_key_an_outcome_that_stays_unknown_is_told_when_the_time_is_up(
+    make: Any, node: Served
+) -> None:
+    node.service.refuse = errors.OutcomeUnknown("too few holders")
+    with pytest.raises(OutcomeUnknown):
+        make(node.url, timeout_s=0.6).submit("echo", idempotency_key="k")
+    assert len(node.service.submissions) >= 2
+
+
+def test_a_key_of_other_content_is_told_at_once(make: Any, node: Served) -> None:
+    client = make(node.url)
+    client.submit("echo", idempotency_key="k")
+    again = client.submit("echo", idempotency_key="k")
+    assert again.fields["receipt"]["replayed"]
+    with pytest.raises(Refused) as caught:
+        client.submit("echo", {"n": 2}, idempotency_key="k")
+    assert (caught.value.status, caught.value.slug, caught.value.definite) == (422, "key-reused", True)
+
+
+def test_of_many_only_those_with_keys_are_sent_again(make: Any, node: Served) -> None:
+    node.service.refuse = errors.OutcomeUnknown("too few holders")
+    keyed = [{"task": "echo", "idempotency_key": str(number)} for number in range(600)]
+    with served(FakeService()) as other:
+        results = make([node.url, other.url]).submit_many([*keyed, {"task": "echo"}])
+        assert [count for count, _ in other.service.submissions[:2]] == [500, 100]
+    assert all(isinstance(result, Job) for result in results[:600])
+
+
 def test_an_unknown_outcome_is_told_at_once_and_never_sent_again(make: Any, node: Served) -> None:
     node.service.refuse = errors.OutcomeUnknown("too few holders")
     with served(FakeService()) as other:
