@@ -435,6 +435,9 @@ class Membership(Roster):
     def _hear(self, rumour: Rumour, source: NodeId) -> None:
         """Take what `source` says about somebody into account."""
         node = rumour.info.id
+        member = self._members.get(node)
+        if member is not None and member.met and rumour == member.belief and member.suspicion is None:
+            return  # most of what is heard in a large mesh, while news goes round, is heard again
         if not is_sane(rumour):
             return
         if node == self._id:
@@ -444,7 +447,6 @@ class Membership(Roster):
         is_accusation = rumour.state in (MemberState.SUSPECT, MemberState.DEAD)
         if is_accusation and not self._is_alive(source):
             return
-        member = self._members.get(node)
         if member is None:
             self._hear_of_stranger(rumour, source)
             return

@@ -55,7 +55,7 @@ class Mending:
         desk = self._desk
         due = self._due.take_due(desk.now)
         found = self._table.get_many(due) if due else {}
-        others = [n for n in desk.view.members() if n != desk.me and desk.view.is_living(n)]
+        others = self._others() if due else []  # not at every event: in a large mesh that takes a while
         for job in due:
             if job in found:
                 del self._tries[job]
@@ -71,6 +71,10 @@ class Mending:
             self._report_at = desk.now + desk.settings.retry_max_s  # a line for many, not for each
         if self._report_at <= desk.now:
             self._report()
+
+    def _others(self) -> list[NodeId]:
+        view = self._desk.view
+        return [node for node in view.members() if node != self._desk.me and view.is_living(node)]
 
     def _pause_s(self, tries: int) -> Seconds:
         settings = self._desk.settings
