@@ -5,7 +5,7 @@ PYTHON ?= python3
 SEEDS ?= 1000
 SEED ?= 0
 
-.PHONY: help demo test lint sim replay bench chaos failover mutants lock clean
+.PHONY: help demo test lint sim replay bench scale chaos failover mutants lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -40,6 +40,9 @@ replay: $(VENV)/ready  ## run SEED=n of the simulator again, with its story
 
 bench: $(VENV)/ready  ## throughput and latency of three nodes on this machine
 	@$(PY) scripts/bench.py
+
+scale: $(VENV)/ready  ## bytes, links and times of 10 to 1,000 simulated members (ten minutes), and their plot
+	@$(PY) scripts/scale.py --plot docs/scale.svg
 
 chaos: $(VENV)/ready  ## hurt real nodes and their network at random, and judge the history (ARGS="--seed 7")
 	@$(PY) scripts/chaos.py $(ARGS)

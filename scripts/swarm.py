@@ -1,7 +1,8 @@
 """A mesh of production cores in simulated time, light enough for a thousand members in one process.
 
-What the shell would do is played: links are made for the first message and end with a process, every message takes
-0.2 to 2 ms, a disk is written at once. Links and the disk never fail; faults are the matter of `edgenode.sim`.
+What the shell would do is played: links are made for the first message and end with a process, every message
+takes 0.2 to 2 ms, a disk is written at once. Nothing fails but whole processes; other faults belong to
+`edgenode.sim`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from heapq import heappop, heappush
 from itertools import count
 from random import Random
 
+from edgenode.core.gossip import frames_of
 from edgenode.core.jobs import Spec, make_job_id
 from edgenode.core.node import Node
 from edgenode.core.settings import Settings
@@ -20,6 +22,8 @@ from edgenode.core.signals import (
     ClockRead,
     Effect,
     Event,
+    LeaveAsked,
+    Left,
     LinkDown,
     LinkUp,
     MessageArrived,
@@ -36,15 +40,15 @@ from edgenode.core.signals import (
     SubmitDone,
     TimePassed,
 )
-from edgenode.core.types import FOREVER, Instant, MemberInfo, NodeId, Seconds, State
-from edgenode.core.wire import Message, Verdict, encode
+from edgenode.core.types import FOREVER, Instant, JobId, Load, MemberInfo, NodeId, Seconds, State, Wall
+from edgenode.core.wire import Message, Rumour, Sync, Verdict, encode
 from edgenode.sim.disk import Disk
 
 DELAY_S = (0.0002, 0.002)
 REFUSAL_S = (0.001, 0.01)
-"""When the end of a process is seen at the other end of a link: the reset, and the port that refuses."""
+"""When the end of a process is seen at the other end of a link."""
 EAGER = 64
-"""In a mesh of up to so many others each is called without being asked, as `TransportSettings.eager_links`."""
+"""Up to so many others are called without being asked, as `TransportSettings.eager_links` has it."""
 WALL = 1.7e9
 RUN_S = 0.02
 TASKS = tuple(f"package.task{number}" for number in range(8))
@@ -53,6 +57,23 @@ DONE = Verdict(State.SUCCEEDED, b"null", "", -1.0, False)
 
 def node_id(number: int) -> NodeId:
     return NodeId(f"node{number:012d}")
+
+
+def _describe(number: int, joined_at: Wall) -> MemberInfo:
+    return MemberInfo(
+        id=node_id(number),
+        name=f"node-{number}",
+        boot=1,
+        addresses=((f"10.0.{number // 250}.{number % 250}", 9700),),
+        api="http://127.0.0.1:8701",
+        version="0.1.0",
+        weight=1.0,
+        slots=4,
+        labels=(("zone", "a"),),
+        tasks=TASKS,
+        joined_at=joined_at,
+        ready=False,
+    )
 
 
 @dataclass(slots=True, eq=False)
@@ -79,7 +100,7 @@ class Swarm:
         self.members: dict[NodeId, Member] = {}
         self.is_counting = False
         self.events = 0
-        self.submitted = 0
+        self.acknowledged: set[JobId] = set()
         self._settings = settings
         self._dice = Random(seed)
         self._heap: list[tuple[Instant, int, Callable[[], None]]] = []
@@ -89,33 +110,44 @@ class Swarm:
 
     # -------------------------------------------------------------------------------------- members
 
+    def acquaint(self, size: int) -> None:
+        """So many members that joined one by one long ago: all know all, and nothing is left to be told."""
+        infos = [_describe(number, WALL) for number in range(1, size + 1)]
+        beliefs = [self._alone(info) for info in infos]
+        memories = tuple(encode(Sync(True, Load(), (belief,))) for belief in beliefs)
+        for place, info in enumerate(infos):
+            member = self._make(info, expects_peers=True)
+            self._read_clock(member)
+            self._feed(member, Booted((), (*memories[:place], *memories[place + 1 :])))
+            others = tuple(beliefs[:place] + beliefs[place + 1 :])
+            for piece in frames_of(others):
+                told = MessageArrived(node_id((place + 1) % size + 1), Sync(True, Load(), piece))
+                self._feed(member, told)
+
+    def _alone(self, info: MemberInfo) -> Rumour:
+        """What a node says of itself once it is ready."""
+        node = Node(info, self._settings, Disk(), Random(0))
+        node.handle(ClockRead(WALL), 0.0)
+        node.handle(Booted((), ()), 0.0)
+        (leaf,) = node.membership.beliefs()
+        return leaf.rumour
+
     def join(self) -> Member:
         """One more process starts, and was told the address of one that runs."""
-        number = len(self.members) + 1
         living = [member for member in self.members.values() if member.lives]
-        info = MemberInfo(
-            id=node_id(number),
-            name=f"node-{number}",
-            boot=1,
-            addresses=(("10.0.0.1", 9700),),
-            api="http://127.0.0.1:8701",
-            version="0.1.0",
-            weight=1.0,
-            slots=4,
-            labels=(("zone", "a"),),
-            tasks=TASKS,
-            joined_at=WALL + self.now,
-            ready=False,
-        )
-        disk = Disk()
-        dice = Random(self._dice.random())
-        node = Node(info, self._settings, disk, dice, expects_peers=bool(living), knows_peers=bool(living))
-        member = Member(info.id, node, disk, info.addresses[0])
-        self.members[info.id] = member
+        info = _describe(len(self.members) + 1, WALL + self.now)
+        member = self._make(info, expects_peers=bool(living))
         self._read_clock(member)
         self._feed(member, Booted((), ()))
         if living:
             self._dial(member, self._dice.choice(living))
+        return member
+
+    def _make(self, info: MemberInfo, *, expects_peers: bool) -> Member:
+        disk, dice = Disk(), Random(self._dice.random())
+        node = Node(info, self._settings, disk, dice, expects_peers=expects_peers, knows_peers=expects_peers)
+        member = Member(info.id, node, disk, info.addresses[0])
+        self.members[info.id] = member
         return member
 
     def kill(self, member: Member) -> None:
@@ -134,6 +166,10 @@ class Swarm:
     def silence(self, member: Member) -> None:
         """Its host loses power: nobody is told anything."""
         member.lives = False
+
+    def leave(self, member: Member) -> None:
+        """It is told to end: it hands its jobs over and says goodbye."""
+        self._feed(member, LeaveAsked())
 
     def living(self) -> Iterator[Member]:
         return (member for member in self.members.values() if member.lives)
@@ -166,7 +202,6 @@ class Swarm:
             wall = WALL + self.now
             job = make_job_id(wall, self._dice.randbytes(10))
             specs.append(Spec(job, TASKS[0], b'{"n":1}', wall, wall + 7 * 86_400))
-        self.submitted += jobs
         self._feed(entry, SubmitAsked(RequestId(next(self._requests)), tuple(specs), 0, 60.0))
 
     def _run_job(self, member: Member, run: Run) -> None:
@@ -228,15 +263,18 @@ class Swarm:
             case Run():
                 self._run_job(member, effect)
             case Peers(changes):
-                if len(self.members) <= EAGER + 1:
-                    for change in changes:
-                        peer = self.members.get(change.peer)
-                        if change.keep and peer is not None:
-                            self._dial(member, peer)
+                for change in changes:
+                    peer = self.members.get(change.peer)
+                    if not change.keep:
+                        member.links.pop(change.peer, None)
+                    elif peer is not None and len(self.members) <= EAGER + 1:
+                        self._dial(member, peer)
             case SubmitDone(receipts=receipts):
-                assert all(receipt.error is None for receipt in receipts)
+                self.acknowledged.update(receipt.job for receipt in receipts if receipt.nodes)
             case SearchHere(ticket):
                 self._after(0.0, lambda: self._feed(member, SearchedHere(ticket, (), True)))
+            case Left():
+                member.lives = False
             case _:
                 pass  # logs, and what is meant for clients and for the next start
 
