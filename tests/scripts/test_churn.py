@@ -30,8 +30,8 @@ BOUNDED = {
     "Ranking._cache": 65_536,
     "Scheduler._begun": 10_000,
     "Scheduler._denied": 10_000,
-    "Witness._words": LAN.membership.identities_max,
-    "Witness._words[]": 4 * LAN.membership.identities_max,
+    "Witness._words": LAN.vouching.identities_max,
+    "Witness._words[]": 4 * LAN.vouching.identities_max,
 }
 """Memories that fill up to a limit of their own, the oldest going first."""
 
