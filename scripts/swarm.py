@@ -115,13 +115,14 @@ class Swarm:
         infos = [_describe(number, WALL) for number in range(1, size + 1)]
         beliefs = [self._alone(info) for info in infos]
         memories = tuple(encode(Sync(True, Load(), (belief,))) for belief in beliefs)
+        frames = frames_of(beliefs)
         for place, info in enumerate(infos):
             member = self._make(info, expects_peers=True)
             self._read_clock(member)
             self._feed(member, Booted((), (*memories[:place], *memories[place + 1 :])))
-            others = tuple(beliefs[:place] + beliefs[place + 1 :])
-            for piece in frames_of(others):
-                told = MessageArrived(node_id((place + 1) % size + 1), Sync(True, Load(), piece))
+            for frame in frames:
+                others = tuple(belief for belief in frame if belief.info.id != info.id)
+                told = MessageArrived(node_id((place + 1) % size + 1), Sync(True, Load(), others))
                 self._feed(member, told)
 
     def _alone(self, info: MemberInfo) -> Rumour:

@@ -161,7 +161,11 @@ class Membership(Roster):
         return self._finish()
 
     def deadline(self) -> Instant:
-        """When `TimePassed` is wanted, derived from state on every call."""
+        """When `TimePassed` is wanted: as of the last event, since nothing else changes it."""
+        return self._due
+
+    def _next_due(self) -> Instant:
+        """Derived from state after every event, so there is no timer to forget to cancel."""
         if self._myself.belief.state is MemberState.LEFT:
             return FOREVER
         regular = (self._probe_at, self._sync_at, self._heal_at, self._tidy_at)
@@ -230,7 +234,7 @@ class Membership(Roster):
             # First: the shell needs the addresses for what is sent next.
             effects.insert(0, Peers(tuple(self._book[node] for node in sorted(self._book))))
             self._book = {}
-        self._due = self.deadline()
+        self._due = self._next_due()
         return effects
 
     def _boot_up(self, peers: Iterable[bytes]) -> None:
