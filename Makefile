@@ -41,7 +41,7 @@ replay: $(VENV)/ready  ## run SEED=n of the simulator again, with its story
 bench: $(VENV)/ready  ## throughput and latency of three nodes on this machine
 	@$(PY) scripts/bench.py
 
-scale: $(VENV)/ready  ## bytes, links and times of 10 to 1,000 simulated members (ten minutes), and their plot
+scale: $(VENV)/ready  ## bytes, links and times of 10 to 1,000 simulated members, and their plot (long)
 	@$(PY) scripts/scale.py --plot docs/scale.svg
 
 chaos: $(VENV)/ready  ## hurt real nodes and their network at random, and judge the history (ARGS="--seed 7")
