@@ -237,8 +237,9 @@ class Mesh:
         slots: int = 2,
         tasks: Iterable[str] = TASKS,
         key: Path | None = None,
+        options: Iterable[str] = (),
     ) -> Node:
-        """A further node, not started yet."""
+        """A further node, not started yet. `options` are further ones of `edgenode run`."""
         name = f"node-{len(self.nodes) + 1}"
         api, peer = self._ports.take(), self._ports.take()
         command = [sys.executable, "-m", "edgenode", "run", "--name", name, "--profile", "local"]
@@ -247,6 +248,7 @@ class Mesh:
         command += ["--interface", "127.0.0.1", "--mdns" if mdns else "--no-mdns"]
         for address in join:
             command += ["--join", address]
+        command += options
         for source in tasks:
             command += ["--tasks", source]
         node = Node(name, api, peer, command, self.folder / name / "node.log")
