@@ -516,7 +516,7 @@ class Node:
                 voters.release(jobs)
             elif desk.led:
                 jobs = desk.led.take()
-                voters.review(jobs)
+                voters.take_on(jobs)
                 scheduler.take_on(jobs)
                 for job in intake.awaited(jobs):
                     desk.recount.add(job)

@@ -45,6 +45,9 @@ from edgenode.core.wire import Copies
 BREATH_S: Final[Seconds] = 0.001
 ROUND_S: Final[Seconds] = 5.0
 """How often every owned job is looked at, whatever happened: what no event told is found here."""
+LAG_S: Final[Seconds] = 0.25
+"""How long after news the jobs concerned are looked at. Takeovers and gifts come of the same news, and what
+was to run must not wait for votes about who holds it."""
 
 
 class Voters:
@@ -54,6 +57,8 @@ class Voters:
         self._desk = desk
         self._table = desk.table
         self._due: dict[JobId, None] = {}
+        self._fresh: dict[JobId, None] = {}  # owned since a moment ago
+        self._fresh_at: Instant = FOREVER
         self._round_at: Instant = 0.0
         self._given_up: Agenda[NodeId] = Agenda()  # dead members, by when others take their places
 
@@ -66,9 +71,15 @@ class Voters:
                 self._given_up.drop(node)
             else:
                 self._given_up.set(node, max(desk.now, since + desk.settings.rereplicate_after_s))
-        self._round_at = desk.now
+        self._round_at = min(self._round_at, desk.now + LAG_S)
 
-    def review(self, jobs: Iterable[JobId]) -> None:
+    def take_on(self, jobs: Iterable[JobId]) -> None:
+        """This node owns these now: whether others should hold them is looked at soon."""
+        self._fresh.update(dict.fromkeys(jobs))
+        if self._fresh:
+            self._fresh_at = min(self._fresh_at, self._desk.now + LAG_S)
+
+    def _review(self, jobs: Iterable[JobId]) -> None:
         """Whether these owned jobs have the holders that they should have."""
         desk = self._desk
         for job in jobs:
@@ -109,6 +120,7 @@ class Voters:
             if not self._desk.leading(job):
                 self._desk.newcomers.pop(job, None)
                 self._due.pop(job, None)
+                self._fresh.pop(job, None)
 
     def propose(self, jobs: Iterable[JobId]) -> None:
         """Those who are to hold these have copies: have the holders decide."""
@@ -182,10 +194,13 @@ class Voters:
     def deadline(self) -> Instant:
         if self._due:
             return self._desk.now + BREATH_S
-        return min(self._given_up.next(), self._round_at if self._table.leads else FOREVER)
+        return min(self._given_up.next(), self._fresh_at, self._round_at if self._table.leads else FOREVER)
 
     def on_time(self) -> None:
         desk = self._desk
+        if self._fresh_at <= desk.now:
+            self._due.update(self._fresh)
+            self._fresh, self._fresh_at = {}, FOREVER
         if self._given_up.take_due(desk.now) or self._round_at <= desk.now:
             self._round_at = desk.now + ROUND_S
             self._due.update(dict.fromkeys(self._table.leads))
@@ -193,7 +208,7 @@ class Voters:
             jobs = list(islice(self._due, desk.settings.batch))
             for job in jobs:
                 del self._due[job]
-            self.review(jobs)
+            self._review(jobs)
 
 
 def next_holders(record: Record, view: View, settings: JobSettings, now: Instant) -> tuple[NodeId, ...]:

@@ -22,7 +22,7 @@ from edgenode.core.signals import LeaveAsked
 from edgenode.core.types import Ballot, Instant, JobId, NodeId, State
 from edgenode.core.view import Standing
 from edgenode.core.voters import next_holders
-from edgenode.core.wire import Acks, Ask, AskItem, Promises, Refused
+from edgenode.core.wire import Acks, Ask, AskItem, Promises, Refused, WantWork
 
 SOON = Settings(jobs=JobSettings(rereplicate_after_s=2.0))
 NOW: Instant = 100.0
@@ -269,6 +269,21 @@ def test_the_only_holder_of_a_job_hands_it_on_before_it_leaves() -> None:
     assert mesh.left == {A: True}
     mesh.run_until(lambda: mesh.is_firm(B, spec.id), limit_s=3.0)
     assert held_by(mesh, B, spec.id) == (1, {B})
+
+
+def test_what_a_leaving_node_hands_on_runs_before_there_are_votes_about_who_holds_it() -> None:
+    mesh = Mesh("abc", slots={A: 0, B: 1, C: 0})
+    mesh.rule = lambda source, to, message: not isinstance(message, WantWork)
+    mesh.verdict = lambda begun: (2.0, succeeded())
+    spec = mesh.spec("abc")
+    mesh.submit(A, spec)
+    mesh.run(0.5)
+    assert mesh.runs(spec.id) == []
+    mesh.do(A, LeaveAsked())
+    mesh.run_until(lambda: mesh.runs(spec.id) == [B], limit_s=0.2)
+    assert held_by(mesh, B, spec.id) == (0, {A, B, C})
+    assert not mesh.record(B, spec.id).moving
+    mesh.run_until(lambda: held_by(mesh, B, spec.id) == (1, {B, C}), limit_s=1.0)
 
 
 def test_all_but_one_may_leave_one_after_the_other() -> None:
