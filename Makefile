@@ -47,7 +47,7 @@ scale: $(VENV)/ready  ## bytes, links and times of 10 to 1,000 simulated members
 chaos: $(VENV)/ready  ## hurt real nodes and their network at random, and judge the history (ARGS="--seed 7")
 	@$(PY) scripts/chaos.py $(ARGS)
 
-failover: $(VENV)/ready  ## kill, pause, cut off and starve real nodes: how soon their jobs run elsewhere (35 min)
+failover: $(VENV)/ready  ## kill, pause, cut off and starve real nodes: how soon their jobs run elsewhere (25 min)
 	@$(PY) scripts/failover.py
 
 mutants: $(VENV)/ready  ## plant known bugs, one at a time: the tests must find each (a few minutes)

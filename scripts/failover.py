@@ -1,6 +1,6 @@
 """How long until a dead, silent or leaving node's jobs run elsewhere? On real nodes, again and again.
 
-    python scripts/failover.py            everything that is promised (about 35 minutes)
+    python scripts/failover.py            everything that is promised (25 minutes on a quiet machine)
     python scripts/failover.py --quick    a look at all of it but the starved node (half a minute)
     python scripts/failover.py --kills 100 --pauses 0 --cuts 0 --leaves 0 --starve-s 0 --serf 0
 
