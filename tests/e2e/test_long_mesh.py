@@ -23,9 +23,9 @@ def resident_kb(node: Node) -> int:
 
 
 def disk_bytes(node: Node) -> int:
-    return sum(
-        file.stat().st_size for file in node.log.parent.rglob("*") if file.is_file() and file.suffix != ".log"
-    )
+    """Of its data folder, without the log file and the store's own log, which is folded every 2,000 rows."""
+    files = [file for file in node.log.parent.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files if file.suffix not in {".log", ".db-wal", ".db-shm"})
 
 
 def visit(mesh: Mesh, count: int) -> None:
@@ -61,4 +61,4 @@ def test_those_that_stay_forget_all_that_came_and_went_and_do_not_grow(mesh: Mes
         visit(mesh, 2)
     for node, (memory, disk) in zip(stay, before, strict=True):
         assert resident_kb(node) - memory < GROWTH_KB
-        assert disk_bytes(node) - disk < 1024 * 1024  # 30 small jobs, and the log of the store
+        assert disk_bytes(node) - disk < 256 * 1024  # 30 small jobs

@@ -16,6 +16,7 @@ from swarm import Member, Swarm
 
 from edgenode.core.roster import Roster
 from edgenode.core.settings import PRESETS, Settings
+from edgenode.core.situations import Situation
 
 LAN = PRESETS["lan"]
 QUICK = replace(
@@ -26,6 +27,7 @@ QUICK = replace(
 STAY = 5
 JOBS = 6
 BOUNDED = {
+    "Desk.reached": len(Situation),
     "Roster._graves": 1024,
     "Ranking._cache": 65_536,
     "Scheduler._begun": 10_000,
