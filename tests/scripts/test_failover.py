@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from datetime import datetime
 from math import inf
@@ -237,55 +237,82 @@ receiver.bind(("0.0.0.0", 9))
 while True:
     print(receiver.recv(99).decode(), flush=True)
 """
+RESEND_S = 0.1
+TRIES = 300
 
 
-def send(network: hardship.Namespaces, word: str) -> None:
+def send(network: hardship.Namespaces, word: bytes) -> None:
     with hardship.entered(network.name(0)):
         sender = socket.socket(type=socket.SOCK_DGRAM)
     with sender, suppress(OSError):  # the cable may have no other end yet
-        sender.sendto(word.encode(), (network.address(1), 9))
+        sender.sendto(word, (network.address(1), 9))
 
 
 @pytest.mark.skipif(bool(hardship.why_no_namespaces()), reason=hardship.why_no_namespaces())
-def test_a_cut_cable_lets_nothing_through_and_a_mended_one_does(tmp_path: Path) -> None:
-    heard = tmp_path / "heard"
-    with hardship.Namespaces(2) as network, heard.open("wb") as output:
+def test_a_cut_cable_lets_nothing_through_and_a_mended_one_does() -> None:
+    heard = bytearray()
+    with hardship.Namespaces(2) as network:
         names = [network.name(0), network.name(1)]
         program = network.command(1, [sys.executable, "-c", RECEIVE])
-        with subprocess.Popen(program, stdout=output) as receiver:
+        with subprocess.Popen(program, stdout=subprocess.PIPE, bufsize=0) as receiver:
+            assert receiver.stdout is not None
 
-            def arrives(word: str) -> None:
-                ends = time.monotonic() + 30
-                while word not in heard.read_text():
-                    assert time.monotonic() < ends
+            def arrives(word: bytes) -> None:
+                """Send it until it is heard: what is sent before both ends are up is lost."""
+                for _ in range(TRIES):
                     send(network, word)
-                    time.sleep(0.02)
+                    if select.select([receiver.stdout], [], [], RESEND_S)[0]:
+                        heard.extend(receiver.stdout.read(4096))
+                        if word in heard:
+                            return
+                raise AssertionError(f"{word!r} never arrived, only {bytes(heard)!r}")
 
             try:
-                arrives("whole")
+                arrives(b"whole")
                 network.cut(1)
-                send(network, "cut")
+                send(network, b"cut")
                 network.mend(1)
-                arrives("mended")
+                arrives(b"mended")
             finally:
                 receiver.kill()
-    assert "cut" not in heard.read_text()
+    assert b"cut" not in heard
     assert not any((hardship.NAMES / name).exists() for name in names)
+
+
+WORK = """
+import sys, time
+for line in sys.stdin:
+    began, used = time.monotonic(), time.process_time()
+    while time.process_time() < used + float(line):
+        pass
+    print(time.monotonic() - began, flush=True)
+"""
 
 
 @pytest.mark.skipif(bool(hardship.why_no_throttle()), reason=hardship.why_no_throttle())
 def test_a_throttled_process_is_held_back_and_let_go() -> None:
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
-        try:
-            with hardship.Throttle(0.1) as throttle:
-                throttle.take(busy.pid)
-                ends = time.monotonic() + 30
-                while throttle.held_back == 0:
-                    assert time.monotonic() < ends
-                    time.sleep(0.02)
-            assert busy.poll() is None
-        finally:
-            busy.kill()
+    program = [sys.executable, "-c", WORK]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+
+        def time_for(cpu_s: float) -> float:
+            assert worker.stdin is not None
+            assert worker.stdout is not None
+            print(cpu_s, file=worker.stdin, flush=True)
+            return float(worker.stdout.readline())
+
+        def groups() -> str:
+            return Path(f"/proc/{worker.pid}/cgroup").read_text()
+
+        before = groups()
+        time_for(0.0)  # it has started
+        with hardship.Throttle(0.1) as throttle:
+            throttle.take(worker.pid)
+            assert throttle.held_back == 0
+            assert time_for(0.05) > 0.2  # it has a hundredth of a second in each tenth
+            assert throttle.held_back >= 3
+        assert groups() == before
+        time_for(0.05)
+        worker.kill()
 
 
 @pytest.mark.parametrize(

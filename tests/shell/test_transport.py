@@ -143,11 +143,18 @@ async def start() -> AsyncIterator[Callable[..., object]]:
     assert [task for task in left if "edgenode" in repr(task.get_coro())] == []
 
 
+async def turn() -> None:
+    """Until the loop has done all that it was about to do by now."""
+    done = asyncio.Event()
+    asyncio.get_running_loop().call_soon(done.set)
+    await done.wait()
+
+
 async def until(is_true: Callable[[], bool]) -> None:
-    """Wait, turn by turn of the loop, for something that has no event of its own."""
+    """Wait for something that has no event of its own: it can only come true in a turn of the loop."""
     async with asyncio.timeout(10):
-        while not is_true():  # noqa: ASYNC110 (any event would have to be planted in the code under test)
-            await asyncio.sleep(0)
+        while not is_true():
+            await turn()
 
 
 def ping(seq: int) -> wire.Ping:
@@ -346,7 +353,7 @@ async def test_when_both_call_one_link_of_each_kind_stays_and_nothing_is_lost(st
         left.transport.send(right.id, message)
         right.transport.send(left.id, message)
         if int.from_bytes(message.jobs[0], "big") % 100 == 0:
-            await asyncio.sleep(0)
+            await turn()
     for end, other in ((left, right), (right, left)):
         arrived = await end.messages(2_000)
         assert sorted(arrived, key=repr) == sorted(sent, key=repr)
@@ -471,7 +478,7 @@ async def test_a_copy_of_a_linked_node_is_sent_away_and_told_why(start, copied: 
     await left.up(right)
     copy = await start(identity=right.identity, boot=copied)
     copy.transport.seed(left.transport.address)
-    await until(lambda: CloneMet(FIRST, keeps=True) in copy.told)
+    await copy.heard(lambda event: event == CloneMet(FIRST, keeps=True))
     assert [e.boot for e in left.told if isinstance(e, LinkUp)] == [FIRST]
     assert CloneMet(FIRST, keeps=True) not in right.told
 
@@ -546,7 +553,7 @@ async def test_after_any_breaks_and_restarts_pairs_are_linked_once_and_told_in_t
                 if end is not other:
                     end.transport.send(other.id, ping(step))
         for _ in range(dice.choice([0, 1, 10, 200])):
-            await asyncio.sleep(0)
+            await turn()
     both = [Kind.BULK, Kind.CONTROL]
     pairs = [(end, other) for end in ends.values() for other in ends.values() if end is not other]
     await until(lambda: all(end.links(other) == both for end, other in pairs))
@@ -676,7 +683,7 @@ async def test_a_clone_is_refused_with_the_reason_in_both_logs(start, caplog) ->
     left = await start(boot=4)
     clone = await start(identity=left.identity, boot=6)
     clone.transport.seed(left.transport.address)
-    await until(lambda: CloneMet(6, keeps=False) in left.told)
+    await left.heard(lambda event: event == CloneMet(6, keeps=False))
     await until(
         lambda: any("refused this node: two processes have this identity" in x for x in caplog.messages)
     )

@@ -28,8 +28,11 @@ OWNER = NodeId("abcdefghijklmnop")
 LIMIT_S = 20.0
 
 TASKS = """
-import asyncio, ctypes, os, signal, subprocess, sys, threading, time
+import asyncio, ctypes, os, signal, subprocess, sys, threading
 from edgenode import Cancel, Fail, JobContext, Retry, task
+
+def never_end():
+    threading.Event().wait()
 
 @task("echo")
 def echo(value: str = "") -> str:
@@ -37,7 +40,9 @@ def echo(value: str = "") -> str:
 
 @task("later")
 async def later(value: str = "") -> str:
-    await asyncio.sleep(0)
+    turn = asyncio.Event()
+    asyncio.get_running_loop().call_soon(turn.set)
+    await turn.wait()
     return value
 
 @task("about")
@@ -57,7 +62,7 @@ def leave() -> None:
 @task("signal")
 def send_signal(number: int) -> None:
     os.kill(os.getpid(), number)
-    time.sleep(60)
+    never_end()
 
 @task("crash")
 def crash() -> None:
@@ -66,29 +71,28 @@ def crash() -> None:
 @task("hang")
 def hang() -> None:
     print(os.getpid())
-    while True:
-        time.sleep(60)
+    never_end()
 
 @task("hang.child")
 def hang_child() -> None:
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    child = subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait()"])
     print(child.pid)
     child.wait()
 
 @task("hang.soon", timeout_s=0.1)
 def hang_soon() -> None:
-    time.sleep(60)
+    never_end()
 
 @task("hang.async")
 async def hang_async() -> None:
     print("ready")
-    await asyncio.sleep(60)
+    await asyncio.Event().wait()
 
 @task("watch")
 def watch(ctx: JobContext) -> str:
     print("ready")
     while not ctx.cancelled:
-        time.sleep(0.001)
+        os.sched_yield()  # to the thread that hears of it
     return "stopped in time"
 
 @task("raise")
@@ -130,8 +134,8 @@ def fork() -> None:
     if os.fork() == 0:
         os.setsid()
         print(os.getpid())
-        time.sleep(60)
-    time.sleep(60)
+        never_end()
+    never_end()
 
 @task("big")
 def big(text: str) -> int:
@@ -602,7 +606,7 @@ async def main():
     await pool.start()
     spec = Spec(bytes(16), "hang", b"{}", 0.0, 0.0, Options())
     pool.run(Run(bytes(16), StartToken(1, "owner", 1), spec, 1))
-    await asyncio.sleep(600)
+    await asyncio.Event().wait()
 
 asyncio.run(main())
 """
