@@ -9,45 +9,24 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 from marking import read_marks
+from rig import PATIENCE_S, until
 
 from edgenode.cli.up import PEER_OFFSET, LocalNode
 from edgenode.client import Client, Job
 from edgenode.client.job import ENDS
 from edgenode.shell.identity import new_mesh_key
 
-T = TypeVar("T")
-
 FULL: Final = os.environ.get("EDGENODE_E2E_FULL") == "1"
 """The sizes that the promises are stated for, instead of those that a test run has time for."""
-PATIENCE_S: Final = 45.0
-"""How long anything may take on a machine that is busy with other tests; what passes waits for none of it."""
-POLL_S: Final = 0.03
 TASKS: Final = ("edgenode.tasks", str(Path(__file__).parents[2] / "scripts" / "marking.py"))
 LOG_LINES: Final = 60
-
-
-def until(found: Callable[[], T | None], what: str | Callable[[], str], *, within_s: float = PATIENCE_S) -> T:
-    """What `found` returns as soon as that is something.
-
-    Raises:
-        AssertionError: it did not come within `within_s`; the text is `what` (or what that returns then).
-    """
-    ends = time.monotonic() + within_s
-    while True:
-        value = found()
-        if value:
-            return value
-        if time.monotonic() > ends:
-            raise AssertionError(f"not within {within_s:g} s: {what if isinstance(what, str) else what()}")
-        time.sleep(POLL_S)
 
 
 # ---------------------------------------------------------------------------------------- ports

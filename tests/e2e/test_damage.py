@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rig import until
 
 from edgenode.shell.store import FILE_NAME
-from tests.e2e.mesh import Mesh, Node, until
+from tests.e2e.mesh import Mesh, Node
 
 pytestmark = pytest.mark.timeout(180)
 Ruin = Callable[[Path], None]

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from rig import until
 
 from edgenode.client import Client
 from tests.e2e.disks import SmallDisk
-from tests.e2e.mesh import Mesh, Node, until
+from tests.e2e.mesh import Mesh, Node
 
 pytestmark = pytest.mark.timeout(180)
 BULKY = {"task": "echo", "payload": {"message": "x" * 300_000}}

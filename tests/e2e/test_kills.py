@@ -6,9 +6,10 @@ import os
 import signal
 
 import pytest
+from rig import until
 
 from edgenode.client import Job
-from tests.e2e.mesh import FULL, Mesh, Node, until
+from tests.e2e.mesh import FULL, Mesh, Node
 
 pytestmark = pytest.mark.timeout(600 if FULL else 180)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 
 import pytest
+from rig import until
 
 from edgenode.client import Client
-from tests.e2e.mesh import Mesh, Up, processes_of, until
+from tests.e2e.mesh import Mesh, Up, processes_of
 
 pytestmark = pytest.mark.timeout(180)
 

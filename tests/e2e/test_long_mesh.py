@@ -6,8 +6,9 @@ import signal
 from pathlib import Path
 
 import pytest
+from rig import until
 
-from tests.e2e.mesh import Mesh, Node, until
+from tests.e2e.mesh import Mesh, Node
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -7,8 +7,9 @@ from http.client import HTTPException
 from pathlib import Path
 
 import pytest
+from rig import until
 
-from tests.e2e.mesh import FULL, Mesh, Node, until
+from tests.e2e.mesh import FULL, Mesh, Node
 
 pytestmark = pytest.mark.timeout(600 if FULL else 180)
 

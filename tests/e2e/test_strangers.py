@@ -7,9 +7,10 @@ import ssl
 from collections.abc import Callable
 
 import pytest
+from rig import until
 
 from edgenode.shell.identity import Identity, MeshKey, load_mesh_key
-from tests.e2e.mesh import Mesh, until
+from tests.e2e.mesh import Mesh
 
 pytestmark = pytest.mark.timeout(180)
 

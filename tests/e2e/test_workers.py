@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from marking import read_marks
+from rig import until
 
-from tests.e2e.mesh import TASKS, Mesh, Node, until
+from tests.e2e.mesh import TASKS, Mesh, Node
 
 pytestmark = pytest.mark.timeout(180)
 
