@@ -16,9 +16,9 @@ from sim_bugs import (
     the_forgotten_is_taken,
     the_past_is_refused,
 )
-from test_scenarios import outcome, running
+from sim_stories import end, running, the_copy
 
-from edgenode.core.jobs import Backoff, Options, Record
+from edgenode.core.jobs import Backoff, Options
 from edgenode.core.node import Node
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.types import State
@@ -30,12 +30,6 @@ QUICK = Settings(jobs=JobSettings(clock_skew_max_s=4.0, sweep_s=1.0))
 """The same rules in seconds instead of days."""
 
 
-def copy(story: Scenario, at: str) -> Record:
-    found = story.copy("j", at)
-    assert found is not None
-    return found
-
-
 def test_expired_while_all_off() -> None:
     """After eight days without power a job is not gone: everybody shows that it expired, for its `ttl_s`."""
     story = running("abc", options=Options(ttl_s=60.0))
@@ -43,9 +37,9 @@ def test_expired_while_all_off() -> None:
     story.wait(8 * DAY_S)
     story.restart(*"abc")
     story.until(lambda: story.is_told("j"), within_s=60.0)
-    assert [outcome(story.read("j", each)) for each in "abc"] == [State.EXPIRED] * 3
+    assert [end(story.read("j", each)) for each in "abc"] == [State.EXPIRED] * 3
     story.wait(50.0)
-    assert outcome(story.read("j", "b")) is State.EXPIRED
+    assert end(story.read("j", "b")) is State.EXPIRED
     story.heal_and_judge()
     assert story.starts("j") == 1
 
@@ -60,7 +54,7 @@ def test_clock_jump_owner() -> None:
     assert story.runner("j") == "a"
     story.finish("j")
     story.until(lambda: story.is_told("j"))
-    assert outcome(story.read("j", "c")) is State.SUCCEEDED
+    assert end(story.read("j", "c")) is State.SUCCEEDED
     story.heal_and_judge()
     assert story.starts("j") == 1
 
@@ -74,7 +68,7 @@ def expired_elsewhere(*, ahead_s: float) -> Scenario:
     story.power_off("c")
     story.finish("j")
     story.until(lambda: story.copy("j", "a") is None and story.copy("j", "b") is None, within_s=60.0)
-    assert copy(story, "c").outcome is None
+    assert the_copy(story, "c").outcome is None
     story.set_clock("c", ahead_s=ahead_s)
     story.restart("c")
     return story
@@ -92,7 +86,7 @@ def test_expired_elsewhere_slow_clock() -> None:
     """Its clock is an hour behind: it keeps its copy until the clock is right, and never runs it."""
     story = expired_elsewhere(ahead_s=-HOUR_S)
     story.wait(30.0)
-    assert copy(story, "c").outcome is None
+    assert the_copy(story, "c").outcome is None
     assert all(story.copy("j", each) is None for each in "ab")
     story.set_clock("c", ahead_s=0.0)
     story.until(lambda: story.copy("j", "c") is None)
@@ -128,12 +122,12 @@ def test_poison_on_both_sides() -> None:
         before = story.starts("j")
         story.lose_worker("j", on=node)
         story.until(lambda before=before: story.starts("j") > before)  # type: ignore[misc]
-    assert [copy(story, each).loss_count for each in "bc"] == [3, 3]
+    assert [the_copy(story, each).loss_count for each in "bc"] == [3, 3]
     story.mend()
-    story.until(lambda: copy(story, "c").loss_count == 4 and story.runner("j") == "c")
+    story.until(lambda: the_copy(story, "c").loss_count == 4 and story.runner("j") == "c")
     story.lose_worker("j", on="c")
     story.until(lambda: story.is_told("j"))
-    assert outcome(story.read("j", "b")) is State.FAILED
+    assert end(story.read("j", "b")) is State.FAILED
     story.heal_and_judge()
     assert story.starts("j") == 6
 
@@ -143,10 +137,10 @@ def test_suspected_owner_and_successor_both_start() -> None:
     story = running("abc", options=Options(max_losses=2))
     story.cut("a", "bc")
     story.until(lambda: story.runner("j") == "b")
-    assert copy(story, "b").loss_count == 1
+    assert the_copy(story, "b").loss_count == 1
     story.mend()
-    story.until(lambda: [copy(story, each).loss_count for each in "abc"] == [0, 0, 0])
-    assert copy(story, "b").start_count == 2
+    story.until(lambda: [the_copy(story, each).loss_count for each in "abc"] == [0, 0, 0])
+    assert the_copy(story, "b").start_count == 2
     story.kill("b")
     story.until(lambda: story.runs("j"))  # the first true loss
     story.finish("j")

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from edgenode.core.errors import EdgeNodeError
-from edgenode.core.jobs import Options, Record
+from sim_stories import ONCE, end, queued, running, the_copy
+
 from edgenode.core.node import Node
 from edgenode.core.settings import MembershipSettings, Settings
-from edgenode.core.types import Delivery, State
+from edgenode.core.types import State
 from edgenode.core.wire import Acks, Ask, Marks, Promises, Recalled, Write
 from edgenode.sim.scenario import Scenario
 from edgenode.sim.story import short
-
-ONCE = Options(max_attempts=1, delivery=Delivery.AT_MOST_ONCE)
-
-
-def running(names: str, *, at: str = "a", holders: str = "abc", options: Options | None = None) -> Scenario:
-    """A mesh in which job j is acknowledged and runs."""
-    story = Scenario(names, Node)
-    story.submit("j", at=at, holders=holders, options=options)
-    story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
-    return story
-
-
-def state_of(found: Record | EdgeNodeError) -> State:
-    assert isinstance(found, Record), found
-    assert found.settled
-    return found.state
 
 
 def votes_of(story: Scenario, name: str) -> int:
@@ -45,7 +29,7 @@ def test_wiped_owner_same_identity() -> None:
     story.until(lambda: story.runner("j") == "b")
     story.finish("j", on="b")
     story.until(lambda: story.is_told("j"))
-    assert state_of(story.read("j", "a")) is State.SUCCEEDED
+    assert end(story.read("j", "a")) is State.SUCCEEDED
     story.heal_and_judge()
 
 
@@ -70,8 +54,7 @@ def test_wiped_holder_votes() -> None:
     story.until(lambda: story.runs("j"))  # c alone, provisionally
     story.finish("j")
     story.wait(3.0)
-    copy = story.copy("j", "c")
-    assert copy is not None
+    copy = the_copy(story, "c")
     assert not copy.settled
     assert votes_of(story, "b") == votes
     story.heal_and_judge()
@@ -96,8 +79,7 @@ def test_stale_snapshot_votes() -> None:
     if story.runs("j"):  # c alone may go on, provisionally
         story.finish("j")
     story.wait(3.0)
-    copy = story.copy("j", "c")
-    assert copy is not None
+    copy = the_copy(story, "c")
     assert not copy.settled
     story.heal_and_judge()
 
@@ -169,7 +151,7 @@ def test_who_is_not_there_yet_is_waited_for_since_only_it_may_know() -> None:
     story.wait(1.0)
     story.restart("a")
     story.until(lambda: story.is_behind("b"))
-    assert state_of(story.read("j", "a")) is State.SUCCEEDED
+    assert end(story.read("j", "a")) is State.SUCCEEDED
     story.heal_and_judge()
 
 
@@ -191,7 +173,7 @@ def test_a_node_that_is_behind_stays_so_and_serves_as_an_entry_and_a_reader() ->
     story.until(lambda: story.is_acknowledged("k") and story.runs("k"))
     story.finish("k")
     story.until(lambda: story.is_told("k"))
-    assert [state_of(story.read(job, "b")) for job in "jk"] == [State.SUCCEEDED] * 2
+    assert [end(story.read(job, "b")) for job in "jk"] == [State.SUCCEEDED] * 2
     assert votes_of(story, "b") == votes
     assert story.receipt("k") <= {"a", "c", "d"}
     story.heal_and_judge()
@@ -224,8 +206,7 @@ def test_a_holder_that_is_behind_is_replaced() -> None:
     story.until(lambda: story.is_behind("b") and story.lives("b"))
     for job in "jk":
         story.until(lambda job=job: (copy := story.copy(job, "d")) is not None and copy.epoch == 1)  # type: ignore[misc]
-        copy = story.copy(job, "d")
-        assert copy is not None
+        copy = the_copy(story, "d", job)
         assert {*map(short, copy.holders)} == {"a", "c", "d"}
         story.finish(job)
     story.heal_and_judge()
@@ -234,23 +215,18 @@ def test_a_holder_that_is_behind_is_replaced() -> None:
 def test_at_most_once_holder_wiped() -> None:
     """a and b, a majority, have the start on disk, and c has not. b forgets it, and a dies: c and b have the
     job queued, as far as they know, and must not start it again."""
-    story = Scenario("abc", Node, slots=1)
-    for job, holders in (("first", "abc"), ("second", "bca"), ("third", "cab")):
-        story.submit(job, at=holders[0], holders=holders)
-    story.until(lambda: story.runs("first") and story.runs("second") and story.runs("third"))
-    story.submit("j", at="a", holders="abc", options=ONCE)
-    story.until(lambda: story.is_acknowledged("j"))
+    story = queued("abc", options=ONCE)
     story.wait(0.2)
     before = story.snapshot("b")
     story.lose(Write, source="a", to="c")
-    story.finish("first")
+    story.finish("of a")
     story.until(lambda: story.runs("j"))
     story.kill("b")
     story.put_back("b", before)
     story.until(lambda: story.is_behind("b") and story.lives("b"))
     story.kill("a")
     story.lose_nothing()
-    story.finish("third")
+    story.finish("of c")
     story.wait(10.0)
     assert story.starts("j") == 1
     story.heal_and_judge()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sim_stories import busy, owner, queued, running, the_copy
+
 from edgenode.core.jobs import Options
 from edgenode.core.node import Node
 from edgenode.core.settings import JobSettings, Settings
@@ -10,32 +12,20 @@ from edgenode.core.types import State
 from edgenode.core.wire import Acks, Copies, Gift, Grant, Offer, Promises, Write
 from edgenode.sim.scenario import Scenario
 
+SOON = Settings(jobs=JobSettings(rereplicate_after_s=1.0))
 COURTEOUS = Options(max_losses=9)
-
-
-def waiting_behind(first: str, names: str = "abc", *, acks: int = 0) -> Scenario:
-    """Job j is acknowledged, and waits at a behind another one on a's only slot; b and c are busy, too."""
-    story = Scenario(names, Node, slots=1)
-    for place, name in enumerate(names):
-        story.submit(first + name, at=name, holders=names[place:] + names[:place])
-    story.until(lambda: all(story.runs(first + name) for name in names))
-    story.submit("j", at="a", holders=names, acks=acks)
-    story.until(lambda: story.is_acknowledged("j"))
-    return story
 
 
 def granted(names: str = "abc") -> Scenario:
     """Job j belongs to a, which has no slot free, and runs on another node."""
-    story = Scenario(names, Node, slots=1)
-    story.submit("first", at="a", holders=names)
-    story.until(lambda: story.runs("first"))
+    story = busy(names, "a")
     story.submit("j", at="a", holders=names, options=COURTEOUS)
     story.until(lambda: story.runs("j"))
     return story
 
 
 def test_a_gift_is_taken_while_its_giver_lives() -> None:
-    story = waiting_behind("f")
+    story = queued("abc")
     story.lose(Gift, source="a", to="b")
     story.leave("a")
     story.until(lambda: Situation.GIFT_REPEATED in story.reached)
@@ -45,7 +35,7 @@ def test_a_gift_is_taken_while_its_giver_lives() -> None:
 
 
 def test_a_gift_is_interrupted_by_the_death_of_its_giver() -> None:
-    story = waiting_behind("f")
+    story = queued("abc")
     story.lose(Promises, source="a", to="b")
     story.lose(Promises, source="c", to="b")
     story.leave("a")
@@ -58,9 +48,7 @@ def test_a_gift_is_interrupted_by_the_death_of_its_giver() -> None:
 
 
 def test_a_gift_without_a_copy_is_fetched() -> None:
-    story = Scenario("abc", Node, slots=1)
-    story.submit("first", at="a", holders="abc")
-    story.until(lambda: story.runs("first"))
+    story = busy("abc", "a")
     for kind in (Write, Copies, Grant):
         story.lose(kind, source="a", to="b")
         story.lose(kind, source="a", to="c")
@@ -74,12 +62,12 @@ def test_a_gift_without_a_copy_is_fetched() -> None:
 
 
 def test_an_old_gift_moves_nothing() -> None:
-    story = waiting_behind("f")
+    story = queued("abc")
     story.leave("a")
     story.until(lambda: Situation.GIFT_TAKEN in story.reached)
-    story.until(lambda: (copy := story.copy("j", "c")) is not None and copy.owner == story.machine("b").id)
+    story.until(lambda: owner(story, "c") == "b")
     story.kill("b")
-    story.until(lambda: (copy := story.copy("j", "c")) is not None and copy.owner == story.machine("c").id)
+    story.until(lambda: owner(story, "c") == "c")
     story.restart("b")
     story.wait(2.0)
     for receiver in "bc":  # one of them owns the job now, and the other has been given it before
@@ -89,10 +77,10 @@ def test_an_old_gift_moves_nothing() -> None:
 
 
 def test_a_gift_of_a_finished_job_is_answered_with_its_end() -> None:
-    story = waiting_behind("f")
+    story = queued("abc")
     story.leave("a")
     story.until(lambda: Situation.GIFT_TAKEN in story.reached)
-    story.finish("fb")
+    story.finish("of b")
     story.until(lambda: story.runs("j"))
     story.finish("j")
     story.until(lambda: story.is_told("j"))
@@ -118,45 +106,36 @@ def test_what_a_stopped_runner_had_is_lost_without_blame() -> None:
     story.stop(story.runner("j"))
     story.until(lambda: Situation.START_DENIED in story.reached)
     story.heal_and_judge()
-    copy = story.copy("j", "a")
-    assert copy is not None
+    copy = the_copy(story, "a")
     assert not copy.losses
 
 
 def test_a_start_granted_to_a_node_that_left_is_lost_without_blame() -> None:
-    story = Scenario("abcd", Node, slots=1)
-    for name in "abc":
-        story.submit("f" + name, at=name, holders=name)
-    story.until(lambda: all(story.runs("f" + name) for name in "abc"))
+    story = busy("abcd", "abc")
     story.lose(Grant, source="a", to="d")
     story.submit("j", at="a", holders="abc", options=COURTEOUS)
     story.until(lambda: story.lost(Grant))
     story.leave("d")
     story.until(lambda: Situation.RUNNER_LEFT in story.reached)
     story.heal_and_judge()
-    copy = story.copy("j", "a")
-    assert copy is not None
+    copy = the_copy(story, "a")
     assert not copy.losses
 
 
 def test_a_grant_under_a_ballot_that_is_over_starts_nothing() -> None:
-    story = Scenario("ab", Node, slots=1)
-    story.submit("first", at="a", holders="ab")
-    story.until(lambda: story.runs("first"))
+    story = busy("ab", "a")
     story.lose(Grant, source="a", to="b")
     story.submit("j", at="a", holders="ab", options=COURTEOUS)
     story.until(lambda: story.lost(Grant))
     story.kill("a")
-    story.until(lambda: (copy := story.copy("j", "b")) is not None and copy.owner == story.machine("b").id)
+    story.until(lambda: owner(story, "b") == "b")
     story.deliver_late()
     story.until(lambda: Situation.GRANT_AFTER_THE_END in story.reached)
     story.heal_and_judge()
 
 
 def test_a_grant_to_an_earlier_life_starts_nothing() -> None:
-    story = Scenario("ab", Node, slots=1)
-    story.submit("first", at="a", holders="ab")
-    story.until(lambda: story.runs("first"))
+    story = busy("ab", "a")
     story.lose(Grant, source="a", to="b")
     story.submit("j", at="a", holders="ab", options=COURTEOUS)
     story.until(lambda: story.lost(Grant))
@@ -205,8 +184,7 @@ def test_a_late_promise_brings_the_end_of_what_runs() -> None:
     story.until(lambda: Situation.LATE_PROMISE_BRINGS_OUTCOME in story.reached)
     story.until(lambda: not story.runs("j"))
     story.heal_and_judge()
-    copy = story.copy("j", "b")
-    assert copy is not None
+    copy = the_copy(story, "b")
     assert copy.outcome is not None
     assert copy.outcome.token.owner == story.machine("a").id
 
@@ -238,9 +216,7 @@ def test_a_job_goes_on_although_too_few_holders_are_left_to_decide_who_follows_t
 
 def test_a_job_goes_on_when_the_holders_die_that_were_to_decide_who_follows_them() -> None:
     """A proposal of other holders stops everything else; so it must not wait for ever."""
-    story = Scenario("abcd", Node, settings=Settings(jobs=JobSettings(rereplicate_after_s=1.0)))
-    story.submit("j", at="a", holders="abc", acks=3)
-    story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
+    story = running("abcd", holders="abc", acks=3, settings=SOON)
     story.lose(Acks, source="b", to="a")
     story.kill("c")
     story.until(lambda: Situation.MOVE_PROPOSED in story.reached)
@@ -252,23 +228,18 @@ def test_a_job_goes_on_when_the_holders_die_that_were_to_decide_who_follows_them
 
 
 def test_the_only_holder_of_a_job_leaves_and_another_node_goes_on_with_it() -> None:
-    story = Scenario("abc", Node, slots=1, settings=Settings(jobs=JobSettings(replicas=1)))
-    for name in "abc":
-        story.submit("f" + name, at=name, holders=name)
-    story.until(lambda: all(story.runs("f" + name) for name in "abc"))
+    story = busy("abc", settings=Settings(jobs=JobSettings(replicas=1)))
     story.submit("j", at="a", holders="a")
     story.until(lambda: story.is_acknowledged("j"))
     story.leave("a")
     story.until(lambda: Situation.EPOCH_HANDED_ON in story.reached)
-    story.finish("fa")
+    story.finish("of a")
     story.heal_and_judge()
     assert story.starts("j") == 1
 
 
 def test_a_firm_owner_goes_on_with_a_proposal_of_holders_that_it_hears_of_late() -> None:
-    story = Scenario("abcd", Node, settings=Settings(jobs=JobSettings(rereplicate_after_s=1.0)))
-    story.submit("j", at="a", holders="abc", acks=3)
-    story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
+    story = running("abcd", holders="abc", acks=3, settings=SOON)
     story.kill("c")
     story.until(lambda: Situation.NEWCOMER_WANTED in story.reached)
     for kind in (Write, Copies, Offer):
@@ -287,9 +258,7 @@ def test_a_firm_owner_goes_on_with_a_proposal_of_holders_that_it_hears_of_late()
 def test_a_holder_that_promised_in_a_later_epoch_does_not_go_on_with_its_old_copy() -> None:
     """B decided with a that d takes c's place, and has not seen what came of it; but it promised d something
     in the new epoch, before d died."""
-    story = Scenario("abcd", Node, settings=Settings(jobs=JobSettings(rereplicate_after_s=1.0)))
-    story.submit("j", at="a", holders="abcd", acks=3)
-    story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
+    story = running("abcd", holders="abcd", acks=3, settings=SOON)
     story.kill("c")
     story.until(lambda: Situation.EPOCH_BEGUN in story.reached)
     for kind in (Write, Copies, Offer):
@@ -298,7 +267,7 @@ def test_a_holder_that_promised_in_a_later_epoch_does_not_go_on_with_its_old_cop
     story.wait(0.2)
     story.kill("a")
     story.pause("b")
-    story.until(lambda: (copy := story.copy("j", "d")) is not None and copy.owner == story.machine("d").id)
+    story.until(lambda: owner(story, "d") == "d")
     story.resume("b")
     story.until(lambda: Situation.ASKED_FROM_LATER_EPOCH in story.reached)
     story.wait(0.1)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from sim_stories import ONCE, busy, end, queued, running, the_copy
 
-from edgenode.core.errors import EdgeNodeError
 from edgenode.core.jobs import Options, Record
 from edgenode.core.node import Node
-from edgenode.core.types import Delivery, Partition, State
+from edgenode.core.types import Partition, State
 from edgenode.core.wire import (
     Acks,
     Ask,
@@ -23,29 +23,14 @@ from edgenode.core.wire import (
 )
 from edgenode.sim.scenario import Scenario
 
-ONCE = Options(max_attempts=1, delivery=Delivery.AT_MOST_ONCE)
 CAREFUL = Options(partition=Partition.WAIT)
-
-
-def running(names: str, *, at: str = "a", holders: str = "abc", options: Options | None = None) -> Scenario:
-    """A mesh in which job j is acknowledged and runs."""
-    story = Scenario(names, Node)
-    story.submit("j", at=at, holders=holders, options=options)
-    story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
-    return story
-
-
-def outcome(found: Record | EdgeNodeError) -> State:
-    assert isinstance(found, Record), found
-    assert found.settled
-    return found.state
 
 
 def test_a_job_runs_once_and_every_node_shows_its_end() -> None:
     story = running("abc")
     story.finish("j")
     story.until(lambda: story.is_told("j"))
-    assert [outcome(story.read("j", each)) for each in "abc"] == [State.SUCCEEDED] * 3
+    assert [end(story.read("j", each)) for each in "abc"] == [State.SUCCEEDED] * 3
     assert story.starts("j") == 1
     story.heal_and_judge()
 
@@ -61,24 +46,20 @@ def test_an_owner_that_is_killed_is_replaced_by_the_next_in_rank() -> None:
 
 def test_grant_lost() -> None:
     """The owner has no slot and grants; nobody hears of it. The start must not run on X for ever."""
-    story = Scenario("ab", Node, slots=1)
-    story.submit("first", at="a", holders="ab")
-    story.until(lambda: story.runs("first"))
+    story = busy("ab", "a")
     story.lose(Grant, source="a", to="b")
     story.submit("j", at="a", holders="ab")
     story.until(lambda: story.lost(Grant))
     story.lose_nothing()
     story.until(lambda: story.runs("j"))
     story.finish("j")
-    story.finish("first")
+    story.finish("of a")
     story.heal_and_judge()
     assert story.starts("j") == 1
 
 
 def test_a_late_grant_of_a_job_that_has_ended_starts_nothing() -> None:
-    story = Scenario("ab", Node, slots=1)
-    story.submit("first", at="a", holders="ab")
-    story.until(lambda: story.runs("first"))
+    story = busy("ab", "a")
     story.submit("j", at="a", holders="ab")
     story.until(lambda: story.runner("j") == "b")
     story.finish("j")
@@ -101,9 +82,7 @@ def test_reboot_faster_than_detection_of_the_owner() -> None:
 
 
 def test_reboot_faster_than_detection_of_the_runner() -> None:
-    story = Scenario("ab", Node, slots=1)
-    story.submit("first", at="a", holders="ab")
-    story.until(lambda: story.runs("first"))
+    story = busy("ab", "a")
     story.submit("j", at="a", holders="ab")
     story.until(lambda: story.runner("j") == "b")
     story.kill("b")
@@ -188,8 +167,7 @@ def test_one_way_cut() -> None:
     assert story.starts("j") <= 2
     story.mend()
     story.wait(3.0)
-    copy = story.copy("j", "b")
-    assert copy is not None
+    copy = the_copy(story, "b")
     assert copy.ballot.term <= 6
     story.heal_and_judge()
 
@@ -217,7 +195,7 @@ def test_zombie_finishes_after_firm_takeover() -> None:
     story.finish("j", on="a")
     story.resume("a")
     story.wait(3.0)
-    assert outcome(story.read("j", "a")) is State.SUCCEEDED
+    assert end(story.read("j", "a")) is State.SUCCEEDED
     story.heal_and_judge()
     assert story.starts("j") == 2
 
@@ -281,9 +259,7 @@ def test_ack_of_unsynced_duplicate() -> None:
 
 def test_result_to_dead_owner() -> None:
     """A runner keeps its result until somebody has it on disk, and tells the responsible one."""
-    story = Scenario("abcd", Node, slots=1)
-    story.submit("first", at="a", holders="abc")
-    story.until(lambda: story.runs("first"))
+    story = busy("abcd", "a")
     story.submit("j", at="a", holders="abc")
     story.until(lambda: story.runs("j"))
     runner = story.runner("j")
@@ -324,7 +300,7 @@ def test_an_at_most_once_job_whose_owner_dies_is_failed_by_a_firm_successor() ->
     story = running("abc", options=ONCE)
     story.kill("a")
     story.until(lambda: story.is_told("j"))
-    assert outcome(story.read("j", "b")) is State.FAILED
+    assert end(story.read("j", "b")) is State.FAILED
     story.heal_and_judge()
     assert story.starts("j") == 1
 
@@ -405,16 +381,10 @@ def test_dead_firm_beats_live_provisional() -> None:
 
 def test_a_careful_job_does_not_start_on_a_minority() -> None:
     """An at-most-once job whose owner is cut off before it starts is not started there."""
-    story = Scenario("abc", Node, slots=1)
-    story.submit("first", at="a", holders="abc")
-    story.submit("second", at="b", holders="bca")
-    story.submit("third", at="c", holders="cab")
-    story.until(lambda: story.runs("first") and story.runs("second") and story.runs("third"))
-    story.submit("j", at="a", holders="abc", options=ONCE)
-    story.until(lambda: story.is_acknowledged("j"))
+    story = queued("abc", options=ONCE)
     story.cut("a", "bc")
     story.wait(0.2)
-    story.finish("first")
+    story.finish("of a")
     story.wait(8.0)
     assert story.runner("j") != "a"
     story.heal_and_judge()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sim_stories import running, the_copy
+
 from edgenode.core.node import Node
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.types import State
@@ -12,21 +14,13 @@ from edgenode.sim.story import short
 SOON = Settings(jobs=JobSettings(rereplicate_after_s=2.0))
 
 
-def running(names: str, *, settings: Settings = SOON) -> Scenario:
-    """A mesh in which job j is held by a, b and c, and runs on a; the others follow in the rank."""
-    story = Scenario(names, Node, settings=settings)
-    story.submit("j", at="a", holders=names)
-    story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
-    return story
-
-
 def holders(story: Scenario, at: str) -> str:
     copy = story.copy("j", at)
     return "" if copy is None else f"{copy.epoch}:{''.join(sorted(map(short, copy.holders)))}"
 
 
 def test_a_dead_holder_is_replaced_while_the_job_runs_on() -> None:
-    story = running("abcd")
+    story = running("abcd", holders="abcd", settings=SOON)
     story.power_off("c")
     story.until(lambda: holders(story, "d") == "1:abd")
     assert story.runs("j")[0][0] == "a"
@@ -38,7 +32,7 @@ def test_a_dead_holder_is_replaced_while_the_job_runs_on() -> None:
 
 def test_holder_change_half_heard() -> None:
     """Only b hears the proposal, and a dies: it was decided, and b finds that out with the help of c."""
-    story = running("abcd")
+    story = running("abcd", holders="abcd", settings=SOON)
     story.kill("c")
     story.lose(Acks, source="b", to="a")
     story.until(lambda: (copy := story.copy("j", "b")) is not None and copy.moving)
@@ -52,7 +46,7 @@ def test_holder_change_half_heard() -> None:
 
 def test_two_deciders_one_epoch() -> None:
     """a would replace c, and nobody hears it; b and c replace a. One set is decided, and all agree."""
-    story = running("abcd")
+    story = running("abcd", holders="abcd", settings=SOON)
     story.lose(Write, source="a", to="b")
     story.power_off("c")
     story.until(lambda: story.copy("j", "d") is not None, within_s=10.0)
@@ -67,7 +61,7 @@ def test_two_deciders_one_epoch() -> None:
 def test_old_holder_asks_forgotten_set() -> None:
     """c was away while all the others that it knows as holders were replaced, and died. Alone among those who
     held the job it must neither run it again nor show anything but what the new ones settled."""
-    story = running("abcde")
+    story = running("abcde", holders="abcde", settings=SOON)
     story.power_off("c")
     story.until(lambda: holders(story, "d") == "1:abd")
     story.kill("b")
@@ -78,8 +72,7 @@ def test_old_holder_asks_forgotten_set() -> None:
     story.wait(1.0)
     story.restart("c")
     story.until(lambda: (copy := story.copy("j", "c")) is not None and copy.settled, within_s=15.0)
-    copy = story.copy("j", "c")
-    assert copy is not None
+    copy = the_copy(story, "c")
     assert copy.state is State.SUCCEEDED
     assert story.starts("j") == 1
     story.heal_and_judge()
@@ -105,7 +98,7 @@ def test_grow_1_to_n_while_running_with_one_crash() -> None:
 
 def test_shrinking_below_r() -> None:
     """All but one leave, one after the other: the last goes on alone, firmly, and settles."""
-    story = running("abc")
+    story = running("abc", holders="abc", settings=SOON)
     for name in "bc":
         story.world.leave(story.machine(name))
         story.until(lambda name=name: story.machine(name).gone == "left", within_s=15.0)
@@ -117,7 +110,7 @@ def test_shrinking_below_r() -> None:
 
 
 def test_a_late_copy_of_the_old_set_changes_nothing() -> None:
-    story = running("abcd")
+    story = running("abcd", holders="abcd", settings=SOON)
     story.lose(Copies, source="b", to="c")
     story.power_off("c")
     story.until(lambda: holders(story, "d") == "1:abd")

@@ -3,53 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from sim_stories import ONCE, end, owner, queued, running, the_copy
 
-from edgenode.core.errors import EdgeNodeError
-from edgenode.core.jobs import Options, Record
+from edgenode.core.jobs import Options
 from edgenode.core.node import Node
 from edgenode.core.settings import JobSettings, Settings
-from edgenode.core.types import Ballot, Delivery, State
+from edgenode.core.types import Ballot, State
 from edgenode.core.wire import Acks, Ask, Gift, Grant, Promises, Write
 from edgenode.sim.scenario import Scenario
 from edgenode.sim.story import short
 from edgenode.sim.world import node_id
-
-ONCE = Options(max_attempts=1, delivery=Delivery.AT_MOST_ONCE)
-
-
-def running(
-    names: str, *, holders: str = "abc", options: Options | None = None, settings: Settings | None = None
-) -> Scenario:
-    """A mesh in which job j is acknowledged and runs on a."""
-    story = Scenario(names, Node, settings=settings)
-    story.submit("j", at="a", holders=holders, options=options)
-    story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
-    return story
-
-
-def queued(names: str, *, holders: str, options: Options | None = None) -> Scenario:
-    """A mesh of one slot a node: all are busy with jobs of their own, and the owner of j has it queued."""
-    story = Scenario(names, Node, slots=1)
-    for name in names:
-        rest = "".join(other for other in names if other != name)
-        story.submit(f"of {name}", at=name, holders=name + rest[:2])
-    story.until(lambda: all(story.runs(f"of {name}") for name in names))
-    story.submit("j", at=holders[0], holders=holders, options=options)
-    story.until(lambda: story.is_acknowledged("j"))
-    return story
-
-
-def the_copy(story: Scenario, at: str, job: str = "j") -> Record:
-    copy = story.copy(job, at)
-    assert copy is not None
-    return copy
-
-
-def end(found: Record | EdgeNodeError) -> State:
-    assert isinstance(found, Record), found
-    assert found.settled
-    return found.state
-
 
 # -------------------------------------------------------------------------------- meeting and growing
 
@@ -103,7 +66,7 @@ def test_retry_overtaken_by_old_running() -> None:
 
 def test_grant_after_step_down() -> None:
     """A grant of an owner that was outvoted meanwhile starts nothing."""
-    story = queued("abc", holders="abc")
+    story = queued("abc")
     story.lose(Grant, source="a", to="b")
     story.finish("of b")
     story.until(lambda: story.lost(Grant))
@@ -119,12 +82,12 @@ def test_grant_after_step_down() -> None:
 
 
 def test_gift_lost() -> None:
-    story = queued("abc", holders="abc")
+    story = queued("abc")
     story.lose(Gift, source="a", to="b")
     story.world.leave(story.machine("a"))
     story.until(lambda: story.lost(Gift) >= 2)
     story.lose_nothing()
-    story.until(lambda: short(the_copy(story, "b").owner) == "b")
+    story.until(lambda: owner(story, "b") == "b")
     story.finish("of b")
     story.until(lambda: story.runner("j") == "b")
     story.heal_and_judge()
@@ -133,13 +96,13 @@ def test_gift_lost() -> None:
 
 def test_gift_in_flight_while_receiver_promised() -> None:
     """a gives to b, which hears it only when it has promised c, and c owns the job firmly."""
-    story = queued("abc", holders="abc")
+    story = queued("abc")
     story.lose(Gift, source="a", to="b")
     story.world.leave(story.machine("a"))
     story.until(lambda: story.lost(Gift))
     story.kill("a")
     story.pause("b")
-    story.until(lambda: short(the_copy(story, "c").owner) == "c", within_s=30.0)
+    story.until(lambda: owner(story, "c") == "c", within_s=30.0)
     story.resume("b")
     story.deliver_late()
     story.wait(2.0)
@@ -235,11 +198,11 @@ def test_poison_job() -> None:
 
 
 def test_crash_during_drain() -> None:
-    story = queued("abcd", holders="abc")
+    story = queued("abcd")
     story.world.leave(story.machine("a"))
     story.wait(0.01)
     story.kill("a")
-    story.until(lambda: short(the_copy(story, "b").owner) == "b")
+    story.until(lambda: owner(story, "b") == "b")
     story.restart("a")
     story.wait(2.0)
     story.heal_and_judge()
@@ -248,7 +211,7 @@ def test_crash_during_drain() -> None:
 
 def test_two_leave_at_once() -> None:
     """Neither may count on the other for the last copies."""
-    story = queued("abcd", holders="abc")
+    story = queued("abcd")
     for name in "ab":
         story.world.leave(story.machine(name))
     story.wait(0.01)
@@ -352,7 +315,7 @@ def test_at_most_once_provisional_hides_running() -> None:
     """b owns without a majority what runs on a; once firm it finds the start, and does not repeat it."""
     story = running("abc", options=ONCE)
     story.cut("b", "ac")
-    story.until(lambda: short(the_copy(story, "b").owner) == "b", within_s=20.0)
+    story.until(lambda: owner(story, "b") == "b", within_s=20.0)
     story.kill("a")
     story.mend()
     story.until(lambda: story.is_told("j"), within_s=30.0)
