@@ -98,7 +98,8 @@ class Table:
         self._glimpsed: dict[JobId, Promise] = {}  # of archived rows that were read since the last flush
         self._dirty: dict[JobId, None] = {}
         self._leaving: dict[JobId, int] = {}  # settled, with the number of their latest Persist, in its order
-        self.persists = 0  # ordered in this life
+        self.persists = 0  # ordered by this process
+        self._earlier = 0  # of those, in lives before this one
         self.claims = ClaimBook(archive)
         self.has_vote = True
         """Whether this disk's word counts at all: not if it is behind, or while that is not known."""
@@ -133,6 +134,15 @@ class Table:
         self.leads.clear()
         self.by_owner.clear()
         self.claims.forget()
+
+    def begin_life(self) -> None:
+        """The disk has counted a new life, in which nothing is written yet."""
+        self._earlier = self.persists
+
+    def written_by(self, number: int) -> int:
+        """How many writes of this life are on the disk when all up to that number are: as the disk counts
+        them, by the number of the last; 0 if that one is of an earlier life."""
+        return number if number > self._earlier else 0
 
     def get(self, job: JobId) -> Record | None:
         found = self._records.get(job)
@@ -591,7 +601,7 @@ class Desk:
         persist = self.table.flush(self._clock_to_keep())
         if persist is not None:
             effects.append(persist)
-        effects += self.post.flush(self.table.persists)
+        effects += self.post.flush(self.table.written_by(self.table.persists))
         effects += self._effects
         if changed:
             effects.append(Changed(tuple(changed)))

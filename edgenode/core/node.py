@@ -216,7 +216,7 @@ class Node:
         self._spread()
         if desk.leaving and desk.storing:
             effects += self._hand_over(now)
-        written = self._durable if self._vouching.has_vote else 0
+        written = desk.table.written_by(self._durable) if self._vouching.has_vote else 0
         self._membership.set_load(self._scheduler.load()._replace(written=written))
         effects += self._tell_all()
         self._deadline = self._next_attention()
@@ -598,6 +598,7 @@ class Node:
         assert not desk.storing
         desk.storing = True
         desk.table.load(rows)
+        desk.table.begin_life()
         self._vouching.begin_life(self._membership.boot, desk.table.persists)
         effects = self._membership.begin_life(boot, now)
         everyone = frozenset(desk.view.members())

@@ -6,6 +6,7 @@ from sim_stories import ONCE, end, queued, running, the_copy
 
 from edgenode.core.node import Node
 from edgenode.core.settings import MembershipSettings, Settings
+from edgenode.core.situations import Situation
 from edgenode.core.types import State
 from edgenode.core.wire import Acks, Ask, Marks, Promises, Recalled, Write
 from edgenode.sim.scenario import Scenario
@@ -312,4 +313,21 @@ def test_two_copies_that_both_voted_on_two_sides_of_a_cut_leave_none_that_votes(
     story.until(lambda: not (story.lives("b") and story.lives("x")))
     survivor = "x" if story.lives("x") else "b"
     story.until(lambda: story.is_behind(survivor) and story.lives(survivor))
+    story.heal_and_judge()
+
+
+def test_a_life_that_has_written_nothing_gives_no_word_on_what_the_one_before_wrote() -> None:
+    """Else the others would miss that on its disk after a restart, and it would never vote again."""
+    story = running("abc")
+    story.finish("j")
+    story.until(lambda: (copy := story.copy("j", "b")) is not None and copy.settled)
+    story.fill_disk("b")
+    story.until(lambda: Situation.STORE_REFUSED in story.reached, within_s=70.0)  # the time, once a minute
+    story.make_room("b")
+    story.until(lambda: story.is_ready("b"))
+    story.wait(2.0)
+    assert story.machine("b").disk.written == 0
+    story.kill("b")
+    story.restart("b")
+    story.until(lambda: story.is_ready("b"))
     story.heal_and_judge()
