@@ -175,14 +175,16 @@ class Judge:
             raise Violation(f"I6: {job_text(job)} started {count} times under {len(ballots)} owners")
 
     def _check_exact(self, job: JobId, known: Record) -> None:
-        """I6 without faults: one start, and one more for each that failed or whose worker died."""
+        """I6 without faults: one start, and one more for each that failed or whose worker died. Those that a
+        leaving node gave up after all may have been repeated."""
         starts = self._world.ledger.starts[job]
         spoilt = sum(
             start.lost or (start.verdict is not None and start.verdict.state is State.FAILED)
             for start in starts.values()
         )
         ended = known.state is State.SUCCEEDED
-        if len(starts) != spoilt + ended:
+        evicted = sum(start.evicted for start in starts.values())
+        if not 0 <= len(starts) - (spoilt + ended) <= evicted:
             raise Violation(f"I6: without faults {job_text(job)} had {len(starts)} starts, {spoilt} spoilt")
         if known.start_count != len(starts):
             raise Violation(f"I6: {job_text(job)} counts {known.start_count} starts of {len(starts)}")

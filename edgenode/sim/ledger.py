@@ -7,7 +7,7 @@ acknowledged, each start, what every reader was told, and which result a majorit
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -70,6 +70,7 @@ class Start:
     lost: bool = False
     stopped: bool = False
     over: bool = False  # ended, or its node died
+    evicted: bool = False  # its node left, and had waited for it for as long as a leaving node does
 
 
 @dataclass(slots=True)
@@ -422,6 +423,11 @@ class Ledger:
         start = self.starts[effect.job].get(effect.token)
         if start is not None:
             start.stopped = True
+
+    def evicted(self, running: Iterable[tuple[JobId, StartToken]]) -> None:
+        """A node that leaves does not wait any longer for these."""
+        for job, token in running:
+            self.starts[job][token].evicted = True
 
     def ended(self, job: JobId, token: StartToken, verdict: Verdict, *, lost: bool) -> None:
         start = self.starts[job][token]

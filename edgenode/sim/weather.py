@@ -9,6 +9,7 @@ from typing import Final
 from edgenode.core.types import NodeId
 from edgenode.sim.clock import MachineClock
 from edgenode.sim.conditions import Conditions
+from edgenode.sim.disk import record_of
 from edgenode.sim.faults import PAUSE_S, STALL_S, Faults, Kind
 from edgenode.sim.world import Life, Machine, World
 
@@ -61,9 +62,16 @@ class Weather:
         return [machine for machine in self._world.machines.values() if machine.gone != "left"]
 
     def _put_clocks_right(self) -> None:
-        """While half of the clocks are wrong no last day comes: somebody has to mend them. A few may stay."""
+        """While half of the clocks are wrong no last day comes, nor does that of a job all of whose holders
+        have wrong ones: somebody has to mend them. Others may stay."""
         machines = self._counted()
-        if 2 * sum(machine.clock.is_wrong for machine in machines) >= len(machines) > 1:
+        is_wrong = {machine.id: machine.clock.is_wrong for machine in machines}
+        copies = [
+            record_of(stored.row) for disk in self._world.disks.values() for stored in disk.rows.values()
+        ]
+        blind = any(copy and all(is_wrong.get(holder, True) for holder in copy.holders) for copy in copies)
+        wrong = sum(is_wrong.values())
+        if (blind and wrong) or 2 * wrong >= len(machines) > 1:
             for machine in machines:
                 machine.clock.jump(-machine.clock.offset_s)
 

@@ -123,6 +123,7 @@ class Life:
         self.alive = True
         self.paused = False
         self.leaving = False
+        self.drained_at: Seconds = FOREVER  # until when a leaving one waits for what runs on it
         self.resigned = False  # its disk refused a write, and it lives on
         self.backlog: list[Action] = []
         self.running: dict[tuple[JobId, StartToken], Verdict] = {}
@@ -617,6 +618,8 @@ class World:
             case Changed(records):
                 self._shown(records)
             case Left(handed_over):
+                if self.now >= life.drained_at:
+                    self.ledger.evicted(life.running)
                 self.end(life.machine, "has left", silent=False, in_order=True)
                 if handed_over:
                     self.remove(life.machine, "left")  # nobody needs its disk any more
@@ -655,6 +658,8 @@ class World:
 
     def _stop(self, life: Life, effect: StopRun) -> None:
         self.ledger.stopped(effect)
+        if self.now >= life.drained_at and (effect.job, effect.token) in life.running:
+            self.ledger.evicted([(effect.job, effect.token)])
         self.later(
             life,
             self._dice.uniform(0.001, 0.05),
@@ -676,6 +681,7 @@ class World:
     def leave(self, machine: Machine) -> None:
         assert machine.life is not None
         machine.life.leaving = True
+        machine.life.drained_at = self.now + self.settings.jobs.drain_s - ROUNDING_S
         self.befell(machine, "is asked to leave")
         self.post(machine.life, 0.0, LeaveAsked())
 

@@ -11,7 +11,8 @@ from edgenode.core.signals import Receipt, SubmitAsked
 from edgenode.core.types import Delivery, Partition
 from edgenode.sim.faults import Mood
 from edgenode.sim.judge import Judge
-from edgenode.sim.ledger import Violation
+from edgenode.sim.ledger import Start, Violation
+from edgenode.sim.workers import STOPPED
 from edgenode.sim.world import Answer, Core, World, node_id
 
 
@@ -140,6 +141,25 @@ def test_without_faults_a_second_start_is_found() -> None:
     with pytest.raises(Violation, match="I6: without faults"):
         judge(world, Mood.CHURN, wiped=True)
     judge(world, Mood.HURT, wiped=True)
+
+
+def test_a_start_that_a_leaving_node_gave_up_may_be_repeated_once() -> None:
+    world = mesh()
+    submit(world, "a", a_spec(1))
+    judge(world, Mood.CALM)
+    starts = world.ledger.starts[a_spec(1).id]
+    (first,) = starts
+    given_up = Start(A, 1, STOPPED, stopped=True, over=True)
+    starts[first._replace(start=2)] = given_up
+    with pytest.raises(Violation, match="I6: without faults"):
+        judge(world, Mood.CHURN, wiped=True)
+    world.ledger.evicted([(a_spec(1).id, first._replace(start=2))])
+    stored = world.disks[A].rows[a_spec(1).id]
+    record = world.disks[A].record(a_spec(1).id)
+    assert record is not None
+    more = record._replace(starts=((record.ballot, 2),))
+    world.disks[A].rows[a_spec(1).id] = stored._replace(row=stored_row(more).row)
+    judge(world, Mood.CHURN, wiped=True)
 
 
 def test_more_starts_than_the_options_allow_are_found_whatever_happened() -> None:
