@@ -22,6 +22,7 @@ from edgenode.cli.up import PEER_OFFSET, LocalNode
 from edgenode.client import Client, Job
 from edgenode.client.job import ENDS
 from edgenode.shell.identity import new_mesh_key
+from tests.processes import processes_of
 
 FULL: Final = os.environ.get("EDGENODE_E2E_FULL") == "1"
 """The sizes that the promises are stated for, instead of those that a test run has time for."""
@@ -78,19 +79,6 @@ class Ports:
 
 
 # ------------------------------------------------------------------------------------- processes
-
-
-def processes_of(folder: Path) -> list[int]:
-    """All living processes that have this folder in their command line: its nodes and their workers."""
-    wanted, found = f"{folder}/".encode(), []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if wanted in (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue  # it has ended
-    return found
 
 
 class Answer(NamedTuple):

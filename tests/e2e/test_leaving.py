@@ -8,7 +8,8 @@ import pytest
 from rig import until
 
 from edgenode.client import Client
-from tests.e2e.mesh import Mesh, Up, processes_of
+from tests.e2e.mesh import Mesh, Up
+from tests.processes import processes_of
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -50,7 +51,7 @@ def test_ctrl_c_ends_up_with_all_its_processes_and_the_next_up_goes_on_with_the_
     assert len(ids) == 10
     until(lambda: next(client.jobs(state="running"), None), "a job runs")
     assert up.end(signal.SIGINT) == 0, up.output
-    assert processes_of(up.folder) == []
+    assert processes_of(up.folder) == {}
     client = up.start()
     ended = [client.wait(job, timeout_s=40) for job in ids]
     assert {job.state for job in ended} == {"succeeded"}

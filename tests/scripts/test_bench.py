@@ -17,6 +17,8 @@ import pytest
 from bench import Cost, Measure, Row, Usage
 from rich.console import Console
 
+from tests.processes import processes_of
+
 FIRST_PORT = 10_000
 LAST_PORT = 30_000
 
@@ -25,19 +27,6 @@ def shown(measures: list[Measure]) -> str:
     out = StringIO()
     Console(file=out, width=160).print(bench.table(measures))
     return out.getvalue()
-
-
-def processes_of(folder: Path) -> list[str]:
-    """The command lines that name this folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if str(folder) in line:
-            found.append(line)
-    return found
 
 
 # ------------------------------------------------------------------------------------------------ numbers
@@ -196,4 +185,4 @@ def test_a_quick_run_measures_everything_and_leaves_nothing_behind(tmp_path: Pat
         assert float(row["sent"]) < float(row["accepted"])
         assert float(row["sent"]) - 0.001 < float(row["finished"])  # told in whole milliseconds
     assert {path.name for path in tmp_path.iterdir()} == {"bench.json", "jobs.csv"}
-    assert processes_of(tmp_path) == []
+    assert processes_of(tmp_path) == {}

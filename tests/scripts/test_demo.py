@@ -22,6 +22,7 @@ from samples import Job, Samples, check_outputs
 from verdict import Evidence
 
 from edgenode.task import load_tasks, run_task
+from tests.processes import processes_of
 
 SCRIPT = Path(demo.__file__)
 FIRST_PORT = 10_000
@@ -33,19 +34,6 @@ def command(work: Path, *options: str) -> list[str]:
     base = Random(os.urandom(8)).randrange(FIRST_PORT, LAST_PORT)
     common = ["--work", str(work), "--base-port", str(base)]
     return [sys.executable, str(SCRIPT), *common, *options]
-
-
-def processes_of(folder: Path) -> list[str]:
-    """The command lines that name this folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if str(folder) in line:
-            found.append(line)
-    return found
 
 
 def counted(output: str, name: str) -> int:
@@ -85,7 +73,7 @@ def test_a_small_demo_loses_nothing_and_leaves_nothing_behind(tmp_path: Path) ->
     assert output.rstrip().endswith("PASSED: nothing was lost")
     assert "\x1b" not in output
     assert list(tmp_path.iterdir()) == []
-    assert processes_of(tmp_path) == []
+    assert processes_of(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
@@ -112,7 +100,7 @@ def test_a_demo_that_is_told_to_end_takes_its_nodes_and_files_along(
     assert "stopped: all nodes have ended" in rest
     assert "Traceback" not in rest
     assert list(tmp_path.iterdir()) == []
-    assert processes_of(tmp_path) == []
+    assert processes_of(tmp_path) == {}
 
 
 def test_options_that_make_no_sense_are_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ import serf
 from distribution import Distribution, Promise
 from failover import Blow, Leave, Mark, Results, Said, Starved
 
+from tests.processes import processes_of
+
 FIRST_PORT = 10_000
 LAST_PORT = 22_000
 
@@ -340,19 +342,6 @@ def test_control_groups_of_version_2_are_found_where_they_rule_the_processor(tmp
 # ---------------------------------------------------------------------------------------- a whole run
 
 
-def processes_of(folder: Path) -> list[str]:
-    """The command lines that name this folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if str(folder) in line:
-            found.append(line)
-    return found
-
-
 def command(*options: str) -> list[str]:
     # Runs side by side must not look for ports at one place.
     base = Random(os.urandom(8)).randrange(FIRST_PORT, LAST_PORT)
@@ -387,7 +376,7 @@ def test_a_short_run_sees_jobs_start_elsewhere_and_leaves_nothing_behind(tmp_pat
     assert left["extra_starts"] == 0
     assert "SIGTERM: 0 jobs ran twice: HOLDS" in ended.stdout
     assert list(tmp_path.iterdir()) == [out]
-    assert processes_of(tmp_path) == []
+    assert processes_of(tmp_path) == {}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -414,4 +403,4 @@ def test_a_run_that_is_told_to_end_takes_its_nodes_and_files_along(
     assert "stopped: all nodes have ended" in rest
     assert "Traceback" not in rest
     assert list(tmp_path.iterdir()) == []
-    assert processes_of(tmp_path) == []
+    assert processes_of(tmp_path) == {}
