@@ -7,6 +7,7 @@ from job_mesh import A, B, C, D, Mesh, StillView, job_id, let_pass, make_record,
 
 from edgenode.core.jobs import (
     Record,
+    Spec,
     adopted,
     continued,
     decided,
@@ -133,6 +134,25 @@ def held_by(mesh: Mesh, name: NodeId, job: JobId) -> tuple[int, set[NodeId]]:
     return record.epoch, {*record.holders}
 
 
+def held() -> tuple[Mesh, Spec]:
+    """Of four nodes the first three hold a job that nobody can run."""
+    mesh = Mesh("abcd", settings=SOON)
+    spec = mesh.spec("abc", task="nobody")
+    mesh.submit(A, spec)
+    mesh.run(0.5)
+    return mesh, spec
+
+
+def run_by_c(holders: str, run_s: float) -> tuple[Mesh, Spec]:
+    """A job of the first of its three holders runs so long, on the only one of four nodes that has a slot."""
+    mesh = Mesh("abcd", slots={A: 0, B: 0, C: 1, D: 0}, settings=SOON)
+    mesh.verdict = lambda begun: (run_s, succeeded())
+    spec = mesh.spec(holders)
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.runs(spec.id) == [C])
+    return mesh, spec
+
+
 def lone_mesh() -> Mesh:
     """Of three nodes only the first runs."""
     mesh = Mesh("abc")
@@ -174,10 +194,7 @@ def test_who_is_to_hold_a_job_has_a_copy_before_anything_is_decided() -> None:
 
 
 def test_a_holder_that_stays_dead_loses_its_vote_to_the_next_in_rank() -> None:
-    mesh = Mesh("abcd", settings=SOON)
-    spec = mesh.spec("abc", task="nobody")
-    mesh.submit(A, spec)
-    mesh.run(0.5)
+    mesh, spec = held()
     mesh.kill(C)
     mesh.run_until(lambda: held_by(mesh, D, spec.id) == (1, {A, B, D}) if mesh.has(D, spec.id) else False)
     mesh.kill(A)  # two of the first three holders are gone: without the change nobody could be firm
@@ -185,11 +202,7 @@ def test_a_holder_that_stays_dead_loses_its_vote_to_the_next_in_rank() -> None:
 
 
 def test_a_start_on_a_peer_goes_on_while_that_peer_loses_its_vote() -> None:
-    mesh = Mesh("abcd", slots={A: 0, B: 0, C: 1, D: 0}, settings=SOON)
-    mesh.verdict = lambda begun: (4.0, succeeded())
-    spec = mesh.spec("abc")
-    mesh.submit(A, spec)
-    mesh.run_until(lambda: mesh.runs(spec.id) == [C])
+    mesh, spec = run_by_c("abc", 4.0)
     mesh.do(C, LeaveAsked())  # it finishes first what it runs
     mesh.run_until(lambda: held_by(mesh, A, spec.id) == (1, {A, B, D}), limit_s=2.0)
     mesh.run_until(lambda: mesh.settled(spec.id))
@@ -198,11 +211,7 @@ def test_a_start_on_a_peer_goes_on_while_that_peer_loses_its_vote() -> None:
 
 
 def test_a_result_that_comes_while_the_holders_change_waits_for_them() -> None:
-    mesh = Mesh("abcd", slots={A: 0, B: 0, C: 1, D: 0}, settings=SOON)
-    mesh.verdict = lambda begun: (2.5, succeeded())
-    spec = mesh.spec("abd")
-    mesh.submit(A, spec)
-    mesh.run_until(lambda: mesh.runs(spec.id) == [C])
+    mesh, spec = run_by_c("abd", 2.5)
     mesh.rule = lambda source, to, message: not (isinstance(message, Acks) and source == B)
     mesh.kill(D)
     mesh.run_until(lambda: mesh.record(A, spec.id).moving)
@@ -217,10 +226,7 @@ def test_a_result_that_comes_while_the_holders_change_waits_for_them() -> None:
 
 def test_a_successor_concludes_the_change_that_its_owner_could_not() -> None:
     """The owner dies after one other holder has stored the proposal: it was decided, whoever knows."""
-    mesh = Mesh("abcd", settings=SOON)
-    spec = mesh.spec("abc", task="nobody")
-    mesh.submit(A, spec)
-    mesh.run(0.5)
+    mesh, spec = held()
     mesh.kill(C)
     mesh.rule = lambda source, to, message: not (isinstance(message, Acks) and source == B)
     mesh.run_until(lambda: mesh.record(B, spec.id).moving)
@@ -237,10 +243,7 @@ def test_a_successor_concludes_the_change_that_its_owner_could_not() -> None:
 
 
 def test_who_held_a_job_and_was_replaced_is_outvoted_by_what_it_does_not_know() -> None:
-    mesh = Mesh("abcd", settings=SOON)
-    spec = mesh.spec("abc", task="nobody")
-    mesh.submit(A, spec)
-    mesh.run(0.5)
+    mesh, spec = held()
     mesh.kill(C)
     mesh.run_until(lambda: mesh.record(A, spec.id).epoch == 1)
     mesh.run(0.2)
@@ -300,10 +303,7 @@ def test_all_but_one_may_leave_one_after_the_other() -> None:
 
 
 def test_an_owner_without_a_majority_proposes_nothing() -> None:
-    mesh = Mesh("abcd", settings=SOON)
-    spec = mesh.spec("abc", task="nobody")
-    mesh.submit(A, spec)
-    mesh.run(0.5)
+    mesh, spec = held()
     mesh.kill(B)
     mesh.kill(C)
     mesh.kill(A)

@@ -18,6 +18,14 @@ def folder_of(mesh: Mesh, node: Node) -> Path:
     return mesh.folder / node.name
 
 
+def last_of_three(mesh: Mesh) -> tuple[Node, list[str]]:
+    """Three nodes that have ended some jobs: the last of them, and the jobs."""
+    mesh.grow(3)
+    jobs = mesh.nodes[0].submit(mesh.mark_jobs(6, [0.05]))
+    mesh.wait_ended(jobs)
+    return mesh.nodes[2], jobs
+
+
 def database_of(mesh: Mesh, node: Node) -> dict[str, bytes]:
     """The node's database as a backup has it, by file name."""
     return {file.name: file.read_bytes() for file in folder_of(mesh, node).glob("jobs.db*")}
@@ -57,10 +65,8 @@ def same_results(mesh: Mesh, jobs: list[str], nodes: list[Node]) -> None:
 
 
 def test_a_node_whose_database_was_put_back_shows_everything_and_decides_nothing(mesh: Mesh) -> None:
-    mesh.grow(3)
-    first, _, victim = mesh.nodes
-    before = first.submit(mesh.mark_jobs(6, [0.05]))
-    mesh.wait_ended(before)
+    victim, before = last_of_three(mesh)
+    first = mesh.nodes[0]
     identity = victim.id
     victim.kill()
     backup = database_of(mesh, victim)
@@ -103,10 +109,7 @@ def test_a_node_whose_database_was_put_back_shows_everything_and_decides_nothing
 
 
 def test_of_two_copies_of_a_data_folder_one_is_sent_away_and_the_other_works_on(mesh: Mesh) -> None:
-    mesh.grow(3)
-    original = mesh.nodes[2]
-    jobs = mesh.nodes[0].submit(mesh.mark_jobs(6, [0.05]))
-    mesh.wait_ended(jobs)
+    original, jobs = last_of_three(mesh)
     original.kill()
     copy = copy_of(mesh, original)
     original.start()
@@ -123,10 +126,7 @@ def test_of_two_copies_of_a_data_folder_one_is_sent_away_and_the_other_works_on(
 
 
 def test_two_copies_that_start_side_by_side_leave_one(mesh: Mesh) -> None:
-    mesh.grow(3)
-    original = mesh.nodes[2]
-    jobs = mesh.nodes[0].submit(mesh.mark_jobs(6, [0.05]))
-    mesh.wait_ended(jobs)
+    original, jobs = last_of_three(mesh)
     original.kill()
     copy = copy_of(mesh, original)
     original.start()
@@ -143,11 +143,8 @@ def test_two_copies_that_start_side_by_side_leave_one(mesh: Mesh) -> None:
 
 
 def test_a_data_folder_that_moved_is_the_same_node(mesh: Mesh) -> None:
-    mesh.grow(3)
-    original = mesh.nodes[2]
+    original, jobs = last_of_three(mesh)
     identity = original.id
-    jobs = mesh.nodes[0].submit(mesh.mark_jobs(6, [0.05]))
-    mesh.wait_ended(jobs)
     original.kill()
     moved = copy_of(mesh, original)
     shutil.rmtree(folder_of(mesh, original))
@@ -161,11 +158,8 @@ def test_a_data_folder_that_moved_is_the_same_node(mesh: Mesh) -> None:
 
 
 def test_a_folder_without_its_database_is_a_new_member(mesh: Mesh) -> None:
-    mesh.grow(3)
-    victim = mesh.nodes[2]
+    victim, jobs = last_of_three(mesh)
     identity = victim.id
-    jobs = mesh.nodes[0].submit(mesh.mark_jobs(6, [0.05]))
-    mesh.wait_ended(jobs)
     victim.kill()
     put_back(mesh, victim, {})
     victim.start()
