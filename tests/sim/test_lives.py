@@ -9,6 +9,7 @@ from edgenode.core.settings import MembershipSettings, Settings
 from edgenode.core.situations import Situation
 from edgenode.core.types import State
 from edgenode.core.wire import Acks, Ask, Marks, Promises, Recalled, Write
+from edgenode.sim.disk import Disk
 from edgenode.sim.scenario import Scenario
 from edgenode.sim.story import short
 
@@ -18,15 +19,20 @@ def votes_of(story: Scenario, name: str) -> int:
     return story.said(name, Promises) + story.said(name, Acks)
 
 
+def set_back(story: Scenario, name: str, disk: Disk) -> None:
+    """Kill a node, and start it on what its disk held earlier: it is told that this is not the latest."""
+    story.kill(name)
+    story.put_back(name, disk)
+    story.until(lambda: story.is_behind(name) and story.lives(name))
+
+
 def test_wiped_owner_same_identity() -> None:
     """The owner's disk is put back to where it was empty, but for its key: it owns nothing any more."""
     story = Scenario("abc", Node)
     empty = story.snapshot("a")
     story.submit("j", at="a", holders="abc")
     story.until(lambda: story.runs("j"))
-    story.kill("a")
-    story.put_back("a", empty)
-    story.until(lambda: story.is_behind("a") and story.lives("a"))
+    set_back(story, "a", empty)
     story.until(lambda: story.runner("j") == "b")
     story.finish("j", on="b")
     story.until(lambda: story.is_told("j"))
@@ -46,10 +52,8 @@ def test_wiped_holder_votes() -> None:
     story.finish("j")
     story.until(lambda: story.is_told("j"))
     story.wait(0.2)
-    story.kill("b")
     votes = votes_of(story, "b")
-    story.put_back("b", empty)
-    story.until(lambda: story.is_behind("b") and story.lives("b"))
+    set_back(story, "b", empty)
     story.kill("a")
     story.lose_nothing()
     story.until(lambda: story.runs("j"))  # c alone, provisionally
@@ -71,9 +75,7 @@ def test_stale_snapshot_votes() -> None:
     story.finish("j")
     story.until(lambda: story.is_told("j"))
     story.wait(0.2)
-    story.kill("b")
-    story.put_back("b", before)
-    story.until(lambda: story.is_behind("b") and story.lives("b"))
+    set_back(story, "b", before)
     story.kill("a")
     story.lose_nothing()
     story.wait(8.0)
@@ -162,9 +164,7 @@ def test_a_node_that_is_behind_stays_so_and_serves_as_an_entry_and_a_reader() ->
     story.finish("j")
     story.until(lambda: story.is_told("j"))
     story.wait(0.2)
-    story.kill("b")
-    story.put_back("b", before)
-    story.until(lambda: story.is_behind("b") and story.lives("b"))
+    set_back(story, "b", before)
     story.kill("b")
     story.restart("b")
     story.wait(2.0)
@@ -187,9 +187,7 @@ def test_the_job_of_an_owner_that_fell_behind_goes_to_the_next_holder() -> None:
     before = story.snapshot("a")
     story.submit("j", at="a", holders="abc")
     story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
-    story.kill("a")
-    story.put_back("a", before)
-    story.until(lambda: story.is_behind("a") and story.lives("a"))
+    set_back(story, "a", before)
     for job in "ij":
         story.until(lambda job=job: story.runner(job) in ("b", "c"))  # type: ignore[misc]
         story.finish(job)
@@ -202,9 +200,7 @@ def test_a_holder_that_is_behind_is_replaced() -> None:
     story.submit("k", at="a", holders="abc")
     story.until(lambda: story.is_acknowledged("k") and story.runs("k"))
     story.wait(0.2)
-    story.kill("b")
-    story.put_back("b", before)
-    story.until(lambda: story.is_behind("b") and story.lives("b"))
+    set_back(story, "b", before)
     for job in "jk":
         story.until(lambda job=job: (copy := story.copy(job, "d")) is not None and copy.epoch == 1)  # type: ignore[misc]
         copy = the_copy(story, "d", job)
@@ -222,9 +218,7 @@ def test_at_most_once_holder_wiped() -> None:
     story.lose(Write, source="a", to="c")
     story.finish("of a")
     story.until(lambda: story.runs("j"))
-    story.kill("b")
-    story.put_back("b", before)
-    story.until(lambda: story.is_behind("b") and story.lives("b"))
+    set_back(story, "b", before)
     story.kill("a")
     story.lose_nothing()
     story.finish("of c")
