@@ -50,6 +50,7 @@ class FakeService:
         self.instant = instant
         self.patient = patient
         self.refuse: EdgeNodeError | None = None
+        self.refuse_once: EdgeNodeError | None = None
         self.receipt_error: EdgeNodeError | None = None
         self.crash: Exception | None = None
         self.reasons: list[str] = []
@@ -69,6 +70,9 @@ class FakeService:
         self.submissions.append((len(specs), acks))
         if self.crash is not None:
             raise self.crash
+        if self.refuse_once is not None:
+            refusal, self.refuse_once = self.refuse_once, None
+            raise refusal
         if self.refuse is not None:
             raise self.refuse
         receipts = []

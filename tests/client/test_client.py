@@ -207,17 +207,7 @@ def test_a_node_that_takes_no_jobs_sends_them_to_the_next(
 
 
 def test_later_is_tried_again_later(make: Any, node: Served) -> None:
-    refusal = errors.Overloaded("full", retry_after_s=0.01)
-    real = node.service.submit
-    node.service.refuse = refusal
-
-    async def then_accept(*args: Any, **named: Any) -> Any:
-        try:
-            return await real(*args, **named)
-        finally:
-            node.service.refuse = None
-
-    node.service.submit = then_accept  # type: ignore[method-assign]
+    node.service.refuse_once = errors.Overloaded("full", retry_after_s=0.01)
     assert make(node.url).submit("echo").state == "queued"
     assert len(node.service.submissions) == 2
 
@@ -245,16 +235,7 @@ def test_with_a_key_a_submission_without_an_answer_is_sent_again(make: Any, node
 
 
 def test_with_a_key_and_one_node_it_is_tried_until_there_is_an_answer(make: Any, node: Served) -> None:
-    node.service.refuse = errors.KeyInFlight("its holders do not answer", retry_after_s=0.01)
-    real = node.service.submit
-
-    async def then_accept(*args: Any, **named: Any) -> Any:
-        try:
-            return await real(*args, **named)
-        finally:
-            node.service.refuse = None
-
-    node.service.submit = then_accept  # type: ignore[method-assign]
+    node.service.refuse_once = errors.KeyInFlight("its holders do not answer", retry_after_s=0.01)
     assert make(node.url).submit("echo", idempotency_key="k").state == "queued"
     assert len(node.service.submissions) == 2
 

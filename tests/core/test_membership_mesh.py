@@ -188,13 +188,19 @@ def test_a_chain_of_joins_becomes_one_mesh_in_whatever_order_it_starts(order: tu
         assert all(process.membership.formed for process in mesh.running())
 
 
+def cut_in_two(mesh: Mesh, size: int) -> set[NodeId]:
+    """The lower half of the nodes, after 60 s in which nothing passed between it and the others."""
+    side = {node_id(number) for number in range(1, size // 2 + 1)}
+    mesh.cut = lambda source, target: (source in side) != (target in side)
+    mesh.run(60.0)
+    return side
+
+
 @pytest.mark.parametrize("size", [5, 20])
 def test_both_sides_of_a_cut_of_60_s_find_each_other_again(size: int) -> None:
     mesh = Mesh(size)
     mesh.start_all(size, settle_s=1.0)
-    side = {node_id(number) for number in range(1, size // 2 + 1)}
-    mesh.cut = lambda source, target: (source in side) != (target in side)
-    mesh.run(60.0)
+    side = cut_in_two(mesh, size)
     for process in mesh.running():
         here = node_id(process.number) in side
         expected = {
@@ -287,9 +293,7 @@ def test_goodbye_is_known_at_once_and_nobody_waits() -> None:
 def test_a_cut_that_outlasts_all_memory_heals_through_one_address(size: int) -> None:
     mesh = Mesh(size, settings=replace(LAN, dead_keep_s=20.0))
     mesh.start_all(size, settle_s=1.0)
-    side = {node_id(number) for number in range(1, size // 2 + 1)}
-    mesh.cut = lambda source, target: (source in side) != (target in side)
-    mesh.run(60.0)
+    side = cut_in_two(mesh, size)
     for process in mesh.running():
         here = node_id(process.number) in side
         assert {node in side for node in process.membership.members()} == {here}  # the others are forgotten

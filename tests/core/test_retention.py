@@ -241,8 +241,8 @@ def test_that_it_was_forgotten_survives_a_restart() -> None:
     assert says_expired(mesh, A, Copies((encode(old),)), spec.id)
 
 
-def test_a_node_that_was_away_can_not_bring_back_what_was_done() -> None:
-    """expired-elsewhere: it holds the job as queued, and comes back when the others have forgotten it."""
+def forgotten_while_c_was_away() -> tuple[Mesh, Spec]:
+    """C died with the job on its disk; since then A and B have let it expire, and dropped it."""
     mesh = quick_mesh("abc", slots={A: 0, B: 0, C: 1})
     mesh.verdict = endless
     spec = short(mesh, 12.0, ttl_s=1.0)
@@ -250,6 +250,12 @@ def test_a_node_that_was_away_can_not_bring_back_what_was_done() -> None:
     mesh.run(0.2)
     mesh.kill(C)
     mesh.run_until(dropped_by(mesh, spec.id, A, B), limit_s=60.0)
+    return mesh, spec
+
+
+def test_a_node_that_was_away_can_not_bring_back_what_was_done() -> None:
+    """expired-elsewhere: it holds the job as queued, and comes back when the others have forgotten it."""
+    mesh, spec = forgotten_while_c_was_away()
     assert mesh.record(C, spec.id).outcome is None
     starts = len(mesh.begun)
     mesh.boot(C)
@@ -261,13 +267,7 @@ def test_a_node_that_was_away_can_not_bring_back_what_was_done() -> None:
 
 def test_expired_elsewhere_slow_clock() -> None:
     """Whose own clock is wrong keeps its copy, and does not run it either, until the clock is right."""
-    mesh = quick_mesh("abc", slots={A: 0, B: 0, C: 1})
-    mesh.verdict = endless
-    spec = short(mesh, 12.0, ttl_s=1.0)
-    mesh.submit(A, spec)
-    mesh.run(0.2)
-    mesh.kill(C)
-    mesh.run_until(dropped_by(mesh, spec.id, A, B), limit_s=60.0)
+    mesh, spec = forgotten_while_c_was_away()
     starts = len(mesh.begun)
     mesh.ahead_s[C] = -3600.0
     mesh.boot(C)
