@@ -38,6 +38,7 @@ from edgenode.core.errors import (
 )
 from edgenode.core.jobs import is_marker, job_text
 from edgenode.core.settings import JobSettings
+from edgenode.core.signals import ReadDone
 from edgenode.core.types import JobId, NodeId, Seconds, State
 
 BODIES_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -158,23 +159,27 @@ class Api:
             response.headers["Link"] = f'</v1/jobs?{target}>; rel="next"'
         return response
 
-    async def show_job(self, request: web.Request) -> web.Response:
+    async def _read(self, request: web.Request) -> tuple[JobId, ReadDone, float | None]:
+        """The job that the path names, what was read of it, and how long the client would wait for its end.
+
+        Raises:
+            EdgeNodeError: it could not be read.
+        """
         job = job_id(request)
         wait_s = preferred_wait_s(request)
         parameters(request)
         done = await self._service.read([job], wait_s=wait_s or 0.0, timeout_s=self._settings.read_s)
         if job in done.errors:
             raise done.errors[job]
+        return job, done, wait_s
+
+    async def show_job(self, request: web.Request) -> web.Response:
+        job, done, wait_s = await self._read(request)
         return json_response(read_body(done, job), wait_s=wait_s)
 
     async def show_result(self, request: web.Request) -> web.Response:
         """The bare result: 200 with it, 409 while there is none, 410 when it is not kept any more."""
-        job = job_id(request)
-        wait_s = preferred_wait_s(request)
-        parameters(request)
-        done = await self._service.read([job], wait_s=wait_s or 0.0, timeout_s=self._settings.read_s)
-        if job in done.errors:
-            raise done.errors[job]
+        job, done, wait_s = await self._read(request)
         record = done.records[job]
         state, outcome = record.state, record.outcome
         if outcome is None:
