@@ -19,6 +19,7 @@ class MachineClock:
         self._origin = origin
         self._rate = rate
         self.offset_s = offset_s
+        self.was_wrong = self.is_wrong  # at any time, or what its disk remembers of it
 
     def monotonic(self, now: Seconds) -> Instant:
         """What this machine's monotonic clock shows at simulated time `now`."""
@@ -31,6 +32,10 @@ class MachineClock:
     def wall(self, now: Seconds) -> Wall:
         return EPOCH + now + self.offset_s
 
+    def keep(self, wall: Wall, now: Seconds) -> None:
+        """This time is on the machine's disk: at the next start it may count for more than the clock."""
+        self.was_wrong |= wall - EPOCH - now > ACCURACY_S
+
     @property
     def is_wrong(self) -> bool:
         """Whether the wall clock is off by more than clocks that are kept right ever are."""
@@ -38,4 +43,9 @@ class MachineClock:
 
     def jump(self, by_s: Seconds) -> None:
         """Somebody set the wall clock."""
-        self.offset_s += by_s
+        self.set_ahead(self.offset_s + by_s)
+
+    def set_ahead(self, by_s: Seconds) -> None:
+        """From now on the wall clock is so far ahead of the truth."""
+        self.offset_s = by_s
+        self.was_wrong |= self.is_wrong

@@ -96,8 +96,9 @@ class Ledger:
         self._true_time = true_time
         self._skew_s = skew_s
         self.clock_s = INACCURACY_S
-        self.is_time_doubtful = False
-        """Set when half of the clocks or more were wrong at some time: days then mean nothing any more."""
+        self.misled: Callable[[NodeId], bool] = lambda node: False
+        """Whether half or more of the clocks that a node may know of have been wrong: it knows no better."""
+        self._ended_early: set[JobId] = set()  # by nodes that knew no better
         self.finished: set[JobId] = set()  # some disk had an end of it once
         self.forgotten: defaultdict[JobId, set[NodeId]] = defaultdict(set)
         """Who dropped a job."""
@@ -190,7 +191,7 @@ class Ledger:
     def durable(self, node: NodeId, before: Row | None, after: Row) -> None:
         """A row is on the disk of `node` now."""
         old, new = record_of(before), record_of(after)
-        if node in self.forgotten[after.id]:
+        if node in self.forgotten[after.id] and after.id not in self._ended_early:
             raise Violation(f"I4: {job_text(after.id)} was forgotten by {short(node)}, and came back")
         promised, promises = promise_of(before), promise_of(after)
         if promised is not None and (promises is None or promises < promised):
@@ -217,10 +218,12 @@ class Ledger:
         if record is None or spec is None:
             return
         late_s = self._true_time() - spec.expires_at + INACCURACY_S
-        if late_s < (2 * self._skew_s if record.settled else 0.0) and not self.is_time_doubtful:
-            raise Violation(
-                f"I1: {short(node)} drops {job_text(job)} {-late_s:.1f} s before its day: {record}"
-            )
+        if late_s < (2 * self._skew_s if record.settled else 0.0):
+            if not self.misled(node):
+                raise Violation(
+                    f"I1: {short(node)} drops {job_text(job)} {-late_s:.1f} s before its day: {record}"
+                )
+            self._ended_early.add(job)
         holders_live = all(holder in self._disks for holder in self.acked.get(job, ()))
         if job in self.acked and job not in self.finished and holders_live:
             raise Violation(
@@ -279,7 +282,7 @@ class Ledger:
         if is_marker(record):
             self._settled(record, outcome.value)
             return
-        self._outcome_happened(record.id, outcome)
+        self._outcome_happened(node, record.id, outcome)
         if outcome.firm:
             self._proposed(node, record, outcome.ballot, outcome.value, promises)
         if outcome.settled:
@@ -299,15 +302,11 @@ class Ledger:
         if promises == Promise(record.epoch, ballot) and ballot.owner == self._identity(node):
             self._accepted(ballot.owner, *key)
 
-    def _outcome_happened(self, job: JobId, outcome: Outcome) -> None:
+    def _outcome_happened(self, node: NodeId, job: JobId, outcome: Outcome) -> None:
         if outcome.state is State.CANCELLED:
             raise Violation(f"I2: {job_text(job)} is cancelled, and nobody asked for it")
-        if outcome.state is State.EXPIRED and not self.is_time_doubtful:
-            spec = self.specs[job]
-            day = min(spec.expires_at, spec.options.deadline or spec.expires_at)
-            if self._true_time() < day - self.clock_s:
-                early_s = day - self._true_time()
-                raise Violation(f"I12: {job_text(job)} expires {early_s:.1f} s before its day")
+        if outcome.state is State.EXPIRED:
+            self._expired(node, job)
         if outcome.state is not State.SUCCEEDED:
             return
         start = self.starts[job].get(outcome.token)
@@ -316,6 +315,16 @@ class Ledger:
         made = (start.verdict.state, start.verdict.result, start.node)
         if made != (State.SUCCEEDED, outcome.result, outcome.runner):
             raise Violation(f"I2: {job_text(job)} has a result that {token_text(outcome.token)} did not give")
+
+    def _expired(self, node: NodeId, job: JobId) -> None:
+        """I12: not before the day, unless it did so first where nobody could know better."""
+        spec = self.specs[job]
+        early_s = min(spec.expires_at, spec.options.deadline or spec.expires_at) - self._true_time()
+        if early_s <= self.clock_s or job in self._ended_early:
+            return
+        if not self.misled(node):
+            raise Violation(f"I12: {job_text(job)} expires {early_s:.1f} s before its day")
+        self._ended_early.add(job)
 
     def _accepted(self, node: NodeId, job: JobId, under: Promise) -> None:
         proposal = self._proposals.get((job, under))
@@ -400,7 +409,7 @@ class Ledger:
         if self._spec_bytes.get(job) != encode_spec(effect.spec):
             raise Violation(f"I2: {short(node)} runs {job_text(job)}, which nobody submitted")
         early_s = effect.spec.options.run_at - self._true_time()
-        if early_s > self.clock_s and not self.is_time_doubtful:
+        if early_s > self.clock_s and not (self.misled(node) or self.misled(token.owner)):
             raise Violation(f"I12: {job_text(job)} starts {early_s:.1f} s before its day")
         started = self.starts[job]
         if token in started:

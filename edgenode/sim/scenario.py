@@ -284,7 +284,7 @@ class Scenario:
 
     def set_clock(self, name: str, *, ahead_s: Seconds) -> None:
         """From now on this machine's wall clock is so far ahead of the truth, also over a restart."""
-        self.machine(name).clock.offset_s = ahead_s
+        self.machine(name).clock.set_ahead(ahead_s)
 
     # --------------------------------------------------------------------------------- network
 

@@ -80,9 +80,6 @@ class Weather:
     def _strike(self, kind: Kind) -> None:
         if self._blow(kind):
             self._world.strikes[kind] += 1
-        machines = self._counted()
-        if 2 * sum(machine.clock.is_wrong for machine in machines) > len(machines):
-            self._world.ledger.is_time_doubtful = True
 
     def _blow(self, kind: Kind) -> bool:
         """One blow; False if there is nothing it could strike."""

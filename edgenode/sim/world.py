@@ -175,6 +175,7 @@ class World:
         self.disks: dict[NodeId, Disk] = {}  # of the machines that still exist
         skew_s = self.settings.jobs.clock_skew_max_s
         self.ledger = Ledger(self.disks, lambda: EPOCH + self.now, skew_s)
+        self.ledger.misled = self._is_misled
         self.network = Network(self, self.random("network"), codec=codec)
         self.events = 0
         self.tampered = False  # some disk was put back or copied: then a node may have to give up its vote
@@ -267,6 +268,15 @@ class World:
 
     def processes(self, node: NodeId) -> Sequence[Process]:
         return [life for life in self.lives() if life.id == node]
+
+    def _is_misled(self, place: NodeId) -> bool:
+        """Whether half or more of the clocks that this machine's process may know of have been wrong at some
+        time. (It counts those that it has met in this life at least, and no longer who has left.)"""
+        machine = self.machines[place]
+        known = {machine.id} if machine.life is None else {machine.id} | self.network.met(machine.life)
+        others = (other for other in self.machines.values() if other.gone != "left")
+        clocks = [other.clock for other in others if other.id in known]
+        return 2 * sum(clock.was_wrong for clock in clocks) >= len(clocks)
 
     def powered(self, node: NodeId) -> bool:
         machine = self.machines.get(node)
@@ -507,7 +517,10 @@ class World:
     # --------------------------------------------------------------------------------- effects
 
     def _ordered(self, life: Life, effect: Effect) -> None:
-        """Laws about what a core orders, before any of it is carried out."""
+        """Laws about what a core orders, before any of it is carried out. (What it orders on a disk that has
+        refused, before it knows, is not carried out.)"""
+        if life.pipeline.refused:
+            return
         if isinstance(effect, Persist):
             self.ledger.ordered(life.machine.place, effect)
         elif isinstance(effect, Send):
@@ -576,6 +589,7 @@ class World:
         disk = life.machine.disk
         self.story.add(self.now, life.id, "=", persist)
         disk.clock = persist.clock or disk.clock
+        life.machine.clock.keep(disk.clock, self.now)
         disk.forgotten = persist.forgotten or disk.forgotten
         for job in persist.dropped:
             self.ledger.dropped(life.machine.place, job)

@@ -9,7 +9,7 @@ from edgenode.sim.clock import EPOCH
 from edgenode.sim.workers import TASK, Manner, payload
 from edgenode.sim.world import node_id
 
-A, B, C = node_id("a"), node_id("b"), node_id("c")
+A, B, C, D = node_id("a"), node_id("b"), node_id("c"), node_id("d")
 
 
 def a_spec(number: int = 0, options: Options | None = None) -> Spec:

@@ -187,6 +187,18 @@ def test_a_job_that_expires_before_its_deadline_is_found() -> None:
     mesh.store(A, decided(mesh.record, State.EXPIRED, firm=True, at=2.0))
 
 
+def test_who_could_not_know_better_may_end_a_job_early_and_others_may_learn_of_it() -> None:
+    mesh = Mesh(Options(deadline=EPOCH + 10.0))
+    expired = decided(mesh.record, State.EXPIRED, firm=True, at=2.0)
+    mesh.ledger.misled = lambda node: node == A
+    with pytest.raises(Violation, match="I12"):
+        mesh.store(B, expired)
+    mesh = Mesh(Options(deadline=EPOCH + 10.0))
+    mesh.ledger.misled = lambda node: node == A
+    mesh.store(A, expired)
+    mesh.store(B, expired)
+
+
 def test_a_result_without_a_majority_is_not_settled() -> None:
     mesh = Mesh()
     mesh.start()

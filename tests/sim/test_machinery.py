@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from sim_records import A, B, C, a_record, a_spec, row_of, stored_row
+from sim_records import A, B, C, D, a_record, a_spec, row_of, stored_row
 
 from edgenode.core.jobs import decided, encode, settled, started
 from edgenode.core.signals import (
@@ -326,6 +326,25 @@ def test_a_machines_clocks_drift_and_jump() -> None:
     assert clock.when(115.0) == 10.0
     clock.jump(-3600.0)
     assert clock.wall(10.0) == EPOCH + 10.0
+
+
+def test_a_process_is_misled_while_half_of_the_clocks_that_it_may_know_have_been_wrong() -> None:
+    world, _ = world_of("abcd")
+    misled = world.ledger.misled
+    assert not misled(A)
+    world.machines[A].clock.jump(30.0)
+    world.machines[A].clock.jump(-30.0)
+    assert not misled(A)
+    world.machines[B].clock.jump(30.0)
+    assert misled(A)
+    assert misled(C)
+    world.add("e").clock.jump(30.0)  # nobody has met it
+    world.machines[B].clock.was_wrong = False
+    assert not misled(C)
+    world.end(world.machines[D], "has left", silent=False)
+    world.remove(world.machines[D], "left")
+    world.machines[B].clock.keep(EPOCH + world.now + 30.0, world.now)
+    assert misled(C)
 
 
 def test_a_process_that_stands_still_hears_everything_afterwards() -> None:
