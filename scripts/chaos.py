@@ -36,8 +36,9 @@ from pathlib import Path
 from typing import Final
 
 from history import judge, verdict_lines
-from machines import Lan, can_throttle, missing
+from machines import Lan, missing
 from rig import Rig, RigNode
+from throttle import why_no_throttle
 from workload import Workload
 
 from edgenode.core.errors import EdgeNodeError
@@ -111,7 +112,7 @@ class Nemesis:
                 harms.append(self._damage)
             if self._rig.lan is not None:
                 harms.append(self._fill)
-                harms += [self._starve] * can_throttle()
+                harms += [self._starve] * (not why_no_throttle())
             menu += [partial(self._harm_one, harm, whole) for harm in harms]
         if self._rig.lan is not None and not self._is_cut and len(self._rig.nodes) > 1:
             menu += [self._split, self._split, self._one_way, self._part_two, self._reset, self._lose]

@@ -50,7 +50,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from datetime import datetime
 from functools import partial
 from http.client import HTTPConnection, HTTPException
@@ -61,7 +61,8 @@ from typing import Any, Final, NamedTuple
 import serf
 from demo import free_base_port
 from distribution import HEADING, Distribution, Promise, histogram, percentile, row
-from hardship import Namespaces, Throttle, entered, why_no_namespaces, why_no_throttle
+from machines import Lan, Machine, missing, visiting
+from throttle import Throttle, why_no_throttle
 from verdict import moment
 
 from edgenode.api.render import TAKEOVERS
@@ -212,12 +213,18 @@ class Starved(NamedTuple):
 
 
 class Node(LocalNode):
-    """One `edgenode run`, perhaps in a network namespace of its own."""
+    """One `edgenode run`, perhaps on a machine of its own."""
 
-    def __init__(self, name: str, api_port: int, command: list[str], log: Path, namespace: str = "") -> None:
+    def __init__(
+        self, name: str, api_port: int, command: list[str], log: Path, machine: Machine | None = None
+    ) -> None:
         super().__init__(name, api_port, command, log)
-        self.namespace = namespace
+        self.machine = machine
         self._id = ""
+
+    def _there(self) -> AbstractContextManager[None]:
+        """Sockets made within reach its API."""
+        return nullcontext() if self.machine is None else visiting(self.machine.name)
 
     @property
     def id(self) -> str:
@@ -229,7 +236,7 @@ class Node(LocalNode):
         return self._id
 
     def ask(self, path: str, timeout_s: float = 1.0) -> Any | None:
-        with entered(self.namespace):
+        with self._there():
             return super().ask(path, timeout_s)
 
     def submit(self, task: str, payload: dict[str, Any], count: int) -> list[str]:
@@ -241,7 +248,7 @@ class Node(LocalNode):
         body = json.dumps([{"task": task, "payload": payload}] * count).encode()
         connection = HTTPConnection("127.0.0.1", self.api_port, timeout=PATIENCE_S)
         try:
-            with entered(self.namespace):
+            with self._there():
                 connection.connect()
             connection.request("POST", "/v1/jobs", body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
@@ -281,7 +288,7 @@ class Mesh:
         slots: int,
         profile: str,
         base_port: int,
-        network: Namespaces | None = None,
+        lan: Lan | None = None,
     ) -> None:
         self.folder = folder
         self.marks = folder / "marks"
@@ -289,12 +296,13 @@ class Mesh:
         self._seen: list[Mark] = []
         folder.mkdir()
         new_mesh_key(folder / "mesh.key")
-        base = free_base_port(count, base_port) if network is None else 0
-        hosts = [network.address(place) if network else "127.0.0.1" for place in range(count)]
-        apis = [8701 if network else base + 1 + place for place in range(count)]
-        peers = [9701 if network else base + 1001 + place for place in range(count)]
+        base = free_base_port(count, base_port) if lan is None else 0
+        machines = [None] * count if lan is None else lan.machines[:count]
+        hosts = [machine.address if machine else "127.0.0.1" for machine in machines]
+        apis = [8701 if lan else base + 1 + place for place in range(count)]
+        peers = [9701 if lan else base + 1001 + place for place in range(count)]
         self.nodes: list[Node] = []
-        for place in range(count):
+        for place, machine in enumerate(machines):
             name = f"node-{place + 1}"
             command = [sys.executable, "-m", "edgenode", "run", "--name", name, "--profile", profile]
             command += ["--data-dir", str(folder / name), "--mesh-key", str(folder / "mesh.key")]
@@ -304,10 +312,9 @@ class Mesh:
                 if other != place:
                     command += ["--join", f"{hosts[other]}:{peers[other]}"]
             command += ["--tasks", str(TASKS)]
-            namespace = network.name(place) if network else ""
-            if network:
-                command = network.command(place, command)
-            self.nodes.append(Node(name, apis[place], command, folder / name / "node.log", namespace))
+            if machine:
+                command = [*machine.command, *command]
+            self.nodes.append(Node(name, apis[place], command, folder / name / "node.log", machine))
 
     def __enter__(self) -> Mesh:
         try:
@@ -417,11 +424,12 @@ KILLED: Final = Harm("kill", lambda node: node.send(signal.SIGKILL), _start_agai
 PAUSED: Final = Harm("pause", lambda node: node.send(signal.SIGSTOP), lambda node: node.send(signal.SIGCONT))
 
 
-def unplugged(mesh: Mesh, network: Namespaces) -> Harm:
-    def place(node: Node) -> int:
-        return mesh.nodes.index(node)
+def unplugged(lan: Lan) -> Harm:
+    def machine(node: Node) -> Machine:
+        assert node.machine is not None
+        return node.machine
 
-    return Harm("cut", lambda node: network.cut(place(node)), lambda node: network.mend(place(node)))
+    return Harm("cut", lambda node: lan.unplug(machine(node)), lambda node: lan.replug(machine(node)))
 
 
 def strike(mesh: Mesh, harm: Harm, number: int, jobs: int, dice: random.Random) -> Blow:
@@ -537,9 +545,8 @@ def starve(mesh: Mesh, seconds: float, say: Callable[[str], None]) -> Starved:
                 with suppress(Failed):  # the job's owner may be the starved one, and too late
                     jobs[place] += len(mesh.nodes[place].submit("failover.burn", {"seconds": BURN_S}, 12))
 
-    with Throttle(STARVED_SHARE) as throttle:
-        for pid in (victim.pid, *children_of(victim.pid)):
-            throttle.take(pid)
+    with Throttle(f"edgenode-{os.getpid()}", STARVED_SHARE) as throttle:
+        throttle.take(victim.pid)
         loaders = [threading.Thread(target=load, args=(place,)) for place in range(1, len(mesh.nodes))]
         for loader in loaders:
             loader.start()
@@ -564,16 +571,6 @@ def _deaths(node: Node, since: int) -> list[str]:
         for said in node.said(since)
         if said.kind == "member-dead"
     ]
-
-
-def children_of(pid: int) -> list[int]:
-    """The processes that it started."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(path.parent.name))
-    return found
 
 
 # ------------------------------------------------------------------------------------------ results
@@ -730,7 +727,7 @@ class Session:
         if asked.serf:
             self._serf()
 
-    def _mesh(self, name: str, slots: int, network: Namespaces | None = None) -> Mesh:
+    def _mesh(self, name: str, slots: int, lan: Lan | None = None) -> Mesh:
         asked = self._asked
         return Mesh(
             self._folder / name,
@@ -738,7 +735,7 @@ class Session:
             slots=slots,
             profile=asked.profile,
             base_port=asked.base_port,
-            network=network,
+            lan=lan,
         )
 
     def _loopback(self, mesh: Mesh) -> None:
@@ -762,14 +759,14 @@ class Session:
 
     def _cuts(self) -> None:
         asked = self._asked
-        if why := why_no_namespaces():
-            self._skip("cut cables", why)
+        if lacks := missing():
+            self._skip("cut cables", f"it needs {', '.join(lacks)}")
             return
         self._part("cut", f"the cable of a node {self._busy} is pulled, {asked.cuts} times")
         with ExitStack() as stack:
-            network = stack.enter_context(Namespaces(asked.nodes))
-            mesh = stack.enter_context(self._mesh("cables", self._slots, network))
-            self._blows(mesh, unplugged(mesh, network), asked.cuts, CUT)
+            lan = stack.enter_context(Lan(asked.nodes, self._folder / "lan"))
+            mesh = stack.enter_context(self._mesh("cables", self._slots, lan))
+            self._blows(mesh, unplugged(lan), asked.cuts, CUT)
 
     def _starve(self) -> None:
         asked = self._asked

@@ -29,12 +29,13 @@ from itertools import count, permutations
 from pathlib import Path
 from typing import Final, Literal
 
+from throttle import Throttle, groups
+
 PREFIX: Final = "edgenode-"
 NETNS: Final = Path("/run/netns")
 NEEDED: Final = ("ip", "iptables-restore", "nsenter", "mount")
 SUBNET: Final = "10.77.0"
 DISK_BYTES: Final = 64 * 1024 * 1024
-CPU_PERIOD_US: Final = 50_000
 SWEEP_S: Final = 30.0
 CLONE_NEWNET: Final = 0x40000000
 
@@ -130,6 +131,7 @@ class Machine:
         self.disk = folder / f"disk-{number}"
         self.loss = 0.0
         self.deaf_to: dict[str, Cut] = {}  # addresses
+        self._throttle: Throttle | None = None
 
     @property
     def command(self) -> list[str]:
@@ -200,56 +202,21 @@ route add default dev eth0
 
     # --------------------------------------------------------------------------------------- CPU
 
-    def throttle(self, share: float, pids: Iterable[int]) -> None:
-        """Give these processes, and what they start, this share of one processor; `release` ends it.
+    def throttle(self, share: float, pid: int) -> None:
+        """Give this process, and what it starts, this share of one processor; `release` ends it.
 
         Raises:
             OSError: the kernel has no such limit for us.
         """
-        root, version = _cpu_root()
-        group = root / self.name
-        group.mkdir(exist_ok=True)
-        quota_us = max(1000, int(share * CPU_PERIOD_US))
-        if version == 1:
-            (group / "cpu.cfs_period_us").write_text(str(CPU_PERIOD_US))
-            (group / "cpu.cfs_quota_us").write_text(str(quota_us))
-        else:
-            (group / "cpu.max").write_text(f"{quota_us} {CPU_PERIOD_US}")
-        for pid in pids:
-            (group / "cgroup.procs").write_text(str(pid))
+        self.release()
+        self._throttle = Throttle(self.name, share)
+        self._throttle.begin()
+        self._throttle.take(pid)
 
     def release(self) -> None:
-        root, version = _cpu_root()
-        group = root / self.name
-        if group.exists():
-            if version == 1:
-                (group / "cpu.cfs_quota_us").write_text("-1")
-            else:
-                (group / "cpu.max").write_text("max")
-
-
-def _cpu_root() -> tuple[Path, Literal[1, 2]]:
-    """Where groups with a share of CPU are made, and by which version of the kernel's interface."""
-    for root in (Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup/cpu,cpuacct")):
-        if (root / "cpu.cfs_quota_us").exists() or (root / "cgroup.procs").exists():
-            return root, 1
-    root = Path("/sys/fs/cgroup")
-    if "cpu" in (root / "cgroup.controllers").read_text().split():
-        (root / "cgroup.subtree_control").write_text("+cpu")
-        return root, 2
-    raise OSError("this kernel has no limit of CPU for us: no cgroup with the cpu controller")
-
-
-def can_throttle() -> bool:
-    """Whether this kernel lets us limit the CPU of some processes."""
-    try:
-        root, _ = _cpu_root()
-        probe = root / f"{PREFIX}{os.getpid()}-probe{next(_numbers)}"
-        probe.mkdir()
-        probe.rmdir()
-    except OSError:
-        return False
-    return True
+        if self._throttle is not None:
+            self._throttle.end()
+            self._throttle = None
 
 
 # -------------------------------------------------------------------------------------------- the LAN
@@ -303,6 +270,14 @@ class Lan:
             raise OSError(f"left of {self.name}: {', '.join(left)}")
 
     # -------------------------------------------------------------------------------------- cuts
+
+    def unplug(self, machine: Machine) -> None:
+        """Pull its cable out of the switch: nothing comes or goes, and nobody else is told."""
+        _run(*f"ip -n {self.name}-0 link set port{machine.number} down".split())
+
+    def replug(self, machine: Machine) -> None:
+        """Put the cable back. It takes a moment until something passes."""
+        _run(*f"ip -n {self.name}-0 link set port{machine.number} up".split())
 
     def cut(self, source: Machine, target: Machine, how: Cut = "silence", *, both: bool = True) -> None:
         """From now on `target` hears nothing from `source` (and the other way round, if `both`)."""
@@ -368,11 +343,7 @@ def _mounts(name: str) -> list[str]:
 
 
 def _groups(name: str) -> list[Path]:
-    try:
-        root, _ = _cpu_root()
-    except OSError:
-        return []
-    return sorted(path for path in root.glob(f"{PREFIX}*") if _is_of(path.name, name))
+    return [path for path in groups(PREFIX) if _is_of(path.name, name)]
 
 
 def sweep(name: str) -> None:

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from http.client import HTTPConnection, HTTPException
 from math import inf
@@ -299,7 +298,7 @@ class RigNode:
     def throttle(self, share: float) -> None:
         """From now on it and its workers have this share of one processor, until `release`."""
         self._faults.begin("starved", self.name)
-        self.machine.throttle(share, [self.pid, *_children(self.pid)])
+        self.machine.throttle(share, self.pid)
 
     def release(self) -> None:
         self.machine.release()
@@ -365,16 +364,6 @@ class RigNode:
             if not link:
                 return found
             path = link.partition("<")[2].partition(">")[0]
-
-
-def _children(pid: int) -> list[int]:
-    """The processes that a process has started, and theirs."""
-    found = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            for child in map(int, path.read_text().split()):
-                found += [child, *_children(child)]
-    return found
 
 
 # ----------------------------------------------------------------------------------------------- mesh

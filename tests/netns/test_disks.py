@@ -6,8 +6,8 @@ import random
 from pathlib import Path
 
 import pytest
-from machines import can_throttle
 from rig import Damage, Rig, until
+from throttle import why_no_throttle
 
 from tests.netns.trial import at_work, keeps_every_promise, wait_for_more, wait_until_dead
 
@@ -77,7 +77,7 @@ def test_clocks_that_jump_and_are_an_hour_off_lose_nothing_and_expire_nothing(ri
     keeps_every_promise(work)
 
 
-@pytest.mark.skipif(not can_throttle(), reason="no cgroup with a limit of CPU")
+@pytest.mark.skipif(bool(why_no_throttle()), reason=why_no_throttle())
 def test_a_node_with_a_tenth_of_a_processor_loses_nothing(rig: Rig) -> None:
     starved = rig.nodes[0]
     with at_work(rig, "starved") as work:

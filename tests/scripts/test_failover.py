@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
-import socket
 import subprocess
 import sys
-from contextlib import suppress
 from datetime import datetime
 from math import inf
 from pathlib import Path
@@ -17,7 +14,6 @@ from random import Random
 
 import distribution
 import failover
-import hardship
 import pytest
 import serf
 from distribution import Distribution, Promise
@@ -227,116 +223,6 @@ def test_options_that_make_no_sense_are_refused(
         failover.parse(options)
     assert ended.value.code == 2
     assert "error:" in capsys.readouterr().err
-
-
-# ------------------------------------------------------------------------------------------- hardship
-
-
-RECEIVE = """
-import socket
-receiver = socket.socket(type=socket.SOCK_DGRAM)
-receiver.bind(("0.0.0.0", 9))
-while True:
-    print(receiver.recv(99).decode(), flush=True)
-"""
-RESEND_S = 0.1
-TRIES = 300
-
-
-def send(network: hardship.Namespaces, word: bytes) -> None:
-    with hardship.entered(network.name(0)):
-        sender = socket.socket(type=socket.SOCK_DGRAM)
-    with sender, suppress(OSError):  # the cable may have no other end yet
-        sender.sendto(word, (network.address(1), 9))
-
-
-@pytest.mark.skipif(bool(hardship.why_no_namespaces()), reason=hardship.why_no_namespaces())
-def test_a_cut_cable_lets_nothing_through_and_a_mended_one_does() -> None:
-    heard = bytearray()
-    with hardship.Namespaces(2) as network:
-        names = [network.name(0), network.name(1)]
-        program = network.command(1, [sys.executable, "-c", RECEIVE])
-        with subprocess.Popen(program, stdout=subprocess.PIPE, bufsize=0) as receiver:
-            assert receiver.stdout is not None
-
-            def arrives(word: bytes) -> None:
-                """Send it until it is heard: what is sent before both ends are up is lost."""
-                for _ in range(TRIES):
-                    send(network, word)
-                    if select.select([receiver.stdout], [], [], RESEND_S)[0]:
-                        heard.extend(receiver.stdout.read(4096))
-                        if word in heard:
-                            return
-                raise AssertionError(f"{word!r} never arrived, only {bytes(heard)!r}")
-
-            try:
-                arrives(b"whole")
-                network.cut(1)
-                send(network, b"cut")
-                network.mend(1)
-                arrives(b"mended")
-            finally:
-                receiver.kill()
-    assert b"cut" not in heard
-    assert not any((hardship.NAMES / name).exists() for name in names)
-
-
-WORK = """
-import sys, time
-for line in sys.stdin:
-    began, used = time.monotonic(), time.process_time()
-    while time.process_time() < used + float(line):
-        pass
-    print(time.monotonic() - began, flush=True)
-"""
-
-
-@pytest.mark.skipif(bool(hardship.why_no_throttle()), reason=hardship.why_no_throttle())
-def test_a_throttled_process_is_held_back_and_let_go() -> None:
-    program = [sys.executable, "-c", WORK]
-    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
-
-        def time_for(cpu_s: float) -> float:
-            assert worker.stdin is not None
-            assert worker.stdout is not None
-            print(cpu_s, file=worker.stdin, flush=True)
-            return float(worker.stdout.readline())
-
-        def groups() -> str:
-            return Path(f"/proc/{worker.pid}/cgroup").read_text()
-
-        before = groups()
-        time_for(0.0)  # it has started
-        with hardship.Throttle(0.1) as throttle:
-            throttle.take(worker.pid)
-            assert throttle.held_back == 0
-            assert time_for(0.05) > 0.2  # it has a hundredth of a second in each tenth
-            assert throttle.held_back >= 3
-        assert groups() == before
-        time_for(0.05)
-        worker.kill()
-
-
-@pytest.mark.parametrize(
-    ("mounts", "expected"),
-    [
-        (
-            "cgroup /sys/fs/cgroup/cpuset cgroup rw,cpuset 0 0\ncgroup /g/cpu cgroup rw,cpu,cpuacct 0 0",
-            ("/g/cpu", 1),
-        ),
-        ("proc /proc proc rw 0 0\ntmpfs /sys/fs/cgroup tmpfs rw 0 0", None),
-    ],
-)
-def test_the_control_groups_of_the_processor_are_found(mounts: str, expected: tuple[str, int] | None) -> None:
-    found = hardship.cpu_controller(mounts)
-    assert found == (None if expected is None else (Path(expected[0]), expected[1]))
-
-
-def test_control_groups_of_version_2_are_found_where_they_rule_the_processor(tmp_path: Path) -> None:
-    mounts = f"cgroup2 {tmp_path} cgroup2 rw 0 0"
-    assert hardship.cpu_controller(mounts) is None
-    (tmp_path / "cgroup.controllers").write_text("cpuset cpu memory\n")
-    assert hardship.cpu_controller(mounts) == (tmp_path, 2)
 
 
 # ---------------------------------------------------------------------------------------- a whole run
