@@ -24,6 +24,15 @@ def granted(names: str = "abc") -> Scenario:
     return story
 
 
+def grant_lost(names: str, which: str, *, to: str) -> Scenario:
+    """All of `which` are busy: a owns job j, and grants it to another node, which never hears of it."""
+    story = busy(names, which)
+    story.lose(Grant, source="a", to=to)
+    story.submit("j", at="a", holders=names[:3], options=COURTEOUS)
+    story.until(lambda: story.lost(Grant))
+    return story
+
+
 def test_a_gift_is_taken_while_its_giver_lives() -> None:
     story = queued("abc")
     story.lose(Gift, source="a", to="b")
@@ -111,10 +120,7 @@ def test_what_a_stopped_runner_had_is_lost_without_blame() -> None:
 
 
 def test_a_start_granted_to_a_node_that_left_is_lost_without_blame() -> None:
-    story = busy("abcd", "abc")
-    story.lose(Grant, source="a", to="d")
-    story.submit("j", at="a", holders="abc", options=COURTEOUS)
-    story.until(lambda: story.lost(Grant))
+    story = grant_lost("abcd", "abc", to="d")
     story.leave("d")
     story.until(lambda: Situation.RUNNER_LEFT in story.reached)
     story.heal_and_judge()
@@ -123,10 +129,7 @@ def test_a_start_granted_to_a_node_that_left_is_lost_without_blame() -> None:
 
 
 def test_a_grant_under_a_ballot_that_is_over_starts_nothing() -> None:
-    story = busy("ab", "a")
-    story.lose(Grant, source="a", to="b")
-    story.submit("j", at="a", holders="ab", options=COURTEOUS)
-    story.until(lambda: story.lost(Grant))
+    story = grant_lost("ab", "a", to="b")
     story.kill("a")
     story.until(lambda: owner(story, "b") == "b")
     story.deliver_late()
@@ -135,10 +138,7 @@ def test_a_grant_under_a_ballot_that_is_over_starts_nothing() -> None:
 
 
 def test_a_grant_to_an_earlier_life_starts_nothing() -> None:
-    story = busy("ab", "a")
-    story.lose(Grant, source="a", to="b")
-    story.submit("j", at="a", holders="ab", options=COURTEOUS)
-    story.until(lambda: story.lost(Grant))
+    story = grant_lost("ab", "a", to="b")
     story.kill("b")
     story.restart("b")
     story.deliver_late()
