@@ -1,11 +1,16 @@
-"""Which tests run in one process when many run side by side (`make test`)."""
+"""Which tests run in one process when many run side by side (`make test`); how long a property may take."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+
+# How long an example takes on a busy machine says nothing; pytest-timeout ends what hangs.
+hypothesis.settings.register_profile("edgenode", deadline=None)
+hypothesis.settings.load_profile("edgenode")
 
 
 class ByMesh(LoadScopeScheduling):

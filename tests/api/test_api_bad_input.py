@@ -296,7 +296,7 @@ bodies = st.binary(max_size=64) | (near_jobs | json_values | st.lists(near_jobs,
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.lists(bodies, min_size=1, max_size=8), st.sampled_from(["application/json", "application/x-ndjson"])
 )
@@ -317,7 +317,7 @@ def test_no_body_whatever_is_our_fault(found: list[bytes], media_type: str) -> N
     asyncio.run(send())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.text(max_size=40), st.dictionaries(st.text(), st.text(), max_size=3)), max_size=8)
 )

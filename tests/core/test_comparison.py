@@ -140,7 +140,7 @@ beliefs = st.builds(
 views = st.lists(beliefs, max_size=80)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(views, views)
 def test_any_two_views_agree_on_the_living_after_one_comparison(
     one: list[Rumour], other: list[Rumour]

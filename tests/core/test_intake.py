@@ -476,7 +476,7 @@ placements = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(placements, st.integers(1, 7), st.tuples(*[st.integers(1, 5)] * 4))
 def test_pages_show_every_job_once_in_falling_order(
     placed: list[tuple[set[NodeId], bool]], limit: int, page: tuple[int, int, int, int]

@@ -83,7 +83,7 @@ def check(membership: Membership) -> None:
     assert len(membership.snapshot()) == len(membership.members())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(stories, st.integers(0, 1000))
 def test_invariants_hold_after_any_story(story: list[tuple[float, object]], seed: int) -> None:
     membership = Membership(describe(1, boot=2, ready=False), SMALL, Random(seed))
@@ -126,7 +126,7 @@ living = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(living, st.randoms(use_true_random=False))
 def test_two_nodes_that_hear_the_same_in_another_order_believe_the_same(
     heard: list[Rumour], random: Random
@@ -142,7 +142,7 @@ def test_two_nodes_that_hear_the_same_in_another_order_believe_the_same(
     assert beliefs[0] == beliefs[1]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(stories)
 def test_after_goodbye_nothing_is_sent(story: list[tuple[float, object]]) -> None:
     membership = Membership(describe(1, boot=2, ready=False), SMALL, Random(1))
