@@ -493,13 +493,13 @@ class Custody:
                 return None
         return None
 
-    def confirm(self, job: JobId, node: NodeId) -> None:
-        """`node` showed that it has what this node has of the job."""
-        record = self._table.peek(job)
-        if record is None or record.settled:
-            return
-        self._offered.pop(job, None)
-        self._confirmed[job] = node
+    def on_taken(self, source: NodeId, items: Sequence[DigestItem]) -> None:
+        """`source` has what this node has of these jobs, if that is still what it has."""
+        for item in items:
+            record = self._table.peek(item.job)
+            if record is not None and not record.settled and digest(record) == item.digest:
+                self._offered.pop(item.job, None)
+                self._confirmed[item.job] = source
 
     def members_changed(self, changed: frozenset[NodeId]) -> None:
         """Look again at every job whose owner, or whose responsible, is one of `changed`."""

@@ -43,7 +43,7 @@ from edgenode.core.types import (
     StartToken,
     Wall,
 )
-from edgenode.core.view import View
+from edgenode.core.view import View, is_long_dead
 from edgenode.core.wire import CATCH_UP_BYTES, Copies, Message, Vote
 
 WRITE_BYTES: Final = 512 * 1024
@@ -217,13 +217,17 @@ class Table:
 
     def drop(self, job: JobId, expires_at: Wall) -> None:
         """Forget a copy, and all that this disk ever promised about its job: for good."""
+        self.shed(job)
+        self.forgotten = max(self.forgotten, expires_at)
+
+    def shed(self, job: JobId) -> None:
+        """Forget a copy of a job that this disk has no word on; others may bring it again."""
         record = self._records.pop(job, None)
         if record is not None:
             self._unindex(record)
         for place in (self._promises, self._glimpsed, self._dirty, self._leaving, self._promise_days):
             place.pop(job, None)
         self._dropped[job] = 0
-        self.forgotten = max(self.forgotten, expires_at)
 
     def due(self, until: Wall, after: tuple[Wall, JobId], limit: int) -> list[tuple[Wall, JobId]]:
         """Of the disk's rows those whose day for shrinking or dropping has come by `until`, in that order."""
@@ -236,6 +240,11 @@ class Table:
     def has_promise(self, job: JobId) -> bool:
         """Whether a promise is kept here, beside a record or alone."""
         return job in self._promises
+
+    def is_bound(self, record: Record) -> bool:
+        """Whether this disk gave its word on the job beyond what its copy says. Right after it was read."""
+        given = self._promises.get(record.id, self._glimpsed.get(record.id, NO_PROMISE))
+        return given > _implied(record)
 
     def lead(self, job: JobId) -> Lead | None:
         """How this node owns the job, or None if it does not (any more)."""
@@ -257,7 +266,9 @@ class Table:
 
     def scan(self, after: JobId, limit: int) -> list[Row]:
         """A piece of what the disk has, in id order."""
-        return self._archive.scan(after, limit)
+        rows = self._archive.scan(after, limit)
+        self._glimpsed.update((row.id, row.promise) for row in rows if row.promise is not None)
+        return rows
 
     def unsettled(self) -> Iterable[Record]:
         return (record for record in self._records.values() if not record.settled)
@@ -523,6 +534,12 @@ class Desk:
         self.merged.add(record.id)
         self.dropped.add(record.id)
 
+    def shed(self, record: Record) -> None:
+        """Let a copy go that others are to have, and have. `merged` tells."""
+        self.table.shed(record.id)
+        self.merged.add(record.id)
+        self.dropped.add(record.id)
+
     def last_day(self, record: Record) -> Wall:
         return last_day(record, self.settings.clock_skew_max_s)
 
@@ -560,6 +577,17 @@ class Desk:
         """The holders that can answer, and whose answer counts."""
         view = self.view
         return [h for h in record.holders if view.is_living(h) and not view.is_behind(h)]
+
+    def spares(self, job: JobId, holders: tuple[NodeId, ...]) -> list[NodeId]:
+        """The next in rank, one for each holder that is behind, or dead for `rereplicate_after_s`."""
+        lost = sum(self.view.is_behind(holder) or self.is_long_dead(holder) for holder in holders)
+        if not lost:
+            return []
+        return [n for n in self.view.ranking().rank(job) if n not in holders and n != self.me][:lost]
+
+    def is_long_dead(self, node: NodeId) -> bool:
+        """Whether it has been dead for `rereplicate_after_s`."""
+        return is_long_dead(node, self.view, self.settings.rereplicate_after_s, self.now)
 
     def acks_needed(self, record: Record) -> int:
         """How many disks a submission waits for: as asked, but no more than there are living holders."""

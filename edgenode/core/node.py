@@ -56,6 +56,7 @@ from edgenode.core.signals import (
 )
 from edgenode.core.situations import Situation
 from edgenode.core.types import FOREVER, Dice, Instant, MemberInfo, NodeId, are_copies, starts_of
+from edgenode.core.upkeep import Upkeep
 from edgenode.core.view import View
 from edgenode.core.voters import Voters
 from edgenode.core.vouching import Vouching
@@ -143,6 +144,7 @@ class Node:
         self._replication = Replication(self._desk)
         self._voters = Voters(self._desk)
         self._scheduler = Scheduler(self._desk, slots=info.slots, tasks=frozenset(info.tasks))
+        self._upkeep = Upkeep(self._desk)
         self._mending = Mending(self._desk)
         self._retention = Retention(self._desk)
         self._intake = Intake(self._desk)
@@ -206,6 +208,7 @@ class Node:
             self._replication.on_time()
             self._voters.on_time()
             self._scheduler.on_time()
+            self._upkeep.on_time()
             self._mending.on_time()
             self._retention.on_time()
             self._keys.on_time()
@@ -246,6 +249,7 @@ class Node:
             self._replication.deadline(),
             self._voters.deadline(),
             self._scheduler.deadline(),
+            self._upkeep.deadline(),
             self._mending.deadline(),
             self._retention.deadline(),
             self._keys.deadline(),
@@ -312,7 +316,7 @@ class Node:
             case LeaveAsked():
                 desk.leaving = True
                 self._leave_ends = now + self._settings.jobs.drain_s
-                self._replication.part()
+                self._upkeep.part()
                 return self._membership.handle(event, now)
             case StopAsked():
                 if not self._said_goodbye:
@@ -410,11 +414,11 @@ class Node:
             case Promises(items):
                 custody.on_promises(source, items)
             case Offer(items):
+                self._upkeep.on_offers(items)
                 replication.on_offer(source, items)
-            case Taken(jobs):
-                for job in jobs:
-                    custody.confirm(job, source)
-                    replication.on_taken(source, job)
+            case Taken(items):
+                custody.on_taken(source, items)
+                self._upkeep.on_taken(source, items)
             case Wanted(jobs):
                 replication.on_wanted(source, jobs)
             case Copies(records):
@@ -426,6 +430,7 @@ class Node:
             case Expired(jobs):
                 custody.on_expired(source, jobs)
                 replication.on_expired(source, jobs)
+                self._upkeep.on_expired(source, jobs)
             case Gift(items):
                 custody.on_gift(source, items)
             case Claim(items):
@@ -493,6 +498,7 @@ class Node:
         if changed:
             self._custody.members_changed(changed)
             self._replication.members_changed(changed)
+            self._upkeep.members_changed(changed)
             self._mending.members_changed(changed)
             self._voters.members_changed(changed)
             self._scheduler.members_changed(changed)
@@ -509,6 +515,7 @@ class Node:
                 jobs = desk.merged.take()
                 custody.react(jobs)
                 scheduler.react(jobs)
+                self._upkeep.react(jobs)
             elif desk.released:
                 jobs = desk.released.take()
                 scheduler.release(jobs)
@@ -550,6 +557,7 @@ class Node:
             elif desk.dropped:
                 jobs = desk.dropped.take()
                 replication.forget(jobs)
+                self._upkeep.forget(jobs)
                 intake.forget(jobs)
             elif desk.hopeless:
                 self._retention.let_go(desk.hopeless.take())
@@ -585,6 +593,7 @@ class Node:
         self._custody = Custody(desk)
         self._replication = Replication(desk)
         self._voters = Voters(desk)
+        self._upkeep = Upkeep(desk)
         self._mending = Mending(desk)
         self._keys = Keys(desk)
         self._intake.disown()
@@ -602,7 +611,7 @@ class Node:
         self._vouching.begin_life(self._membership.boot, desk.table.persists)
         effects = self._membership.begin_life(boot, now)
         everyone = frozenset(desk.view.members())
-        self._replication.members_changed(everyone)  # spares for those that were dead before
+        self._upkeep.members_changed(everyone)  # spares for those that were dead before
         self._custody.check_all()
         desk.log("store-recovered", f"the disk takes writes again; this is life {starts_of(boot)}")
         return effects
@@ -629,14 +638,14 @@ class Node:
                 waiting += 1
             else:
                 stranded += 1
-        unspread = self._replication.unspread or not self._replication.parted
+        unspread = self._replication.unspread or not self._upkeep.parted
         unfinished = bool(waiting or not self._scheduler.idle or unspread)
         # Who stays can do without this node's vote as soon as the holders have decided so.
-        needed = 0 if unfinished else self._replication.needed_votes()
+        needed = 0 if unfinished else self._upkeep.needed_votes()
         can_wait = now < self._leave_ends + self._settings.jobs.give_s
         if can_wait and (unfinished or (needed and desk.view.ranking().members - {desk.me})):
             return []
-        stranded += self._replication.stranded + needed
+        stranded += self._upkeep.stranded + needed
         return self._say_goodbye(now, handed_over=not (unfinished or stranded))
 
     def _say_goodbye(self, now: Instant, *, handed_over: bool) -> list[Effect]:

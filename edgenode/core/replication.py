@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk
@@ -49,7 +48,6 @@ from edgenode.core.wire import (
     Mark,
     Marked,
     Marks,
-    Offer,
     Refusal,
     Refused,
     ResultTaken,
@@ -59,10 +57,6 @@ from edgenode.core.wire import (
     Wanted,
     Write,
 )
-
-WALK_ROWS: Final = 200
-WALK_PAUSE_S: Final = 0.05
-"""4,000 finished jobs a second: a dead node's million is copied in minutes, and nobody notices."""
 
 
 @dataclass(slots=True)
@@ -91,14 +85,6 @@ class Spreading:
     pause_s: float
 
 
-@dataclass(slots=True)
-class Parting:
-    """A copy of a leaving node that too few others have."""
-
-    takers: set[NodeId]
-    again_at: Instant
-
-
 class Replication:
     """Drive it with messages, membership changes and time; it answers through the desk."""
 
@@ -111,13 +97,6 @@ class Replication:
         self._due: Agenda[JobId] = Agenda()  # writes to be repeated, and gates whose time is up
         self._marks_due: Agenda[JobId] = Agenda()
         self._marks_at: Instant = 0.0
-        self._spares: dict[NodeId, Instant] = {}  # dead members, by when their jobs get spare copies
-        self._walks: dict[NodeId, JobId] = {}  # by dead member, how far its finished jobs were looked at
-        self._parting: dict[JobId, Parting] = {}  # copies that must be elsewhere before this node may go
-        self._parting_walk: JobId | None = None  # how far this leaving node has looked for such
-        self._is_parting = False
-        self.stranded = 0  # copies of a leaving node that nobody else can take
-        self._wake: Instant = FOREVER
 
     # ------------------------------------------------------------------------------ the owner's side
 
@@ -157,19 +136,6 @@ class Replication:
         """Who gets the owner's writes: the other holders that live, and those who are to become holders."""
         nodes = [*self._desk.living_holders(record), *self._desk.newcomers.get(record.id, ())]
         return [n for n in nodes if n != self._desk.me and self._desk.view.is_living(n)]
-
-    def _spares_for(self, job: JobId, holders: tuple[NodeId, ...]) -> list[NodeId]:
-        """The next in rank, one for each holder dead for longer than `rereplicate_after_s`."""
-        desk = self._desk
-        long_ago = desk.now - desk.settings.rereplicate_after_s
-        lost = 0
-        for holder in holders:
-            since = desk.view.dead_since(holder)
-            lost += since is not None and since <= long_ago
-        if not lost:
-            return []
-        others = [n for n in desk.view.ranking().rank(job) if n not in holders and n != desk.me]
-        return others[:lost]
 
     def send_again(self, jobs: Iterable[JobId]) -> None:
         """Somebody is to have these who does not, yet."""
@@ -397,7 +363,6 @@ class Replication:
 
     def on_marked(self, source: NodeId, jobs: Sequence[JobId]) -> None:
         for job in jobs:
-            self.on_taken(source, job)
             spreading = self._spreading.get(job)
             if spreading is not None:
                 spreading.missing.discard(source)
@@ -412,26 +377,23 @@ class Replication:
     def forget(self, jobs: Iterable[JobId]) -> None:
         """Nothing of these is here any more."""
         for job in jobs:
-            self._parting.pop(job, None)
             if self._spreading.pop(job, None) is not None:
                 self._marks_due.drop(job)
 
     def _push_marks(self, job: JobId, spreading: Spreading) -> None:
         """Tell the holders that miss the mark; spares stand in for those long dead."""
         desk, view = self._desk, self._desk.view
-        spares = self._spares_for(job, spreading.holders)
+        spares = desk.spares(job, spreading.holders)
         if spares and (record := self._table.get(job)) is not None:
             desk.reach(Situation.SPARE_OF_SETTLED)
             for node in spares:
                 desk.post.add(node, Copies, encode(record))
-        long_ago = desk.now - desk.settings.rereplicate_after_s
         for node in sorted(spreading.missing):
-            since = view.dead_since(node)
             if view.is_living(node):
                 desk.post.add(node, Marks, spreading.mark)
-            elif since is not None and since <= long_ago:
+            elif desk.is_long_dead(node):
                 desk.reach(Situation.MARK_GIVEN_UP)
-                spreading.missing.discard(node)  # a spare has it; if this one returns it will ask
+                spreading.missing.discard(node)  # a spare has it; if this one returns it is offered it
         if not spreading.missing:
             del self._spreading[job]
             return
@@ -450,7 +412,8 @@ class Replication:
                 desk.reach(Situation.RESPONSIBLE_LACKS_COPY)
                 desk.post.add(source, Wanted, item.job)
             elif digest(record) == item.digest:
-                desk.post.add(source, Taken, item.job)
+                if not (desk.leaving and record.settled):  # nobody may count on the copy of one that leaves
+                    desk.post.add(source, Taken, item)
             else:
                 if not record.settled:
                     desk.reach(Situation.COPIES_DIFFER)
@@ -477,10 +440,10 @@ class Replication:
             self._share(record, copy)
             if record.settled:
                 desk.post.add(source, Marked, record.id)
-            else:
-                desk.post.add(source, Taken, record.id)
-                if not desk.leading(record.id):
-                    desk.overdue.add(record.id)
+            elif not desk.leading(record.id):
+                desk.overdue.add(record.id)
+            if not (desk.leaving and record.settled):
+                desk.post.add(source, Taken, Digest(record.id, digest(copy)))
 
     # ------------------------------------------------------------------------------- members and time
 
@@ -502,21 +465,12 @@ class Replication:
         for job, spreading in self._spreading.items():
             if returned & spreading.missing:
                 self._marks_due.soon(job, desk.now)
-        if self._is_parting and len(returned) < len(changed):
-            desk.reach(Situation.LEAVING_RECOUNTED)
-            self.part()  # somebody that was counted on is gone
-        for node in changed:
-            if desk.view.dead_since(node) is None:
-                self._spares.pop(node, None)
-            elif node not in self._spares:
-                self._spares[node] = desk.now + desk.settings.rereplicate_after_s
-                self._wake = min(self._wake, self._spares[node])
 
     def deadline(self) -> Instant:
-        return min(self._wake, self._due.next(), self._marks_due.next())
+        return min(self._due.next(), self._marks_due.next())
 
     def on_time(self) -> None:
-        """Repeat unanswered writes and marks, open gates whose time is up, make spare copies."""
+        """Repeat unanswered writes and marks, open gates whose time is up."""
         desk = self._desk
         for job in self._due.take_due(desk.now):
             writing, record = self._writing.get(job), self._table.peek(job)
@@ -529,21 +483,6 @@ class Replication:
             self._due.set(job, min(writing.again_at, writing.gate_ends_at))
         for job in self._marks_due.take_due(desk.now):
             self._push_marks(job, self._spreading[job])
-        if self._wake > desk.now:
-            return
-        self._wake = FOREVER
-        for node, at in list(self._spares.items()):
-            if at <= desk.now:
-                del self._spares[node]
-                self._make_spares(node)
-            else:
-                self._wake = min(self._wake, at)
-        for node in list(self._walks):
-            self._walk(node)
-        if self._is_parting:
-            self._go_on_parting()
-        if self._walks or self._is_parting:
-            self._wake = min(self._wake, desk.now + WALK_PAUSE_S)
 
     def _write_again(self, record: Record, writing: Writing) -> None:
         desk = self._desk
@@ -556,104 +495,6 @@ class Replication:
             writing.pause_s = min(writing.pause_s * 2, desk.settings.retry_max_s)
         else:
             writing.again_at = FOREVER  # everyone living has it; a member that returns wakes it up
-
-    def _make_spares(self, dead: NodeId) -> None:
-        """Copy the settled jobs of a holder that stays dead, by walking through the archive a piece at a
-        time. (Jobs that go on get another holder in its place.)"""
-        self._walks[dead] = JobId(b"")
-
-    def _walk(self, dead: NodeId) -> None:
-        """Offer the next piece of settled jobs to the nodes that stand in for `dead`."""
-        desk = self._desk
-        rows = self._table.scan(self._walks[dead], WALK_ROWS)
-        if not rows or desk.view.dead_since(dead) is None:
-            del self._walks[dead]
-            return
-        self._walks[dead] = rows[-1].id
-        for row in rows:
-            record = desk.read(row.blob) if row.blob else None
-            if record is None or not record.settled or dead not in record.holders:
-                continue
-            living = desk.living_holders(record)
-            if living and living[0] == desk.me:
-                for spare in self._spares_for(record.id, record.holders):
-                    desk.reach(Situation.SPARE_OF_SETTLED)
-                    desk.post.add(spare, Offer, Digest(record.id, digest(record)))
-
-    # ------------------------------------------------------------------------------------- leaving
-
-    def part(self) -> None:
-        """This node leaves: see to it that no job loses its last copies. Done when `parted`."""
-        self._is_parting = True
-        self.stranded = 0
-        self._parting.clear()
-        self._parting_walk = JobId(b"")
-        self._wake = self._desk.now
-
-    @property
-    def parted(self) -> bool:
-        """Whether enough other disks have what this one has, as far as there are any."""
-        return self._parting_walk is None and not self._parting
-
-    def on_taken(self, source: NodeId, job: JobId) -> None:
-        """`source` has what this node has of the job."""
-        parting = self._parting.get(job)
-        if parting is not None:
-            parting.takers.discard(source)
-            if not parting.takers:
-                del self._parting[job]
-
-    def _go_on_parting(self) -> None:
-        """Look at the next rows, and offer again what nobody confirmed."""
-        desk = self._desk
-        if self._parting_walk is not None and len(self._parting) < desk.settings.batch:
-            rows = self._table.scan(self._parting_walk, WALK_ROWS)
-            self._parting_walk = rows[-1].id if rows else None
-            for row in rows:
-                record = self._table.peek(row.id) or (desk.read(row.blob) if row.blob else None)
-                if record is None or self._is_safe_without_me(record):
-                    continue
-                takers = self._takers(record)
-                self.stranded += not takers
-                desk.reach(Situation.LEAVER_OFFERS_COPY if takers else Situation.LEAVER_STRANDED)
-                if takers:
-                    self._parting[row.id] = Parting(takers, desk.now)
-        for job, parting in list(self._parting.items()):
-            if parting.again_at > desk.now:
-                continue
-            parting.takers = {node for node in parting.takers if desk.view.is_living(node)}
-            record = self._table.get(job)
-            if record is None or not parting.takers:
-                del self._parting[job]
-                self.stranded += record is not None
-                continue
-            parting.again_at = desk.now + desk.settings.retry_s
-            for node in sorted(parting.takers):
-                desk.post.add(node, Offer, Digest(job, digest(record)))
-
-    def needed_votes(self) -> int:
-        """Unsettled jobs that cannot be settled without this node: it must come back for them."""
-        return sum(
-            self._desk.me in record.holders and not majority(len(self._staying(record)), record.holders)
-            for record in self._table.unsettled()
-        )
-
-    def _staying(self, record: Record) -> list[NodeId]:
-        ranked = self._desk.view.ranking().members
-        return [h for h in record.holders if h != self._desk.me and h in ranked]
-
-    def _is_safe_without_me(self, record: Record) -> bool:
-        """Whether all other holders stay: each has its copy, or its owner writes until it has."""
-        staying = self._staying(record)
-        return bool(staying) and len(staying) >= len(record.holders) - (self._desk.me in record.holders)
-
-    def _takers(self, record: Record) -> set[NodeId]:
-        """Who should confirm a copy before this node goes: the holders that stay, and spares for the rest."""
-        staying = self._staying(record)
-        missing = max(1, len(record.holders) - 1 - len(staying))
-        ranked = self._desk.view.ranking().rank(record.id)
-        spares = [n for n in ranked if n not in record.holders and n != self._desk.me]
-        return {*staying, *spares[:missing]}
 
     @property
     def unspread(self) -> int:

@@ -84,6 +84,8 @@ class Situation(StrEnum):
     RESPONSIBLE_LACKS_COPY = "the responsible one is offered a job that it has no copy of"
     COPIES_DIFFER = "two holders compare their copies of an unsettled job, and they differ"
     SPARE_OF_SETTLED = "a settled job's dead holder is replaced by a spare copy"
+    SPARE_DROPPED = "all holders have a settled job, and a spare copy goes"
+    RETURNED_HOLDER_OFFERED = "a holder came, and is offered a settled job that it may have missed"
     LEAVER_OFFERS_COPY = "a leaving node offers a copy that too few others have"
     LEAVING_RECOUNTED = "somebody that a leaving node counted on is gone"
     LEAVER_STRANDED = "a leaving node has what nobody else can take, and says that it will be needed"

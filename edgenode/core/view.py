@@ -110,3 +110,9 @@ class MeshView(NamedTuple):
     version: str
     uptime_s: Seconds
     replicas: int  # R: holders per job
+
+
+def is_long_dead(node: NodeId, view: View, after_s: Seconds, now: Instant) -> bool:
+    """Whether a node has been dead for `after_s`. (Summed up as the timers for this are, to the last bit.)"""
+    since = view.dead_since(node)
+    return since is not None and since + after_s <= now

@@ -39,7 +39,7 @@ from edgenode.core.jobs import (
 from edgenode.core.settings import JobSettings
 from edgenode.core.situations import Situation
 from edgenode.core.types import FOREVER, Instant, JobId, NodeId, Seconds, State
-from edgenode.core.view import Standing, View
+from edgenode.core.view import View, is_long_dead
 from edgenode.core.wire import Copies
 
 BREATH_S: Final[Seconds] = 0.001
@@ -229,9 +229,8 @@ def next_holders(record: Record, view: View, settings: JobSettings, now: Instant
         for node in record.holders
         if view.is_leaving(node) or view.has_left(node) or view.is_behind(node)
     }
-    dead = {
-        node for node in record.holders if node not in leaving and _is_long_dead(node, view, settings, now)
-    }
+    after_s = settings.rereplicate_after_s
+    dead = {n for n in record.holders if n not in leaving and is_long_dead(n, view, after_s, now)}
     staying = [node for node in record.holders if node not in leaving and node not in dead]
     room = max(0, settings.replicas - len(staying))
     newcomers = [node for node in ranking.rank(record.id) if node not in record.holders][:room]
@@ -240,10 +239,3 @@ def next_holders(record: Record, view: View, settings: JobSettings, now: Instant
     wanted = (*(node for node in record.holders if node in kept), *newcomers)
     can_decide = majority(sum(map(view.is_living, wanted)), wanted)
     return wanted if can_decide and {*wanted} != {*record.holders} else record.holders
-
-
-def _is_long_dead(node: NodeId, view: View, settings: JobSettings, now: Instant) -> bool:
-    if view.standing(node) in (Standing.LIVING, Standing.UNKNOWN):
-        return False
-    since = view.dead_since(node)
-    return since is not None and now - since >= settings.rereplicate_after_s

@@ -512,9 +512,10 @@ class Offer:
 
 @message(28)
 class Taken:
-    """I have these as you do, or newer: no need to send them."""
+    """I have these as you do, or newer: no need to send them. Of a copy that changed since this says nothing:
+    the digest is that of the `Offer`, or of what came as `Copies`."""
 
-    jobs: tuple[JobId, ...]
+    items: tuple[Digest, ...]
 
 
 @message(29)

@@ -60,6 +60,9 @@ class Judge:
             raise Violation(f"I4: after {bound_s:.0f} s not all show the end: {missing}; {self._unshown()}")
         self._check_agreement()
         self._check_counts()
+        if not world.run_until(deadline, self._every(lambda: not self._misplaced(required))):
+            found = "; ".join(self._misplaced(required)[:MISSING_SHOWN])
+            raise Violation(f"I9: after {bound_s:.0f} s not all copies are where they belong: {found}")
 
     def _every(self, look: Check) -> Check:
         """Look only now and then: a look costs more than a step."""
@@ -135,6 +138,32 @@ class Judge:
     def _unshown(self) -> str:
         jobs = sorted(set().union(*self._pending.values()))
         return "; ".join(self._tell_one(job) for job in jobs[:MISSING_SHOWN])
+
+    # --------------------------------------------------------------------------------- copies
+
+    def _misplaced(self, required: list[JobId]) -> list[str]:
+        """I9: settled jobs that a living holder lacks, that too few living nodes have, or that all holders
+        and somebody else have (who is not a former holder: those point to the later ones)."""
+        world = self._world
+        living = {life.id: life.machine.disk for life in world.lives() if not life.resigned}
+        living = {node: disk for node, disk in living.items() if not disk.behind}
+        found = []
+        for job in required:
+            copies = {node: record for node, disk in living.items() if (record := disk.record(job))}
+            settled = next((record for record in copies.values() if record.settled), None)
+            if settled is None or world.ledger.is_over(job):
+                continue
+            here = [node for node in settled.holders if node in living]
+            lacking = [node for node in here if node not in copies or not copies[node].settled]
+            spare = [node for node in copies if node not in settled.holders]
+            wanted = min(len(settled.holders), len(living))
+            if lacking or len(copies) < wanted:
+                found.append(
+                    f"{self._tell_one(job)}, and {','.join(map(short, lacking)) or 'others'} lack it"
+                )
+            elif len(here) == len(settled.holders) and spare and not settled.epoch:
+                found.append(f"{self._tell_one(job)}, and {','.join(map(short, spare))} need it no more")
+        return found
 
     # --------------------------------------------------------------------------------- counts
 

@@ -211,9 +211,12 @@ class Ledger:
             self._proposed(node, new, new.move.ballot, new.move.value, promises)
 
     def dropped(self, node: NodeId, job: JobId) -> None:
-        """A row goes from the disk of `node`: not before its day, and nothing acknowledged without a word."""
+        """A row goes from the disk of `node`: not before its day, and nothing acknowledged without a word; or
+        as a spare copy, of a settled job that its holders have."""
         disk, spec = self._disks.get(node), self.specs.get(job)
         record = None if disk is None else disk.record(job)
+        if record is not None and self._is_spare(node, record):
+            return
         self.forgotten[job].add(node)
         if record is None or spec is None:
             return
@@ -229,6 +232,15 @@ class Ledger:
             raise Violation(
                 f"I1: {job_text(job)} was acknowledged, and vanishes from {short(node)} unfinished"
             )
+
+    def _is_spare(self, node: NodeId, record: Record) -> bool:
+        """Whether a majority of its holders have what this node has, which is none of them."""
+        if not record.settled or self._identity(node) in record.holders:
+            return False
+        having = {
+            self._identity(place) for place, disk in self._disks.items() if disk.record(record.id) is not None
+        }
+        return majority(sum(holder in having for holder in record.holders), record.holders)
 
     def is_over(self, job: JobId) -> bool:
         """Whether it ended, and some have forgotten it since."""

@@ -220,10 +220,18 @@ class Scenario:
 
     def wipe(self, name: str, *, reborn: str) -> None:
         """A machine that is down comes back with an empty disk: as somebody else."""
-        old = self.machine(name)
-        self.world.remove(old, "wiped")
+        slots = self.machine(name).slots
+        self.destroy(name)
+        self.join(reborn, slots=slots)
+
+    def destroy(self, name: str) -> None:
+        """A machine that is down never comes back, nor its disk."""
+        self.world.remove(self.machine(name), "wiped")
         self._wiped = True
-        machine = self.world.add(reborn, slots=old.slots)
+
+    def join(self, name: str, *, slots: int = 4) -> None:
+        """A new machine starts, and knows all that live."""
+        machine = self.world.add(name, slots=slots)
         machine.seeds = frozenset(life.id for life in self.world.lives())
         self.world.start(machine)
 

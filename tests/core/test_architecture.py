@@ -35,6 +35,7 @@ LAYERS: list[set[str]] = [
         "core.keys",
         "core.vouching",
         "core.retention",
+        "core.upkeep",
     },
     {"core.node"},
 ]
@@ -101,7 +102,9 @@ def test_membership_knows_nothing_of_jobs_being_owned_or_run(module: str) -> Non
     assert not ours(path) & forbidden
 
 
-@pytest.mark.parametrize("module", ["custody", "replication", "scheduler", "mending", "intake", "desk"])
+@pytest.mark.parametrize(
+    "module", ["custody", "replication", "scheduler", "mending", "intake", "upkeep", "desk"]
+)
 def test_the_job_side_sees_members_only_through_the_view(module: str) -> None:
     assert not ours(ROOT / "core" / f"{module}.py") & MEMBERSHIP
 

@@ -365,7 +365,7 @@ def test_messages_about_unknown_jobs_do_no_harm() -> None:
         wire.Refused((wire.Refusal(job, 0, Ballot(1, A), Promise(9, Ballot(9, B)), b"x"),)),
         wire.Promises((wire.Promised(job, 0, 2, False, b""),)),
         wire.Offer((wire.Digest(job, b""),)),
-        wire.Taken((job,)),
+        wire.Taken((wire.Digest(job, b""),)),
         wire.Wanted((job,)),
         wire.Copies((b"\xc1",)),
         wire.Marks((wire.Mark(job, 0, Ballot(1, B)),)),

@@ -500,7 +500,7 @@ def test_an_offer_is_answered_by_what_differs() -> None:
     desk, replication, record = holder()
     newer = with_note(record, Note(WALL, "news", A, ""))
     replication.on_offer(A, (Digest(JOB, digest(record)),))
-    assert answers(desk) == [Taken((JOB,))]
+    assert answers(desk) == [Taken((Digest(JOB, digest(record)),))]
     replication.on_offer(A, (Digest(JOB, digest(newer)),))
     assert answers(desk) == [Copies((encode(record),)), Wanted((JOB,))]
     replication.on_offer(A, (Digest(job_id(2), b"x"),))

@@ -161,8 +161,8 @@ def ping(seq: int) -> wire.Ping:
     return wire.Ping(seq, NodeId("someone"), Load(), ())
 
 
-def stop(number: int) -> wire.Taken:
-    return wire.Taken((JobId(number.to_bytes(16, "big")),))
+def stop(number: int) -> wire.Wanted:
+    return wire.Wanted((JobId(number.to_bytes(16, "big")),))
 
 
 async def pair(start: Callable[..., object]) -> tuple[End, End]:

@@ -1,0 +1,368 @@
+"""Copies of finished jobs where they belong: walks through the archive after members came, died or leave.
+
+A job that goes on is looked after by its owner. A settled one has none, so its copies look after each other:
+
+    a holder came (back)        -> it is offered what it holds: jobs may have ended while it was away
+    a holder is dead for long   -> the next in rank are offered a spare copy, without a vote
+    a job's owner is dead       -> all its holders are offered it: what the owner knew of who lacks it is gone
+    this node leaves            -> others are offered what too few of them have
+    all holders have a job that this node does not hold -> the spare copy here goes
+
+An *offer* is a digest. Who has the same says so, who lacks the job asks for it, who has another copy sends
+that; it is repeated until the taker confirms, or dies. (The pull half of anti-entropy: Demers et al. 1987,
+"Epidemic Algorithms for Replicated Database Maintenance", section 1.3, on demand instead of all the time: a
+mesh at rest compares nothing.) A walk reads a few rows at a time; one serves all who came or died by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from edgenode.core.agenda import Agenda
+from edgenode.core.desk import Desk
+from edgenode.core.jobs import Record, digest, majority
+from edgenode.core.signals import Row
+from edgenode.core.situations import Situation
+from edgenode.core.types import FOREVER, Instant, JobId, NodeId, Seconds
+from edgenode.core.wire import Digest, Offer
+
+WALK_ROWS: Final = 200
+WALK_PAUSE_S: Final = 0.05
+"""4,000 finished jobs a second: a million is looked at in minutes, and nobody notices."""
+OFFERS_MAX: Final = 2_000
+"""How many unconfirmed offers a walk runs ahead of."""
+START: Final = JobId(b"")
+
+
+@dataclass(slots=True)
+class Offered:
+    """A copy that others are to have, until they say so."""
+
+    takers: set[NodeId]
+    digest: bytes
+    pause_s: Seconds
+    is_spare: bool = False  # the copy here goes when all holders have confirmed
+    is_needed: bool = False  # this node leaves, and its copy must be elsewhere first
+
+
+class Upkeep:
+    """Drive it with membership changes, confirmations and time; it answers through the desk."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._table = desk.table
+        self._met: dict[NodeId, int] = {}  # living members, and the life in which they were told of
+        self._dead_by: dict[NodeId, Instant] = {}  # dead members, and when their jobs get spare copies
+        self._came: set[NodeId] = set()  # since the present walk began
+        self._is_wanted = False  # a walk, after the present one
+        self._walk_at: Instant = FOREVER
+        self._cursor: JobId | None = None  # how far the present walk is
+        self._back: set[NodeId] = set()  # whom the present walk is about
+        self._dead: set[NodeId] = set()
+        self._is_early = False  # for a holder that nobody knows: it may turn up
+        self._offered: dict[JobId, Offered] = {}
+        self._due: Agenda[JobId] = Agenda()
+        self._leaving_at: JobId | None = None  # how far a leaving node has looked for what others need
+        self._is_leaving = False
+        self.stranded = 0  # copies of a leaving node that nobody else can take
+
+    # ------------------------------------------------------------------------------ members and time
+
+    def members_changed(self, changed: frozenset[NodeId]) -> None:
+        """See who came, and who is gone."""
+        desk = self._desk
+        view = desk.view
+        for node in changed - {desk.me}:
+            if view.is_living(node) and not view.is_behind(node):
+                self._dead_by.pop(node, None)
+                if self._met.get(node) != view.boot_of(node):
+                    self._met[node] = view.boot_of(node)
+                    self._came.add(node)
+                    self._is_wanted = True
+                    # A moment later: more may come, and it has its own start behind it then.
+                    self._walk_at = min(self._walk_at, desk.now + desk.settings.retry_s)
+                continue
+            self._met.pop(node, None)
+            self._came.discard(node)
+            if view.info(node) is None:
+                self._dead_by.pop(node, None)
+            elif self._is_lost(node) and node not in self._dead_by:
+                self._dead_by[node] = desk.now + desk.settings.rereplicate_after_s
+                self._walk_at = min(self._walk_at, self._dead_by[node])
+        if self._is_leaving and any(not view.is_living(node) for node in changed):
+            desk.reach(Situation.LEAVING_RECOUNTED)
+            self.part()  # somebody that was counted on is gone
+
+    def deadline(self) -> Instant:
+        return min(self._walk_at, self._due.next())
+
+    def on_time(self) -> None:
+        """Repeat what nobody confirmed, and look at the next rows."""
+        desk = self._desk
+        for job in self._due.take_due(desk.now):
+            self._offer_again(job)
+        if self._walk_at > desk.now:
+            return
+        self._walk_at = FOREVER
+        for node, at in self._dead_by.items():
+            if at <= desk.now:
+                self._dead_by[node] = FOREVER  # once for each death
+                self._is_wanted = True
+            self._walk_at = min(self._walk_at, self._dead_by[node])
+        if self._cursor is None and self._is_wanted:
+            self._begin_walk()
+        if len(self._offered) < OFFERS_MAX:
+            self._walk()
+            self._walk_leaving()
+        if self._cursor is not None or self._leaving_at is not None:
+            self._walk_at = min(self._walk_at, desk.now + WALK_PAUSE_S)
+
+    # ------------------------------------------------------------------------------------- the walk
+
+    def _begin_walk(self) -> None:
+        self._is_wanted = self._is_early = False
+        self._back, self._came = self._came, set()
+        # Of all that stay dead: who came may be the next in rank, and who died may have had a spare copy.
+        self._dead = {node for node, at in self._dead_by.items() if at == FOREVER}
+        self._cursor = START
+
+    def _walk(self) -> None:
+        """Look at the next rows."""
+        desk = self._desk
+        if self._cursor is None:
+            return
+        rows = self._table.scan(self._cursor, WALK_ROWS)
+        for row in rows:
+            record = self._read(row)
+            if record is None or not record.settled:
+                continue  # it has an owner
+            takers = self._takers(record)
+            if takers:
+                self._offer(record, takers)
+            self._look_at(record)
+        self._cursor = rows[-1].id if rows else None
+        if self._cursor is not None or not (self._is_wanted or self._is_early):
+            return
+        pause_s = desk.settings.retry_s if self._is_wanted else desk.settings.rereplicate_after_s
+        self._is_wanted = True
+        self._walk_at = min(self._walk_at, desk.now + pause_s)
+
+    def _read(self, row: Row) -> Record | None:
+        return self._table.peek(row.id) or (self._desk.read(row.blob) if row.blob else None)
+
+    def _takers(self, record: Record) -> set[NodeId]:
+        """Who is to be offered this copy, by this node, for all that the present walk is about."""
+        desk = self._desk
+        living = [holder for holder in desk.living_holders(record) if holder != desk.me]
+        takers: set[NodeId] = set()
+        for node in record.holders:
+            is_stranger = node != desk.me and desk.view.info(node) is None
+            if node in self._back and node in living:
+                if self._speaks(record, node):
+                    desk.reach(Situation.RETURNED_HOLDER_OFFERED)
+                    takers.add(node)
+            elif (is_stranger or node in self._dead) and self._is_lost(node) and self._speaks(record, node):
+                if spares := desk.spares(record.id, record.holders):
+                    desk.reach(Situation.SPARE_OF_SETTLED)
+                    takers.update(spares)
+                if record.owner == node:
+                    takers.update(living)
+            if is_stranger and not desk.is_long_dead(node):
+                self._is_early = True
+        return takers
+
+    def _is_lost(self, node: NodeId) -> bool:
+        """Whether what its disk has is no copy that anybody may count on."""
+        view = self._desk.view
+        return view.is_behind(node) or view.dead_since(node) is not None
+
+    def _speaks(self, record: Record, node: NodeId) -> bool:
+        """Whether it is for this node to offer a copy because of what happened to `node`.
+
+        Settled is what a majority has: so few of the other holders may lack it. One more than these speak,
+        and the owner, whose list of who lacks it a restart has wiped out. Where no holder is left, it is for
+        whoever has a spare copy.
+        """
+        desk = self._desk
+        if record.owner == desk.me:
+            return True
+        others = [holder for holder in desk.living_holders(record) if holder != node]
+        count = len(record.holders)
+        may_lack = max(0, count - 1 - (count // 2 + 1))
+        return not others or desk.me in others[: may_lack + 1]
+
+    # -------------------------------------------------------------------------------------- offers
+
+    def _offer(self, record: Record, takers: Iterable[NodeId]) -> Offered:
+        desk = self._desk
+        offered = self._offered.get(record.id)
+        if offered is None:
+            offered = Offered(set(), b"", desk.settings.retry_s)
+            self._offered[record.id] = offered
+        offered.digest = digest(record)
+        offered.takers |= {*takers}
+        self._send(record.id, offered)
+        return offered
+
+    def _send(self, job: JobId, offered: Offered) -> None:
+        for node in sorted(offered.takers):
+            self._desk.post.add(node, Offer, Digest(job, offered.digest))
+        self._due.set(job, self._desk.now + offered.pause_s)
+
+    def _offer_again(self, job: JobId) -> None:
+        """Somebody did not confirm in time. Whoever is dead by now does not count, and gets no copy."""
+        desk, offered = self._desk, self._offered[job]
+        gone = {node for node in offered.takers if not desk.view.is_living(node)}
+        offered.takers -= gone
+        if gone:
+            offered.is_spare = False  # not all holders have it
+        record = self._table.get(job)
+        if record is None or not offered.takers:
+            self.stranded += offered.is_needed and record is not None
+            self._forget(job)
+            return
+        offered.pause_s = min(offered.pause_s * 2, desk.settings.retry_max_s)
+        offered.digest = digest(record)
+        self._send(job, offered)
+
+    def on_offers(self, items: Iterable[Digest]) -> None:
+        """Somebody, who may be about to leave, counts on these copies here: what the holders of a spare one
+        confirmed before does not count any more."""
+        for item in items:
+            offered = self._offered.get(item.job)
+            if offered is not None and offered.is_spare and (record := self._table.get(item.job)) is not None:
+                offered.takers = {*record.holders}
+
+    def on_taken(self, source: NodeId, items: Iterable[Digest]) -> None:
+        """`source` has these copies as they were offered."""
+        for item in items:
+            offered = self._offered.get(item.job)
+            if offered is not None and offered.digest == item.digest:
+                self._confirm(source, item.job, offered)
+
+    def on_expired(self, source: NodeId, jobs: Iterable[JobId]) -> None:
+        """`source` has forgotten these, and takes no copy."""
+        for job in jobs:
+            if (offered := self._offered.get(job)) is not None:
+                offered.is_spare = False
+                self._confirm(source, job, offered)
+
+    def _confirm(self, source: NodeId, job: JobId, offered: Offered) -> None:
+        offered.takers.discard(source)
+        if offered.takers:
+            return
+        self._forget(job)
+        record = self._table.get(job) if offered.is_spare else None
+        if record is not None and self._is_superfluous(record):
+            if digest(record) != offered.digest:
+                self._look_at(record)  # more became known of it meanwhile: the holders are to have that too
+            else:
+                self._desk.reach(Situation.SPARE_DROPPED)
+                self._desk.shed(record)
+
+    def forget(self, jobs: Iterable[JobId]) -> None:
+        """Nothing of these is here any more."""
+        for job in jobs:
+            self._forget(job)
+
+    def _forget(self, job: JobId) -> None:
+        self._offered.pop(job, None)
+        self._due.drop(job)
+
+    # ------------------------------------------------------------------------- copies without a vote
+
+    def react(self, jobs: Iterable[JobId]) -> None:
+        """These copies have changed: some may not be wanted here any more, or be what others need of a node
+        that leaves."""
+        me = self._desk.me
+        for job in jobs:
+            record = self._table.peek(job)
+            if record is None or me in record.holders:
+                continue
+            if self._is_leaving:
+                self._leave_behind(record)
+            elif record.settled:
+                self._look_at(record)
+
+    def _look_at(self, record: Record) -> None:
+        if self._is_superfluous(record):
+            self._offer(record, record.holders).is_spare = True
+
+    def _is_superfluous(self, record: Record) -> bool:
+        """Whether the copy here may go once all holders have it.
+
+        A former holder keeps its copy until the job's last day, for those that still take it for a holder: it
+        tells them of the next epoch.
+        """
+        desk = self._desk
+        if desk.me in record.holders or not record.settled or self._is_leaving:
+            return False
+        if record.epoch > 0 or self._table.is_bound(record):
+            return False
+        holders = desk.living_holders(record)
+        return len(holders) == len(record.holders) and not any(map(desk.view.is_leaving, holders))
+
+    # ------------------------------------------------------------------------------------- leaving
+
+    def part(self) -> None:
+        """This node leaves: see to it that no job loses its last copies. Done when `parted`."""
+        self._is_leaving = True
+        self.stranded = 0
+        for job in [job for job, offered in self._offered.items() if offered.is_needed]:
+            self._forget(job)
+        self._leaving_at = START
+        self._walk_at = self._desk.now
+
+    @property
+    def parted(self) -> bool:
+        """Whether enough other disks have what this one has, as far as there are any."""
+        return self._leaving_at is None and not any(each.is_needed for each in self._offered.values())
+
+    def _walk_leaving(self) -> None:
+        """Offer what too few others have, and count what nobody can take."""
+        if self._leaving_at is None:
+            return
+        rows = self._table.scan(self._leaving_at, WALK_ROWS)
+        self._leaving_at = rows[-1].id if rows else None
+        for row in rows:
+            record = self._read(row)
+            if record is not None:
+                self._leave_behind(record)
+
+    def _leave_behind(self, record: Record) -> None:
+        if self._is_safe_without_me(record):
+            return
+        takers = self._heirs(record)
+        self.stranded += not takers
+        self._desk.reach(Situation.LEAVER_OFFERS_COPY if takers else Situation.LEAVER_STRANDED)
+        if takers:
+            self._offer(record, takers).is_needed = True
+
+    def needed_votes(self) -> int:
+        """Unsettled jobs that cannot be settled without this node: it must come back for them."""
+        return sum(
+            self._desk.me in record.holders and not majority(len(self._staying(record)), record.holders)
+            for record in self._table.unsettled()
+        )
+
+    def _staying(self, record: Record) -> list[NodeId]:
+        ranked = self._desk.view.ranking().members
+        return [h for h in record.holders if h != self._desk.me and h in ranked]
+
+    def _is_safe_without_me(self, record: Record) -> bool:
+        """Whether all other holders stay: each has its copy, or its owner writes until it has. (Those to whom
+        this node handed the job on have no owner that writes to them yet.)"""
+        if self._desk.me not in record.holders and not record.settled:
+            return False
+        staying = self._staying(record)
+        return bool(staying) and len(staying) >= len(record.holders) - (self._desk.me in record.holders)
+
+    def _heirs(self, record: Record) -> set[NodeId]:
+        """Who should confirm a copy before this node goes: the holders that stay, and spares for the rest."""
+        staying = self._staying(record)
+        missing = max(1, len(record.holders) - 1 - len(staying))
+        ranked = self._desk.view.ranking().rank(record.id)
+        spares = [n for n in ranked if n not in record.holders and n != self._desk.me]
+        return {*staying, *spares[:missing]}

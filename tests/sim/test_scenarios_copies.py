@@ -1,0 +1,156 @@
+"""Stories about where the copies of finished jobs are: with all holders, with spares, and nowhere else.
+
+Each ends with the judge, who finds a job that a living holder lacks, or that somebody keeps for nothing.
+"""
+
+from __future__ import annotations
+
+from edgenode.core.node import Node
+from edgenode.core.settings import JobSettings, Settings
+from edgenode.core.situations import Situation
+from edgenode.core.wire import Copies, Marks, Write
+from edgenode.sim.scenario import Scenario
+from edgenode.sim.world import node_id
+
+SOON = Settings(jobs=JobSettings(rereplicate_after_s=2.0))
+
+
+def ended(story: Scenario, job: str) -> None:
+    story.until(lambda: story.is_acknowledged(job) and story.runs(job))
+    story.finish(job)
+    story.until(lambda: story.is_told(job))
+
+
+def has(story: Scenario, job: str, name: str) -> bool:
+    copy = story.copy(job, name)
+    return copy is not None and copy.settled
+
+
+def lost(story: Scenario, name: str) -> None:
+    story.power_off(name)
+    story.destroy(name)
+
+
+def test_a_holder_that_missed_a_job_gets_it_though_its_owner_forgot_who_lacks_it() -> None:
+    story = Scenario("abc", Node)
+    story.lose(Write, source="a", to="c")
+    story.lose(Marks, source="a", to="c")
+    story.submit("j", at="a", holders="abc")
+    ended(story, "j")
+    story.wait(0.2)
+    story.kill("a")
+    story.restart("a")
+    assert story.copy("j", "c") is None
+    story.lose_nothing()
+    story.until(lambda: has(story, "j", "c"))
+    story.heal_and_judge()
+
+
+def test_what_a_dead_owner_knew_of_who_lacks_a_job_is_not_needed() -> None:
+    story = Scenario("abcd", Node, settings=SOON)
+    story.lose(Write, source="a", to="c")
+    story.lose(Marks, source="a", to="c")
+    story.submit("j", at="a", holders="abc")
+    ended(story, "j")
+    story.wait(0.2)
+    lost(story, "a")
+    story.until(lambda: has(story, "j", "c") and has(story, "j", "d"))
+    story.heal_and_judge()
+
+
+def test_a_holder_that_was_down_while_a_job_ended_is_offered_it() -> None:
+    story = Scenario("abc", Node)
+    story.lose(Write, source="a", to="c")
+    story.submit("j", at="a", holders="abc")
+    story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
+    story.kill("c")
+    story.finish("j")
+    story.until(lambda: story.is_told("j"))
+    story.power_off("a", "b")
+    story.lose_nothing()
+    for name in "abc":
+        story.restart(name)
+    story.until(lambda: has(story, "j", "c"))
+    assert Situation.RETURNED_HOLDER_OFFERED in story.reached
+    story.heal_and_judge()
+
+
+def test_a_spare_copy_goes_when_all_holders_have_the_job() -> None:
+    story = Scenario("abcd", Node, settings=SOON)
+    story.submit("j", at="a", holders="abc")
+    ended(story, "j")
+    story.until(lambda: has(story, "j", "c"))
+    story.kill("c")
+    story.until(lambda: has(story, "j", "d"))
+    story.wait(5.0)
+    assert has(story, "j", "d")
+    story.restart("c")
+    story.until(lambda: story.copy("j", "d") is None)
+    assert Situation.SPARE_DROPPED in story.reached
+    story.heal_and_judge()
+
+
+def test_a_spare_copy_stays_while_one_of_the_holders_is_leaving() -> None:
+    story = Scenario("ab", Node, settings=Settings(jobs=JobSettings(replicas=1)))
+    story.submit("j", at="a", holders="a")
+    ended(story, "j")
+    story.leave("a")
+    story.until(lambda: not story.lives("a"))
+    assert has(story, "j", "b")
+    story.heal_and_judge()
+
+
+def test_who_joins_long_after_a_death_gets_spare_copies() -> None:
+    story = Scenario("abc", Node, settings=SOON)
+    story.submit("j", at="a", holders="abc")
+    ended(story, "j")
+    lost(story, "c")
+    story.wait(10.0)
+    story.join("d")
+    story.until(lambda: has(story, "j", "d"))
+    story.heal_and_judge()
+
+
+def test_a_spare_that_dies_is_replaced() -> None:
+    story = Scenario("abcde", Node, settings=SOON)
+    story.submit("j", at="a", holders="abc")
+    ended(story, "j")
+    lost(story, "c")
+    story.until(lambda: has(story, "j", "d") or has(story, "j", "e"))
+    first, second = "de" if has(story, "j", "d") else "ed"
+    lost(story, first)
+    story.until(lambda: has(story, "j", second))
+    story.heal_and_judge()
+
+
+def test_a_holder_that_no_living_node_ever_met_is_stood_in_for() -> None:
+    """It left, and all who knew it have restarted since."""
+    story = Scenario("abc", Node, settings=SOON)
+    story.submit("j", at="a", holders="ab")
+    ended(story, "j")
+    lost(story, "a")
+    for name in "bc":
+        story.power_off(name)
+        machine = story.machine(name)
+        machine.disk.peers, machine.seeds = (), machine.seeds - {node_id("a")}
+    for name in "bc":
+        story.restart(name)
+    story.until(lambda: has(story, "j", "c"), 60.0)
+    story.heal_and_judge()
+
+
+def test_who_hands_an_epoch_on_stays_until_the_next_owner_has_it() -> None:
+    """The only holder leaves; what it says of the next epoch is lost. What the newcomer confirmed before was
+    another copy."""
+    story = Scenario("a", Node, settings=Settings(jobs=JobSettings(replicas=1)), slots=0)
+    story.submit("j", at="a", holders="a")
+    story.until(lambda: story.is_acknowledged("j"))
+    story.join("b")
+    story.until(lambda: story.is_ready("b"))
+    story.lose(Copies, source="a", to="b")
+    story.leave("a")
+    story.wait(1.0)
+    story.lose_nothing()
+    story.until(lambda: story.runs("j"))
+    story.finish("j")
+    story.heal_and_judge()
