@@ -70,15 +70,10 @@ class Nemesis:
         self._dice = dice
         self._spare = spare
         self._hurt: set[RigNode] = set()
-        self._robbed: set[RigNode] = set()
+        self._has_damaged = False  # two damaged disks may be all that a job was on
         self._is_cut = False
         self._due: list[tuple[float, int, Undo]] = []
         self._order = count()
-
-    @property
-    def robbed(self) -> list[RigNode]:
-        """The nodes whose disks lost what they had."""
-        return sorted(self._robbed, key=lambda node: node.name)
 
     def run(self, seconds: float) -> None:
         """Until the time is over; what is still hurt then is healed."""
@@ -108,7 +103,7 @@ class Nemesis:
         menu: list[Callable[[], None]] = []
         if len(whole) > self._spare:
             harms = [self._kill, self._kill, self._pause, self._leave, self._jump]
-            if not self._robbed:
+            if not self._has_damaged:
                 harms.append(self._damage)
             if self._rig.lan is not None:
                 harms.append(self._fill)
@@ -158,7 +153,7 @@ class Nemesis:
     def _damage(self, node: RigNode) -> Undo:
         node.kill()
         node.damage(self._dice.choice(["flip", "truncate"]), self._dice)
-        self._robbed.add(node)
+        self._has_damaged = True
         return node.start
 
     def _fill(self, node: RigNode) -> Undo:
@@ -256,7 +251,7 @@ def run(given: argparse.Namespace, folder: Path) -> bool:
         with work:
             nemesis.run(given.seconds)
             story.tell("all is healed; waiting for the last answers")
-        history = work.rest(without_copies=nemesis.robbed)
+        history = work.rest()
         story.tell("asked every node for every job")
     verdict = judge(history)
     print("\n".join(verdict_lines(verdict, history)))

@@ -13,8 +13,7 @@ In the manner of Jepsen's checker of queues (total-queue), which goes by what th
     split           two nodes show different ends of one job: BAD
     lost on a node  a living node can't show the job, one of its holders has another end of it, or no majority
                     of its living holders has a copy: BAD
-    thin            one of its living holders has no copy, but a majority has: counted. A holder that was away
-                    while a job ran and was settled is not always given its copy when it returns
+    thin            one of its living holders has no copy, though a majority has: BAD
     changed         a client was shown a settled result, and it is another one now: BAD
     denied          a client was told that an acknowledged job does not exist: BAD
     unexplained     an extra start, without a fault that could be why, or more of them than the record has
@@ -147,7 +146,6 @@ def judge(history: History) -> Verdict:
         for job in jobs[submission.number]:
             word = _how_it_ended(history, submission, job)
             verdict.counts[word] += 1
-    verdict.counts["thin"] = sum(bool(_without_copy(copies)) for copies in history.copies.values())
     for rule in RULES:
         for word, text in rule(history):
             verdict.counts[word] += 1
@@ -264,6 +262,8 @@ def _lost_on_a_node(history: History) -> Iterator[Blame]:
                 "lost on a node",
                 f"{', '.join(without)} of {sorted(copies)} have no copy of {brief(record)}",
             )
+        elif without:
+            yield "thin", f"{', '.join(without)} of {sorted(copies)} has no copy of {brief(record)}"
         for holder, copy in copies.items():
             ended = (copy.get("state"), copy.get("settled"))
             if holder not in without and ended != (record["state"], record["settled"]):
@@ -382,7 +382,6 @@ def verdict_lines(verdict: Verdict, history: History) -> Iterator[str]:
     yield f"of the accepted: {counts['ok']} ok, {counts['lost']} lost; recovered: {counts['recovered']}"
     jobs = len({mark.job for mark in history.marks})
     yield f"{counts['starts']} starts of {jobs} jobs; {len(history.looks)} jobs looked at meanwhile"
-    yield f"thin: {counts['thin']} jobs without a copy at one of their living holders"
     faults = Counter(fault.kind for fault in history.faults)
     yield "faults: " + (", ".join(f"{n} {kind}" for kind, n in sorted(faults.items())) or "none")
     yield from (f"BAD {text}" for text in verdict.bad[:SHOWN_MAX])

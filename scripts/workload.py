@@ -12,7 +12,6 @@ even if the run itself was killed.
 from __future__ import annotations
 
 import json
-import math
 import random
 import threading
 import time
@@ -33,8 +32,6 @@ CLIENTS_MAX: Final = 64
 LOOKS_SHARE: Final = 0.4
 REST_S: Final = 120.0
 """How long after the healing all must have ended everywhere."""
-COPIES_S: Final = 6.0
-"""How long after that the copies are waited for: above `retry_max_s` (5 s)."""
 SETTLED_RECENTLY: Final = 50
 JSON: Final = {"Content-Type": "application/json"}
 
@@ -168,33 +165,21 @@ class Workload:
 
     # -------------------------------------------------------------------------------------- rest
 
-    def rest(
-        self,
-        *,
-        within_s: float = REST_S,
-        copies_s: float = COPIES_S,
-        without_copies: Sequence[RigNode] = (),
-    ) -> History:
-        """What all living nodes show once every job has ended everywhere; after `within_s` as it is then.
-
-        Args:
-            copies_s: how long after that to wait for copies at all holders.
-            without_copies: nodes whose disks need not have a copy of what they hold.
-        """
-        ends, at_rest_since = time.monotonic() + within_s, math.inf
+    def rest(self, *, within_s: float = REST_S) -> History:
+        """What all living nodes show once every job has ended everywhere, and is on the disks of all of its
+        living holders that have a vote; after `within_s` as it is then."""
+        ends = time.monotonic() + within_s
         copies: dict[str, dict[str, Record]] = {}
         while True:
             with ThreadPoolExecutor(len(self._rig.nodes)) as readers:
                 living = self._rig.living
                 answers = zip(living, readers.map(lambda node: node.jobs(self._queue), living), strict=True)
                 shown = {node.name: jobs for node, jobs in answers if jobs is not None}
-            is_late = time.monotonic() > min(ends, at_rest_since + copies_s)
+            is_late = time.monotonic() > ends
             if self._are_at_rest(shown) or is_late:
-                at_rest_since = min(at_rest_since, time.monotonic())
                 jobs = sorted({job for each in shown.values() for job in each} - copies.keys())
-                copies |= self._copies(
-                    jobs, [node for node in living if node not in without_copies], unsound=is_late
-                )
+                voters = [node for node in living if not node.is_behind]
+                copies |= self._copies(jobs, voters, unsound=is_late)
                 if is_late or len(copies) == len({job for each in shown.values() for job in each}):
                     break
             time.sleep(POLL_S)

@@ -45,13 +45,9 @@ def wait_until_dead(nodes: Sequence[RigNode], at: Sequence[RigNode]) -> None:
     )
 
 
-def keeps_every_promise(work: Workload, *, without_copies: Sequence[RigNode] = ()) -> History:
-    """The history, once all has come to rest; nothing in it may be bad.
-
-    Args:
-        without_copies: their disks lost what they had, so nothing is asked of the copies there.
-    """
-    history = work.rest(copies_s=0, without_copies=without_copies)
+def keeps_every_promise(work: Workload) -> History:
+    """The history, once all has come to rest; nothing in it may be bad."""
+    history = work.rest()
     verdict = judge(history)
     assert verdict.passed, "\n".join([*verdict_lines(verdict, history), f"journal: {work.journal}"])
     assert verdict.counts["ok"] == verdict.counts["accepted"]
