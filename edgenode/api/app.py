@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from functools import reduce
 from typing import Final
 from urllib.parse import urlencode
 
@@ -28,15 +29,8 @@ from edgenode.api.reading import (
 )
 from edgenode.api.service import Service
 from edgenode.api.submission import ITEMS_MAX, KEY_FIELD, Intake, parse_json, parse_lines, too_many
-from edgenode.core.errors import (
-    JobNotFound,
-    NodeNotFound,
-    NotReady,
-    Overloaded,
-    RejectedInput,
-    Undecided,
-)
-from edgenode.core.jobs import is_marker, job_text
+from edgenode.core.errors import NodeNotFound, NotReady, Overloaded, RejectedInput
+from edgenode.core.jobs import is_marker, join
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import ReadDone
 from edgenode.core.types import JobId, NodeId, Seconds, State
@@ -196,11 +190,15 @@ class Api:
         parameters(request)
         service = self._service
         done = await service.inspect(job, timeout_s=self._settings.read_s)
-        if not any(done.copies.values()):
-            if None in done.copies.values():
-                raise JobNotFound("none of the nodes that should have it has this job", job=job_text(job))
-            raise Undecided("none of the job's holders answered", job=job_text(job))
-        fields = render.placement_fields(job, done.copies, service.rank(job), service.members())
+        found = [copy for copy in done.copies.values() if copy is not None]
+        if not found:
+            # Who was asked may not be who has it, and whether that means "nobody" is decided in one place.
+            read = await service.read([job], wait_s=0.0, timeout_s=self._settings.read_s)
+            if job in read.errors:
+                raise read.errors[job]
+            found = [read.records[job]]
+        record = reduce(join, found)
+        fields = render.placement_fields(record, done.copies, service.rank(job), service.members())
         return json_response(dump(fields))
 
     async def list_nodes(self, request: web.Request) -> web.Response:

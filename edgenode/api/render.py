@@ -6,12 +6,11 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import reduce
 from typing import Any, Final
 
-from edgenode.core.jobs import Record, Spec, decode_spec, job_text, join, new_record
+from edgenode.core.jobs import Record, Spec, decode_spec, job_text, new_record
 from edgenode.core.signals import Receipt
-from edgenode.core.types import TERMINAL, JobId, MemberState, NodeId, State, Wall, starts_of
+from edgenode.core.types import TERMINAL, MemberState, NodeId, State, Wall, starts_of
 from edgenode.core.view import MemberView, MeshView
 
 Json = dict[str, Any]
@@ -111,17 +110,20 @@ def is_final(record: Record) -> bool:
 
 
 def placement_fields(
-    job: JobId,
+    record: Record,
     copies: Mapping[NodeId, Record | None],
     rank: Sequence[NodeId],
     members: Iterable[MemberView],
 ) -> Json:
-    """Where a job is and where it would go, from its holders' copies (at least one is a record)."""
+    """Where a job is and where it would go.
+
+    Args:
+        copies: what each holder has on its disk; one that did not answer is missing.
+    """
     known = {member.info.id: member for member in members}
-    record = reduce(join, (copy for copy in copies.values() if copy is not None))
     heirs = (node for node in rank if node in record.holders and node != record.owner)
     return {
-        "id": job_text(job),
+        "id": job_text(record.id),
         "state": str(record.state),
         "settled": record.settled,
         "owner": record.owner,

@@ -13,7 +13,7 @@ from aiohttp.web import TCPSite
 from edgenode.api.app import make_app, make_runner
 from edgenode.api.service import TaskSchema
 from edgenode.core import jobs, signals, wire
-from edgenode.core.errors import EdgeNodeError, InvalidJob, JobNotFound, KeyReused, NotReady
+from edgenode.core.errors import EdgeNodeError, InvalidJob, JobNotFound, KeyReused, NotReady, Undecided
 from edgenode.core.types import JobId, Load, MemberInfo, MemberState, NodeId, State, next_boot
 from edgenode.core.view import MemberView, MeshView
 
@@ -106,9 +106,8 @@ class FakeService:
             except TimeoutError:
                 pass
         found = {job: self.records[job] for job in jobs_ if job in self.records}
-        errors: dict[JobId, EdgeNodeError] = {
-            job: JobNotFound("no member knows this job") for job in jobs_ if job not in self.records
-        }
+        unfound = Undecided("not heard: some") if self.silent else JobNotFound("no member knows this job")
+        errors: dict[JobId, EdgeNodeError] = {job: unfound for job in jobs_ if job not in self.records}
         return signals.ReadDone(signals.RequestId(0), found, errors, frozenset(found))
 
     async def search(self, query: wire.Query, *, timeout_s: float) -> signals.SearchDone:

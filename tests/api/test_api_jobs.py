@@ -14,7 +14,8 @@ from edgenode.api.app import make_app
 from edgenode.core import jobs
 from edgenode.core.errors import NotReady, OutcomeUnknown, Overloaded, StoreUnwritable, Undecided
 from edgenode.core.settings import JobSettings
-from edgenode.core.types import Ballot, State
+from edgenode.core.signals import InspectDone, RequestId
+from edgenode.core.types import Ballot, JobId, State
 from tests.api.fake import NODES, START, FakeService
 
 NAMES = {
@@ -350,10 +351,26 @@ async def test_placement_shows_each_holders_disk_and_who_is_next(
 async def test_a_placement_of_nothing_tells_no_from_no_answer(http: TestClient, service: FakeService) -> None:
     address = "/v1/jobs/01234567-89ab-7def-8123-456789abcdef/placement"
     assert (await http.get(address)).status == 404
-    service.silent = set(NODES)
-    response = await http.get(address)
-    assert response.status == 503
-    assert (await response.json(content_type="application/problem+json"))["definite"] is False
+    for silent in (set(NODES), {NODES[4]}):  # of the one that is not asked, too
+        service.silent = silent
+        response = await http.get(address)
+        assert response.status == 503
+        assert (await response.json(content_type="application/problem+json"))["definite"] is False
+
+
+async def test_a_placement_of_what_its_holders_lost_is_shown_from_the_copy_that_a_read_finds(
+    http: TestClient, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = await (await submit(http)).json()
+
+    async def inspect(job: JobId, *, timeout_s: float) -> InspectDone:
+        return InspectDone(RequestId(0), {NODES[0]: None})
+
+    monkeypatch.setattr(service, "inspect", inspect)
+    placement = await (await http.get(f"/v1/jobs/{body['id']}/placement")).json()
+    assert placement["owner"] == NODES[0]
+    statuses = [holder["copy"]["status"] for holder in placement["holders"]]
+    assert statuses == ["none", "unreachable", "unreachable"]
 
 
 async def test_a_node_whose_disk_takes_no_writes_refuses_submissions_for_certain(
