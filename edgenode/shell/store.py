@@ -241,9 +241,14 @@ def _in_statements(rows: list[Values]) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _connect(file: Path) -> sqlite3.Connection:
-    # Every connection is used by one thread at a time; which one, is the caller's business.
+    # Every connection is used by one thread at a time; which one, is the caller's business. A file that is
+    # gone is not made anew: it would be an empty one in the place of all that is known.
     database = sqlite3.connect(
-        file, isolation_level=None, check_same_thread=False, cached_statements=len(UPSERTS) + 16
+        f"{file.as_uri()}?mode=rw",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=len(UPSERTS) + 16,
     )
     try:
         database.execute("PRAGMA synchronous = FULL")
@@ -253,6 +258,19 @@ def _connect(file: Path) -> sqlite3.Connection:
         database.close()
         raise
     return database
+
+
+def _found_files(file: Path) -> tuple[tuple[int, int] | None, ...]:
+    """Which files (device, inode) now bear the names of a store and its log; None where none does."""
+    found: list[tuple[int, int] | None] = []
+    for path in (file, file.with_name(file.name + "-wal")):
+        try:
+            status = path.stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_dev, status.st_ino))
+    return tuple(found)
 
 
 def _make_folder(folder: Path) -> None:
@@ -480,6 +498,7 @@ class Store:
             raise
         self._archive = StoreArchive(_connect(self._file), self._report, self._damaged)
         self._searcher = _connect(self._file)
+        self._files = _found_files(self._file)
         self._search_lock = threading.Lock()
         self._thread = threading.Thread(target=self._write_all, name="edgenode-store", daemon=True)
         self._thread.start()
@@ -690,7 +709,13 @@ class Store:
     def check(self) -> None:
         """Look through the whole file: its structure, and the checksum of every row. Reports what it finds.
         Blocks for minutes, if there is much of it; ends when the store is closed."""
-        database = _connect(self._file)
+        if (gone := self._gone()) is not None:
+            self._report(None, str(gone.context["found"]))
+            return
+        try:
+            database = _connect(self._file)
+        except sqlite3.Error:
+            return  # it went, or the disk did, just now: the next write says so
         archive = StoreArchive(database, self._report, self._damaged)
         try:
             _check_structure(database, self._file)
@@ -851,7 +876,7 @@ class Store:
 
     def _write(self, orders: list[_Order]) -> None:
         began = time.monotonic()
-        failure = self._refusal or self._transact(orders)
+        failure = self._refusal or self._transact(orders) or self._gone()
         self.on_commit(time.monotonic() - began)
         if failure is not None and any(order.rows or order.dropped for order in orders):
             self._refusal = failure
@@ -867,6 +892,13 @@ class Store:
                 self._give_back()
             if self._unfolded_rows >= CHECKPOINT_ROWS or self._unfolded_bytes >= CHECKPOINT_BYTES:
                 self._fold("PASSIVE")
+
+    def _gone(self) -> StoreDamaged | None:
+        """What to say if the file or its log is not in its place any more: then what this process writes
+        goes nowhere, and no failed write will ever say so."""
+        if _found_files(self._file) == self._files:
+            return None
+        return _damaged(self._file, "the file or its log was deleted or replaced while it was used")
 
     def _transact(self, orders: list[_Order]) -> EdgeNodeError | None:
         database = self._writer

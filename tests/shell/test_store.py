@@ -611,6 +611,37 @@ def test_a_flipped_bit_in_a_large_file_is_found_by_its_check(
     store.close()
 
 
+@pytest.mark.parametrize("name", [FILE_NAME, FILE_NAME + "-wal"])
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_file_that_goes_away_while_it_is_used_takes_no_more_writes(
+    tmp_path: Path, name: str, is_replaced: bool
+) -> None:
+    store = Store.open(tmp_path / "node")
+    commit(store, stored(1))
+    file = tmp_path / "node" / name
+    content = file.read_bytes()
+    file.unlink()
+    if is_replaced:
+        file.with_name("other").write_bytes(content)
+        file.with_name("other").rename(file)
+    with pytest.raises(StoreDamaged, match="deleted or replaced"):
+        commit(store, stored(2))
+    store.close()
+
+
+def test_a_check_tells_that_the_file_is_gone_and_makes_no_other(tmp_path: Path) -> None:
+    damages: list[Damage] = []
+    store = Store.open(tmp_path / "node", damages.append)
+    commit(store, stored(1))
+    store.check()
+    assert not damages
+    (tmp_path / "node" / FILE_NAME).unlink()
+    store.check()
+    assert [damage.jobs for damage in damages] == [()]
+    assert not (tmp_path / "node" / FILE_NAME).exists()
+    store.close()
+
+
 def test_reading_a_closed_store_is_a_bug_and_no_damage(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     commit(store, stored(1))
