@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgenode.cli.output import (
+    UNKNOWN,
     JsonOption,
     UrlOption,
     client_of,
@@ -19,6 +20,9 @@ from edgenode.cli.output import (
     print_json,
     styled,
 )
+
+if TYPE_CHECKING:
+    from edgenode.client import Job
 
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as `submit` printed it.")]
 
@@ -41,14 +45,23 @@ def show_jobs(
     """
     with errors_told(as_json=as_json):
         client = client_of(url)
-        found = list(islice(client.jobs(state=state, task=task, queue=queue, page=min(limit, 1000)), limit))
+        listing = client.jobs(state=state, task=task, queue=queue, page=min(limit, 1000))
+        found = list(islice(listing, limit))
+        silent = sorted(listing.unanswered)
         if as_json:
-            print_json({"jobs": [job.fields for job in found]})
-            return
-        name = names_of(client) if found else plain
-    if not found:
+            print_json({"jobs": [job.fields for job in found], "unanswered": silent})
+        name = names_of(client) if (found or silent) and not as_json else plain
+    if found and not as_json:
+        _print_jobs(found, name)
+    elif not silent and not as_json:
         typer.echo("no such jobs", err=True)
-        return
+    if silent:
+        told = "these may not be all" if found else "there may be such jobs"
+        typer.echo(f"{told}: not heard: {', '.join(map(name, silent))}", err=True)
+        raise typer.Exit(0 if found else UNKNOWN)
+
+
+def _print_jobs(found: Sequence[Job], name: Callable[[object], str]) -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)

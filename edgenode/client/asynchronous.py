@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -13,9 +14,28 @@ import aiohttp
 from edgenode.client.errors import ClientError
 from edgenode.client.exchange import CONNECT_S, Answer, Attempt, Outcome, Pause, Unanswered, Unsent
 from edgenode.client.job import Job
-from edgenode.client.operations import Operations, Steps, list_path, node_path, placement_path
+from edgenode.client.operations import Operations, Page, Steps, list_path, node_path, placement_path
 
 T = TypeVar("T")
+
+
+class AsyncListing(AsyncIterator[Job]):
+    """Jobs, page by page; `unanswered` is as in `Client`'s."""
+
+    def __init__(self, path: str, fetch: Callable[[str], Awaitable[Page]]) -> None:
+        self._path: str | None = path
+        self._fetch = fetch
+        self._jobs: deque[Job] = deque()
+        self.unanswered: frozenset[str] = frozenset()
+
+    async def __anext__(self) -> Job:
+        while not self._jobs:
+            if self._path is None:
+                raise StopAsyncIteration
+            found, self._path, unanswered = await self._fetch(self._path)
+            self._jobs.extend(found)
+            self.unanswered |= set(unanswered)
+        return self._jobs.popleft()
 
 
 class AsyncClient:
@@ -70,15 +90,12 @@ class AsyncClient:
         """See `Client.wait`."""
         return await self._run(self._operations.wait(job, timeout_s))
 
-    async def jobs(
+    def jobs(
         self, *, state: str | None = None, task: str | None = None, queue: str | None = None, page: int = 100
-    ) -> AsyncIterator[Job]:
+    ) -> AsyncListing:
         """See `Client.jobs`."""
-        path: str | None = list_path(state=state, task=task, queue=queue, limit=page)
-        while path is not None:
-            found, path = await self._run(self._operations.page(path))
-            for job in found:
-                yield job
+        path = list_path(state=state, task=task, queue=queue, limit=page)
+        return AsyncListing(path, lambda path: self._run(self._operations.page(path)))
 
     async def nodes(self) -> list[dict[str, Any]]:
         """The members, by name."""

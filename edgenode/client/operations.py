@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from edgenode.client.errors import BadAnswer, ClientError, NoNodeReachable, Refused, WaitTimedOut
@@ -48,6 +48,12 @@ def node_urls(urls: str | Sequence[str] | None) -> tuple[str, ...]:
             raise ValueError(f"{url!r} is not a node's URL: write http://HOST:PORT")
         _ = parts.port  # raises ValueError if it is no number
     return found
+
+
+class Page(NamedTuple):
+    jobs: list[Job]
+    next: str | None  # the path of the page that follows
+    unanswered: tuple[str, ...]  # ids of the members whose disks were not looked at
 
 
 class Operations:
@@ -129,12 +135,13 @@ class Operations:
             if left_s < 1:
                 yield Pause(max(0.0, ends_at - self._clock()))
 
-    def page(self, path: str) -> Steps[tuple[list[Job], str | None]]:
-        """The jobs of one page, and the path of the next."""
+    def page(self, path: str) -> Steps[Page]:
         answer = yield from self._send("GET", path)
         found = _NEXT.search(answer.headers.get("link", ""))
         try:
-            return [_job_of(fields) for fields in answer.json()["jobs"]], found and found[1]
+            body = answer.json()
+            jobs = [_job_of(fields) for fields in body["jobs"]]
+            return Page(jobs, found and found[1], tuple(map(str, body["unanswered"])))
         except (KeyError, TypeError):
             raise BadAnswer(f"{answer.url} did not answer with jobs") from None
 

@@ -4,17 +4,39 @@ from __future__ import annotations
 
 import http.client
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from edgenode.client.errors import ClientError
 from edgenode.client.exchange import CONNECT_S, Answer, Attempt, Outcome, Pause, Unanswered, Unsent
 from edgenode.client.job import Job
-from edgenode.client.operations import Operations, Steps, list_path, node_path, placement_path
+from edgenode.client.operations import Operations, Page, Steps, list_path, node_path, placement_path
 
 T = TypeVar("T")
 CHUNK_BYTES = 64 * 1024
+
+
+class Listing(Iterator[Job]):
+    """Jobs, page by page."""
+
+    def __init__(self, path: str, fetch: Callable[[str], Page]) -> None:
+        self._path: str | None = path
+        self._fetch = fetch
+        self._jobs: deque[Job] = deque()
+        self.unanswered: frozenset[str] = frozenset()
+        """Ids of the members that did not look, dead ones too: jobs that only they have are missing. Of the
+        pages that were fetched until now."""
+
+    def __next__(self) -> Job:
+        while not self._jobs:
+            if self._path is None:
+                raise StopIteration
+            found, self._path, unanswered = self._fetch(self._path)
+            self._jobs.extend(found)
+            self.unanswered |= set(unanswered)
+        return self._jobs.popleft()
 
 
 class Client:
@@ -94,12 +116,13 @@ class Client:
 
     def jobs(
         self, *, state: str | None = None, task: str | None = None, queue: str | None = None, page: int = 100
-    ) -> Iterator[Job]:
-        """Jobs of the whole mesh, newest first, fetched page by page as they are asked for."""
-        path: str | None = list_path(state=state, task=task, queue=queue, limit=page)
-        while path is not None:
-            found, path = self._run(self._operations.page(path))
-            yield from found
+    ) -> Listing:
+        """Jobs of the whole mesh, newest first, fetched page by page as they are asked for.
+
+        Look at its `unanswered` before you take what it has for all there is.
+        """
+        path = list_path(state=state, task=task, queue=queue, limit=page)
+        return Listing(path, lambda path: self._run(self._operations.page(path)))
 
     def nodes(self) -> list[dict[str, Any]]:
         """The members, by name."""

@@ -607,7 +607,9 @@ class Intake:
         ]
         cut = page[: query.limit]
         last = cut[-1].id if len(cut) < len(page) else searching.horizon
-        self._desk.emit(SearchDone(request, tuple(cut), last, tuple(sorted(searching.waiting))))
+        # Who was not even asked may have the only copy, like who did not answer.
+        silent = searching.waiting.union(self._unreachable())
+        self._desk.emit(SearchDone(request, tuple(cut), last, tuple(sorted(silent))))
 
     # --------------------------------------------------------------------------------- inspections
 

@@ -347,7 +347,8 @@ class ReadDone:
 
 @dataclass(frozen=True, slots=True)
 class SearchDone:
-    """`next`: go on after this id for more; b"" if that is all. A page may be empty and yet have a next."""
+    """`next`: go on after this id for more; b"" if that is all. A page may be empty and yet have a next.
+    `unanswered`: members whose disks were not looked at, dead ones too."""
 
     request: RequestId
     records: tuple[Record, ...]

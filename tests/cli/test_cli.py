@@ -220,6 +220,19 @@ def test_jobs_lists_and_filters(node: Served) -> None:
     assert edgenode("jobs", "--state", "nonsense").exit_code == 2
 
 
+def test_jobs_says_who_was_not_heard_and_takes_nothing_found_for_nothing_known(node: Served) -> None:
+    edgenode("submit", "echo", "--queue", "a")
+    node.service.silent = {NODES[2]}
+    result = edgenode("jobs", "--queue", "a")
+    assert (result.exit_code, result.stderr) == (0, "these may not be all: not heard: node-c\n")
+    assert "echo" in result.stdout
+    result = edgenode("jobs", "--queue", "b")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr == "there may be such jobs: not heard: node-c\n"
+    result = edgenode("jobs", "--queue", "b", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (3, {"jobs": [], "unanswered": [NODES[2]]})
+
+
 def test_job_tells_its_story(node: Served) -> None:
     edgenode("submit", "echo", '{"text": "hi"}')
     (job,) = node.service.records

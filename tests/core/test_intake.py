@@ -524,6 +524,16 @@ def test_a_search_does_not_wait_for_a_node_that_dies() -> None:
     mesh.run(0.1)
     mesh.kill(C)
     mesh.run_until(lambda: RequestId(77) in mesh.searches, limit_s=1.0)
+    assert mesh.searches[RequestId(77)].unanswered == (C,)
+
+
+def test_a_search_names_who_was_dead_before_it_began() -> None:
+    mesh = Mesh("abc")
+    mesh.kill(C)
+    mesh.run(1.0)
+    mesh.do(B, SearchAsked(RequestId(77), ALL, 2.0))
+    mesh.run_until(lambda: RequestId(77) in mesh.searches, limit_s=1.0)
+    assert mesh.searches[RequestId(77)].unanswered == (C,)
 
 
 def test_a_disk_that_cannot_be_searched_is_named_and_not_taken_for_an_empty_one() -> None:
