@@ -90,6 +90,7 @@ class _Peer:
     is_up: bool = False  # LinkUp was told, and LinkDown not yet
     lost_at: Instant | None = None  # a link broke, and it is being found out why
     has_parted: bool = False  # it said goodbye
+    is_let_go: bool = False  # this life of it is not wanted any more, and its links are ending
     proved: int = 0  # the highest boot whose end has been told as certain
     failures: int = 0  # calls in vain since the last link
     strikes: int = 0
@@ -289,9 +290,9 @@ class Transport:
                 peer.wake.set()
             if change.boot > peer.boot and not peer.links:
                 peer.reached, peer.listens = None, ()  # of an earlier life
-            peer.book = change
+            peer.book, peer.is_let_go = change, False
         else:
-            peer.book, peer.is_eager = None, False
+            peer.book, peer.is_eager, peer.is_let_go = None, False, bool(peer.links)
             for link in peer.links:
                 _dismiss(link, Farewell.GOODBYE)
         return peer
@@ -533,6 +534,8 @@ class Transport:
         if link.kind is Kind.CONTROL and not peer.is_up:
             peer.is_up = True
             self._tell(signals.LinkUp(peer.id, peer.boot, address))
+        if peer.is_let_go:
+            _dismiss(link, Farewell.GOODBYE)  # or it would bring the others back
         peer.wake.set()
         self._tend(peer)
         return link.ended
@@ -545,6 +548,7 @@ class Transport:
             peer.is_up = False
             self._tell(signals.LinkDown(peer.id, peer.boot, refused=False))
         peer.boot, peer.nonce, peer.reached, peer.strikes = link.boot, link.nonce, None, 0
+        peer.is_let_go = False
 
     def _make_way(self, peer: _Peer, link: _Link) -> None:
         """One link of a kind is enough. The newest stays: it certainly works. One side decides, or each
@@ -640,6 +644,7 @@ class Transport:
     def _end(self, peer: _Peer, link: _Link, ending: _Ending) -> None:
         """A link is gone: find out what that means."""
         peer.links.remove(link)
+        peer.is_let_go = peer.is_let_go and bool(peer.links)
         if self._is_closing:
             return
         if ending.code in (Farewell.MALFORMED, Farewell.REFUSED):

@@ -21,7 +21,7 @@ import uvloop
 from edgenode.core import signals, wire
 from edgenode.core.signals import CloneMet, LinkDown, LinkUp, MessageArrived
 from edgenode.core.types import JobId, Load, NodeId, next_boot
-from edgenode.shell.handshake import WebSocket, _fact
+from edgenode.shell.handshake import Greeted, WebSocket, _fact
 from edgenode.shell.identity import Identity, MeshKey
 from edgenode.shell.link import (
     DEFAULTS,
@@ -441,6 +441,25 @@ async def test_a_peer_that_is_let_go_loses_its_links_and_is_told_down_once(start
     left, right = await pair(start)
     left.book(right)
     left.book(right, keep=False)
+    assert await left.down(right) == LinkDown(right.id, 1, refused=False)
+    assert await right.down(left) == LinkDown(left.id, 1, refused=False)
+
+
+@pytest.mark.parametrize("kind", Kind)
+async def test_a_peer_that_is_let_go_while_it_calls_loses_that_link_too(
+    start, monkeypatch, kind: Kind
+) -> None:
+    left, right = await pair(start)
+    left.book(right)
+    adopt = left.transport.adopt
+
+    def let_go_first(greeted: Greeted) -> asyncio.Event | None:
+        monkeypatch.undo()
+        left.book(right, keep=False)
+        return adopt(greeted)
+
+    monkeypatch.setattr(left.transport, "adopt", let_go_first)
+    await right.transport._handshakes.call(left.transport.address, kind, left.id, 5.0)
     assert await left.down(right) == LinkDown(right.id, 1, refused=False)
     assert await right.down(left) == LinkDown(left.id, 1, refused=False)
 
