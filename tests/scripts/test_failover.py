@@ -247,6 +247,7 @@ def test_a_short_run_sees_jobs_start_elsewhere_and_leaves_nothing_behind(tmp_pat
     # How quick it was is no matter for a machine that is busy with other tests.
     assert ended.returncode in (0, 1), ended.stdout + ended.stderr
     assert not ended.stderr
+    assert out.exists(), ended.stdout
     told = json.loads(out.read_text())
     assert [each["kind"] for each in told["blows"]] == ["kill", "pause"]
     for each in told["blows"]:
