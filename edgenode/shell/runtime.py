@@ -75,7 +75,8 @@ from edgenode.core.types import Instant, JobId, MemberInfo, NodeId, Seconds, Sta
 from edgenode.core.view import MemberView, MeshView
 from edgenode.core.wire import CONTROL, Query, Verdict
 from edgenode.shell.observe import Observer, Sample
-from edgenode.shell.store import Damage, DiskRefused, Store, StoreDamaged
+from edgenode.shell.searches import Searches
+from edgenode.shell.store import Damage, DiskRefused, SearchResult, Store, StoreDamaged
 from edgenode.shell.transport import Transport
 from edgenode.shell.worker import WorkerPool
 from edgenode.task import Registry, Task
@@ -168,6 +169,7 @@ class Runtime:
         self._has_ended = False  # by its own verdict: nothing that waits may be said
         self.fell_behind = False  # why `run` ended: begin a new life, on a disk that is marked now
         self._chores: set[asyncio.Task[None]] = set()
+        self._searches = Searches(store.search, self._searched, patience_s=settings.jobs.read_s)
         self.dropped = 0  # a peer's messages that found the inbox full
         self._slots = info.slots
         labels = {"id": info.id, "name": info.name, "version": __version__}
@@ -427,7 +429,7 @@ class Runtime:
             case ReadDone(request) | SearchDone(request) | InspectDone(request):
                 self._answer(request, effect)
             case SearchHere(ticket, query):
-                self._spawn(self._search_here(ticket, query))
+                self._searches.ask(ticket, query)
             case Peers(changes):
                 self._transport.set_peers(changes)
             case Remember(peers):
@@ -446,8 +448,7 @@ class Runtime:
             case _:
                 raise AssertionError(f"an effect without a hand: {effect!r:.100}")
 
-    async def _search_here(self, ticket: int, query: Query) -> None:
-        found = await asyncio.to_thread(self._store.search, query)
+    def _searched(self, ticket: int, found: SearchResult) -> None:
         self.post(SearchedHere(ticket, found.records, found.complete))
 
     # -------------------------------------------------------------------------------------- ending
@@ -472,6 +473,7 @@ class Runtime:
             chore.cancel()
         if self._chores:
             await asyncio.wait(self._chores)
+        await self._searches.close()
 
     # ------------------------------------------------------------------------ the API's `Service`
 

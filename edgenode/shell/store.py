@@ -64,7 +64,7 @@ FILE_NAME: Final = "jobs.db"
 LOCK_NAME: Final = "lock"
 ROOM_NAME: Final = "room"
 APPLICATION_ID: Final = 0x45444745  # "EDGE", in the header of the file
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 ROOM_BYTES: Final = 1024 * 1024
 """A disk that refused a write is believed again when a file of this size can be written to it."""
 ROW_BYTES: Final = 128
@@ -78,6 +78,8 @@ SEARCH_BYTES_MAX: Final = 4 * 1024 * 1024
 """A search answer fits well into one frame of the wire; the rest is asked for with the next cursor."""
 LIVES_KEPT: Final = 64
 """Numbers of lives that the disk keeps of its own: more than peers ever ask about."""
+SEARCH_STEPS: Final = 10_000
+"""Of SQLite's machine between two looks at the clock: well under a millisecond."""
 READ_CHUNK: Final = 256
 CHECK_BYTES_MAX: Final = 8 * 1024 * 1024
 """A file up to this size is checked as a whole before it is used, in some 0.1 s; a larger one while it is."""
@@ -102,6 +104,8 @@ CREATE TABLE jobs (
 );
 CREATE INDEX unsettled ON jobs (settled) WHERE settled = 0;
 CREATE INDEX due ON jobs (due, id) WHERE due IS NOT NULL;
+CREATE INDEX state ON jobs (state, id);
+CREATE INDEX task ON jobs (task, id);
 CREATE TABLE damaged (id BLOB PRIMARY KEY);
 CREATE TABLE node (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 INSERT INTO node VALUES ('boots', 0);
@@ -651,14 +655,17 @@ class Store:
         """The core's read side; sees what is durable, and blocks for a page read at most."""
         return self._archive
 
-    def search(self, query: Query) -> SearchResult:
-        """The records that match, newest first. Blocks: not for the event loop's thread."""
+    def search(self, query: Query, limit_s: Seconds = FOREVER) -> SearchResult:
+        """The records that match, newest first; what was found in `limit_s`, if that is not all. Blocks: not
+        for the event loop's thread."""
         sql, values = _search_statement(query)
         found: list[bytes] = []
         size = 0
         with self._search_lock:
             if self._closed:
                 return SearchResult((), False)
+            ends_at = time.monotonic() + limit_s
+            self._searcher.set_progress_handler(lambda: time.monotonic() >= ends_at, SEARCH_STEPS)
             try:
                 for fields in self._searcher.execute(sql, values):
                     if len(found) >= query.limit or size >= SEARCH_BYTES_MAX:

@@ -200,6 +200,24 @@ def test_a_search_filters_by_state_task_and_queue(store: Store) -> None:
     assert store.search(Query("failed", "echo", "b", b"", 9)) == ((), True)
 
 
+def test_a_search_that_takes_too_long_ends_as_a_part(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SEARCH_STEPS", 10)
+    commit(store, *[stored(number) for number in range(100)])
+    rare = Query("", "", "nosuch", b"", 1000)
+    assert store.search(rare, 0.0) == ((), False)
+    assert store.search(rare, 60.0) == ((), True)
+    assert len(store.search(EVERYTHING).records) == 100
+
+
+@pytest.mark.parametrize("query", [Query("queued", "", "", b"", 50), Query("", "nosuch", "", b"", 50)])
+def test_a_search_by_state_or_task_looks_at_no_other_rows(store: Store, query: Query) -> None:
+    sql, values = module._search_statement(query)
+    with closing(sqlite3.connect(store._file)) as database:
+        plan = " ".join(row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {sql}", values))
+    assert plan.startswith("SEARCH jobs USING INDEX")
+    assert "TEMP" not in plan
+
+
 def test_a_search_answer_is_bounded_in_bytes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SEARCH_BYTES_MAX", 100)
     commit(store, *(stored(number, bytes(60)) for number in range(4)))
