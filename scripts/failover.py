@@ -50,7 +50,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from datetime import datetime
 from functools import partial
 from http.client import HTTPConnection, HTTPException
@@ -66,7 +66,7 @@ from throttle import Throttle, why_no_throttle
 from verdict import moment
 
 from edgenode.api.render import TAKEOVERS
-from edgenode.cli.up import LocalNode, ending_on_sigterm
+from edgenode.cli.up import LocalNode
 from edgenode.core.errors import EdgeNodeError
 from edgenode.core.settings import PRESETS
 from edgenode.shell.identity import new_mesh_key
@@ -821,6 +821,21 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if given.out is not None and given.out.suffix not in (".json", ".csv"):
         parser.error("--out is a file that ends in .json or .csv")
     return given
+
+
+@contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """SIGTERM (and a closed terminal) ends this as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    kept = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def main() -> int:

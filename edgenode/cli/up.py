@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -25,6 +26,13 @@ REFRESH_S: Final = 0.5
 READY_S: Final = 30.0
 STOP_S: Final = 8.0
 KEY_FILE: Final = "mesh.key"
+Pause = Callable[[float], bool]
+"""Waits so many seconds, or less; tells whether what goes on is to end."""
+
+
+def _pause(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
 
 
 @dataclass
@@ -124,8 +132,8 @@ class LocalMesh:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def wait_ready(self, timeout_s: float = READY_S) -> None:
-        """Wait until every node sees every other ready.
+    def wait_ready(self, timeout_s: float = READY_S, pause: Pause = _pause) -> bool:
+        """Wait until every node sees every other ready: True; or False if `pause` said that it is to end.
 
         Raises:
             EdgeNodeError: one ended, or it took too long; the text has the end of its log.
@@ -145,8 +153,9 @@ class LocalMesh:
                 waiting.pop(0)
             elif time.monotonic() > ends:
                 raise EdgeNodeError(f"{node.name} sees {states} after {timeout_s:.0f} s (see {node.log})")
-            else:
-                time.sleep(0.05)
+            elif pause(0.05):
+                return False
+        return True
 
     def members(self) -> dict[str, dict[str, Any]]:
         """What the first node that answers believes of all, by name."""
@@ -170,7 +179,8 @@ class LocalMesh:
                 node.process.wait(max(0.0, ends - time.monotonic()))
             except subprocess.TimeoutExpired:
                 node.process.kill()
-                node.process.wait()
+                with suppress(subprocess.TimeoutExpired):  # a process that waits for its disk can't be killed
+                    node.process.wait(STOP_S)
 
 
 def _tail(log: Path, lines: int = 5) -> str:
@@ -208,53 +218,69 @@ def up(
         mesh = LocalMesh(
             count, data_dir=data_dir, base_port=base_port, tasks=tuple(tasks or ()), slots=slots, mdns=mdns
         )
-        with ending_on_sigterm(), mesh:
+        with Ending() as ending, mesh:
             for node in mesh.nodes:
                 typer.echo(f"{node.name}  pid {node.pid}  {node.url}  log {node.log}")
-            mesh.wait_ready()
-            urls = ",".join(node.url for node in mesh.nodes)
-            typer.echo(f"{count} nodes are ready. Ctrl-C ends them.\n  export EDGENODE_URL={urls}")
-            watch(mesh)
-    except KeyboardInterrupt:
-        typer.echo("all nodes have ended; what they had is kept in " + str(data_dir))
+            if mesh.wait_ready(pause=ending.wait):
+                urls = ",".join(node.url for node in mesh.nodes)
+                typer.echo(f"{count} nodes are ready. Ctrl-C ends them.\n  export EDGENODE_URL={urls}")
+                watch(mesh, ending.wait)
+            was_asked = ending.wait(0)
+        if was_asked:
+            typer.echo("all nodes have ended; what they had is kept in " + str(data_dir))
+        else:
+            typer.echo("every node has ended")
     except EdgeNodeError as error:
         typer.echo(f"edgenode: {error.detail}", err=True)
         raise typer.Exit(1) from error
 
 
-@contextmanager
-def ending_on_sigterm() -> Iterator[None]:
-    """SIGTERM (and a closed terminal) ends `up` as Ctrl-C does."""
+class Ending:
+    """Ctrl-C, SIGTERM or a closed terminal, noted from `with` on.
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+    Handlers that raise would do so anywhere: in the midst of `Popen.poll` they leave its lock taken, and the
+    wait for that process never ends.
+    """
 
-    kept = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
+    def __enter__(self) -> Ending:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        self._kept = {number: signal.signal(number, self._note) for number in ends}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._kept.items():
             signal.signal(number, handler)
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def _note(self, *_: object) -> None:
+        with suppress(BlockingIOError):  # said often enough
+            os.write(self._writer, b"x")
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the end was asked for, now or within so many seconds."""
+        return bool(select.select([self._reader], [], [], seconds)[0])
 
 
-def watch(mesh: LocalMesh) -> None:
-    """Show the mesh until interrupted, or until every node has ended."""
+def watch(mesh: LocalMesh, pause: Pause) -> None:
+    """Show the mesh until `pause` says that it is to end, or until every node has ended."""
     from rich.console import Console
     from rich.live import Live
 
     console = Console()
     if console.is_terminal:
         with Live(table(mesh), console=console, refresh_per_second=4) as live:
-            while any(node.exit_code is None for node in mesh.nodes):
-                time.sleep(REFRESH_S)
+            while any(node.exit_code is None for node in mesh.nodes) and not pause(REFRESH_S):
                 live.update(table(mesh))
     else:
         said: dict[str, str] = {}
         while any(node.exit_code is None for node in mesh.nodes):
             for line in plain_news(mesh, said):
                 typer.echo(line)
-            time.sleep(REFRESH_S)
-    typer.echo("every node has ended")
+            if pause(REFRESH_S):
+                return
 
 
 HEADINGS: Final = ("node", "pid", "state", "owned", "queued", "running", "done", "last takeover", "URL")

@@ -1,0 +1,37 @@
+"""`edgenode up` itself, with other programs in the place of nodes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from edgenode.cli.up import Ending, LocalMesh
+from tests.processes import processes_of
+
+
+def idle_mesh(folder: Path, count: int) -> LocalMesh:
+    """Nodes that live, and never answer."""
+    mesh = LocalMesh(count, data_dir=folder, base_port=1)
+    for node in mesh.nodes:
+        node.command = ["tail", "-f", "/dev/null", "--", str(folder / KEPT)]
+        (folder / KEPT).touch()
+    return mesh
+
+
+KEPT = "kept-open"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_interrupts_nothing_and_ends_every_wait(tmp_path: Path, number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with Ending() as ending, idle_mesh(tmp_path, 2) as mesh:
+        assert [node.exit_code for node in mesh.nodes] == [None, None]
+        assert not ending.wait(0)
+        os.kill(os.getpid(), number)  # a handler that raises does so here, or in the midst of a poll
+        assert mesh.wait_ready(60, ending.wait) is False
+        assert ending.wait(60)  # it stays said
+    assert processes_of(tmp_path) == {}
+    assert signal.getsignal(number) == before
