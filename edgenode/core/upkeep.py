@@ -66,6 +66,7 @@ class Upkeep:
         self._due: Agenda[JobId] = Agenda()
         self._leaving_at: JobId | None = None  # how far a leaving node has looked for what others need
         self._is_leaving = False
+        self._counted_on: frozenset[NodeId] = frozenset()  # by this leaving node: all that stay
         self.stranded = 0  # copies of a leaving node that nobody else can take
 
     # ------------------------------------------------------------------------------ members and time
@@ -91,9 +92,9 @@ class Upkeep:
             elif self._is_lost(node) and node not in self._dead_by:
                 self._dead_by[node] = desk.now + desk.settings.rereplicate_after_s
                 self._walk_at = min(self._walk_at, self._dead_by[node])
-        if self._is_leaving and any(not view.is_living(node) for node in changed):
+        if self._is_leaving and not self._counted_on <= view.ranking().members:
             desk.reach(Situation.LEAVING_RECOUNTED)
-            self.part()  # somebody that was counted on is gone
+            self.part()  # somebody that was counted on is gone, or leaves
 
     def deadline(self) -> Instant:
         return min(self._walk_at, self._due.next())
@@ -309,6 +310,7 @@ class Upkeep:
     def part(self) -> None:
         """This node leaves: see to it that no job loses its last copies. Done when `parted`."""
         self._is_leaving = True
+        self._counted_on = self._desk.view.ranking().members - {self._desk.me}
         self.stranded = 0
         for job in [job for job, offered in self._offered.items() if offered.is_needed]:
             self._forget(job)
@@ -332,11 +334,13 @@ class Upkeep:
                 self._leave_behind(record)
 
     def _leave_behind(self, record: Record) -> None:
-        if self._is_safe_without_me(record):
+        is_safe = self._is_safe_without_me(record)
+        if is_safe and not record.settled:
             return
         takers = self._heirs(record)
         self.stranded += not takers
-        self._desk.reach(Situation.LEAVER_OFFERS_COPY if takers else Situation.LEAVER_STRANDED)
+        if not is_safe:
+            self._desk.reach(Situation.LEAVER_OFFERS_COPY if takers else Situation.LEAVER_STRANDED)
         if takers:
             self._offer(record, takers).is_needed = True
 
@@ -352,8 +356,9 @@ class Upkeep:
         return [h for h in record.holders if h != self._desk.me and h in ranked]
 
     def _is_safe_without_me(self, record: Record) -> bool:
-        """Whether all other holders stay: each has its copy, or its owner writes until it has. (Those to whom
-        this node handed the job on have no owner that writes to them yet.)"""
+        """Whether all other holders stay, as far as this node knows: each has its copy, or its owner writes
+        until it has. (Those to whom this node handed the job on have no owner that writes to them yet.) They
+        have to confirm the copies of finished jobs all the same: they may have just begun to leave."""
         if self._desk.me not in record.holders and not record.settled:
             return False
         staying = self._staying(record)
@@ -362,7 +367,8 @@ class Upkeep:
     def _heirs(self, record: Record) -> set[NodeId]:
         """Who should confirm a copy before this node goes: the holders that stay, and spares for the rest."""
         staying = self._staying(record)
-        missing = max(1, len(record.holders) - 1 - len(staying))
+        others = len(record.holders) - (self._desk.me in record.holders)
+        missing = max(others - len(staying), 0 if staying else 1)
         ranked = self._desk.view.ranking().rank(record.id)
         spares = [n for n in ranked if n not in record.holders and n != self._desk.me]
         return {*staying, *spares[:missing]}

@@ -10,6 +10,7 @@ from job_mesh import A, B, C, D, Mesh, job_id, succeeded
 
 from edgenode.core import wire
 from edgenode.core.jobs import decode, encode_spec
+from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import (
     Changed,
     LeaveAsked,
@@ -21,7 +22,7 @@ from edgenode.core.signals import (
     StopAsked,
     TimePassed,
 )
-from edgenode.core.types import Ballot, Partition, Promise, StartToken, State
+from edgenode.core.types import Ballot, JobId, Partition, Promise, StartToken, State
 from edgenode.core.wire import CONTROL, Acks, Grant, Stored, Submit, Submitted, Write
 
 
@@ -302,6 +303,42 @@ def test_two_that_leave_at_once_leave_the_jobs_with_somebody() -> None:
     mesh.run(1.0)
     for spec in specs:
         assert mesh.has(C, spec.id) or mesh.has(D, spec.id)
+
+
+def with_finished_jobs(letters: str) -> tuple[Mesh, list[JobId]]:
+    """Each job has two holders, A and B."""
+    mesh = Mesh(letters, settings=Settings(jobs=JobSettings(replicas=2)))
+    specs = mesh.specs(5, "ab")
+    jobs = [spec.id for spec in specs]
+    mesh.submit(A, *specs)
+    mesh.run_until(lambda: all(mesh.settled(job) for job in jobs))
+    mesh.run(1.0)
+    return mesh, jobs
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.2])
+def test_of_two_that_leave_at_once_none_counts_on_the_other_for_the_last_copies(late_s: float) -> None:
+    """Neither when it knows that the other leaves, nor before."""
+    mesh, jobs = with_finished_jobs("abcd")
+    mesh.rule = lambda source, to, message: late_s if isinstance(message, CONTROL) else True
+    for name in (A, B):
+        mesh.do(name, LeaveAsked())
+    mesh.run_until(lambda: {A, B} <= mesh.left.keys())
+    assert all(mesh.has_settled(C, job) or mesh.has_settled(D, job) for job in jobs)
+
+
+def test_who_leaves_looks_again_when_one_that_it_counted_on_dies() -> None:
+    mesh, jobs = with_finished_jobs("abcd")
+    mesh.verdict = lambda begun: (3.0, succeeded())
+    mesh.submit(A, mesh.spec("ac"))
+    mesh.run_until(lambda: mesh.nodes[A].desk.table.leads != {})
+    mesh.do(A, LeaveAsked())  # it finishes first what it runs; B has the other jobs
+    mesh.run(1.0)
+    assert A not in mesh.left
+    mesh.kill(B)
+    mesh.run_until(lambda: A in mesh.left)
+    assert mesh.left[A] is True
+    assert all(mesh.has_settled(C, job) or mesh.has_settled(D, job) for job in jobs)
 
 
 def test_finished_jobs_are_on_other_disks_before_their_last_holders_are_gone() -> None:
