@@ -114,8 +114,9 @@ def test_an_owner_with_a_wrong_clock_hands_what_is_over_to_one_that_may_say_so()
     assert record.outcome.finished_at >= spec.expires_at
 
 
-def test_nobody_ends_a_job_while_the_clocks_disagree() -> None:
-    mesh = Mesh("ab", slots=0, ahead_s={A: -HOUR_S})
+@pytest.mark.parametrize("ahead_s", [-HOUR_S, HOUR_S])
+def test_nobody_ends_a_job_while_the_clocks_disagree(ahead_s: float) -> None:
+    mesh = Mesh("ab", slots=0, ahead_s={A: ahead_s})
     spec = short(mesh, 5.0, "ab")
     mesh.submit(A, spec)
     mesh.run(60.0)

@@ -5,7 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from job_mesh import WALL, A, B, C, D, Mesh, StillView, job_id, make_desk, make_record, sends, succeeded
+from job_mesh import (
+    WALL,
+    A,
+    B,
+    C,
+    D,
+    Mesh,
+    StillView,
+    job_id,
+    let_pass,
+    make_desk,
+    make_record,
+    sends,
+    succeeded,
+)
 
 from edgenode.core.custody import Custody
 from edgenode.core.jobs import Record, decided, decode, digest, encode, started
@@ -551,6 +565,18 @@ def test_a_receiver_of_a_gift_asks_and_the_giver_owns_until_it_has_promised() ->
     assert mesh.lead(A, job) is None
 
 
+def test_a_receiver_of_a_gift_without_the_promises_of_a_majority_is_as_provisional_as_anybody() -> None:
+    mesh, job = mesh_with_job()
+    mesh.rule = lambda source, to, message: not isinstance(message, Promises)
+    mesh.tell(A, B, Gift((GiftItem(job, Ballot(1, A)),)))
+    mesh.run(0.1)
+    mesh.kill(A)  # and C may have promised somebody else
+    mesh.run_until(lambda: mesh.lead(B, job) is not None)
+    assert not mesh.is_firm(B, job)
+    mesh.rule = let_pass
+    mesh.run_until(lambda: mesh.is_firm(B, job))
+
+
 def test_a_gift_that_names_a_ballot_of_the_past_is_ignored() -> None:
     mesh, job = mesh_with_job()
     mesh.kill(A)
@@ -594,6 +620,22 @@ def test_the_jobs_of_a_dead_owner_are_taken_over_in_chunks_not_one_by_one() -> N
     membership = 40 * 4
     assert mesh.handled[C] <= 12 * chunks + membership
     assert mesh.handled[B] <= 12 * chunks + membership
+
+
+def test_of_a_dead_owner_s_jobs_those_that_ran_are_asked_for_first() -> None:
+    mesh = Mesh("abc", settings=Settings(jobs=JobSettings(batch=10)))
+    mesh.verdict = lambda begun: None
+    mesh.submit(A, *mesh.specs(50, "abc", task="nobody"))
+    mesh.run(0.5)
+    last = mesh.spec("abc")
+    mesh.submit(A, last)
+    mesh.run_until(lambda: mesh.runs(last.id) == [A])
+    mesh.run(0.5)
+    mesh.kill(A)
+    mesh.run_until(lambda: mesh.messages(Ask, source=B) != [])
+    first = mesh.messages(Ask, source=B)[0]
+    assert first.items[0].job == last.id
+    assert len(first.items) == 10
 
 
 def test_a_backlog_at_rest_costs_no_wake_ups() -> None:

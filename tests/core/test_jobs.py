@@ -33,6 +33,7 @@ from edgenode.core.jobs import (
     encode,
     encode_spec,
     failed_once,
+    fallen_due,
     is_keyed,
     is_marker,
     is_same_life,
@@ -344,6 +345,8 @@ def test_a_retry_does_not_lose_against_the_running_it_follows() -> None:
     running = started(new_record(SPEC, JOB, HOLDERS, 0.0, 1.0), runner=A, boot=1, at=1.0)
     again = failed_once(running, due_at=5.0, note=NOTE)
     assert join(running, again).state is State.SCHEDULED
+    assert join(running, fallen_due(again)).state is State.QUEUED
+    assert join(running, lost(running, counted=True, note=NOTE)).state is State.QUEUED
 
 
 def test_the_result_of_a_dead_ballot_does_not_stop_the_owner_of_a_higher_one() -> None:

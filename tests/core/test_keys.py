@@ -12,7 +12,7 @@ from edgenode.core.errors import KeyInFlight, KeyReused
 from edgenode.core.jobs import Spec, encode_spec, is_claimed, keyed_job_id
 from edgenode.core.signals import Receipt, RequestId
 from edgenode.core.types import Ballot, NodeId
-from edgenode.core.wire import Claims, Submit, SubmitItem, Submitted
+from edgenode.core.wire import Claim, Claims, Submit, SubmitItem, Submitted
 
 KEY = "order-17"
 JOB = keyed_job_id(KEY)
@@ -216,6 +216,23 @@ def cut_in_two(mesh: Mesh, one: str, other: str) -> None:
     mesh.cut(*((left, right) for left in sides[0] for right in sides[1]))
     for side in sides:
         mesh.run_until(partial(mesh.agree, side))
+
+
+def test_three_of_five_that_say_who_came_first_decide_nothing_that_the_rest_cannot_find_out() -> None:
+    """E has heard of A's claim first; then E, C and D are cut off with C's, of which two of them heard first.
+    They must decide it, for it may be decided: so A's must not be, though three of five stand behind it."""
+    mesh = Mesh("abcde")
+    heard = {(A, B), (A, E), (C, D)}
+    mesh.rule = lambda source, to, message: not isinstance(message, Claim) or (source, to) in heard
+    submit_at(mesh, A, (A, B))
+    submit_at(mesh, C, (C, D))
+    mesh.run(0.3)
+    heard.update(((C, E), (E, C)))
+    mesh.cut(*((one, other) for one in (A, B) for other in (C, D, E)))
+    mesh.run(15.0)
+    settled = {mesh.record(n, JOB).outcome for n in mesh.names if mesh.has_settled(n, JOB)}
+    assert len(settled) == 1
+    assert not mesh.has_settled(A, JOB)
 
 
 @pytest.mark.parametrize("content", ["same", "other"])

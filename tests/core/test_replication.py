@@ -231,9 +231,10 @@ def test_a_mark_settles_only_the_outcome_of_its_ballot() -> None:
     replication = Replication(desk)
     record = decided(make_record(JOB, HOLDERS), State.SUCCEEDED, firm=True, at=WALL)
     desk.table.put(record)
-    replication.on_marks(A, (Mark(JOB, 0, Ballot(2, A)),))
-    assert desk.table.peek(JOB) == record
-    assert [type(send.message) for send in desk.post.flush()] == [Wanted]
+    for other in (Ballot(2, A), Ballot(1, C)):  # a later one of its owner, and one of this term
+        replication.on_marks(A, (Mark(JOB, 0, other),))
+        assert desk.table.peek(JOB) == record
+        assert [type(send.message) for send in desk.post.flush()] == [Wanted]
     replication.on_marks(A, (Mark(JOB, 0, Ballot(1, A)),))
     assert desk.table.peek(JOB) == settled(record)
     assert [type(send.message) for send in desk.post.flush()] == [Marked]
@@ -334,6 +335,18 @@ def test_merging_a_copy_acknowledges_nothing() -> None:
     desk, replication, record = holder()
     replication.on_copies(A, (encode(started(record, runner=A, boot=1, at=WALL)),))
     assert not [message for message in answers(desk) if isinstance(message, Acks)]
+
+
+def test_a_holder_that_has_the_same_copy_by_hearsay_has_not_acknowledged_it() -> None:
+    """It may have promised somebody else not to."""
+    owner = Owner()
+    owner.finish()
+    owner.replication.on_offer(B, (Digest(JOB, digest(owner.copy)),))
+    owner.replication.on_copies(C, (encode(owner.copy),))
+    owner.ack(D)  # which is no holder: only a reason to count
+    assert not owner.copy.settled
+    owner.ack(B)
+    assert owner.copy.settled
 
 
 def test_the_owner_hears_from_a_refusal_what_the_refuser_knows() -> None:

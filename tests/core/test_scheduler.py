@@ -97,11 +97,13 @@ def test_a_job_runs_once_and_its_result_is_kept() -> None:
 
 
 def test_no_run_begins_before_the_disk_says_running() -> None:
-    mesh = Mesh("abc")
-    spec = mesh.spec("abc")
-    mesh.submit(A, spec)
-    mesh.run_until(lambda: mesh.runs(spec.id) == [A])
-    assert mesh.disks[A].rows[spec.id].state == State.RUNNING
+    """Neither of a job that finds a slot free, nor of one that had to wait for it."""
+    mesh = Mesh("abc", slots={A: 1, B: 0, C: 0})
+    specs = [mesh.spec("abc") for _ in range(2)]
+    mesh.submit(A, *specs)
+    for spec in specs:
+        mesh.run_until(lambda job=spec.id: mesh.runs(job) == [A])  # type: ignore[misc]
+        assert mesh.disks[A].rows[spec.id].state == State.RUNNING
 
 
 def test_a_first_start_waits_for_the_acknowledgements_of_the_submission() -> None:
@@ -868,6 +870,16 @@ def test_a_result_is_passed_on_to_the_owner_once() -> None:
     # From anyone but its runner it has been passed on already: two nodes that each think the other owns the
     # job must not play with it.
     assert sends(mesh.tell(B if holder == C else C, holder, Result((item,))), Result) == []
+
+
+def test_a_result_gets_past_a_cut_between_its_runner_and_its_owner_by_way_of_another_holder() -> None:
+    mesh, job = on_d()
+    mesh.cut((A, D))
+    mesh.run(3.0)
+    assert mesh.nodes[D].view.is_living(A)
+    mesh.end_run(D, job, mesh.begun[0].token, succeeded())
+    mesh.run_until(lambda: mesh.settled(job), limit_s=5.0)
+    assert mesh.runs(job) == [D]
 
 
 def test_a_result_of_a_settled_job_is_thanked_for_at_once() -> None:

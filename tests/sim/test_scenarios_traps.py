@@ -9,7 +9,7 @@ from edgenode.core.jobs import Options
 from edgenode.core.node import Node
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.types import Ballot, State
-from edgenode.core.wire import Acks, Ask, Gift, Grant, Promises, Write
+from edgenode.core.wire import Acks, Ask, Copies, Gift, Grant, Marks, Promises, Write
 from edgenode.sim.scenario import Scenario
 from edgenode.sim.story import short
 from edgenode.sim.world import node_id
@@ -241,6 +241,23 @@ def test_terminal_unsettled_owner_dies() -> None:
     story.lose_nothing()
     story.until(lambda: story.is_told("j"), within_s=5.0)
     assert end(story.read("j", "c")) is State.SUCCEEDED
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
+def test_refusal_brings_the_end() -> None:
+    """b was cut off when the job ended, and then is to take it over. Whatever else could tell it of the end
+    is lost: who refuses its question must."""
+    story = running("abc")
+    story.cut("ac", "b")
+    story.finish("j")
+    story.until(lambda: the_copy(story, "c").settled)
+    for source in "ac":
+        for kind in (Copies, Marks, Write):
+            story.lose(kind, source=source, to="b")
+    story.kill("a")
+    story.mend()
+    story.until(lambda: the_copy(story, "b").settled)
     story.heal_and_judge()
     assert story.starts("j") == 1
 
