@@ -50,7 +50,7 @@ chaos: $(VENV)/ready  ## hurt real nodes and their network at random, and judge 
 failover: $(VENV)/ready  ## kill, pause, cut off and starve real nodes: how soon their jobs run elsewhere (25 min)
 	@$(PY) scripts/failover.py
 
-mutants: $(VENV)/ready  ## plant known bugs, one at a time: the tests must find each (a few minutes)
+mutants: $(VENV)/ready  ## plant known bugs, one at a time: the tests must find each (2 to 8 minutes)
 	@$(PY) scripts/mutants.py
 
 lock: $(VENV)/ready  ## choose versions anew, and write them with their hashes to requirements.lock
