@@ -25,7 +25,7 @@ from itertools import islice
 from typing import Final
 
 from edgenode.core.agenda import Agenda
-from edgenode.core.desk import Desk, Lead
+from edgenode.core.desk import Desk
 from edgenode.core.jobs import (
     Record,
     adopted,
@@ -38,6 +38,7 @@ from edgenode.core.jobs import (
     to_be_adopted,
 )
 from edgenode.core.situations import Situation
+from edgenode.core.table import Lead
 from edgenode.core.types import (
     FOREVER,
     Ballot,

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from edgenode.core.desk import WRITE_BYTES, Desk, pieces_of
+from edgenode.core.desk import Desk
 from edgenode.core.errors import (
     EdgeNodeError,
     JobNotFound,
@@ -38,6 +38,7 @@ from edgenode.core.jobs import (
     join,
     new_record,
 )
+from edgenode.core.post import WRITE_BYTES, pieces_of
 from edgenode.core.signals import (
     InspectAsked,
     InspectDone,

@@ -25,7 +25,7 @@ from itertools import islice
 from typing import Final
 
 from edgenode.core.agenda import Agenda
-from edgenode.core.desk import Desk, Lead
+from edgenode.core.desk import Desk
 from edgenode.core.jobs import (
     Record,
     continued,
@@ -38,6 +38,7 @@ from edgenode.core.jobs import (
 )
 from edgenode.core.settings import JobSettings
 from edgenode.core.situations import Situation
+from edgenode.core.table import Lead
 from edgenode.core.types import FOREVER, Instant, JobId, NodeId, Seconds, State
 from edgenode.core.view import View, is_long_dead
 from edgenode.core.wire import Copies

@@ -15,7 +15,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
-from edgenode.core.desk import Desk, Lead
+from edgenode.core.desk import Desk
 from edgenode.core.jobs import Options, Record, Spec, encode_spec, make_job_id, new_record
 from edgenode.core.node import Node
 from edgenode.core.rendezvous import Ranking
@@ -51,6 +51,7 @@ from edgenode.core.signals import (
     SubmitDone,
     TimePassed,
 )
+from edgenode.core.table import Lead
 from edgenode.core.types import (
     NOBODY,
     Instant,

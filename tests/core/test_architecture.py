@@ -23,7 +23,8 @@ LAYERS: list[set[str]] = [
         "core.suspicion",
     },
     {"core.view", "core.signals"},
-    {"core.claims"},
+    {"core.claims", "core.post"},
+    {"core.table"},
     {"core.desk"},
     {
         "core.custody",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from job_mesh import WALL, A, B, C, Disk, job_id, make_desk, make_record, make_spec
 
-from edgenode.core.desk import Lead, News, Table, size_of
+from edgenode.core.desk import News
 from edgenode.core.jobs import (
     Note,
     Record,
@@ -19,7 +19,9 @@ from edgenode.core.jobs import (
     settled,
     with_note,
 )
+from edgenode.core.post import size_of
 from edgenode.core.signals import Log, Persist, Row, Send, StoredRow
+from edgenode.core.table import Lead, Table
 from edgenode.core.types import Ballot, Promise, StartToken, State
 from edgenode.core.view import Standing
 from edgenode.core.wire import (

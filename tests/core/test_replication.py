@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from job_mesh import WALL, A, B, C, D, Mesh, StillView, job_id, make_desk, make_record, sends, succeeded
 
-from edgenode.core.desk import Desk, Lead
+from edgenode.core.desk import Desk
 from edgenode.core.jobs import (
     Note,
     Record,
@@ -24,6 +24,7 @@ from edgenode.core.jobs import (
     write_own,
 )
 from edgenode.core.replication import Replication
+from edgenode.core.table import Lead
 from edgenode.core.types import Ballot, Delivery, Instant, NodeId, Partition, Promise, State
 from edgenode.core.view import Standing
 from edgenode.core.wire import (

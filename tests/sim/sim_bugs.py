@@ -12,11 +12,12 @@ import pytest
 from edgenode.core import desk as desk_module
 from edgenode.core import jobs, scheduler
 from edgenode.core.custody import Custody
-from edgenode.core.desk import NO_PROMISE, Desk, Lead, Table
+from edgenode.core.desk import Desk
 from edgenode.core.jobs import Record, adopted
 from edgenode.core.meshclock import MeshClock
 from edgenode.core.replication import Replication
 from edgenode.core.signals import Effect, Persist, Run
+from edgenode.core.table import NO_PROMISE, Lead, Table
 from edgenode.core.types import FOREVER, JobId, NodeId, Wall
 from edgenode.core.wire import Promised, Stored
 

@@ -1,0 +1,313 @@
+"""This node's copies and promises: the unsettled in memory, the rest behind the archive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from edgenode.core.claims import ClaimBook
+from edgenode.core.jobs import (
+    Record,
+    decode,
+    decode_spec,
+    encode,
+    is_same_life,
+    look_day,
+)
+from edgenode.core.signals import Archive, Persist, Row, StoredRow
+from edgenode.core.types import (
+    FOREVER,
+    NO_BALLOT,
+    Ballot,
+    JobId,
+    NodeId,
+    Promise,
+    Seconds,
+    Wall,
+)
+
+NO_PROMISE: Final = Promise(-1, NO_BALLOT)
+
+
+@dataclass(slots=True)
+class Lead:
+    """This node acts as the job's owner, under this ballot. Gone at a restart, and when outvoted."""
+
+    ballot: Ballot
+    firm: bool
+    promised: set[NodeId]
+    epoch: int = 0
+
+
+class Table:
+    """The copies on this node: unsettled ones in memory, the rest behind the archive.
+
+    `records` never holds a job whose row on disk is newer. A settled record leaves memory when its row is
+    durable; from then on `get` fetches it from the archive.
+    """
+
+    def __init__(self, archive: Archive, skew_s: Seconds = 0.0) -> None:
+        self._archive = archive
+        self._skew_s = skew_s
+        self._records: dict[JobId, Record] = {}
+        self._promises: dict[JobId, Promise] = {}
+        self._glimpsed: dict[JobId, Promise] = {}  # of archived rows that were read since the last flush
+        self._dirty: dict[JobId, None] = {}
+        self._leaving: dict[JobId, int] = {}  # settled, with the number of their latest Persist, in its order
+        self.persists = 0  # ordered by this process
+        self._earlier = 0  # of those, in lives before this one
+        self.claims = ClaimBook(archive)
+        self.has_vote = True
+        """Whether this disk's word counts at all: not if it is behind, or while that is not known."""
+        self._dropped: dict[JobId, int] = {}  # rows to go, and the Persist that says so; 0: none
+        self._promise_days: dict[JobId, Wall] = {}  # of dirty promises without a record
+        self.forgotten: Wall = 0.0
+        """Jobs whose last day is up to this were dropped here. Nothing is known of them any more, so no copy
+        of one is taken again: it may be old, and its job long finished."""
+        self._kept_forgotten: Wall = 0.0
+        self.leads: dict[JobId, Lead] = {}
+        self.by_owner: dict[NodeId, dict[JobId, None]] = {}
+        """Unsettled jobs here, by the owner that their record names."""
+
+    def load(self, rows: Iterable[Row], forgotten: Wall = 0.0) -> None:
+        """Take what the disk has at the start."""
+        self.forgotten = max(self.forgotten, forgotten)
+        for row in rows:
+            record = decode(row.blob) if row.blob else None
+            if record is not None and not record.settled:
+                self._records[row.id] = record
+                self._index(record)
+            if row.promise is not None:
+                self._promises[row.id] = row.promise
+
+    def forget(self) -> None:
+        """Memory is ahead of the disk for ever: from now on only the archive counts."""
+        for place in (self._records, self._promises, self._glimpsed, self._dirty, self._leaving):
+            place.clear()
+        self._dropped.clear()
+        self._promise_days.clear()
+        self._kept_forgotten = 0.0
+        self.leads.clear()
+        self.by_owner.clear()
+        self.claims.forget()
+
+    def begin_life(self) -> None:
+        """The disk has counted a new life, in which nothing is written yet."""
+        self._earlier = self.persists
+
+    def written_by(self, number: int) -> int:
+        """How many writes of this life are on the disk when all up to that number are: as the disk counts
+        them, by the number of the last; 0 if that one is of an earlier life."""
+        return number if number > self._earlier else 0
+
+    def get(self, job: JobId) -> Record | None:
+        found = self._records.get(job)
+        return found if found is not None else self.get_many((job,)).get(job)
+
+    def get_many(self, jobs: Sequence[JobId]) -> dict[JobId, Record]:
+        """The copies that exist here; one trip to the archive for all that are not in memory."""
+        records = self._records
+        found = {job: records[job] for job in jobs if job in records}
+        if len(found) < len(jobs):
+            missing = [job for job in jobs if job not in found and job not in self._dropped]
+            for row in self._archive.get(missing).values():
+                if row.blob:
+                    found[row.id] = decode(row.blob)
+                if row.promise is not None:
+                    self._glimpsed[row.id] = row.promise
+                elif row.blob:
+                    self._glimpsed[row.id] = _implied(found[row.id])
+        return found
+
+    def peek(self, job: JobId) -> Record | None:
+        """The copy in memory: all that is unsettled, without a look at the disk."""
+        return self._records.get(job)
+
+    def may_vote(self, job: JobId) -> bool:
+        """Whether this disk's word on the job counts: never again once its row was damaged, for nobody knows
+        what it had promised."""
+        return self.has_vote and job not in self._archive.damaged
+
+    def promise(self, job: JobId) -> Promise:
+        """The highest ballot this disk is bound to: by a promise, or by the record it stores."""
+        given = self._promises.get(job, NO_PROMISE)
+        record = self._records.get(job)
+        if record is None:
+            return given
+        return max(given, _implied(record))
+
+    def put(self, record: Record) -> None:
+        """Replace this node's copy."""
+        job = record.id
+        before = self._records.get(job)
+        if before is None and job in self._glimpsed:
+            self._promises.setdefault(job, self._glimpsed[job])
+        if before is not None:
+            if before is record:
+                return
+            if not is_same_life(record, before):
+                # What this node led is no more. But this disk's word is on the job, whichever life it has.
+                if job in self.leads:
+                    self.leads[job].ballot = NO_BALLOT
+                self._promises[job] = self.promise(job)
+            self._unindex(before)
+        self._records[job] = record
+        if not record.settled:
+            self._index(record)
+        self._dirty[job] = None
+        self._dropped.pop(job, None)
+
+    def write_again(self, job: JobId) -> None:
+        """The row of this record, which is in memory, is damaged or old: the next flush replaces it."""
+        self._dirty[job] = None
+
+    def give_promise(self, job: JobId, promise: Promise, expires_at: Wall = FOREVER) -> None:
+        """Args:
+        expires_at: the job's, as the asker said: a promise without a copy is kept no longer than a marker.
+        """
+        assert promise >= self.promise(job), "a promise never falls"
+        self._promises[job] = promise
+        self._promise_days[job] = expires_at + 2 * self._skew_s
+        self._dirty[job] = None
+        self._dropped.pop(job, None)
+
+    def drop(self, job: JobId, expires_at: Wall) -> None:
+        """Forget a copy, and all that this disk ever promised about its job: for good."""
+        self.shed(job)
+        self.forgotten = max(self.forgotten, expires_at)
+
+    def shed(self, job: JobId) -> None:
+        """Forget a copy of a job that this disk has no word on; others may bring it again."""
+        record = self._records.pop(job, None)
+        if record is not None:
+            self._unindex(record)
+        for place in (self._promises, self._glimpsed, self._dirty, self._leaving, self._promise_days):
+            place.pop(job, None)
+        self._dropped[job] = 0
+
+    def due(self, until: Wall, after: tuple[Wall, JobId], limit: int) -> list[tuple[Wall, JobId]]:
+        """Of the disk's rows those whose day for shrinking or dropping has come by `until`, in that order."""
+        return self._archive.due(until, after, limit)
+
+    def is_changing(self, job: JobId) -> bool:
+        """Whether the disk's row is not the latest: what it says of its due day may be old."""
+        return job in self._dirty or job in self._dropped
+
+    def has_promise(self, job: JobId) -> bool:
+        """Whether a promise is kept here, beside a record or alone."""
+        return job in self._promises
+
+    def is_bound(self, record: Record) -> bool:
+        """Whether this disk gave its word on the job beyond what its copy says. Right after it was read."""
+        given = self._promises.get(record.id, self._glimpsed.get(record.id, NO_PROMISE))
+        return given > _implied(record)
+
+    def lead(self, job: JobId) -> Lead | None:
+        """How this node owns the job, or None if it does not (any more)."""
+        lead = self.leads.get(job)
+        if lead is None:
+            return None
+        record = self._records.get(job)
+        if record is None or record.own.ballot != lead.ballot or record.epoch != lead.epoch:
+            return None
+        given = self._promises.get(job)
+        if given is not None and given > Promise(record.epoch, lead.ballot):
+            return None
+        return lead
+
+    def acting(self, job: JobId) -> Lead | None:
+        """Like `lead`, but None while a firm owner changes the holders: nothing else is decided then."""
+        lead = self.lead(job)
+        return None if lead is None or (lead.firm and self._records[job].moving) else lead
+
+    def scan(self, after: JobId, limit: int) -> list[Row]:
+        """A piece of what the disk has, in id order."""
+        rows = self._archive.scan(after, limit)
+        self._glimpsed.update((row.id, row.promise) for row in rows if row.promise is not None)
+        return rows
+
+    def unsettled(self) -> Iterable[Record]:
+        return (record for record in self._records.values() if not record.settled)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def changed_records(self) -> list[Record]:
+        return [self._records[job] for job in self._dirty if job in self._records]
+
+    def flush(self, clock: Wall = 0.0) -> Persist | None:
+        """Everything that changed since the last time, as one batch for the disk.
+
+        Args:
+            clock: the mesh's time, to be kept too; 0 if not now.
+        """
+        self._glimpsed.clear()
+        dropped = tuple(job for job, number in self._dropped.items() if not number)
+        if not (self._dirty or self.claims or clock or dropped):
+            return None
+        self.persists += 1
+        rows = []
+        for job in self._dirty:
+            record, given = self._records.get(job), self._promises.get(job)
+            if record is None:
+                day = self._promise_days.get(job, FOREVER)
+                rows.append(StoredRow(Row(job, b"", given), NodeId(""), False, "", "", "", day))
+                continue
+            if given is not None and given <= _implied(record):
+                del self._promises[job]
+                given = None
+            spec = decode_spec(record.spec)
+            rows.append(
+                StoredRow(
+                    Row(job, encode(record), given),
+                    record.owner,
+                    record.settled,
+                    record.state,
+                    spec.task,
+                    spec.options.queue,
+                    look_day(record, self._skew_s),
+                )
+            )
+            self._leaving.pop(job, None)
+            if record.settled:
+                self._leaving[job] = self.persists
+        self._dirty.clear()
+        self._promise_days.clear()
+        self._dropped.update(dict.fromkeys(dropped, self.persists))
+        forgotten = self.forgotten if self.forgotten != self._kept_forgotten else 0.0
+        self._kept_forgotten = self.forgotten
+        claims = self.claims.take(self.persists)
+        return Persist(tuple(rows), self.persists, clock, dropped, forgotten, *claims)
+
+    def persisted(self, number: int) -> None:
+        """All up to this Persist is durable: what is settled needs no memory."""
+        self.claims.persisted(number)
+        gone: list[JobId] = []
+        for job, saved in self._leaving.items():
+            if saved > number:
+                break
+            gone.append(job)
+        for job in [job for job, dropped in self._dropped.items() if 0 < dropped <= number]:
+            del self._dropped[job]
+        for job in gone:
+            del self._leaving[job]
+            # A copy that changed again waits for its own Persist.
+            if job not in self._dirty and job not in self.leads:
+                self._records.pop(job, None)
+                self._promises.pop(job, None)
+
+    def _index(self, record: Record) -> None:
+        self.by_owner.setdefault(record.owner, {})[record.id] = None
+
+    def _unindex(self, record: Record) -> None:
+        jobs = self.by_owner.get(record.owner)
+        if jobs is not None:
+            jobs.pop(record.id, None)
+            if not jobs:
+                del self.by_owner[record.owner]
+
+
+def _implied(record: Record) -> Promise:
+    """What a disk that has this copy has promised by storing it."""
+    return Promise(record.epoch, record.own.ballot)
