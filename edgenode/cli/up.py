@@ -20,6 +20,7 @@ import typer
 
 from edgenode.cli.run import PARENT_VARIABLE
 from edgenode.core.errors import EdgeNodeError
+from edgenode.shell.folders import make_durable_folder
 
 PEER_OFFSET: Final = 1000
 REFRESH_S: Final = 0.5
@@ -58,7 +59,7 @@ class LocalNode:
 
     def start(self) -> None:
         """Start the process, in a session of its own: a Ctrl-C in the terminal is not for it."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        make_durable_folder(self.log.parent)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,

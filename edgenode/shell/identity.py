@@ -38,6 +38,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edgenode.core.errors import RejectedInput
 from edgenode.core.types import NodeId
+from edgenode.shell.folders import make_durable_folder, sync_folder
 
 KEY_BYTES: Final = 32
 ID_BYTES: Final = 10  # 16 characters of base32
@@ -94,7 +95,7 @@ def new_mesh_key(path: Path) -> MeshKey:
     key = secrets.token_bytes(KEY_BYTES)
     made = MeshKey(_id_of_key(key), (key,))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_durable_folder(path.parent)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
         raise BadMeshKey(f"{path} exists; a mesh key is never overwritten") from error
@@ -104,6 +105,7 @@ def new_mesh_key(path: Path) -> MeshKey:
         file.write(FILE_TEXT.format(mesh_id=made.mesh_id, key=key.hex()))
         file.flush()
         os.fsync(file.fileno())
+    sync_folder(path.parent)
     return made
 
 

@@ -7,7 +7,6 @@ anybody: they are copies for repair, checked one by one, and the holders compare
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from edgenode.shell.folders import sync_folder
 from edgenode.shell.tally import SUFFIX
 
 ASIDE: Final = ".damaged-"
@@ -42,11 +42,7 @@ def set_aside(file: Path) -> Path:
             source.rename(target)
     for suffix in ("-shm", SUFFIX):
         file.with_name(file.name + suffix).unlink(missing_ok=True)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(file.parent)
     return aside
 
 

@@ -52,6 +52,7 @@ from edgenode.shell.claim_table import (
     read_claims,
     write_claims,
 )
+from edgenode.shell.folders import make_durable_folder
 from edgenode.shell.tally import SUFFIX, Progress, Tally
 
 Done = Callable[[Exception | None], None]
@@ -277,18 +278,6 @@ def _found_files(file: Path) -> tuple[tuple[int, int] | None, ...]:
     return tuple(found)
 
 
-def _make_folder(folder: Path) -> None:
-    """Make the folder, for its owner only (it will hold a private key), and its name durable."""
-    if folder.is_dir():
-        return
-    folder.mkdir(mode=0o700, parents=True)
-    parent = os.open(folder.parent, os.O_RDONLY)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
-
-
 def _lock(folder: Path) -> int:
     """Take the folder for this process; the lock ends with the process, however it ends."""
     handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
@@ -307,7 +296,7 @@ def _lock(folder: Path) -> int:
 def _held(folder: Path) -> Iterator[int]:
     """The lock of a folder, for a store that is made within; let go of if that fails."""
     try:
-        _make_folder(folder)
+        make_durable_folder(folder)
         lock = _lock(folder)
     except OSError as error:
         raise _refused(folder, error) from error
