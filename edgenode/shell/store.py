@@ -612,11 +612,13 @@ class Store:
             saved = lost = 0
             database.execute("BEGIN IMMEDIATE")
             for job, settled, promise, checksum, blob, *labels in salvage.readable_rows(aside):
-                row = _healthy((job, settled, promise, checksum, blob))
-                if row is None or not row.blob:
-                    lost += row is None
-                    continue
                 *labels, day = labels
+                row = _healthy((job, settled, promise, checksum, blob))
+                # No checksum speaks for these columns.
+                is_odd = not (all(isinstance(label, bytes) for label in labels) and _is_day(day))
+                if row is None or is_odd or not row.blob:
+                    lost += row is None or is_odd
+                    continue
                 state, task, queue, owner = (bytes(label).decode(errors="replace") for label in labels)
                 due = FOREVER if day is None else float(day)
                 row = row._replace(promise=None)
@@ -1013,6 +1015,10 @@ def _search_statement(query: Query) -> tuple[str, list[Any]]:
         values.append(query.after)
     where = " AND ".join(conditions)
     return f"SELECT {HEALTH} FROM jobs WHERE {where} ORDER BY id DESC", values
+
+
+def _is_day(value: object) -> bool:
+    return value is None or isinstance(value, int | float)
 
 
 def _is_list_of_bytes(packed: object) -> bool:

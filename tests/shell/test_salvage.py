@@ -71,6 +71,19 @@ def test_a_row_that_is_not_what_was_written_is_not_saved(tmp_path: Path) -> None
     assert saved(tmp_path, "a test says so") == {job(number) for number in range(1, 201)} - {job(7)}
 
 
+@pytest.mark.parametrize(
+    "spoiled",
+    ["due = x''", "due = 'soon'", "owner = x'ff'", "state = 7", "task = zeroblob(9)", "queue = 1e300"],
+)
+def test_columns_that_no_checksum_speaks_for_never_keep_a_store_from_opening(
+    tmp_path: Path, spoiled: str
+) -> None:
+    filled(tmp_path)
+    spoil(tmp_path, f"UPDATE jobs SET {spoiled} WHERE id = ?", job(7))
+    found = saved(tmp_path, "a test says so")
+    assert found | {job(7)} == {job(number) for number in range(1, 201)}
+
+
 def test_saved_rows_bring_neither_identity_nor_promises_but_the_peers(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     commit(store, stored(1, b"copy", promise=PROMISE), stored(2, b"", promise=PROMISE))
