@@ -94,12 +94,15 @@ def submit(
         "requires": _labels(require),
     }  # fmt: skip
     given = {name: value for name, value in options.items() if value is not None}
-    documents = _documents(task, payload, file, count, given)
+    documents = _documents(task, payload, file, given)
+    for document in documents:
+        _check_numbers(document)
+    documents *= count
     if key is not None and len(documents) > 1:
         raise typer.BadParameter("a key is for one job", param_hint="--key")
     with errors_told(as_json=as_json):
         client = client_of(url)
-        if len(documents) == 1:
+        if file is None and len(documents) == 1:  # a file's line may have names that are no options
             document = documents[0]
             rest = {name: value for name, value in document.items() if name not in ("task", "payload")}
             results: list[Job | ClientError] = [
@@ -118,18 +121,26 @@ def submit(
 
 
 def _documents(
-    task: str | None, payload: str | None, file: str | None, count: int, options: Mapping[str, Any]
+    task: str | None, payload: str | None, file: str | None, options: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     if file is not None:
         if task is not None:
             raise typer.BadParameter("give either a task or --file")
-        return [document | dict(options) for document in _lines(file)] * count
+        return [document | dict(options) for document in _lines(file)]
     if task is None:
         raise typer.BadParameter("name a task, or give --file", param_hint="TASK")
     parameters: Any = {}
     if payload is not None:
         parameters = _object(sys.stdin.read() if payload == "-" else payload, "PAYLOAD")
-    return [{"task": task, "payload": parameters} | dict(options)] * count
+    return [{"task": task, "payload": parameters} | dict(options)]
+
+
+def _check_numbers(document: Mapping[str, Any]) -> None:
+    """Refuse what Python reads as a number and JSON has no word for: NaN, and what is infinite."""
+    try:
+        json.dumps(document, allow_nan=False)
+    except ValueError:
+        raise typer.BadParameter("a number is infinite, too large for JSON, or none at all (NaN)") from None
 
 
 def _lines(file: str) -> Iterator[dict[str, Any]]:

@@ -231,8 +231,8 @@ def up(
             typer.echo("all nodes have ended; what they had is kept in " + str(data_dir))
         else:
             typer.echo("every node has ended")
-    except EdgeNodeError as error:
-        typer.echo(f"edgenode: {error.detail}", err=True)
+    except (EdgeNodeError, OSError) as error:
+        typer.echo(f"edgenode: {error.detail if isinstance(error, EdgeNodeError) else error}", err=True)
         raise typer.Exit(1) from error
 
 

@@ -181,6 +181,10 @@ def test_an_unknown_outcome_says_where_to_look(node: Served) -> None:
         (["echo", "--require", "zone"], "KEY=VALUE"),
         (["echo", "--url", "localhost"], "http://HOST:PORT"),
         (["echo", "--count", "0"], "--count"),
+        (["echo", '{"x": NaN}'], "NaN"),
+        (["echo", '{"x": 1e999}'], "infinite"),
+        (["echo", "--delay-s", "inf"], "infinite"),
+        (["echo", "--timeout-s", "nan"], "NaN"),
     ],
 )
 def test_wrong_usage_is_explained(node: Served, arguments: list[str], complaint: str) -> None:
@@ -188,6 +192,16 @@ def test_wrong_usage_is_explained(node: Served, arguments: list[str], complaint:
     assert result.exit_code == 2
     assert complaint in result.stderr
     assert not node.service.submissions
+
+
+@pytest.mark.parametrize("name", ["wait_s", "self", "nonsense"])
+def test_a_field_that_no_job_has_is_refused_in_a_file_of_one_line_too(
+    node: Served, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "jobs").write_text(json.dumps({"task": "echo", name: "x"}))
+    result = edgenode("submit", "--file", str(tmp_path / "jobs"))
+    assert result.exit_code == 2
+    assert f"a job has no field {name!r}" in result.stderr
 
 
 def test_without_a_node_the_user_learns_what_to_do() -> None:

@@ -7,7 +7,9 @@ import signal
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from edgenode.cli import app
 from edgenode.cli.up import Ending, LocalMesh
 from tests.processes import processes_of
 
@@ -35,3 +37,11 @@ def test_a_signal_interrupts_nothing_and_ends_every_wait(tmp_path: Path, number:
         assert ending.wait(60)  # it stays said
     assert processes_of(tmp_path) == {}
     assert signal.getsignal(number) == before
+
+
+def test_a_file_where_a_node_s_folder_should_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "node-1").touch()
+    result = CliRunner().invoke(app, ["up", "-n", "1", "--data-dir", str(tmp_path)])
+    assert result.exit_code == 1
+    assert str(tmp_path / "node-1") in result.stderr
+    assert isinstance(result.exception, SystemExit)
