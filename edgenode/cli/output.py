@@ -118,6 +118,17 @@ def error_fields(error: ClientError) -> dict[str, Any]:
     return {"title": type(error).__name__, "detail": str(error), "definite": error.definite}
 
 
+def job_named(error: ClientError) -> str | None:
+    """The id of the job that an error is about, if whoever told it knew it."""
+    from edgenode.client import OutcomeUnknown, Refused
+
+    match error:
+        case OutcomeUnknown(job=str() as job) | Refused(problem={"job": str() as job}):
+            return job
+        case _:
+            return None
+
+
 def exit_code(error: ClientError) -> int:
     from edgenode.client import Refused
 

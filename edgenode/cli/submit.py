@@ -23,6 +23,7 @@ from edgenode.cli.output import (
     error_fields,
     errors_told,
     exit_code,
+    job_named,
     names_of,
     plain,
     print_json,
@@ -201,7 +202,14 @@ def _tell_results(results: Sequence[Job | ClientError], *, is_shown: bool, as_js
             if times > 1:
                 typer.echo(f"{times} jobs:", err=True)
             tell_error(first[text], as_json=as_json)
-        typer.echo(f"{len(errors)} of {len(results)} jobs were not accepted", err=True)
+        unknown = [error for error in errors if not error.definite]
+        if len(unknown) < len(errors):
+            text = f"{len(errors) - len(unknown)} of {len(results)} jobs were not accepted"
+            typer.echo(text, err=True)
+        if unknown:
+            typer.echo(f"{len(unknown)} of {len(results)} jobs may have been accepted", err=True)
+        for named in filter(None, map(job_named, unknown)):
+            typer.echo(f"  {plain(named)}", err=True)
     return max(map(exit_code, errors), default=0)
 
 

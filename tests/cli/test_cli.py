@@ -169,6 +169,14 @@ def test_an_unknown_outcome_says_where_to_look(node: Served) -> None:
     assert "it may run all the same: look with `edgenode job " in result.stderr
 
 
+def test_of_many_unknown_outcomes_each_job_is_named_and_none_is_called_refused(node: Served) -> None:
+    node.service.receipt_error = errors.OutcomeUnknown("no receipt in time", job=UNKNOWN_ID)
+    result = edgenode("submit", "echo", "--count", "3")
+    assert result.exit_code == 3
+    assert "not accepted" not in result.stderr
+    assert "3 of 3 jobs may have been accepted\n" + f"  {UNKNOWN_ID}\n" * 3 in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
