@@ -114,6 +114,8 @@ def submit(
         code = _tell_results(results, is_shown=not wait, as_json=as_json)
         accepted = [job for job in results if not isinstance(job, Exception)]
         if wait and accepted:
+            for job in accepted:  # at once: whoever is interrupted from here on can still look for it
+                typer.echo(f"{plain(job.id)} accepted, on {_disks(job)}", err=True)
             code = max(code, _wait(client, accepted, wait_timeout, as_json=as_json))
     raise typer.Exit(code)
 
