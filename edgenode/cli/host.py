@@ -83,6 +83,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_wildcard(host: str) -> bool:
+    """Whether an address means all of this machine's, so that nobody else can call it. No name does."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
 async def host(settings: HostSettings, registry: Registry, started: Callable[[str, str], None]) -> None:
     """Run a node until SIGTERM (hand over, then leave), SIGINT or a second SIGTERM (end at once).
 
@@ -97,7 +105,7 @@ async def host(settings: HostSettings, registry: Registry, started: Callable[[st
             f"the API would listen on {settings.api[0]}, where others reach it, and it has no access control"
             " yet: give --api a loopback address and put a proxy with TLS and authentication before it"
         )
-    if not is_loopback(settings.peer[0]) and ipaddress.ip_address(settings.peer[0]).is_unspecified:
+    if is_wildcard(settings.peer[0]):
         raise RejectedInput("--peer needs the address that other nodes reach, not a wildcard")
     distrust: str | None = ""
     while distrust is not None:
