@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -25,9 +24,10 @@ from edgenode.core.errors import EdgeNodeError, RejectedInput
 from edgenode.core.settings import PRESETS, Settings
 from edgenode.core.signals import SlotsChanged
 from edgenode.core.types import MemberInfo, Seconds
+from edgenode.shell.folders import make_durable_folder
 from edgenode.shell.identity import Identity, MeshKey
 from edgenode.shell.runtime import BEHIND, WHAT_TO_DO, Runtime
-from edgenode.shell.store import Damage, DiskRefused, Store
+from edgenode.shell.store import Damage, DiskRefused, Store, refusals
 from edgenode.shell.transport import Transport
 from edgenode.shell.worker import WorkerPool
 from edgenode.task import Registry
@@ -196,8 +196,7 @@ async def _open(folder: Path, api: socket.socket, distrust: str) -> Store:
     async with AsyncExitStack() as stack:
         while True:
             try:
-                open_ = partial(Store.open_or_renew, folder, _on_damage, distrust=distrust)
-                return await asyncio.to_thread(open_)
+                return await asyncio.to_thread(_open_now, folder, distrust)
             except DiskRefused as error:
                 if not said:
                     runner = make_runner(make_waiting_app(lambda: said[-1]))
@@ -210,6 +209,13 @@ async def _open(folder: Path, api: socket.socket, distrust: str) -> Store:
                 said.append(error.detail)
                 del said[:-2]
             await asyncio.sleep(OPEN_AGAIN_S)
+
+
+def _open_now(folder: Path, distrust: str) -> Store:
+    # First what tasks need, since an opened store counts a life; emptied is it under the store's lock.
+    with refusals(folder):
+        make_durable_folder(folder.absolute() / SCRATCH)
+    return Store.open_or_renew(folder, _on_damage, distrust=distrust)
 
 
 async def _run(

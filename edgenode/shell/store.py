@@ -295,26 +295,27 @@ def _lock(folder: Path) -> int:
 @contextmanager
 def _held(folder: Path) -> Iterator[int]:
     """The lock of a folder, for a store that is made within; let go of if that fails."""
-    try:
+    with refusals(folder):
         make_durable_folder(folder)
         lock = _lock(folder)
-    except OSError as error:
-        raise _refused(folder, error) from error
-    try:
-        yield lock
-    except BaseException as error:
-        os.close(lock)
-        if isinstance(error, OSError):
-            raise _refused(folder, error) from error
-        raise
+        try:
+            yield lock
+        except BaseException:
+            os.close(lock)
+            raise
 
 
 MAY_PASS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 
-def _refused(folder: Path, error: OSError) -> EdgeNodeError:
-    kind = DiskRefused if error.errno in MAY_PASS else FolderRefused
-    return kind(f"{folder} cannot be used: {error}")
+@contextmanager
+def refusals(folder: Path) -> Iterator[None]:
+    """Turns an OSError within into `DiskRefused` if time alone may mend it, else into `FolderRefused`."""
+    try:
+        yield
+    except OSError as error:
+        kind = DiskRefused if error.errno in MAY_PASS else FolderRefused
+        raise kind(f"{folder} cannot be used: {error}") from error
 
 
 def _code(error: sqlite3.Error) -> int:

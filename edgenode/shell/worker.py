@@ -125,8 +125,7 @@ class WorkerPool:
         if self._scratch is None:
             self._scratch = Path(tempfile.mkdtemp(prefix="edgenode-"))
         else:
-            await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)  # of a killed life
-            self._scratch.mkdir(parents=True)
+            await asyncio.to_thread(_empty, self._scratch)
         for _ in range(self._slots):
             self._spawn()
 
@@ -260,6 +259,17 @@ class WorkerPool:
             self._workers.add(_Worker(self, self._python, folder, self._modules))
         except OSError as error:  # there is no process, memory or descriptor to be had now
             self._start_failed(f"a worker process cannot be started: {error}")
+
+
+def _empty(folder: Path) -> None:
+    """Make the folder if it is not there, and remove what a killed life left in it. Not the folder itself: a
+    full disk might have no room for another."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.iterdir():
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 class _Worker:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from edgenode.cli import app
+from edgenode.cli import host as module
+from edgenode.core.types import starts_of
 from edgenode.shell.identity import new_mesh_key
 
 
@@ -38,3 +42,32 @@ def test_a_wildcard_is_no_address_that_others_reach(key: Path, wildcard: str) ->
     result = run(key, "--peer", wildcard)
     assert result.exit_code == 2
     assert "not a wildcard" in result.stderr
+
+
+def test_a_file_where_tasks_have_their_folders_is_named(key: Path) -> None:
+    (key.parent / "node").mkdir()
+    (key.parent / "node" / "scratch").touch()
+    result = run(key, "--peer", "127.0.0.1:0")
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code == 1
+    assert "scratch" in result.stderr
+
+
+async def test_a_disk_without_room_for_folders_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, tries = Path.mkdir, 0
+
+    def mkdir(path: Path, *args: Any, **named: Any) -> None:
+        nonlocal tries
+        if path.name == "scratch" and (tries := tries + 1) < 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, *args, **named)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    monkeypatch.setattr(module, "OPEN_AGAIN_S", 0.0)
+    with module._listen(("127.0.0.1", 0)) as api:
+        store = await module._open(tmp_path, api, "")
+    assert tries == 3
+    assert starts_of(store.boot().boot) == 1  # no life was begun in vain
+    store.close()
