@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from functools import reduce
 from typing import Final
@@ -62,6 +63,9 @@ def make_app(
 
 def make_runner(app: web.Application) -> web.AppRunner:
     """A runner whose requests end when their client goes away, and which ends within a second itself."""
+    # What a request did wrong before it reached a handler is its sender's affair: aiohttp would write a
+    # traceback for each. A handler's own errors are logged where they become problems.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     return web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
 
 

@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgenode.api.app import make_app
+from edgenode.api.app import make_app, make_runner
 from edgenode.api.reading import body_chunks
 from edgenode.api.submission import FIELDS, ITEMS_MAX, PAYLOAD_BYTES_MAX
 from edgenode.core.errors import RejectedInput
@@ -217,6 +217,15 @@ async def test_a_streamed_100_megabytes_is_refused_at_the_limit(http: TestClient
     response = await http.post("/v1/jobs", data=endless(), headers=JSON)
     assert response.status == 413
     assert (await problem_of(response))["field"] == "body"
+
+
+@pytest.mark.parametrize("junk", [b"GET / HTTP/9\r\n\r\n", b"\x16\x03\x01 hello\r\n\r\n"])
+async def test_what_is_no_request_writes_nothing_to_the_log(
+    http: TestClient, caplog: pytest.LogCaptureFixture, junk: bytes
+) -> None:
+    make_runner(make_app(FakeService()))
+    await raw(http, junk, until=b"400")
+    assert not caplog.records
 
 
 async def test_broken_framing_is_the_senders_fault(http: TestClient, service: FakeService) -> None:
