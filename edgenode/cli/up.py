@@ -27,6 +27,7 @@ REFRESH_S: Final = 0.5
 READY_S: Final = 30.0
 STOP_S: Final = 8.0
 KEY_FILE: Final = "mesh.key"
+ENDED: Final = ("dead", "left")
 Pause = Callable[[float], bool]
 """Waits so many seconds, or less; tells whether what goes on is to end."""
 
@@ -164,7 +165,9 @@ class LocalMesh:
             if node.exit_code is None:
                 found = node.ask("/v1/nodes")
                 if found is not None:
-                    return {member["name"]: member for member in found["nodes"]}
+                    # Who joined anew has its former self beside it for a while: the living one counts.
+                    listed = sorted(found["nodes"], key=lambda member: member["state"] not in ENDED)
+                    return {member["name"]: member for member in listed}
         return {}
 
     def stop(self) -> None:

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edgenode.cli import app
-from edgenode.cli.up import Ending, LocalMesh
+from edgenode.cli.up import Ending, LocalMesh, LocalNode
 from tests.processes import processes_of
 
 
@@ -45,3 +45,13 @@ def test_a_file_where_a_node_s_folder_should_be_is_named(tmp_path: Path) -> None
     assert result.exit_code == 1
     assert str(tmp_path / "node-1") in result.stderr
     assert isinstance(result.exception, SystemExit)
+
+
+def test_a_node_that_joined_anew_is_shown_as_it_is_and_not_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for states in (["ready", "dead"], ["left", "suspect"]):
+        members = [{"name": "node-1", "state": state} for state in states]
+        monkeypatch.setattr(LocalNode, "ask", lambda node, path, members=members: {"nodes": members})
+        mesh = LocalMesh(1, data_dir=tmp_path, base_port=1)
+        assert mesh.members()["node-1"]["state"] == next(s for s in states if s not in ("dead", "left"))
