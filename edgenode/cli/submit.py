@@ -111,12 +111,16 @@ def submit(
             ]
         else:
             results = client.submit_many(documents)
+        if len(results) == 1 and isinstance(results[0], Exception):
+            raise results[0]
         code = _tell_results(results, is_shown=not wait, as_json=as_json)
         accepted = [job for job in results if not isinstance(job, Exception)]
         if wait and accepted:
             for job in accepted:  # at once: whoever is interrupted from here on can still look for it
                 typer.echo(f"{plain(job.id)} accepted, on {_disks(job)}", err=True)
-            code = max(code, _wait(client, accepted, wait_timeout, as_json=as_json))
+            code = max(code, _wait(client, results, wait_timeout, as_json=as_json))
+        elif wait and as_json:
+            _print_results(results)
     raise typer.Exit(code)
 
 
@@ -190,8 +194,7 @@ def _tell_results(results: Sequence[Job | ClientError], *, is_shown: bool, as_js
     """Say what was taken (ids on stdout, if `is_shown`) and what was not (on stderr); the exit code."""
     errors = [result for result in results if isinstance(result, Exception)]
     if is_shown and as_json:
-        shown = [error_fields(r) if isinstance(r, Exception) else dict(r.fields) for r in results]
-        print_json(shown[0] if len(shown) == 1 else {"jobs": shown})
+        _print_results(results)
     elif is_shown:
         for job in results:
             if not isinstance(job, Exception):
@@ -215,6 +218,13 @@ def _tell_results(results: Sequence[Job | ClientError], *, is_shown: bool, as_js
     return max(map(exit_code, errors), default=0)
 
 
+def _print_results(results: Sequence[Job | ClientError]) -> None:
+    """One submitted job as an object; several as `jobs`, in order, with its problem in the place of each that
+    was not taken."""
+    shown = [error_fields(r) if isinstance(r, Exception) else dict(r.fields) for r in results]
+    print_json(shown[0] if len(shown) == 1 else {"jobs": shown})
+
+
 def _disks(job: Job) -> str:
     count = job.fields.get("receipt", {}).get("acks", 0)
     return "1 disk" if count == 1 else f"{count} disks"
@@ -223,10 +233,11 @@ def _disks(job: Job) -> str:
 # --------------------------------------------------------------------------------------------- waiting
 
 
-def _wait(client: Client, jobs: Sequence[Job], timeout: float, *, as_json: bool) -> int:
-    """Follow the jobs to their ends, and show them; the exit code."""
+def _wait(client: Client, results: Sequence[Job | ClientError], timeout: float, *, as_json: bool) -> int:
+    """Follow the accepted jobs to their ends, and show them; the exit code."""
     from edgenode.client import ClientError
 
+    jobs = [job for job in results if not isinstance(job, ClientError)]
     try:
         client.learn()
     except ClientError as error:
@@ -237,8 +248,7 @@ def _wait(client: Client, jobs: Sequence[Job], timeout: float, *, as_json: bool)
     ended = [latest[job.id] for job in jobs]
     waiting = [job for job in ended if not job.has_ended]
     if as_json:
-        shown = [dict(job.fields) for job in ended]
-        print_json(shown[0] if len(shown) == 1 else {"jobs": shown})
+        _print_results([each if isinstance(each, ClientError) else latest[each.id] for each in results])
     elif len(ended) == 1:
         print_card(ended[0].fields, names_of(client))
     else:

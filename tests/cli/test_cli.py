@@ -128,6 +128,18 @@ def test_the_id_of_a_job_that_is_waited_for_is_told_at_once(node: Served) -> Non
     assert json.loads(result.stdout)["id"] == jobs.job_text(job)
 
 
+def test_json_has_the_same_shape_whatever_became_of_the_jobs(node: Served, tmp_path: Path) -> None:
+    ended_as(node, State.SUCCEEDED)
+    (tmp_path / "jobs").write_text('{"task": "echo"}\n{"task": "nonsense"}\n')
+    (tmp_path / "refused").write_text('{"task": "nonsense"}\n' * 2)
+    for options in ([], ["--wait"]):
+        shown = edgenode("submit", "--file", str(tmp_path / "jobs"), "--json", *options)
+        job, problem = json.loads(shown.stdout)["jobs"]
+        assert (job["task"], problem["status"], shown.exit_code) == ("echo", 422, 2)
+        shown = edgenode("submit", "--file", str(tmp_path / "refused"), "--json", *options)
+        assert [problem["status"] for problem in json.loads(shown.stdout)["jobs"]] == [422, 422]
+
+
 def test_wait_fails_when_the_job_does(node: Served) -> None:
     ended_as(node, State.FAILED, "out of paper")
     result = edgenode("submit", "echo", "--wait", "--json")
