@@ -26,14 +26,13 @@ from edgenode.core.jobs import (
     Spec,
     keyed_job_id,
 )
-from edgenode.core.types import Delivery, Partition, Seconds, Wall
+from edgenode.core.types import WORD, Delivery, Partition, Seconds, Wall
 
 ITEMS_MAX: Final = 10_000
 PAYLOAD_BYTES_MAX: Final = 1024 * 1024
 NESTING_MAX: Final = 64
 """Levels of lists and objects in a payload. Every JSON reader has a limit, and they differ: without one of
 our own, a payload that was accepted here might not be readable where the job runs."""
-NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}", re.ASCII)
 KEY_FIELD: Final = "idempotency_key"
 KEY_CHARS_MAX: Final = 255
 _KEY: Final = re.compile(rf"(?! )[ -~]{{1,{KEY_CHARS_MAX}}}(?<! )", re.ASCII)
@@ -272,7 +271,7 @@ def _options(document: Mapping[str, object], defaults: Options, now: Wall) -> Op
 def _name(field: str, value: object) -> str:
     if not isinstance(value, str):
         raise InvalidJob(f"{field} is a text, not {_kind(value)}", field=field)
-    if NAME.fullmatch(value) is None:
+    if WORD.fullmatch(value) is None:
         raise InvalidJob(
             f"{field} is 1 to 128 letters, digits, or any of _ . : / - after the first; got {_shown(value)}",
             field=field,

@@ -17,7 +17,7 @@ import typer
 
 from edgenode.core.errors import EdgeNodeError, RejectedInput
 from edgenode.core.settings import PRESETS
-from edgenode.core.types import is_host
+from edgenode.core.types import WORD, is_host
 
 PARENT_VARIABLE: Final = "EDGENODE_PARENT_PID"
 """Set by `edgenode up`: the node ends when that process does, however it ends."""
@@ -42,8 +42,11 @@ def parse_address(text: str, option: str) -> tuple[str, int]:
 
 def parse_label(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise typer.BadParameter(f"--label needs KEY=VALUE, as in zone=north, not {text!r}")
+    if not equals or not (WORD.fullmatch(key) and WORD.fullmatch(value)):
+        raise typer.BadParameter(
+            f"--label needs KEY=VALUE, as in zone=north, each of 1 to 128 letters, digits, or any of"
+            f" _ . : / - after the first, or no job could require it; not {text!r}"
+        )
     return key, value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple, NewType, Protocol, TypeVar
@@ -25,6 +26,8 @@ NOBODY: Final = NodeId("")
 FOREVER: Final[Instant] = float("inf")
 
 
+WORD: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}", re.ASCII)
+"""What tasks, queues, and labels of nodes may be called, and what labels may say."""
 CHANCE_BITS: Final = 32
 
 

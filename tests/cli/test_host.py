@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from edgenode.api.submission import OPTIONS
 from edgenode.cli import app
 from edgenode.cli import host as module
+from edgenode.core.errors import InvalidJob
 from edgenode.core.types import starts_of
 from edgenode.shell.identity import new_mesh_key
 
@@ -71,3 +73,12 @@ async def test_a_disk_without_room_for_folders_is_waited_for(
     assert tries == 3
     assert starts_of(store.boot().boot) == 1  # no life was begun in vain
     store.close()
+
+
+@pytest.mark.parametrize("label", ["zone=", "=north", "zone", "zone=the north", "zöne=a", "a=" + "x" * 129])
+def test_a_label_that_no_job_could_require_is_wrong_usage(key: Path, label: str) -> None:
+    with pytest.raises(InvalidJob):
+        OPTIONS["requires"]("requires", dict([label.partition("=")[::2]]))
+    result = run(key, "--label", label)
+    assert result.exit_code == 2
+    assert "--label needs KEY=VALUE" in result.stderr
