@@ -62,11 +62,9 @@ class Word(NamedTuple):
     written: int
 
 
-class Past(NamedTuple):
-    """What a disk knows of the lives of its own identity, when a new one begins."""
-
-    lives: tuple[int, ...]  # the latest ones, rising
-    written: int  # writes of the last of them that are on this disk
+Past = tuple[Word, ...]
+"""What a disk knows of the lives of its own identity, when a new one begins: how many writes of each of the
+latest ones are on it. They rise."""
 
 
 class Ballot(NamedTuple):

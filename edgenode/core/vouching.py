@@ -42,13 +42,13 @@ def unknown_word(past: Past, words: Iterable[Word]) -> Word | None:
 
     Lives from before the first one that the disk names are left alone: it has forgotten their numbers only.
     """
+    known = dict(past)
     for word in words:
-        if past.lives and word.boot == past.lives[-1]:
-            if word.written > past.written:
+        if word.boot in known:
+            if word.written > known[word.boot]:
                 return word
-        elif word.boot not in past.lives:
-            if not past.lives or starts_of(word.boot) >= starts_of(past.lives[0]):
-                return word
+        elif not past or starts_of(word.boot) >= starts_of(past[0].boot):
+            return word
     return None
 
 
@@ -122,7 +122,7 @@ class Vouching:
         """The disk is open. A new identity, whose first life this is, has promised nothing yet."""
         self._past = past
         self._keep_at = now + self._settings.keep_period_s
-        if past is not None and past.lives:
+        if past:
             self.has_vote = False
         try:
             self._witness.unpack(words)
@@ -134,7 +134,7 @@ class Vouching:
         """The same process, on the same disk, begins another life; it had ordered so many writes in the one
         before."""
         if self._past is not None:
-            self._past = Past((*self._past.lives, before), written)
+            self._past = (*self._past, Word(before, written))
 
     def link_up(self, peer: NodeId, now: Instant) -> None:
         """Every new link is a reason to ask: either side may have been away."""
@@ -157,7 +157,7 @@ class Vouching:
         words = self._witness.words(source)
         self._effects.append(Send(source, Recalled(message.boot, words, latest, lives), urgent=True))
         others = [word for word in words if word.boot != message.boot]
-        return unknown_word(Past(message.lives, message.written), others) is not None
+        return unknown_word(message.lives, others) is not None
 
     def on_recalled(self, source: NodeId, message: Recalled, written: int, now: Instant) -> None:
         """Compare what `source` remembers with what this disk knows.
@@ -267,7 +267,7 @@ class Vouching:
 
     def _question(self) -> Recall:
         assert self._past is not None
-        return Recall(self._view.boot, self._past.lives[-LIVES_TOLD:], self._past.written)
+        return Recall(self._view.boot, self._past[-LIVES_TOLD:])
 
     def take_effects(self) -> Sequence[Effect]:
         effects, self._effects = self._effects, []

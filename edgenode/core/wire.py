@@ -430,12 +430,10 @@ class Disclose:
 
 @message(9)
 class Recall:
-    """What do you remember of this identity? I am its life `boot`. Before it my disk knew of `lives`, and of
-    `written` writes in the last of them."""
+    """What do you remember of this identity? I am its life `boot`; of those before, my disk knew so much."""
 
     boot: int
-    lives: tuple[int, ...]
-    written: int
+    lives: tuple[Word, ...]
 
 
 @message(10)

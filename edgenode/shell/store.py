@@ -41,6 +41,7 @@ from edgenode.core.types import (
     Promise,
     Seconds,
     Wall,
+    Word,
     next_boot,
 )
 from edgenode.core.wire import Query
@@ -65,7 +66,7 @@ FILE_NAME: Final = "jobs.db"
 LOCK_NAME: Final = "lock"
 ROOM_NAME: Final = "room"
 APPLICATION_ID: Final = 0x45444745  # "EDGE", in the header of the file
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 ROOM_BYTES: Final = 1024 * 1024
 """A disk that refused a write is believed again when a file of this size can be written to it."""
 ROW_BYTES: Final = 128
@@ -78,7 +79,7 @@ CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
 SEARCH_BYTES_MAX: Final = 4 * 1024 * 1024
 """A search answer fits well into one frame of the wire; the rest is asked for with the next cursor."""
 LIVES_KEPT: Final = 64
-"""Numbers of lives that the disk keeps of its own: more than peers ever ask about."""
+"""Lives of its own that the disk knows of: more than peers ever ask about."""
 SEARCH_STEPS: Final = 10_000
 """Of SQLite's machine between two looks at the clock: well under a millisecond."""
 READ_CHUNK: Final = 256
@@ -364,6 +365,12 @@ def _find_room(folder: Path) -> None:
         file.unlink(missing_ok=True)
 
 
+def _past(lives: bytes, written: int) -> Past:
+    """The lives that a disk knows of; of the last one it counts the writes apart."""
+    known = [Word(int(boot), int(count)) for boot, count in msgpack.unpackb(lives)]
+    return (*known[:-1], Word(known[-1].boot, written))
+
+
 def _damaged(file: Path, found: str) -> StoreDamaged:
     return StoreDamaged(f"{file}: {found}", file=str(file), found=found)
 
@@ -548,14 +555,14 @@ class Store:
         try:
             self._damaged.update(JobId(job) for (job,) in database.execute("SELECT id FROM damaged"))
             found = dict(database.execute("SELECT name, value FROM node"))
-            lives = tuple(msgpack.unpackb(found["lives"])) if "lives" in found else ()
-            past = Past(lives, int(found.get("written", 0)))
+            written = int(found.get("written", 0))
+            past = _past(found["lives"], written) if "lives" in found else ()
             noted = self._tally.read()
-            if noted is not None and noted > Progress(int(found["boots"]), past.written):
+            if noted is not None and noted > Progress(int(found["boots"]), written):
                 raise _damaged(
                     self._file, f"its log is not whole: writes up to {tuple(noted)} were on this disk"
                 )
-            before = max((*lives, int(found["boots"])))
+            before = max((*(life.boot for life in past), int(found["boots"])))
             boot = next_boot(before, secrets.randbits(CHANCE_BITS))
             peers = tuple(msgpack.unpackb(found["peers"])) if "peers" in found else ()
             clock, forgotten = (float(found.get(name, 0.0)) for name in ("clock", "forgotten"))
@@ -569,14 +576,15 @@ class Store:
                 finished = database.execute(f"SELECT {HEALTH} FROM jobs WHERE settled != 0")
                 refused += [JobId(bytes(fields[0])) for fields in finished if _healthy(fields) is None]
             database.execute("BEGIN IMMEDIATE")
-            begun = {"boots": boot, "written": 0, "lives": msgpack.packb((*lives, boot)[-LIVES_KEPT:])}
+            lives = msgpack.packb((*past, Word(boot, 0))[-LIVES_KEPT:])
+            begun = {"boots": boot, "written": 0, "lives": lives}
             database.executemany("INSERT OR REPLACE INTO node VALUES (?, ?)", begun.items())
             database.executemany("INSERT OR IGNORE INTO damaged VALUES (?)", [(job,) for job in refused])
             database.execute("COMMIT")
         except sqlite3.DatabaseError as error:
             _roll_back(database)
             raise _unusable(self._file, error) from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             raise _damaged(self._file, f"a row cannot be read ({error!r})") from error
         self._note({"boots": boot, "written": 0})
         news = tuple(job for job in refused if job not in self._damaged)
@@ -794,7 +802,7 @@ class Store:
             DiskRefused: the old identity stays.
         """
         boot = next_boot(0, secrets.randbits(CHANCE_BITS))
-        lives = msgpack.packb((boot,))
+        lives = msgpack.packb((Word(boot, 0),))
         settings: tuple[Setting, ...] = (
             ("identity", identity),
             ("behind", ""),
@@ -803,7 +811,7 @@ class Store:
             ("written", 0),
         )
         self._wait_for(lambda done: _Order(done, settings=settings, forget_claims_before=FOREVER))
-        self._boot = self._boot._replace(boot=boot, past=Past((), 0), behind="", identity=identity)
+        self._boot = self._boot._replace(boot=boot, past=(), behind="", identity=identity)
 
     def recover(self) -> Boot:
         """Begin again on the disk after a commit that failed: what is on it, and one more boot, counted.

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from edgenode.core.jobs import Record, decode
 from edgenode.core.signals import ClaimRow, Row, SearchedHere, StoredRow
-from edgenode.core.types import JobId, Past, Promise, Wall, next_boot
+from edgenode.core.types import JobId, Past, Promise, Wall, Word, next_boot
 from edgenode.core.wire import Query
 
 
@@ -42,7 +42,7 @@ class Disk:
         self.peers: tuple[bytes, ...] = ()
         self.clock: Wall = 0.0
         self.words = b""  # what is remembered of the others' lives
-        self.lives: tuple[int, ...] = ()  # numbers of the lives that began on it
+        self.lives: Past = ()  # that began on it; the last one's writes are counted in `written`
         self.written = 0  # writes of the last of them
         self.behind = False
         self.forgotten: Wall = 0.0
@@ -65,15 +65,22 @@ class Disk:
 
     def begin_life(self, chance: int) -> Past:
         """Count a start, durably; returns what the disk knew before."""
-        past = Past(self.lives, self.written)
-        self.lives = (*self.lives, next_boot(self.lives[-1] if self.lives else 0, chance))
+        past: Past = ()
+        if self.lives:
+            past = (*self.lives[:-1], Word(self.boot, self.written))
+        self.lives = (*past, Word(next_boot(self.boot, chance), 0))
         self.written = 0
         return past
+
+    @property
+    def boot(self) -> int:
+        """The number of the last life that began on it; 0 for none."""
+        return self.lives[-1].boot if self.lives else 0
 
     def fall_behind(self, above: int) -> None:
         """It is known not to be the latest of its identity; the next life gets a number above this one."""
         self.behind = True
-        self.lives = (*self.lives, above)
+        self.lives = (*self.lives, Word(above, 0))
 
     @property
     def damaged(self) -> frozenset[JobId]:

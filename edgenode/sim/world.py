@@ -289,7 +289,7 @@ class World:
         machine.powered = True
         disk = machine.disk
         past = disk.begin_life(machine.chance)
-        boot = disk.lives[-1]
+        boot = disk.boot
         info = MemberInfo(
             id=machine.id,
             name=str(machine),
@@ -581,7 +581,7 @@ class World:
         life.resigned = False
         self.ledger.died(life.id, life.boot)
         machine.disk.begin_life(machine.chance)
-        life.boot = machine.disk.lives[-1]
+        life.boot = machine.disk.boot
         self.network.reborn(life)
         self.handle(life, StoreRecovered(life.boot, machine.disk.unsettled()))
 

@@ -16,7 +16,7 @@ SETTINGS = VouchingSettings()
 FIRST = next_boot(0, 5)
 SECOND = next_boot(FIRST, 5)
 THIRD = next_boot(SECOND, 5)
-PAST = Past((FIRST, SECOND), 10)
+PAST: Past = (Word(FIRST, 7), Word(SECOND, 10))
 
 
 def test_the_number_of_a_life_counts_starts_and_tells_copies_apart() -> None:
@@ -34,7 +34,8 @@ def test_the_number_of_a_life_counts_starts_and_tells_copies_apart() -> None:
         (Word(SECOND, 10), True),
         (Word(SECOND, 3), True),
         (Word(SECOND, 11), False),  # put back to an earlier moment of the same life
-        (Word(FIRST, 99), True),  # another life followed on this disk
+        (Word(FIRST, 7), True),
+        (Word(FIRST, 8), False),  # put back to an earlier moment of a life, and started twice since
         (Word(THIRD, 1), False),  # put back to before a start
         (Word(next_boot(FIRST, 6), 1), False),  # a copy has had a vote
         (Word(next_boot(0, 6), 1), False),  # and that long ago
@@ -45,8 +46,8 @@ def test_a_disk_knows_the_lives_and_the_writes_that_are_on_it(word: Word, is_kno
 
 
 def test_lives_from_before_those_that_a_disk_still_names_are_left_alone() -> None:
-    assert unknown_word(Past((SECOND, THIRD), 0), [Word(FIRST, 9)]) is None
-    assert unknown_word(Past((), 0), [Word(FIRST, 9)]) == Word(FIRST, 9)
+    assert unknown_word((Word(SECOND, 1), Word(THIRD, 0)), [Word(FIRST, 9)]) is None
+    assert unknown_word((), [Word(FIRST, 9)]) == Word(FIRST, 9)
 
 
 def test_a_witness_keeps_the_highest_word_of_each_of_the_latest_lives() -> None:
@@ -117,7 +118,7 @@ def ends(effects: list[Effect]) -> list[type[Effect]]:
 
 
 def test_a_new_identity_has_a_vote_at_once_and_asks_all_the_same() -> None:
-    bench = Bench(Past((), 0))
+    bench = Bench(())
     assert bench.vouching.has_vote
     bench.vouching.link_up(B, bench.now)
     assert bench.asked() == [B]
@@ -197,7 +198,7 @@ def test_a_word_that_the_disk_does_not_know_takes_the_vote_also_later(word: Word
 
 def test_words_that_the_disk_knows_take_nothing() -> None:
     bench = Bench()
-    words = (Word(FIRST, 99), Word(SECOND, 10), Word(THIRD, 4))
+    words = (Word(FIRST, 7), Word(SECOND, 10), Word(THIRD, 4))
     assert not ends(bench.tell(B, *words) + bench.tell(C, *words))
     assert bench.vouching.has_vote
 
@@ -289,9 +290,11 @@ def test_a_question_is_answered_with_all_words_and_who_lives() -> None:
     bench.vouching.heard(B, FIRST, 3)
     bench.vouching.heard(B, SECOND, 0)
     bench.view.boots[B] = THIRD
-    assert not bench.vouching.on_recall(B, Recall(THIRD, (FIRST, SECOND), 0))
+    assert not bench.vouching.on_recall(B, Recall(THIRD, (Word(FIRST, 3), Word(SECOND, 0))))
     assert bench.look() == [Send(B, Recalled(THIRD, (Word(FIRST, 3),), THIRD, False), urgent=True)]
-    assert bench.vouching.on_recall(B, Recall(SECOND, (next_boot(0, 9),), 0)), "it shows to be behind here"
+    assert bench.vouching.on_recall(B, Recall(SECOND, (Word(next_boot(0, 9), 3),))), (
+        "it shows to be behind here"
+    )
     (effect,) = bench.look()
     assert effect == Send(B, Recalled(SECOND, (Word(FIRST, 3),), THIRD, True), urgent=True)
 
@@ -305,7 +308,7 @@ def test_what_was_heard_is_kept_now_and_then() -> None:
     assert isinstance(kept, RememberWords)
     assert bench.vouching.deadline() == float("inf")
     again = Bench(words=kept.packed)
-    again.vouching.on_recall(B, Recall(SECOND, (), 0))
+    again.vouching.on_recall(B, Recall(SECOND, ()))
     (effect,) = again.look()
     assert isinstance(effect, Send)
     assert isinstance(effect.message, Recalled)

@@ -101,6 +101,25 @@ def test_a_disk_that_is_put_back_within_one_life_is_found_out_by_its_writes() ->
     story.heal_and_judge()
 
 
+def test_a_disk_that_is_put_back_is_found_out_also_after_further_starts() -> None:
+    """It meets nobody in the first two of them."""
+    story = running("abc")
+    before = story.snapshot("b")
+    story.finish("j")
+    story.until(lambda: story.is_told("j"))
+    story.wait(0.2)
+    story.kill("b")
+    story.cut("b", "ac")
+    story.put_back("b", before)
+    for _ in range(2):
+        story.wait(0.5)
+        story.kill("b")
+        story.restart("b")
+    story.mend()
+    story.until(lambda: story.is_behind("b"))
+    story.heal_and_judge()
+
+
 def test_an_ordinary_restart_and_a_disk_that_was_moved_keep_their_vote() -> None:
     story = running("abc")
     story.kill("b")
