@@ -13,12 +13,12 @@ from edgenode.core import desk as desk_module
 from edgenode.core import jobs, scheduler
 from edgenode.core.custody import Custody
 from edgenode.core.desk import Desk
-from edgenode.core.jobs import Record, adopted
+from edgenode.core.jobs import Record
 from edgenode.core.meshclock import MeshClock
 from edgenode.core.replication import Replication
 from edgenode.core.signals import Effect, Persist, Run
 from edgenode.core.table import NO_PROMISE, Lead, Table
-from edgenode.core.types import FOREVER, JobId, NodeId, Wall
+from edgenode.core.types import FOREVER, NodeId, Wall
 from edgenode.core.wire import Promised, Stored
 
 Bug = Callable[[pytest.MonkeyPatch], None]
@@ -152,25 +152,6 @@ def loose_match_of_acknowledgements(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replication, "on_acks", loose)
 
 
-def provisional_taken_for_firm(patch: pytest.MonkeyPatch) -> None:
-    """Whoever goes on without a majority believes itself firm."""
-    conclude = Custody._conclude
-    patch.setattr(Custody, "_conclude", lambda custody, job, firm: conclude(custody, job, firm=True))
-
-
-def restamped_result(patch: pytest.MonkeyPatch) -> None:
-    """A provisional owner makes a found result its own proposal, as only a firm one may."""
-    conclude = Custody._conclude
-
-    def restamping(custody: Custody, job: JobId, *, firm: bool) -> None:
-        conclude(custody, job, firm=firm)
-        record = custody._table.peek(job)
-        if record is not None and record.outcome is not None:
-            custody._table.put(adopted(record, record.own.ballot))
-
-    patch.setattr(Custody, "_conclude", restamping)
-
-
 def restart_goes_on_without_asking(patch: pytest.MonkeyPatch) -> None:
     """An owner believes its own disk after a restart: its fences repeat."""
     check_all = Custody.check_all
@@ -183,8 +164,3 @@ def restart_goes_on_without_asking(patch: pytest.MonkeyPatch) -> None:
         check_all(custody)
 
     patch.setattr(Custody, "check_all", believing)
-
-
-def strict_jobs_start_like_others(patch: pytest.MonkeyPatch) -> None:
-    """At-most-once jobs do not wait for a firm owner and a majority that has their `running`."""
-    patch.setattr(scheduler, "_is_strict", lambda options: False)
