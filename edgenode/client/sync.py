@@ -185,16 +185,19 @@ def _attempt(attempt: Attempt) -> Outcome:
 
 def _talk(connection: http.client.HTTPConnection, attempt: Attempt, base: str, ends_at: float) -> Answer:
     request = attempt.request
-    connection.sock.settimeout(attempt.timeout_s)
+    socket = connection.sock  # which the connection forgets when the answer is to be its last
+    socket.settimeout(attempt.timeout_s)
     connection.request(request.method, base + request.path, request.body, dict(request.headers))
     response = connection.getresponse()
     body = bytearray()
     while chunk := response.read1(CHUNK_BYTES):
         body += chunk
+        if response.isclosed():
+            break
         left_s = ends_at - time.monotonic()  # a timeout of the socket alone starts anew with every byte
         if left_s <= 0:
             raise TimeoutError("the answer is too slow")
-        connection.sock.settimeout(left_s)
+        socket.settimeout(left_s)
     if response.length:
         raise http.client.IncompleteRead(bytes(body), response.length)
     headers = {name.lower(): value for name, value in response.getheaders()}

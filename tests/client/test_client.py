@@ -219,6 +219,13 @@ def test_later_for_ever_is_told_when_the_time_is_up(make: Any, node: Served) -> 
     assert (caught.value.status, caught.value.definite) == (429, True)
 
 
+@pytest.mark.parametrize("length", ["Content-Length: 14\r\n", ""])
+def test_an_answer_that_ends_its_connection_is_read_as_any_other(make: Any, length: str) -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{length}Connection: close\r\n\r\n"
+    with stub(head.encode() + b'{"replicas":3}') as (url, _):
+        assert make(url).mesh() == {"replicas": 3}
+
+
 def test_with_a_key_an_unknown_outcome_is_tried_at_the_next_node(make: Any, node: Served) -> None:
     node.service.refuse = errors.OutcomeUnknown("too few holders")
     with served(FakeService()) as other:
