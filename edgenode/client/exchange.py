@@ -13,7 +13,8 @@ generator, so they fail over alike:
     any other answer                   the answer       the answer       the answer
 
 After a round in which some node said "later" the client pauses and begins another, within its time; with a
-key also after one in which nobody answered, since that is what the key is for.
+key also after one in which nobody answered, since that is what the key is for. A read that only dead members
+could answer (`lasting`) gets two rounds: maybe another node knows more.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final
 
 from edgenode.client.errors import BadAnswer, NoNodeReachable, OutcomeUnknown, Refused
@@ -120,7 +122,7 @@ def exchange(request: Request, urls: Sequence[str], *, timeout_s: float, clock: 
     """
     ends_at = clock() + timeout_s
     unknown: OutcomeUnknown | None = None  # what a submission met that may have happened
-    while True:
+    for rounds in count(1):
         reasons: dict[str, str] = {}
         later: Refused | None = None
         for url in urls:
@@ -150,6 +152,8 @@ def exchange(request: Request, urls: Sequence[str], *, timeout_s: float, clock: 
                 unknown = error
         pause_s = PAUSE_KEYED_S if unknown is not None else 1.0
         if later is not None:
+            if request.is_read and later.problem.get("lasting") is True and rounds > 1:
+                raise later
             wanted = later.problem.get("retry_after_s")
             pause_s = wanted if isinstance(wanted, int | float) else 1.0
         elif unknown is None:
@@ -159,6 +163,7 @@ def exchange(request: Request, urls: Sequence[str], *, timeout_s: float, clock: 
             # What may have happened is told, though the last node may have refused for certain.
             raise unknown or later or NoNodeReachable(reasons)
         yield Pause(pause_s)
+    raise AssertionError("rounds have no end")
 
 
 def _refusal(request: Request, answer: Answer) -> Refused | None:

@@ -91,7 +91,8 @@ class OutcomeUnknown(EdgeNodeError):
 
 
 class Undecided(EdgeNodeError):
-    """The nodes that could answer are being asked, or cannot be reached now."""
+    """The nodes that could answer are being asked, or cannot be reached now. `context["lasting"]`: all of
+    those are dead, so that asking again soon is of no use."""
 
     status, slug, title, definite = 503, "undecided", "The job's holders cannot answer now", False
     retry_after_s = 0.5

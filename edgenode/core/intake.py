@@ -508,7 +508,9 @@ class Intake:
             elif unsure or reading.is_unsure:
                 desk.reach(Situation.READ_UNSURE)
                 names = ", ".join(unsure[:5]) or "members that others know"
-                errors[job] = Undecided(f"nobody who answered has it; not heard: {names}", job=job_text(job))
+                is_lasting = bool(unsure) and all(desk.view.dead_since(n) is not None for n in unsure)
+                text = f"nobody who answered has it; not heard: {names}"
+                errors[job] = Undecided(text, job=job_text(job), lasting=is_lasting)
             else:
                 errors[job] = JobNotFound("no member knows this job", job=job_text(job))
         desk.emit(ReadDone(request, reading.found, errors, frozenset(reading.firm)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -217,6 +218,17 @@ def test_later_for_ever_is_told_when_the_time_is_up(make: Any, node: Served) -> 
     with pytest.raises(Refused) as caught:
         make(node.url, timeout_s=1).submit("echo")
     assert (caught.value.status, caught.value.definite) == (429, True)
+
+
+@pytest.mark.parametrize(("lasting", "most"), [(True, 2), (False, 1000)])
+def test_what_only_the_dead_could_answer_is_asked_twice(make: Any, lasting: bool, most: int) -> None:
+    problem = json.dumps({"status": 503, "definite": False, "lasting": lasting, "retry_after_s": 0.01})
+    head = f"Content-Type: application/problem+json\r\nContent-Length: {len(problem)}\r\nConnection: close"
+    with stub(f"HTTP/1.1 503 Later\r\n{head}\r\n\r\n{problem}".encode()) as (url, heard):
+        with pytest.raises(Refused):
+            make(url, timeout_s=1.2).get("0")
+        assert 2 <= len(heard) <= most
+        assert lasting or len(heard) > 2
 
 
 @pytest.mark.parametrize("length", ["Content-Length: 14\r\n", ""])

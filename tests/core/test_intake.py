@@ -259,6 +259,18 @@ def test_a_job_is_not_denied_while_a_dead_member_may_have_it() -> None:
     error = error_of(mesh, mesh.read(D, job), job)
     assert isinstance(error, Undecided)
     assert not error.definite
+    assert error.context["lasting"] is True
+
+
+def test_a_silence_that_may_end_soon_is_not_called_lasting() -> None:
+    mesh = Mesh("abcd")
+    mesh.kill(C)
+    mesh.run_until(lambda: mesh.nodes[D].view.standing(C) is Standing.GONE)
+    mesh.rule = lambda source, to, message: source != B or not isinstance(message, ReadAnswer)
+    job = mesh.spec("abc").id
+    error = error_of(mesh, mesh.read(D, job), job)
+    assert isinstance(error, Undecided)
+    assert error.context["lasting"] is False
 
 
 def test_a_member_that_handed_everything_over_is_not_asked_for_a_no() -> None:
