@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 import msgpack
 
 from edgenode.core.gossip import size_of
-from edgenode.core.types import Dice
+from edgenode.core.types import Dice, Hash64
 from edgenode.core.wire import CATCH_UP_BYTES, Branch, Place, Rumour
 
 BRANCHES: Final = 16
@@ -59,9 +59,9 @@ def place_at(key: int, level: int) -> Place:
     return Place(level, key >> (_BITS - 4 * level))
 
 
-def digest_of(leaves: Iterable[Leaf]) -> int:
+def digest_of(leaves: Iterable[Leaf]) -> Hash64:
     """A sum, so that it needs no order, and taking one away undoes adding it."""
-    return sum(leaf.digest for leaf in leaves) & _ALL
+    return Hash64(sum(leaf.digest for leaf in leaves) & _ALL)
 
 
 def root_of(leaves: Iterable[Leaf]) -> Branch:

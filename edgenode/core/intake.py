@@ -29,6 +29,7 @@ from edgenode.core.errors import (
 from edgenode.core.jobs import (
     Record,
     Spec,
+    are_holders,
     decode_spec,
     encode,
     encode_spec,
@@ -283,15 +284,19 @@ class Intake:
         named: list[Record] = []
         unnamed: list[JobId] = []
         keyed: list[tuple[Spec, SubmitItem]] = []
-        specs = []
+        specs: dict[JobId, tuple[Spec, SubmitItem]] = {}  # one id twice is one submission
         for item in message.items:
             try:
-                specs.append((decode_spec(item.spec), item))
+                if not are_holders(item.holders):
+                    raise MalformedMessage("a job needs holders, each once")
+                spec = decode_spec(item.spec)
             except MalformedMessage as error:
                 # It has no id to answer for: its sender learns by silence that it made no job.
                 desk.log("malformed-submission", error.detail, warning=True)
-        known = table.get_many([spec.id for spec, _ in specs])
-        for spec, item in specs:
+            else:
+                specs.setdefault(spec.id, (spec, item))
+        known = table.get_many(list(specs))
+        for spec, item in specs.values():
             job = spec.id
             record = table.peek(job) or known.get(job)
             if record is not None and table.has_vote:

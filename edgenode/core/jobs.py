@@ -22,7 +22,7 @@ stands, with its spec, set, ownership and outcome whole (see `join`); only count
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -31,6 +31,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import msgpack
 
+from edgenode.core.bounds import finite, whole
 from edgenode.core.errors import EdgeNodeError, MalformedMessage
 from edgenode.core.types import (
     FOREVER,
@@ -178,7 +179,7 @@ def decode_spec(blob: bytes) -> Spec:
         if not (isinstance(task, str) and isinstance(options, dict)):
             raise MalformedMessage("a spec needs a task name and options")
         if "backoff" in options:
-            options["backoff"] = Backoff(*options["backoff"])
+            options["backoff"] = _backoff(options["backoff"])
         if "delivery" in options:
             options["delivery"] = Delivery(options["delivery"])
         if "partition" in options:
@@ -188,14 +189,23 @@ def decode_spec(blob: bytes) -> Spec:
         # An option that a newer version added means nothing here.
         known = {name: value for name, value in options.items() if name in Options.__slots__}
         for name, value in known.items():
-            kinds = (
-                (int, float) if isinstance(getattr(DEFAULTS, name), float) else type(getattr(DEFAULTS, name))
-            )
-            if not isinstance(value, kinds):
+            kind = type(getattr(DEFAULTS, name))
+            if kind is float:
+                finite(value)
+            elif kind is int:
+                whole(value)
+            elif not isinstance(value, kind):
                 raise MalformedMessage(f"option {name} is {value!r:.40}")
-        return Spec(JobId(job), task, payload, float(submitted_at), float(expires_at), Options(**known))
+        return Spec(JobId(job), task, payload, finite(submitted_at), finite(expires_at), Options(**known))
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise MalformedMessage(f"not a spec: {error}") from error
+
+
+def _backoff(fields: list[Any]) -> Backoff:
+    kind, base_s, cap_s = fields
+    if not isinstance(kind, str):
+        raise ValueError("a kind of backoff is text")
+    return Backoff(kind, finite(base_s), finite(cap_s))
 
 
 # ---------------------------------------------------------------------------------------- the record
@@ -691,24 +701,24 @@ def decode(blob: bytes) -> Record:
             job, spec, epoch, holders, own, outcome, starts, failures,
             losses, voids, pardons, cancel, history, claimed, move,
         ) = fields  # fmt: skip
-        if not (isinstance(job, bytes) and len(job) == 16 and isinstance(spec, bytes) and holders):
-            raise MalformedMessage("a record needs a 16-byte id, a spec and holders")
-        if not (isinstance(epoch, int) and isinstance(cancel, bool) and isinstance(claimed, bool)):
-            raise MalformedMessage("a record needs an epoch and two flags")
+        if not (isinstance(job, bytes) and len(job) == 16 and isinstance(spec, bytes)):
+            raise MalformedMessage("a record needs a 16-byte id and a spec")
+        if not (isinstance(cancel, bool) and isinstance(claimed, bool)):
+            raise MalformedMessage("a record needs two flags")
         return Record(
             JobId(job),
             spec,
-            epoch,
-            tuple(map(_node, holders)),
+            whole(epoch),
+            _holders(holders),
             _own(own),
             None if outcome is None else _outcome(outcome),
-            tuple((_ballot(ballot), int(count)) for ballot, count in starts),
-            tuple((_ballot(ballot), int(count)) for ballot, count in failures),
+            tuple((_ballot(ballot), whole(count)) for ballot, count in starts),
+            tuple((_ballot(ballot), whole(count)) for ballot, count in failures),
             tuple(map(_token, losses)),
             tuple(map(_token, voids)),
             tuple(map(_token, pardons)),
             cancel,
-            tuple(Note(float(at), str(kind), _node(node), str(text)) for at, kind, node, text in history),
+            tuple(Note(finite(at), str(kind), _node(node), str(text)) for at, kind, node, text in history),
             claimed,
             None if move is None else _move(move),
         )
@@ -724,28 +734,45 @@ def _node(name: object) -> NodeId:
     return NodeId(name)
 
 
+def are_holders(nodes: Sequence[NodeId]) -> bool:
+    """Whether these can hold a job: somebody, and nobody twice (a majority of them could be one disk)."""
+    return 0 < len(nodes) == len(set(nodes))
+
+
+def _holders(names: list[Any]) -> tuple[NodeId, ...]:
+    holders = tuple(map(_node, names))
+    if not are_holders(holders):
+        raise ValueError("a job needs holders, each once")
+    return holders
+
+
 def _ballot(fields: list[Any]) -> Ballot:
     term, owner = fields
-    return Ballot(int(term), _node(owner))
+    return Ballot(whole(term), _node(owner))
 
 
 def _token(fields: list[Any]) -> StartToken:
     term, owner, start = fields
-    return StartToken(int(term), _node(owner), int(start)) if term else NO_TOKEN
+    return StartToken(whole(term), _node(owner), whole(start)) if term else NO_TOKEN
 
 
 def _own(fields: list[Any]) -> Own:
     ballot, write, state, token, runner, boot, started_at, due_at = fields
-    return Own(
+    own = Own(
         _ballot(ballot),
-        int(write),
+        whole(write),
         _STATES[state],
         _token(token),
         _node(runner),
-        int(boot),
-        float(started_at),
-        float(due_at),
+        whole(boot),
+        finite(started_at),
+        finite(due_at),
     )
+    if own.state in TERMINAL:
+        raise ValueError("how a job ended is said by its outcome alone")
+    if own.token != NO_TOKEN and own.state is not State.RUNNING:
+        raise ValueError("a job has the token of a start while it runs")
+    return own
 
 
 def _outcome(fields: list[Any]) -> Outcome:
@@ -761,15 +788,15 @@ def _outcome(fields: list[Any]) -> Outcome:
         error,
         _token(token),
         _node(runner),
-        float(finished_at),
+        finite(finished_at),
     )
 
 
 def _move(fields: list[Any]) -> Move:
     ballot, holders, first, state, due_at = fields
-    if _STATES[state] in TERMINAL or _STATES[state] is State.RUNNING or not holders:
-        raise ValueError("a move needs holders, and a state in which a job waits")
-    return Move(_ballot(ballot), tuple(map(_node, holders)), _ballot(first), _STATES[state], float(due_at))
+    if _STATES[state] in TERMINAL or _STATES[state] is State.RUNNING:
+        raise ValueError("a move needs a state in which a job waits")
+    return Move(_ballot(ballot), _holders(holders), _ballot(first), _STATES[state], finite(due_at))
 
 
 # ------------------------------------------------------------------------------------------ the text

@@ -737,8 +737,8 @@ class Scheduler:
         records = self._table.get_many([item.job for item in items])
         for item in items:
             record = self._table.peek(item.job) or records.get(item.job)
-            if record is None:
-                continue
+            if record is None or not item.token.term:
+                continue  # (what has not begun has no result)
             if record.settled:
                 desk.reach(Situation.RESULT_ALREADY_SETTLED)
                 desk.post.add(item.runner, ResultTaken, TokenItem(item.job, item.token))

@@ -22,6 +22,9 @@ JobId = NewType("JobId", bytes)
 """16 bytes of a UUIDv7 (RFC 9562 section 5.7): sorts by time, which keeps the store's writes local. With an
 idempotency key a UUIDv8 (section 5.8) of its hash, which says nothing of time."""
 
+Hash64 = NewType("Hash64", int)
+"""A digest of 64 bits, as a number."""
+
 NOBODY: Final = NodeId("")
 FOREVER: Final[Instant] = float("inf")
 

@@ -7,7 +7,7 @@ one job. Field types are the schema: decoding checks each, and the length of eve
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import (
     Any,
@@ -22,9 +22,11 @@ from typing import (
 
 import msgpack
 
+from edgenode.core.bounds import finite, whole
 from edgenode.core.errors import MalformedMessage
 from edgenode.core.types import (
     Ballot,
+    Hash64,
     JobId,
     Load,
     MemberInfo,
@@ -69,7 +71,7 @@ class Branch(NamedTuple):
     """What somebody believes of the living members of a place, as one number."""
 
     place: Place
-    digest: int
+    digest: Hash64
 
 
 class SubmitItem(NamedTuple):
@@ -179,10 +181,13 @@ class GrantItem(NamedTuple):
     record: bytes
 
 
+VERDICTS: Final = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+
+
 class Verdict(NamedTuple):
     """How one start ended on its runner."""
 
-    state: State  # SUCCEEDED, FAILED (raised) or CANCELLED
+    state: State  # one of VERDICTS; FAILED: it raised
     result: bytes  # JSON
     error: str
     retry_after_s: float  # >= 0: the task asked to be tried again; -1: by the job's own backoff
@@ -254,25 +259,35 @@ def _decoder(kind: Any) -> Callable[[Any], Any]:
     if kind is JobId:
         return _job
     if kind is int:
-        return _int
+        return whole
+    if kind is Hash64:
+        return _hash
     if kind in (float, Wall):
-        return _float
+        return finite
     if kind is bool:
         return _bool
     if kind is bytes:
         return _bytes
-    if kind in (State, MemberState):
-        return _member_of(kind)
+    if kind is State:
+        return _member_of(kind, VERDICTS)  # the one state that travels outside of a record
+    if kind is MemberState:
+        return _member_of(kind, kind)
     if isinstance(kind, type) and issubclass(kind, tuple):
         fields = _decoder_of_fields(kind)
         return lambda value: fields(_list(value))
     raise TypeError(f"no decoder for {kind!r}")  # a bug, at import
 
 
+FROM_MINUS_ONE: Final = {("Promise", "epoch"), ("Rumour", "incarnation")}
+"""Integers with a value below the first one: for no promise, and for a life that has not spoken yet."""
+
+
 def _decoder_of_fields(cls: type[Any]) -> Callable[[list[Any]], Any]:
     hints = get_type_hints(cls)
     names = getattr(cls, "_fields", None) or tuple(cls.__dataclass_fields__)
-    decoders = [_decoder(hints[name]) for name in names]
+    decoders = [
+        _whole_or_none if (cls.__name__, name) in FROM_MINUS_ONE else _decoder(hints[name]) for name in names
+    ]
     count = len(decoders)
 
     def decode_fields(values: list[Any]) -> Any:
@@ -316,18 +331,12 @@ def _job(value: Any) -> bytes:
     return value
 
 
-def _int(value: Any) -> int:
-    if type(value) is not int:
-        raise MalformedMessage("expected an integer")
-    return value
+def _hash(value: Any) -> int:
+    return whole(value, end=1 << 64)
 
 
-def _float(value: Any) -> float:
-    if type(value) is not float and type(value) is not int:
-        raise MalformedMessage("expected a number")
-    if value != value:
-        raise MalformedMessage("expected a number, not NaN")
-    return float(value)
+def _whole_or_none(value: Any) -> int:
+    return whole(value, least=-1)
 
 
 def _bool(value: Any) -> bool:
@@ -342,8 +351,8 @@ def _bytes(value: Any) -> bytes:
     return value
 
 
-def _member_of(kind: Any) -> Callable[[Any], Any]:
-    known = {str(member): member for member in kind}
+def _member_of(kind: Any, allowed: Iterable[Any]) -> Callable[[Any], Any]:
+    known = {str(member): member for member in allowed}
 
     def decode_member(value: Any) -> Any:
         found = known.get(value) if type(value) is str else None

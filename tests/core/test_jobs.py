@@ -73,7 +73,7 @@ owns = st.builds(
     st.integers(0, 1),
     st.sampled_from([0.0, 1.0]),
     st.sampled_from([0.0, 1.0]),
-)
+).map(lambda own: own if own.state is State.RUNNING else own._replace(token=NO_TOKEN))
 outcomes = st.builds(
     Outcome,
     st.booleans(),

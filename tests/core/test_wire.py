@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgenode.core import wire
 from edgenode.core.errors import MalformedMessage
-from edgenode.core.types import JobId, NodeId
+from edgenode.core.types import Ballot, Hash64, JobId, Load, MemberInfo, MemberState, NodeId, Promise, State
 
 st.register_type_strategy(JobId, st.binary(min_size=16, max_size=16))
 st.register_type_strategy(NodeId, st.text("abc", max_size=3))
@@ -36,6 +36,12 @@ def strategy_for(kind: Any) -> st.SearchStrategy[Any]:
     if isinstance(kind, type) and issubclass(kind, tuple):
         hints = get_type_hints(kind)
         return st.tuples(*(strategy_for(hints[name]) for name in kind._fields)).map(lambda v: kind(*v))
+    if kind is Hash64:
+        return st.integers(0, 2**64 - 1)
+    if kind is Promise:
+        return st.builds(Promise, st.integers(-1, 2**40), strategy_for(Ballot))
+    if kind is State:
+        return st.sampled_from(wire.VERDICTS)
     if kind is int:
         return st.integers(0, 2**40)
     return st.from_type(kind)
@@ -82,6 +88,12 @@ def test_known_tags_with_strange_fields_are_a_message_or_refused(tag: int, field
 def test_fields_that_a_newer_version_adds_are_ignored(sent: wire.Message) -> None:
     longer = [*msgpack.unpackb(wire.encode(sent)), "new", 1]
     assert wire.decode(msgpack.packb(longer)) == sent
+
+
+def test_the_belief_about_a_life_that_has_not_spoken_yet_survives_the_wire() -> None:
+    info = MemberInfo(NodeId("a"), "a", 1, (), "", "0", 1.0, 1, (), (), 0.0, False)
+    sent = wire.Sync(True, Load(), (wire.Rumour(info, -1, MemberState.SUSPECT, NodeId("b")),))
+    assert wire.decode(wire.encode(sent)) == sent
 
 
 def test_the_union_of_messages_names_every_tag() -> None:

@@ -1,0 +1,31 @@
+"""Which numbers are taken from a peer or a disk: one place for all that decode.
+
+Within these bounds everything that the core computes of them can be encoded again, and no comparison lies
+(NaN is neither before nor after anything).
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Final
+
+from edgenode.core.errors import MalformedMessage
+
+INTEGER_END: Final = 1 << 62
+"""MessagePack ends at 2**64. Counters go on from what they heard: there is room for that above."""
+
+
+def whole(value: object, *, least: int = 0, end: int = INTEGER_END) -> int:
+    """The integer itself if it is within [least, end); raises MalformedMessage otherwise."""
+    if type(value) is not int or not least <= value < end:
+        raise MalformedMessage(f"expected an integer in [{least}, {end}), got {value!r:.40}")
+    return value
+
+
+def finite(value: object) -> float:
+    """A number that is neither infinite nor NaN; raises MalformedMessage otherwise."""
+    if type(value) is int:
+        value = float(whole(value, least=1 - INTEGER_END))
+    if type(value) is not float or not isfinite(value):
+        raise MalformedMessage(f"expected a finite number, got {value!r:.40}")
+    return value
