@@ -124,8 +124,9 @@ class Custody:
             return
         promise = table.promise(job)
         if promise.epoch > record.epoch:
-            desk.reach(Situation.PAST_EPOCH_FETCHED)
-            self._fetch(record)  # the holders have changed since: this copy is none to go on with
+            # The holders have changed since: this copy is none to go on with. (It took the place of one that
+            # was further: under a key that was used on two sides of a cut, the other life stands.)
+            self._fetch(record)
             return
         promised_term = promise.ballot.term if promise.epoch == record.epoch else 0
         refused_term = self._seen_term.pop(job, 0)
@@ -206,13 +207,16 @@ class Custody:
             if copy is None and desk.is_forgotten(item.expires_at):
                 desk.post.add(source, Expired, item.job)
                 continue
+            if item.epoch > (0 if copy is None else copy.epoch):
+                # First the record, which the asker sends, then a promise, when it asks again. A disk that has
+                # promised in an epoch of which it knows nothing could neither ask nor say who may.
+                desk.reach(Situation.ASKED_FROM_LATER_EPOCH)
+                desk.post.add(source, Wanted, item.job)
+                continue
             if promise < asked:
                 table.give_promise(item.job, asked, item.expires_at)
                 desk.merged.add(item.job)
                 self._later.set(item.job, patience_ends)
-            if copy is not None and copy.epoch < item.epoch:
-                desk.reach(Situation.ASKED_FROM_LATER_EPOCH)
-                desk.post.add(source, Wanted, item.job)
             same = copy is not None and digest(copy) == item.digest
             blob = encode(copy) if copy is not None and not same else b""
             desk.post.add(source, Promises, Promised(item.job, item.epoch, item.term, same, blob))

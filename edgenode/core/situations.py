@@ -62,7 +62,6 @@ class Situation(StrEnum):
     MOVE_OF_ANOTHER_SIDE = "a firm owner is told of a proposal of holders that another side made"
     EPOCH_BEGUN = "the holders have decided, and their owner goes on in the next epoch"
     EPOCH_HANDED_ON = "the holders have decided, and the next epoch is another node's"
-    PAST_EPOCH_FETCHED = "a holder that promised in a later epoch than its copy's fetches that first"
     ASKED_FROM_LATER_EPOCH = "a node is asked under a later epoch than its copy's"
     # Writing, acknowledging, settling.
     STRAY_ACK = "an acknowledgement of another ballot counts for nothing"

@@ -40,6 +40,7 @@ from edgenode.core.wire import (
     Refused,
     Submit,
     Submitted,
+    Wanted,
     Write,
 )
 
@@ -88,6 +89,17 @@ def test_who_has_no_copy_promises_without_one() -> None:
     (answer,) = sends(mesh.tell(C, B, ask(2)), Promises)
     assert answer.items == (Promised(JOB, 0, 2, False, b""),)
     assert mesh.nodes[B].desk.table.promise(JOB) == Promise(0, Ballot(2, C))
+
+
+@pytest.mark.parametrize("has_copy", [True, False])
+def test_who_lacks_the_record_of_an_epoch_wants_it_before_it_promises_anything_there(has_copy: bool) -> None:
+    mesh, job = mesh_with_job()
+    name = B if has_copy else D
+    before = mesh.nodes[name].desk.table.promise(job)
+    effects = mesh.tell(C, name, Ask((AskItem(job, 1, 3, WALL + 1e6, b""),)))
+    assert not sends(effects, Promises)
+    assert [wanted.jobs for wanted in sends(effects, Wanted)] == [(job,)]
+    assert mesh.nodes[name].desk.table.promise(job) == before
 
 
 def test_an_ask_below_the_promise_is_refused_with_the_promise_and_the_copy() -> None:
