@@ -252,11 +252,15 @@ class Move(NamedTuple):
     ballot: Ballot  # under which it was written
     holders: tuple[NodeId, ...]
     first: Ballot  # the first of the new epoch: its owner is firm by being named here
-    state: State  # SCHEDULED, WAITING or QUEUED
+    state: State  # SCHEDULED, WAITING, QUEUED or RUNNING
     due_at: Wall
+    token: StartToken = NO_TOKEN  # what runs goes on, whoever owns it then; these as in `Own`
+    runner: NodeId = NOBODY
+    boot: int = 0
+    started_at: Wall = 0.0
 
     @property
-    def value(self) -> tuple[tuple[NodeId, ...], Ballot, State, Wall]:
+    def value(self) -> tuple[object, ...]:
         """What is decided; two moves of one value are the same decision."""
         return self[1:]
 
@@ -481,9 +485,9 @@ def to_be_adopted(record: Record, ballot: Ballot) -> bool:
 def proposed(record: Record, holders: tuple[NodeId, ...], owner: NodeId) -> Record:
     """The firm owner proposes that `holders` keep the job from now on, and that `owner` goes on with it."""
     assert record.outcome is None
-    ballot = record.own.ballot
-    state = State.QUEUED if record.own.state is State.RUNNING else record.own.state
-    move = Move(ballot, holders, Ballot(ballot.term + 1, owner), state, record.own.due_at)
+    own, first = record.own, Ballot(record.own.ballot.term + 1, owner)
+    run = (own.token, own.runner, own.boot, own.started_at)
+    move = Move(own.ballot, holders, first, own.state, own.due_at, *run)
     return write_own(record)._replace(move=move)
 
 
@@ -493,18 +497,9 @@ def next_epoch(record: Record) -> Record:
     move = record.move
     assert move is not None
     outcome = None if record.outcome is None else record.outcome._replace(firm=False)
-    own = Own(move.first, 0, move.state, due_at=move.due_at)
+    run = (move.token, move.runner, move.boot, move.started_at)
+    own = Own(move.first, 0, move.state, *run, due_at=move.due_at)
     return record._replace(epoch=record.epoch + 1, holders=move.holders, own=own, outcome=outcome, move=None)
-
-
-def continued(record: Record, before: Own) -> Record:
-    """The named owner of a new epoch goes on with what ran."""
-    if before.state is not State.RUNNING:
-        return record
-    return write_own(record, **{name: getattr(before, name) for name in _RUN})
-
-
-_RUN: Final = ("state", "token", "runner", "boot", "started_at")
 
 
 def settled(record: Record) -> Record:
@@ -670,7 +665,7 @@ def _merge_counts(a: Counts, b: Counts) -> Counts:
 
 # --------------------------------------------------------------------------------------------- bytes
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 
 def encode(record: Record) -> bytes:
@@ -793,10 +788,19 @@ def _outcome(fields: list[Any]) -> Outcome:
 
 
 def _move(fields: list[Any]) -> Move:
-    ballot, holders, first, state, due_at = fields
-    if _STATES[state] in TERMINAL or _STATES[state] is State.RUNNING:
-        raise ValueError("a move needs a state in which a job waits")
-    return Move(_ballot(ballot), _holders(holders), _ballot(first), _STATES[state], finite(due_at))
+    ballot, holders, first, state, due_at, token, runner, boot, started_at = fields
+    own = _own([first, 0, state, token, runner, boot, started_at, due_at])
+    return Move(
+        _ballot(ballot),
+        _holders(holders),
+        own.ballot,
+        own.state,
+        own.due_at,
+        own.token,
+        own.runner,
+        own.boot,
+        own.started_at,
+    )
 
 
 # ------------------------------------------------------------------------------------------ the text

@@ -28,18 +28,16 @@ from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk
 from edgenode.core.jobs import (
     Record,
-    continued,
     encode,
     majority,
     next_epoch,
     proposed,
-    with_loss,
     with_note,
 )
 from edgenode.core.settings import JobSettings
 from edgenode.core.situations import Situation
 from edgenode.core.table import Lead
-from edgenode.core.types import FOREVER, Instant, JobId, NodeId, Seconds, State
+from edgenode.core.types import FOREVER, Instant, JobId, NodeId, Seconds
 from edgenode.core.view import View, is_long_dead
 from edgenode.core.wire import Copies
 
@@ -164,15 +162,13 @@ class Voters:
             after = with_note(next_epoch(record), desk.note("holders changed", names))
             if first.owner == desk.me:
                 desk.reach(Situation.EPOCH_BEGUN)
-                table.put(continued(after, record.own))
+                table.put(after)
                 table.leads[job] = Lead(first, True, {desk.me}, after.epoch)
                 desk.written.add(job)
                 desk.led.add(job)
                 told = set(record.holders) - set(after.holders)
             else:
                 desk.reach(Situation.EPOCH_HANDED_ON)
-                if record.own.state is State.RUNNING and not desk.view.is_living(record.own.runner):
-                    after = with_loss(after, record.own.token)
                 table.put(after)
                 told = {*record.holders, *after.holders}
             desk.merged.add(job)  # custody sees to what this means for who owns it

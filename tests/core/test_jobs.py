@@ -93,6 +93,10 @@ moves = st.builds(
     ballots,
     st.sampled_from([State.QUEUED, State.SCHEDULED]),
     st.sampled_from([0.0, 1.0]),
+    st.just(NO_TOKEN),
+    st.just(NodeId("")),
+    st.just(0),
+    st.just(0.0),
 )
 counts: st.SearchStrategy[Counts] = st.dictionaries(ballots, st.integers(1, 3), max_size=3).map(bounded)
 notes = st.builds(Note, st.sampled_from([1.0, 2.0]), st.sampled_from(["x", "y"]), st.just(A), st.just(""))

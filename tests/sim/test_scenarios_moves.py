@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sim_stories import running, the_copy
+from sim_stories import ONCE, running, the_copy
 
 from edgenode.core.node import Node
 from edgenode.core.settings import JobSettings, Settings
@@ -117,4 +117,21 @@ def test_a_late_copy_of_the_old_set_changes_nothing() -> None:
     story.repeat(Write, source="a", to="b")
     story.wait(0.5)
     assert holders(story, "b") == "1:abd"
+    story.heal_and_judge()
+
+
+def test_what_runs_goes_on_when_all_holders_leave() -> None:
+    """D runs a job of a's, and a, b and c are asked to leave: without any fault there is one start."""
+    story = Scenario("abc", Node, slots=0)
+    story.join("d", slots=1)
+    story.until(lambda: story.is_ready("d"))
+    story.submit("j", at="a", holders="abc", options=ONCE)
+    story.until(lambda: story.runner("j") == "d")
+    for name in "abc":
+        story.leave(name)
+    story.until(lambda: not any(story.lives(name) for name in "abc"))
+    assert [runner for runner, _ in story.runs("j")] == ["d"]
+    story.finish("j")
+    story.until(lambda: the_copy(story, "d").settled)
+    assert (the_copy(story, "d").state, story.starts("j")) == (State.SUCCEEDED, 1)
     story.heal_and_judge()
