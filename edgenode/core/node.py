@@ -133,7 +133,9 @@ class Node:
         self._membership = Membership(
             info, settings.membership, dice, clock, expects_peers=expects_peers, knows_peers=knows_peers
         )
-        self._vouching = Vouching(self._membership, settings.vouching, behind=info.behind)
+        self._vouching = Vouching(
+            self._membership, settings.vouching, behind=info.behind, grace_s=settings.membership.grace_s
+        )
         self._desk = Desk(self._membership, settings.jobs, archive, dice, clock)
         self._desk.table.has_vote = self._vouching.has_vote
         self._held: list[MessageArrived] = []  # what needs a vote, while it is not known whether there is one

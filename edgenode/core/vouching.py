@@ -25,7 +25,7 @@ import msgpack
 
 from edgenode.core.settings import VouchingSettings
 from edgenode.core.signals import Behind, Cloned, Effect, Log, RememberWords, Send
-from edgenode.core.types import FOREVER, Instant, NodeId, Past, Word, starts_of
+from edgenode.core.types import FOREVER, Instant, NodeId, Past, Seconds, Word, starts_of
 from edgenode.core.view import Standing, View
 from edgenode.core.wire import Recall, Recalled
 
@@ -99,8 +99,15 @@ class Vouching:
     behind. After `Behind` or `Cloned` the node must be driven no further.
     """
 
-    def __init__(self, view: View, settings: VouchingSettings, *, behind: bool) -> None:
+    def __init__(self, view: View, settings: VouchingSettings, *, behind: bool, grace_s: Seconds) -> None:
+        """
+        Args:
+            grace_s: how long members without a link are waited for that others say are alive.
+        """
         self._view = view
+        self._grace_s = grace_s
+        self._grace_ends: Instant = FOREVER
+        self._is_grace_over = False
         self._settings = settings
         self._witness = Witness(settings.identities_max)
         self._past: Past | None = None
@@ -124,6 +131,7 @@ class Vouching:
         self._keep_at = now + self._settings.keep_period_s
         if past:
             self.has_vote = False
+            self._grace_ends = now + self._grace_s
         try:
             self._witness.unpack(words)
         except ValueError as error:
@@ -239,17 +247,24 @@ class Vouching:
         if len(self._told) >= self._settings.enough:
             return set()
         view, may_be_there = self._view, (Standing.LIVING, Standing.UNKNOWN)
-        members = {n for n in view.members() if n != view.me and view.standing(n) in may_be_there}
-        return (members | self._linked) - self._told
+        others = {node for node in view.members() if node != view.me}
+        awaited = {node for node in others if view.standing(node) in may_be_there} | self._linked
+        is_known_to_most = 2 * (len(self._told & others) + 1) > len(others) + 1
+        if self._is_grace_over and is_known_to_most:
+            awaited &= self._linked  # who lives for others only may be cut off from here for ever
+        return awaited - self._told
 
     def deadline(self) -> Instant:
         asks = min(self._ask_at.values(), default=FOREVER)
+        if not (self._is_grace_over or self.has_vote or self._is_behind):
+            asks = min(asks, self._grace_ends)
         if self._contested_at > -FOREVER:
             asks = min(asks, self._contested_at + self._settings.insist_s)
         return min(asks, self._keep_at if self._witness.changes != self._kept_changes else FOREVER)
 
     def on_time(self, now: Instant) -> None:
         """Ask those who have not answered; keep what was heard."""
+        self._is_grace_over = now >= self._grace_ends
         if now >= self._contested_at + self._settings.insist_s:
             self._contested_at = -FOREVER
         for peer, at in list(self._ask_at.items()):

@@ -13,6 +13,7 @@ from edgenode.core.vouching import LIVES_TOLD, Vouching, Witness, unknown_word
 from edgenode.core.wire import Recall, Recalled
 
 SETTINGS = VouchingSettings()
+GRACE_S = 10.0
 FIRST = next_boot(0, 5)
 SECOND = next_boot(FIRST, 5)
 THIRD = next_boot(SECOND, 5)
@@ -96,7 +97,7 @@ class Bench:
 
     def __init__(self, past: Past | None = PAST, *, behind: bool = False, words: bytes = b"") -> None:
         self.view = StillView(A, dict.fromkeys((A, B, C), Standing.LIVING), boot=THIRD)
-        self.vouching = Vouching(self.view, SETTINGS, behind=behind)
+        self.vouching = Vouching(self.view, SETTINGS, behind=behind, grace_s=GRACE_S)
         self.now = 100.0
         self.vouching.boot_up(past, words, self.now)
 
@@ -135,6 +136,28 @@ def test_there_is_no_vote_before_everybody_who_may_be_there_has_told() -> None:
     bench.view.standings[C] = Standing.SILENT
     bench.look()
     assert bench.vouching.has_vote
+
+
+def test_who_lives_for_others_only_is_not_waited_for_longer_than_the_grace_time() -> None:
+    bench = Bench()
+    bench.vouching.link_up(B, bench.now)
+    bench.tell(B)
+    bench.now += GRACE_S - 0.1
+    bench.look()
+    assert not bench.vouching.has_vote
+    bench.now = bench.vouching.deadline()
+    bench.look()
+    assert bench.vouching.has_vote
+
+
+def test_after_the_grace_time_too_most_members_have_to_tell() -> None:
+    bench = Bench()
+    bench.now += GRACE_S
+    bench.look()
+    assert not bench.vouching.has_vote
+    bench.vouching.link_up(C, bench.now)
+    bench.tell(B)
+    assert not bench.vouching.has_vote, "who has a link answers"
 
 
 def test_a_linked_stranger_may_know_too() -> None:
@@ -300,7 +323,7 @@ def test_a_question_is_answered_with_all_words_and_who_lives() -> None:
 
 
 def test_what_was_heard_is_kept_now_and_then() -> None:
-    bench = Bench()
+    bench = Bench(())
     assert not bench.look()
     bench.vouching.heard(B, FIRST, 3)
     bench.now = bench.vouching.deadline()

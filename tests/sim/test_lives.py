@@ -344,3 +344,15 @@ def test_a_life_that_has_written_nothing_gives_no_word_on_what_the_one_before_wr
     story.restart("b")
     story.until(lambda: story.is_ready("b"))
     story.heal_and_judge()
+
+
+def test_who_restarts_behind_a_cut_to_one_other_gets_its_vote() -> None:
+    """C lives, says b, and cannot be asked by a, whose job stood still for as long as that lasted."""
+    story = running("abc")
+    story.cut("a", "c")
+    story.wait(5.0)
+    story.kill("a")
+    story.restart("a")
+    story.until(lambda: story.is_ready("a"), within_s=20.0)
+    story.until(lambda: story.runs("j"))
+    story.heal_and_judge()
