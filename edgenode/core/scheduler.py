@@ -72,7 +72,7 @@ EXPIRED_RUNNING: Final = "its last day passed while it ran"
 LOOK_AGAIN_S: Final = 10.0
 """When a day that has come is looked at again by a node whose clock is not good enough to end a job."""
 TOKENS_MAX: Final = 10_000
-"""Starts that this runner remembers having begun, or having denied and so must never begin. The oldest are
+"""Starts that this runner remembers having ended, or having denied and so must never begin. The oldest are
 forgotten: a grant is not late by ten thousand others."""
 
 
@@ -166,7 +166,7 @@ class Scheduler:
             JobId, tuple[NodeId, Instant]
         ] = {}  # who refused a start, and until when to believe it
         self._denied: dict[Start, None] = {}
-        self._begun: dict[Start, None] = {}
+        self._begun: dict[Start, None] = {}  # what began here, and is over
         self._want_at: Instant = 0.0
         self._wanted = 0  # slots that peers were offered, and may still grant
         self._wanted_until: Instant = 0.0
@@ -477,7 +477,6 @@ class Scheduler:
             self._wake = min(self._wake, ask_at)
 
     def _run(self, job: JobId, token: StartToken, record: Record) -> None:
-        _remember(self._begun, (job, token))
         self._desk.emit(Run(job, token, decode_spec(record.spec), record.failure_count + 1))
 
     # --------------------------------------------------------------------------------------- ends
@@ -568,8 +567,8 @@ class Scheduler:
         if running is None or running.token != token:
             return
         del self._running[job]
-        if not event.begun:
-            self._begun.pop((job, token), None)
+        if event.begun:
+            _remember(self._begun, (job, token))  # until now `_running` knew it, however long it ran
         self._deny(job, token)  # spent: a late or doubled grant of it starts nothing
         grant = self._grants.pop(job, None)
         self._want_at = self._desk.now

@@ -25,6 +25,7 @@ from job_mesh import (
     succeeded,
 )
 
+from edgenode.core import scheduler
 from edgenode.core.jobs import Backoff, encode
 from edgenode.core.scheduler import backoff_s
 from edgenode.core.signals import RunEnded, SlotsChanged
@@ -958,3 +959,23 @@ def test_a_crowd_of_jobs_is_shared_by_all_and_runs_once_each() -> None:
     mesh.run_until(lambda: all(mesh.settled(spec.id) for spec in specs))
     assert Counter(begun.job for begun in mesh.begun) == dict.fromkeys((spec.id for spec in specs), 1)
     assert {begun.node for begun in mesh.begun} == {A, B, C, D}
+
+
+def test_a_start_that_ran_for_long_is_not_said_to_have_never_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many others began meanwhile: its owner would start an at-most-once job a second time."""
+    monkeypatch.setattr(scheduler, "TOKENS_MAX", 3)
+    mesh = Mesh("ab", slots={A: 0, B: 2})
+    long = mesh.spec("a")
+    mesh.verdict = lambda begun: None if begun.job == long.id else (0.01, succeeded())
+    mesh.submit(A, long)
+    mesh.run_until(lambda: bool(mesh.begun))
+    token = mesh.begun[0].token
+    for spec in mesh.specs(6, "a"):
+        mesh.submit(A, spec)
+        mesh.run_until(lambda job=spec.id: mesh.has_settled(A, job))  # type: ignore[misc]
+    mesh.end_run(B, long.id, token, succeeded())
+    mesh.run_until(lambda: mesh.has_settled(A, long.id))
+    mesh.run(1.0)  # ... and B has forgotten the result
+    item = TokenItem(long.id, token)
+    effects = mesh.tell(A, B, Have((item,)))
+    assert [(has.denied, has.voids) for has in sends(effects, Has)] == [((item,), ())]
