@@ -9,7 +9,7 @@ thread of the simulator, unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from typing import Final, assert_never
 
 from edgenode.core.custody import Custody
@@ -55,7 +55,7 @@ from edgenode.core.signals import (
     TimePassed,
 )
 from edgenode.core.situations import Situation
-from edgenode.core.types import FOREVER, Dice, Instant, MemberInfo, NodeId, are_copies, starts_of
+from edgenode.core.types import FOREVER, Dice, Instant, MemberInfo, NodeId, Word, are_copies, starts_of
 from edgenode.core.upkeep import Upkeep
 from edgenode.core.view import View
 from edgenode.core.voters import Voters
@@ -174,6 +174,10 @@ class Node:
     def reached(self) -> Set[Situation]:
         """What this node has lived through."""
         return self._desk.reached
+
+    def remembers(self, node: NodeId) -> Sequence[Word]:
+        """What this node knows of the lives of another one. For inspection only."""
+        return self._vouching.words(node)
 
     @property
     def ready(self) -> bool:

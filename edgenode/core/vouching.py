@@ -144,6 +144,10 @@ class Vouching:
         if self._past is not None:
             self._past = (*self._past, Word(before, written))
 
+    def words(self, node: NodeId) -> Sequence[Word]:
+        """What is remembered of another node's lives."""
+        return self._witness.words(node)
+
     def link_up(self, peer: NodeId, now: Instant) -> None:
         """Every new link is a reason to ask: either side may have been away."""
         if self._past is not None:

@@ -14,8 +14,9 @@ from edgenode.core.wire import Query
 from edgenode.sim.clock import EPOCH
 from edgenode.sim.days import Days
 from edgenode.sim.faults import Faults
+from edgenode.sim.machines import Life
 from edgenode.sim.workers import TASK, Manner, payload
-from edgenode.sim.world import Answer, Life, World
+from edgenode.sim.world import Answer, World
 
 BATCH_MAX: Final = 20
 READS_EVERY_S: Final = 0.5

@@ -19,6 +19,7 @@ class Conditions:
     reorder: bool = False  # messages of one link may overtake each other
     lies: float = 0.0  # chance that a link of a living process ends with "its port refuses"
     crash: float = 0.0  # chance per effect that the process dies before it
+    rare_crash: float = 0.0  # chance per situation that a process comes into for the first time
     sync_s: Seconds = 0.002  # the longest an ordinary sync takes
     slow_sync: float = 0.0  # chance per sync of taking up to `slow_sync_s`
     slow_sync_s: Seconds = 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 from edgenode.core.jobs import Record, decode
@@ -34,7 +34,11 @@ def promise_of(row: Row | None) -> Promise | None:
 
 
 class Disk:
-    """Implements `signals.Archive`. Survives the lives of its machine, unless it is wiped."""
+    """Implements `signals.Archive`. Survives the lives of its machine, unless it is wiped.
+
+    Bits can flip in a row, or in a claim: it is then refused by whoever reads it, and gone; the job is
+    `damaged` from then on. What nobody has read yet counts as being there.
+    """
 
     def __init__(self) -> None:
         self.rows: dict[JobId, StoredRow] = {}
@@ -47,7 +51,12 @@ class Disk:
         self.behind = False
         self.forgotten: Wall = 0.0
         self.takes_writes = True
+        self.on_damage: Callable[[tuple[JobId, ...]], None] = lambda jobs: None
+        """Told of the jobs whose rows or claims were just refused, unless a new life is told of them."""
         self._order: list[JobId] = []
+        self._damaged: set[JobId] = set()  # refused, ever
+        self._bad_rows: set[JobId] = set()  # not what was written, and nobody knows
+        self._bad_claims: set[JobId] = set()
 
     def copy(self) -> Disk:
         """A snapshot, or the same files on another disk."""
@@ -62,6 +71,56 @@ class Disk:
         self.peers, self.words, self.behind = snapshot.peers, snapshot.words, snapshot.behind
         self.lives, self.written = snapshot.lives, snapshot.written
         self.clock, self.forgotten = snapshot.clock, snapshot.forgotten
+        self._damaged = set(snapshot._damaged)
+        self._bad_rows, self._bad_claims = set(snapshot._bad_rows), set(snapshot._bad_claims)
+
+    def salvage(self, source: Disk, jobs: Iterable[JobId]) -> None:
+        """What could be read of another identity's file: copies, without any word that it gave."""
+        self.write(source.rows[job]._replace(row=source.rows[job].row._replace(promise=None)) for job in jobs)
+        self.peers = source.peers
+
+    # ------------------------------------------------------------------------------------ damage
+
+    def flip_bits(self, rows: Iterable[JobId], claims: Iterable[JobId] = ()) -> None:
+        """These are not what was written any more."""
+        self._bad_rows.update(rows)
+        self._bad_claims.update(claims)
+
+    @property
+    def damaged(self) -> frozenset[JobId]:
+        return frozenset(self._damaged)
+
+    @property
+    def missing(self) -> tuple[JobId, ...]:
+        """Damaged jobs whose rows were not written again since."""
+        return tuple(sorted(job for job in self._damaged if job not in self.rows))
+
+    def check(self) -> None:
+        """Read every row, and refuse those that are not what was written."""
+        self._read(self._bad_rows)
+
+    def _read(self, jobs: Iterable[JobId]) -> None:
+        if self._bad_rows:
+            refused = sorted(self._bad_rows.intersection(jobs))
+            for job in refused:
+                self.drop(job)
+            self._report(refused)
+
+    def _read_claims(self, jobs: Iterable[JobId]) -> None:
+        if self._bad_claims:
+            refused = sorted(self._bad_claims.intersection(jobs))
+            for job in refused:
+                self._bad_claims.discard(job)
+                self.claim_rows.pop(job, None)
+            self._report(refused)
+
+    def _report(self, refused: list[JobId]) -> None:
+        news = tuple(job for job in refused if job not in self._damaged)
+        self._damaged.update(refused)
+        if news:
+            self.on_damage(news)
+
+    # ------------------------------------------------------------------------------------- lives
 
     def begin_life(self, chance: int) -> Past:
         """Count a start, durably; returns what the disk knew before."""
@@ -82,15 +141,15 @@ class Disk:
         self.behind = True
         self.lives = (*self.lives, Word(above, 0))
 
-    @property
-    def damaged(self) -> frozenset[JobId]:
-        return frozenset()
+    # ----------------------------------------------------------------------------------- reading
 
     def get(self, jobs: Sequence[JobId]) -> dict[JobId, Row]:
+        self._read(jobs)
         return {job: self.rows[job].row for job in jobs if job in self.rows}
 
     def scan(self, after: JobId, limit: int) -> list[Row]:
         start = bisect_right(self._order, after)
+        self._read(self._order[start : start + limit])
         return [self.rows[job].row for job in self._order[start : start + limit]]
 
     def due(self, until: Wall, after: tuple[Wall, JobId], limit: int) -> list[tuple[Wall, JobId]]:
@@ -99,6 +158,7 @@ class Disk:
         return sorted(key for key in found if key > after)[:limit]
 
     def claims(self, jobs: Sequence[JobId]) -> dict[JobId, ClaimRow]:
+        self._read_claims(jobs)
         return {job: self.claim_rows[job] for job in jobs if job in self.claim_rows}
 
     def claim_count(self) -> int:
@@ -111,19 +171,25 @@ class Disk:
     def record(self, job: JobId) -> Record | None:
         return record_of(self.row(job))
 
+    # ----------------------------------------------------------------------------------- writing
+
     def write(self, rows: Iterable[StoredRow]) -> None:
         for stored in rows:
             job = stored.row.id
+            self._bad_rows.discard(job)
             if job not in self.rows:
                 insort(self._order, job)
             self.rows[job] = stored
 
     def drop(self, job: JobId) -> None:
+        self._bad_rows.discard(job)
         if self.rows.pop(job, None) is not None:
             self._order.remove(job)
 
     def write_claims(self, claims: Iterable[ClaimRow], forget_before: Wall) -> None:
-        self.claim_rows.update((claim.id, claim) for claim in claims)
+        for claim in claims:
+            self._bad_claims.discard(claim.id)
+            self.claim_rows[claim.id] = claim
         if forget_before:
             kept = {job: row for job, row in self.claim_rows.items() if row.expires_at >= forget_before}
             self.claim_rows = kept
@@ -135,6 +201,7 @@ class Disk:
     def search(self, ticket: int, query: Query) -> SearchedHere:
         """The newest matches first, as the store's index gives them."""
         found: list[bytes] = []
+        self.check()
         for job in reversed(self._order):
             if query.after and job >= query.after:
                 continue

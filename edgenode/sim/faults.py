@@ -30,21 +30,36 @@ class Kind(StrEnum):
     CUT_ONE = "cut one off"
     CUT_RING = "cut to a ring"
     CUT_ONE_WAY = "cut one way"
+    CUT_PAIR = "cut between two"
+    PIVOT = "a minority returns as its pivot fails"
+    STARVE = "starvation"
     RESET = "reset a link"
     CLOCK_JUMP = "clock jump"
     DISK_FULL = "full disk"
+    DISK_BITS = "flipped bits"
+    DISK_CUT = "truncated database"
+    DISK_STALE = "stale snapshot"
+    CLONE = "cloned identity"
     JOIN = "join"
     LEAVE = "leave"
     WIPE = "wipe"
+    MOVE = "new address"
 
 
 HARMLESS: Final = frozenset({Kind.JOIN, Kind.LEAVE})
 """Must not cost a single extra start."""
-ONCE: Final = frozenset({Kind.KILL_ALL, Kind.POWER_ALL, Kind.LEAVE, Kind.WIPE})
-"""At most once a run: two lost disks of three holders, say, leave nothing to check."""
+LOSSES: Final = frozenset({Kind.WIPE, Kind.DISK_BITS, Kind.DISK_CUT, Kind.DISK_STALE, Kind.CLONE})
+"""Cost a disk, or its vote. Mostly one a run: two lost disks of three holders, say, leave little to check."""
+LOSSES_CHANCE: Final = (0.7, 0.15)  # of one, and of a second one
+ONCE: Final = frozenset({Kind.KILL_ALL, Kind.POWER_ALL, *LOSSES})
+"""At most once a run."""
+NOT_DRAWN: Final = frozenset({Kind.DISK_BITS})
+"""With flipped bits an owner may wait for ever for its holders to decide who follows them: one whose row was
+damaged never votes on that job again, and of two holders both are needed. No seed draws them as yet."""
+KIND_CHANCE: Final = 0.22
 
 
-SIZES: Final = (1, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 5, 6, 7, 9)
+SIZES: Final = (1, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 5, 6, 7, 8, 9)
 """Small meshes have more trouble in the same time, and cost less of it."""
 COPIES: Final = (1, 2, 3, 3, 3, 3, 4, 5)
 REREPLICATE_AFTER_S: Final = (1.0, 3.0, 30.0)
@@ -53,6 +68,12 @@ DRAIN_S: Final = (0.2, 1.0, 10.0)
 
 PAUSE_S: Final = (1.5, 7.0)
 STALL_S: Final = (0.2, 1.5)
+PIVOT_S: Final = (1.5, 6.0)
+"""How long a minority is away before its pivot fails."""
+STARVE_S: Final = (1.0, 5.0)
+STARVE_STILL_S: Final = (0.05, 0.9)
+"""How long a starved process stands still at a time: a tenth of a processor comes in slices."""
+STARVE_RUN_S: Final = (0.005, 0.1)
 
 
 class Blow(NamedTuple):
@@ -91,7 +112,13 @@ class Faults:
     def answer_late_s(self) -> Seconds:
         """How much later than a question its answer may come, beyond the network's ordinary delay."""
         struck = {blow.kind for blow in self.blows}
-        stands_s = PAUSE_S[1] if Kind.PAUSE in struck else STALL_S[1] if Kind.STALL in struck else 0.0
+        standing = {
+            Kind.PAUSE: PAUSE_S,
+            Kind.PIVOT: PIVOT_S,
+            Kind.STALL: STALL_S,
+            Kind.STARVE: STARVE_STILL_S,
+        }
+        stands_s = max((most for kind, (_, most) in standing.items() if kind in struck), default=0.0)
         return stands_s + (2 * self.conditions.late_s if self.conditions.late else 0.0)
 
     @classmethod
@@ -106,12 +133,13 @@ class Faults:
         if roll < 0.10:
             return cls(Mood.CALM, *mesh, chained, Conditions(), (), flat, even, poison=False)
         if roll < 0.15:
-            blows = _blows(dice, [Kind.JOIN, Kind.LEAVE][: 1 + (count > 2)], hurt_s)
+            blows = _blows(dice, [Kind.JOIN, Kind.LEAVE], hurt_s, most=5)
             return cls(Mood.CHURN, *mesh, chained, Conditions(), blows, flat, even, poison=False)
-        kinds = [kind for kind in Kind if dice.random() < 0.25 and _possible(kind, count)]
+        kinds = [kind for kind in Kind if _strikes(kind, dice) and _possible(kind, count)]
+        kinds += _losses(dice, count)
         conditions = _conditions(dice)
-        if not kinds:
-            kinds = [Kind.KILL_ONE]
+        if LOSSES.issuperset(kinds):  # which may find nothing to strike
+            kinds.append(Kind.KILL_ONE)
         offsets = _offsets(dice, count) if dice.random() < 0.25 else flat
         rates = tuple(dice.uniform(0.999, 1.001) for _ in range(count)) if dice.random() < 0.3 else even
         blows = _blows(dice, kinds, hurt_s)
@@ -123,19 +151,34 @@ class Faults:
 
 def _possible(kind: Kind, count: int) -> bool:
     match kind:
-        case Kind.LEAVE | Kind.WIPE | Kind.CUT_RING | Kind.KILL_MINORITY:
+        case Kind.WIPE | Kind.DISK_CUT | Kind.DISK_STALE | Kind.CLONE:
+            return count >= 3
+        case Kind.CUT_RING | Kind.CUT_PAIR | Kind.KILL_MINORITY | Kind.PIVOT:
             return count >= 3
         case Kind.CUT_HALVES | Kind.CUT_ONE | Kind.CUT_ONE_WAY | Kind.RESET | Kind.KILL_MAJORITY:
+            return count >= 2
+        case Kind.LEAVE | Kind.MOVE:
             return count >= 2
         case _:
             return True
 
 
-def _blows(dice: Random, kinds: list[Kind], hurt_s: Seconds) -> tuple[Blow, ...]:
+def _strikes(kind: Kind, dice: Random) -> bool:
+    return kind not in LOSSES and dice.random() < KIND_CHANCE
+
+
+def _losses(dice: Random, count: int) -> list[Kind]:
+    """Which disks are lost, one of them twice as often as two."""
+    possible = [kind for kind in Kind if kind in LOSSES - NOT_DRAWN and _possible(kind, count)]
+    wanted = sum(dice.random() < chance for chance in LOSSES_CHANCE)
+    return dice.sample(possible, min(wanted, len(possible)))
+
+
+def _blows(dice: Random, kinds: list[Kind], hurt_s: Seconds, most: int = 3) -> tuple[Blow, ...]:
     """Every kind strikes at least once, after the mesh had a moment to form (mostly)."""
     blows = []
     for kind in kinds:
-        for _ in range(1 if kind in ONCE else dice.randint(1, 3)):
+        for _ in range(1 if kind in ONCE else dice.randint(1, most)):
             earliest = 0.1 if dice.random() < 0.1 else 1.0
             blows.append(Blow(round(dice.uniform(earliest, hurt_s), 3), kind))
     return tuple(sorted(blows))
@@ -154,6 +197,7 @@ def _conditions(dice: Random) -> Conditions:
         reorder=dice.random() < 0.25,
         lies=maybe(0.15, 0.3),
         crash=maybe(0.35, 0.003),
+        rare_crash=maybe(0.3, 0.1),
         sync_s=dice.choice((0.001, 0.002, 0.005, 0.02)),
         slow_sync=maybe(0.25, 0.1),
         slow_sync_s=dice.choice((0.1, 0.3, 1.0)),

@@ -10,9 +10,10 @@ from edgenode.core.types import TERMINAL, Delivery, JobId, NodeId, Partition, Se
 from edgenode.sim.clients import read_everywhere
 from edgenode.sim.faults import Mood
 from edgenode.sim.ledger import Value, Violation, agree
+from edgenode.sim.machines import Life
 from edgenode.sim.story import Story, short, token_text
 from edgenode.sim.workers import Manner, manner_of
-from edgenode.sim.world import Life, World
+from edgenode.sim.world import World
 
 LOOK_EVERY_S: Final = 0.5
 MISSING_SHOWN: Final = 5
@@ -82,8 +83,7 @@ class Judge:
     def _must_end(self, job: JobId) -> bool:
         """Whether P2 promises an end: a disk of the receipt survives, and a majority where one is needed."""
         world = self._world
-        receipt = world.ledger.acked[job]
-        if not any(node in world.disks or world.machines[node].gone == "left" for node in receipt):
+        if not world.ledger.survives(job):
             return False
         said = world.ledger.specs[job].options
         careful = said.delivery is Delivery.AT_MOST_ONCE or said.partition is Partition.WAIT
@@ -93,7 +93,7 @@ class Judge:
         newest = max(self._copies(job), key=lambda record: record.epoch, default=None)
         if newest is None:
             return True  # no copy at all: let it be found missing
-        living = sum(node in self._world.disks for node in newest.holders)
+        living = sum(self._world.ledger.keeps(node, job) for node in newest.holders)
         return majority(living, newest.holders)
 
     def _copies(self, job: JobId) -> Iterable[Record]:

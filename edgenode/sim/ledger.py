@@ -98,10 +98,15 @@ class Ledger:
         self.clock_s = INACCURACY_S
         self.misled: Callable[[NodeId], bool] = lambda node: False
         """Whether half or more of the clocks that a node may know of have been wrong: it knows no better."""
+        self.on_own_vote: Callable[[NodeId], None] = lambda node: None
+        """Told where an owner accepts its own proposal, before it counts."""
         self._ended_early: set[JobId] = set()  # by nodes that knew no better
         self.finished: set[JobId] = set()  # some disk had an end of it once
         self.forgotten: defaultdict[JobId, set[NodeId]] = defaultdict(set)
         """Who dropped a job."""
+        self._lost_disks: set[NodeId] = set()  # whose disk is gone, or not what it was
+        self._lost_rows: set[tuple[NodeId, JobId]] = set()
+        self._harmed: set[JobId] = set()  # that were on any of those
         self.specs: dict[JobId, Spec] = {}
         self.acked: dict[JobId, tuple[NodeId, ...]] = {}
         self.refused: set[JobId] = set()
@@ -130,7 +135,7 @@ class Ledger:
                 for node in nodes:
                     disks = [disk for place, disk in self._disks.items() if self._identity(place) == node]
                     is_there = any(disk.record(job) for disk in disks) or node in self.forgotten[job]
-                    if disks and not is_there:
+                    if disks and not is_there and self._is_whole(node, job):
                         raise Violation(f"P1: {job_text(job)} is not on {short(node)}, as its receipt says")
                 self.acked[job] = nodes
             elif error.definite:
@@ -165,6 +170,31 @@ class Ledger:
     def _identity(self, place: NodeId) -> NodeId:
         return self.identities.get(place, place)
 
+    # --------------------------------------------------------------------------------- losses
+
+    def lost_disk(self, place: NodeId) -> None:
+        """The disk of this machine is gone, or set back to what it was once, or speaks for two machines."""
+        self._lost_disks.add(place)
+        self._harmed.update(self._disks[place].rows)
+
+    def lost_rows(self, place: NodeId, jobs: Iterable[JobId]) -> None:
+        """What this disk has of these is not what was written."""
+        self._lost_rows.update((place, job) for job in jobs)
+        self._harmed.update(jobs)
+
+    def _is_whole(self, node: NodeId, job: JobId) -> bool:
+        return node not in self._lost_disks and (node, job) not in self._lost_rows
+
+    def keeps(self, node: NodeId, job: JobId) -> bool:
+        """Whether what `node` has stored of a job is still there, and speaks for it."""
+        return node in self._disks and self._is_whole(node, job)
+
+    def survives(self, job: JobId) -> bool:
+        """P2: whether a disk that is named in a job's receipt survives; or the one who left handed it over,
+        and nobody lost it then."""
+        left = any(node not in self._disks and node not in self._lost_disks for node in self.acked[job])
+        return any(self.keeps(node, job) for node in self.acked[job]) or (left and job not in self._harmed)
+
     # ---------------------------------------------------------------------------------- disks
 
     def handled(self) -> None:
@@ -177,8 +207,8 @@ class Ledger:
             self._word.pop((node, job), None)
         for stored in persist.rows:
             promise = promise_of(stored.row)
-            if promise is None:
-                continue
+            if promise is None or stored.row.id in self._disks[node].damaged:
+                continue  # of a damaged row nobody knows what was promised: it never votes again
             before = self._word.get((node, stored.row.id))
             if before is not None and promise < before:
                 raise Violation(
@@ -312,6 +342,7 @@ class Ledger:
             self._accepted(early, *key)
         # An owner that gets its own old proposal back has promised more by then: it accepts nothing.
         if promises == Promise(record.epoch, ballot) and ballot.owner == self._identity(node):
+            self.on_own_vote(node)
             self._accepted(ballot.owner, *key)
 
     def _outcome_happened(self, node: NodeId, job: JobId, outcome: Outcome) -> None:
@@ -361,8 +392,11 @@ class Ledger:
 
         One event may do both, in this order: accept a write, and give a higher promise.
         """
+        if isinstance(message, Promises):
+            self._check_health(node, (answer.job for answer in message.items))
         if not isinstance(message, Acks):
             return
+        self._check_health(node, (stored.job for stored in message.stored))
         for stored in message.stored:
             word = self._raised.get(stored.job, self._word.get((node, stored.job)))
             if word is None or word > Promise(stored.epoch, stored.ballot):
@@ -371,6 +405,11 @@ class Ledger:
                     f"{short(node)} acknowledges {ballot_text(stored.ballot)} of {job_text(stored.job)}, "
                     f"having promised {given}"
                 )
+
+    def _check_health(self, node: NodeId, jobs: Iterable[JobId]) -> None:
+        """Nobody knows what a row that was damaged had promised."""
+        for job in self._disks[node].damaged.intersection(jobs):
+            raise Violation(f"{short(node)} gives its word on {job_text(job)}, whose row was damaged there")
 
     def left(self, node: NodeId, to: NodeId, message: Message) -> None:
         """A message leaves `node`: what it asserts is on the disk."""
@@ -383,7 +422,7 @@ class Ledger:
                     self._check_promise(node, answer.job, Promise(answer.epoch, Ballot(answer.term, to)))
             case Ask(items=asked):
                 for question in asked:
-                    ballot = Ballot(question.term, node)
+                    ballot = Ballot(question.term, self._identity(node))
                     self._check_promise(node, question.job, Promise(question.epoch, ballot))
             case _:
                 pass
@@ -398,14 +437,17 @@ class Ledger:
 
     def _check_ack(self, node: NodeId, stored: Stored) -> None:
         record = self._disks[node].record(stored.job)
-        if record is None or not self.has(node, stored):
+        # Bits may have flipped in it since it was written.
+        if not self.has(node, stored) and (node, stored.job) not in self._lost_rows:
             raise Violation(f"T4: {short(node)} acknowledges of {job_text(stored.job)} what its disk has not")
         under = Promise(stored.epoch, stored.ballot)
-        move = record.move
-        if stored.firm or (move is not None and Promise(record.epoch, move.ballot) == under):
+        move = None if record is None else record.move
+        if stored.firm or (move is not None and Promise(stored.epoch, move.ballot) == under):
             self._accepted(self._identity(node), stored.job, under)
 
     def _check_promise(self, node: NodeId, job: JobId, promise: Promise) -> None:
+        if node in self.forgotten[job] or (node, job) in self._lost_rows:
+            return  # dropped with the same write, and never promised again; or damaged since
         kept = promise_of(self._disks[node].row(job))
         if kept is None or kept < promise:
             raise Violation(
@@ -432,7 +474,7 @@ class Ledger:
             if (other.node, other.boot) == (node, boot) and not other.over and not other.stopped:
                 raise Violation(f"{short(node)} runs {job_text(job)} twice at once")
         owner = self._disks.get(token.owner)
-        if owner is not None:
+        if owner is not None and self._is_whole(token.owner, job):
             record = owner.record(job)
             if record is None or dict(record.starts).get(token.ballot, 0) < token.start:
                 raise Violation(

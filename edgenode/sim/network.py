@@ -7,7 +7,7 @@ without power, or behind a cut, is merely silent. What was in flight on a link t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from edgenode.core.signals import Address, CloneMet, Event, LinkDown, LinkUp, MessageArrived
 from edgenode.core.types import NodeId, Seconds, are_copies
-from edgenode.core.wire import CONTROL, Message, decode, encode
+from edgenode.core.wire import CONTROL, Message, Sync, decode, encode
 from edgenode.sim.conditions import Conditions
 
 REDIAL_S: Final = 0.5
@@ -36,6 +36,11 @@ class Process(Protocol):
     @property
     def place(self) -> NodeId:
         """Where it is: another place than that of a process with the same identity."""
+        ...
+
+    @property
+    def host(self) -> str:
+        """Its address, under which others reach it."""
         ...
 
     @property
@@ -90,6 +95,11 @@ class Link:
         return self.callee if end is self.caller else self.caller
 
 
+def first_host(node: NodeId) -> str:
+    """The address of a machine that has never moved."""
+    return node
+
+
 Rule = Callable[[NodeId, NodeId, Message], bool]
 """Whether a scenario keeps this message from leaving."""
 
@@ -104,27 +114,39 @@ class Network:
         self._blocked: frozenset[tuple[NodeId, NodeId]] = frozenset()
         # By one end and the other's identity, of which an end knows one life only.
         self._links: dict[tuple[Process, NodeId], Link] = {}
-        self._wanted: dict[Process, set[NodeId]] = {}
+        # Whom it calls, and on which hosts: those that it learned itself, and those that people named.
+        self._wanted: dict[Process, dict[NodeId, frozenset[str]]] = {}
+        self._named: dict[Process, dict[NodeId, frozenset[str]]] = {}
         self._met: dict[Process, set[NodeId]] = {}
         self.rule: Rule | None = None
 
     # ------------------------------------------------------------------------------ processes
 
-    def joined(self, process: Process, seeds: set[NodeId]) -> None:
-        """A process has started, and was told of these peers."""
-        self._wanted[process] = set(seeds)
+    def joined(self, process: Process, seeds: Mapping[NodeId, str]) -> None:
+        """A process has started, and was told where these peers are."""
+        self._wanted[process], self._named[process] = {}, {}
+        self.told(process, seeds)
         self._keep_dialling(process)
+
+    def told(self, process: Process, hosts: Mapping[NodeId, str]) -> None:
+        """Somebody tells a process where these peers are."""
+        wanted, named = self._wanted[process], self._named[process]
+        for peer, host in hosts.items():
+            named[peer] = named.get(peer, frozenset()) | {host}
+            wanted[peer] = wanted.get(peer, frozenset()) | {host}
 
     def learned(self, process: Process, changes: tuple[Address, ...]) -> None:
         """The process's address book changed."""
         wanted = self._wanted[process]
         for change in changes:
             if change.keep and change.peer != process.id:
-                if change.peer not in wanted:
-                    wanted.add(change.peer)
+                is_new = change.peer not in wanted
+                named = self._named[process].get(change.peer, frozenset())
+                wanted[change.peer] = named.union(host for host, _ in change.addresses)
+                if is_new:
                     self._dial(process, change.peer)
             else:
-                wanted.discard(change.peer)
+                wanted.pop(change.peer, None)
                 link = self._links.get((process, change.peer))
                 if link is not None and not link.broken:
                     self._break(link, heard_by=(link.other(process),))
@@ -133,6 +155,7 @@ class Network:
         """A process ended. Unless `silent` (no power), its machine resets its links; `in_order`: it closed
         them itself, and what it had said before is heard."""
         self._wanted.pop(process, None)
+        self._named.pop(process, None)
         self._met.pop(process, None)
         for key in sorted(self._ends(process), key=lambda key: key[1]):
             link = self._links.pop(key)
@@ -178,8 +201,14 @@ class Network:
         return True
 
     def met(self, process: Process) -> set[NodeId]:
-        """Whom this process ever had a link to."""
+        """Who has introduced itself to this process."""
         return self._met.get(process, set())
+
+    def peers(self, process: Process) -> list[Process]:
+        """Who can answer this process over a link that carries both ways."""
+        links = [self._links[key] for key in sorted(self._ends(process), key=lambda key: key[1])]
+        open_ones = [link for link in links if not link.broken and not self._cut(link.caller, link.callee)]
+        return [link.other(process) for link in open_ones]
 
     def linked(self, one: NodeId, other: NodeId) -> bool:
         link = self._link(one, other)
@@ -225,13 +254,15 @@ class Network:
             self._dial(end, peer.id)
 
     def _dial(self, caller: Process, to: NodeId) -> None:
-        """Call a peer; the link is up after a round trip, if both ways are open and it answers."""
+        """Call a peer; the link is up after a round trip, if it is where the caller believes it to be, both
+        ways are open, and it answers."""
 
         def answer() -> None:
             if not caller.alive or caller.paused:
                 return
+            hosts = self._wanted[caller].get(to, frozenset())
             for callee in self._world.processes(to):
-                if not callee.paused and not self._cut(caller, callee):
+                if callee.host in hosts and not callee.paused and not self._cut(caller, callee):
                     self._up(caller, callee)
                     return
 
@@ -248,7 +279,7 @@ class Network:
                 self._world.post(newer, 0.0, CloneMet(known.boot, True))
                 return
         link = Link(caller, callee)
-        for end, peer, address in ((caller, callee, (callee.id, PORT)), (callee, caller, None)):
+        for end, peer, address in ((caller, callee, (callee.host, PORT)), (callee, caller, None)):
             stale = self._links.get((end, peer.id))
             if stale is not None:
                 if stale.other(end) is not peer and not stale.broken:
@@ -256,7 +287,6 @@ class Network:
                 stale.broken = True
                 self._world.post(end, 0.0, LinkDown(peer.id, stale.boots[stale.other(end).place], False))
             self._links[end, peer.id] = link
-            self._met.setdefault(end, set()).add(peer.id)
             self._world.post(end, 0.0, LinkUp(peer.id, link.boots[peer.place], address))
 
     def _other_life(self, process: Process, *, at: Process) -> tuple[Process, Process] | None:
@@ -336,6 +366,8 @@ class Network:
         if (source.place, target.place) in self._blocked:
             self._world.strikes["message cut off"] += 1
             return
+        if isinstance(message, Sync):
+            self._met.setdefault(target, set()).add(source.id)
         self._world.post(target, 0.0, MessageArrived(source.id, message, source.boot))
 
     def _delay(self) -> Seconds:

@@ -31,9 +31,10 @@ from edgenode.sim.disk import Disk, record_of
 from edgenode.sim.faults import Mood
 from edgenode.sim.judge import Judge
 from edgenode.sim.ledger import Violation
+from edgenode.sim.machines import Action, Life, Machine, MakeCore, node_id
 from edgenode.sim.story import Story, short
 from edgenode.sim.workers import TASK, WORKER_DIED, Manner, payload, raised, success
-from edgenode.sim.world import Action, Answer, Life, Machine, MakeCore, World, node_id
+from edgenode.sim.world import Answer, World
 
 FORM_S: Final[Seconds] = 2.0
 """How long a mesh gets to form before the story begins."""
@@ -54,6 +55,7 @@ class Scenario:
         self.world.network.rule = self._is_kept
         self.world.on_run = self._hold_run
         self.world.on_sync = self._hold_sync
+        self.world.on_forfeit = lambda why: None  # a story says itself what must not come of it
         self._dice = self.world.random("scenario")
         self._jobs: dict[str, JobId] = {}
         self._receipts: dict[str, Receipt] = {}

@@ -15,11 +15,13 @@ from edgenode.core.types import Seconds
 from edgenode.sim.clients import Clients
 from edgenode.sim.days import Days
 from edgenode.sim.faults import Faults, Mood
+from edgenode.sim.identities import Forfeited
 from edgenode.sim.judge import Judge
 from edgenode.sim.ledger import Violation
+from edgenode.sim.machines import MakeCore
 from edgenode.sim.story import Story
 from edgenode.sim.weather import Weather
-from edgenode.sim.world import MakeCore, World
+from edgenode.sim.world import World
 
 HURT_S: Final[Seconds] = 10.0
 HEAL_S: Final[Seconds] = 90.0
@@ -83,18 +85,16 @@ class Trial:
 
     def run(self) -> Passed:
         """Raises whatever went wrong, with the way to see it again as notes."""
+        world = self.world
         with self._explained():
-            world, plan = self.world, self.plan
-            weather = Weather(world, self.faults)
-            weather.begin()
-            self.clients.begin(plan.hurt_s)
-            world.run_until(plan.hurt_s)
-            weather.heal()
-            Judge(world, self.faults.mood, wiped=weather.wiped).demand(plan.heal_s)
+            try:
+                self._hurt_and_heal()
+            except Forfeited:
+                world.strikes["a run was forfeited"] += 1
             self._check_struck()
         starts = sum(map(len, world.ledger.starts.values()))
         return Passed(
-            plan.seed,
+            self.plan.seed,
             self.faults.mood,
             world.digest,
             world.events,
@@ -105,6 +105,15 @@ class Trial:
             world.strikes,
             world.reached,
         )
+
+    def _hurt_and_heal(self) -> None:
+        world, plan = self.world, self.plan
+        weather = Weather(world, self.faults)
+        weather.begin()
+        self.clients.begin(plan.hurt_s)
+        world.run_until(plan.hurt_s)
+        weather.heal()
+        Judge(world, self.faults.mood, wiped=weather.wiped).demand(plan.heal_s)
 
     def _check_struck(self) -> None:
         """A run that was to hurt and did not has shown nothing; a calm one must have taken every job."""

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from functools import partial
 from random import Random
 from typing import Final
 
-from edgenode.core.types import NodeId
+from edgenode.core.types import NodeId, Seconds
 from edgenode.sim.clock import MachineClock
 from edgenode.sim.conditions import Conditions
-from edgenode.sim.disk import record_of
-from edgenode.sim.faults import PAUSE_S, STALL_S, Faults, Kind
-from edgenode.sim.world import Life, Machine, World
+from edgenode.sim.disk import Disk, record_of
+from edgenode.sim.faults import (
+    PAUSE_S,
+    PIVOT_S,
+    STALL_S,
+    STARVE_RUN_S,
+    STARVE_S,
+    STARVE_STILL_S,
+    Faults,
+    Kind,
+)
+from edgenode.sim.machines import Life, Machine
+from edgenode.sim.network import first_host
+from edgenode.sim.world import World
 
 LETTERS: Final = "abcdefghijklmnopqrstuvwxy"
 
@@ -24,6 +36,7 @@ class Weather:
         self._faults = faults
         self._dice = world.random("weather")
         self._born = 0
+        self._backups: dict[NodeId, Disk] = {}  # by place
         self.wiped = False
 
     def begin(self) -> None:
@@ -42,6 +55,8 @@ class Weather:
             self._world.after(self._dice.uniform(0.0, 0.5), partial(self._world.start, machine))
         for at, kind in self._faults.blows:
             self._world.at(at, partial(self._strike, kind))
+            if kind is Kind.DISK_STALE:
+                self._world.at(self._dice.uniform(0.3, at), self._back_up)
         self._world.conditions = self._faults.conditions
 
     def heal(self) -> None:
@@ -50,6 +65,7 @@ class Weather:
         world.conditions = Conditions()
         world.network.block(frozenset())
         self._put_clocks_right()
+        world.announce()
         for machine in world.machines.values():
             world.make_room(machine)
             if machine.life is not None:
@@ -65,12 +81,12 @@ class Weather:
         """While half of the clocks are wrong no last day comes, nor does that of a job all of whose holders
         have wrong ones: somebody has to mend them. Others may stay."""
         machines = self._counted()
-        is_wrong = {machine.id: machine.clock.is_wrong for machine in machines}
-        copies = [
-            record_of(stored.row) for disk in self._world.disks.values() for stored in disk.rows.values()
-        ]
-        blind = any(copy and all(is_wrong.get(holder, True) for holder in copy.holders) for copy in copies)
-        wrong = sum(is_wrong.values())
+        right = {machine.id for machine in machines if not machine.clock.is_wrong}
+        there = {machine.id for machine in machines if not machine.gone}
+        disks = self._world.disks.values()
+        copies = [record_of(stored.row) for disk in disks for stored in disk.rows.values()]
+        blind = any(copy and not right & there.intersection(copy.holders) for copy in copies)
+        wrong = len(machines) - len(right)
         if (blind and wrong) or 2 * wrong >= len(machines) > 1:
             for machine in machines:
                 machine.clock.jump(-machine.clock.offset_s)
@@ -104,14 +120,24 @@ class Weather:
                 machine = self._dice.choice(lives).machine
                 self._world.fill_disk(machine)
                 self._world.after(self._dice.uniform(0.5, 6.0), lambda: self._world.make_room(machine))
-            case Kind.RESET:
-                return self._reset(lives)
+            case Kind.STARVE:
+                self._starve(self._dice.choice(lives), self._world.now + self._dice.uniform(*STARVE_S))
             case Kind.JOIN:
                 self._join()
-            case Kind.LEAVE | Kind.WIPE:
-                return self._remove(kind, lives)
-            case _:
+            case Kind.MOVE:
+                self._move(self._dice.choice(lives))
+            case Kind.CUT_HALVES | Kind.CUT_ONE | Kind.CUT_RING | Kind.CUT_ONE_WAY | Kind.CUT_PAIR:
                 return self._cut(kind)
+            case Kind.DISK_BITS:
+                return self._flip_bits()
+            case Kind.RESET:
+                return self._reset(lives)
+            case Kind.PIVOT:
+                return self._pivot(lives)
+            case Kind.LEAVE:
+                return self._leave(lives)
+            case Kind.WIPE | Kind.DISK_CUT | Kind.DISK_STALE | Kind.CLONE:
+                return self._lose_disk(kind, lives)
         return True
 
     def _kill(self, kind: Kind, lives: list[Life]) -> None:
@@ -121,51 +147,157 @@ class Weather:
         for life in self._dice.sample(lives, min(len(lives), counts.get(kind, len(lives)))):
             self._world.crash(life.machine, "is killed")
 
-    def _power(self, life: Life) -> None:
-        self._world.end(life.machine, "loses power", silent=True)
+    def _power(self, life: Life, survivors: int | None = None) -> None:
+        self._world.end(life.machine, "loses power", silent=True, survivors=survivors)
         self._world.after(self._dice.uniform(0.3, 6.0), lambda: self._world.start_if_down(life.machine))
 
     def _reset(self, lives: list[Life]) -> bool:
         pairs = [(one.id, other.id) for one in lives for other in lives if one.id < other.id]
         return bool(pairs) and self._world.network.reset(*self._dice.choice(pairs))
 
+    def _starve(self, life: Life, until: Seconds) -> None:
+        """The process gets a slice of a processor now and then."""
+        if life.alive and self._world.now < until:
+            still_s = self._dice.uniform(*STARVE_STILL_S)
+            self._world.pause(life.machine, still_s)
+            runs_s = self._dice.uniform(*STARVE_RUN_S)
+            self._world.after(still_s + runs_s, lambda: self._starve(life, until))
+
+    def _pivot(self, lives: list[Life]) -> bool:
+        """A minority is away, paused or cut off; at the moment of its return one of the others loses power,
+        with all that it had not synced: it alone may have known what it wrote with those who were there."""
+        if len(lives) < 3:
+            return False
+        away = self._dice.sample(lives, self._dice.randint(1, (len(lives) - 1) // 2))
+        pivot = self._dice.choice([life for life in lives if life not in away])
+        away_s = self._dice.uniform(*PIVOT_S)
+        if self._dice.random() < 0.5:
+            for life in away:
+                self._world.pause(life.machine, away_s)
+        else:
+            side = {life.place for life in away}
+            others = {machine.place for machine in self._there()} - side
+            self._block(both_ways(side, others), away_s)
+
+        def fail() -> None:
+            if pivot.alive:
+                self._power(pivot, survivors=0)
+
+        self._world.after(away_s, fail)
+        return True
+
+    # ------------------------------------------------------------------------- who comes and goes
+
+    def _there(self) -> list[Machine]:
+        return [machine for machine in self._world.machines.values() if not machine.gone]
+
     def _join(self) -> None:
         machine = self._build(MachineClock(origin=self._dice.uniform(0.0, 1000.0)))
-        others = (other for other in self._world.machines.values() if not other.gone)
-        machine.seeds = frozenset(other.id for other in others) - {machine.id}
+        machine.seeds = frozenset(other.id for other in self._there()) - {machine.id}
         self._world.start(machine)
 
-    def _remove(self, kind: Kind, lives: list[Life]) -> bool:
-        """Somebody leaves in order, or loses its disk and comes back as somebody else."""
+    def _leave(self, lives: list[Life]) -> bool:
         staying = [life for life in lives if not life.leaving]
+        if len(staying) < 2:
+            return False
+        self._world.leave(self._dice.choice(staying).machine)
+        return True
+
+    def _move(self, life: Life) -> None:
+        """It is carried to another place, and comes back under another address."""
+        machine = life.machine
+        self._power(life)
+        machine.host = f"{first_host(machine.id)}, moved at {self._world.now:.3f}"
+
+    # --------------------------------------------------------------------------------------- disks
+
+    def _back_up(self) -> None:
+        """Keep what is on every disk now."""
+        machines = (machine for machine in self._there() if machine.disk.lives)
+        self._backups = {machine.place: machine.disk.copy() for machine in machines}
+
+    def _flip_bits(self) -> bool:
+        """Some rows and claims of one disk are not what was written. A person, or the day's check, reads all
+        of it some time later; if nobody has met them before."""
+        machines = [machine for machine in self._there() if machine.disk.rows or machine.disk.claim_rows]
+        if not machines:
+            return False
+        machine = self._dice.choice(machines)
+        share = self._dice.choice((0.1, 0.5, 1.0))
+        rows = [job for job in sorted(machine.disk.rows) if self._dice.random() < share]
+        claims = [job for job in sorted(machine.disk.claim_rows) if self._dice.random() < share]
+        if not rows and not claims:
+            return False
+        self.wiped = True
+        self._world.flip_bits(machine, rows, claims)
+        self._world.after(self._dice.uniform(0.0, 5.0), machine.disk.check)
+        return True
+
+    def _lose_disk(self, kind: Kind, lives: list[Life]) -> bool:
+        """A disk is lost, or not what it was; or two have one identity."""
+        staying = [life for life in lives if not life.leaving]
+        if kind is Kind.DISK_STALE:
+            staying = [life for life in staying if life.place in self._backups]
         if len(staying) < 3:
             return False
         machine = self._dice.choice(staying).machine
-        if kind is Kind.LEAVE:
-            self._world.leave(machine)
+        self.wiped = True
+        if kind is Kind.CLONE:
+            self._clone(machine)
             return True
         self._world.end(machine, "is killed", silent=False)
-        self._world.remove(machine, "wiped")
-        self.wiped = True
-        self._world.after(self._dice.uniform(0.1, 3.0), self._join)
+        later_s = self._dice.uniform(0.1, 3.0)
+        if kind is Kind.DISK_STALE:
+            self._world.put_back(machine, self._backups[machine.place])
+            self._world.befell(machine, "gets an old state of its disk")
+            self._world.after(later_s, lambda: self._world.start_if_down(machine))
+        else:
+            lost = machine.disk
+            self._world.remove(machine, "wiped" if kind is Kind.WIPE else "damaged")
+            self._world.after(later_s, self._join if kind is Kind.WIPE else lambda: self._salvage(lost))
         return True
+
+    def _salvage(self, lost: Disk) -> None:
+        """A new member, with those copies of a lost disk that could still be read."""
+        machine = self._build(MachineClock(origin=self._dice.uniform(0.0, 1000.0)))
+        share = self._dice.random()
+        machine.disk.salvage(lost, [job for job in sorted(lost.rows) if self._dice.random() < share])
+        machine.seeds = frozenset(other.id for other in self._there()) - {machine.id}
+        self._world.start(machine)
+
+    def _clone(self, machine: Machine) -> None:
+        """A second machine is started with a copy of this one's disk, beside it or instead of it."""
+        if self._dice.random() < 0.5:
+            self._world.crash(machine, "is killed, and its disk copied")
+        copy = self._world.copy(machine, self._next_name(), chance=1 + self._dice.getrandbits(16))
+        self._world.after(self._dice.uniform(0.0, 3.0), lambda: self._world.start_if_down(copy))
 
     # ------------------------------------------------------------------------------------ cuts
 
     def _cut(self, kind: Kind) -> bool:
-        nodes = [machine.id for machine in self._world.machines.values() if not machine.gone]
+        nodes = [machine.place for machine in self._there()]
         if len(nodes) < 2:
             return False
-        ways = cut_ways(kind, nodes, self._dice)
-        network = self._world.network
-        network.block(ways)
-        self._world.after(self._dice.uniform(0.5, 9.0), lambda: network.unblock(ways))
+        self._block(cut_ways(kind, nodes, self._dice), self._dice.uniform(0.5, 9.0))
         return True
 
+    def _block(self, ways: frozenset[tuple[NodeId, NodeId]], for_s: Seconds) -> None:
+        network = self._world.network
+        network.block(ways)
+        self._world.after(for_s, lambda: network.unblock(ways))
+
     def _build(self, clock: MachineClock) -> Machine:
-        name = LETTERS[self._born]
+        return self._world.add(self._next_name(), slots=self._dice.randint(1, 4), clock=clock)
+
+    def _next_name(self) -> str:
         self._born += 1
-        return self._world.add(name, slots=self._dice.randint(1, 4), clock=clock)
+        return LETTERS[self._born - 1]
+
+
+def both_ways(side: Iterable[NodeId], others: Collection[NodeId]) -> frozenset[tuple[NodeId, NodeId]]:
+    """All ways between two sides."""
+    out = {(one, other) for one in side for other in others}
+    return frozenset(out | {(other, one) for one, other in out})
 
 
 def cut_ways(kind: Kind, nodes: list[NodeId], dice: Random) -> frozenset[tuple[NodeId, NodeId]]:
@@ -177,6 +309,8 @@ def cut_ways(kind: Kind, nodes: list[NodeId], dice: Random) -> frozenset[tuple[N
         near = {(mixed[place - 1], mixed[place]) for place in range(first, len(mixed))}
         near |= {(other, one) for one, other in near}
         return frozenset((one, other) for one in nodes for other in nodes if one != other) - near
+    if kind is Kind.CUT_PAIR:
+        return both_ways(mixed[:1], mixed[1:2])
     side = set(mixed[: 1 if kind is not Kind.CUT_HALVES else len(mixed) // 2])
     out = {(one, other) for one in side for other in nodes if other not in side}
     if kind is Kind.CUT_ONE_WAY:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from hashlib import blake2b
 from random import Random
 from struct import pack
-from typing import Final, Protocol
+from typing import Final
 
 from edgenode.core.jobs import Record
 from edgenode.core.settings import Settings
 from edgenode.core.signals import (
-    Archive,
     Behind,
     Booted,
     Changed,
@@ -37,6 +35,7 @@ from edgenode.core.signals import (
     Remember,
     RememberWords,
     RequestId,
+    RowsDamaged,
     Run,
     RunEnded,
     SearchAsked,
@@ -54,8 +53,6 @@ from edgenode.core.signals import (
 from edgenode.core.situations import Situation
 from edgenode.core.types import (
     FOREVER,
-    Dice,
-    Instant,
     JobId,
     MemberInfo,
     NodeId,
@@ -63,12 +60,15 @@ from edgenode.core.types import (
     StartToken,
     starts_of,
 )
-from edgenode.core.wire import Acks, Verdict
+from edgenode.core.vouching import unknown_word
+from edgenode.core.wire import Acks, Grant, Verdict, Vote
 from edgenode.sim.clock import EPOCH, MachineClock
 from edgenode.sim.conditions import Conditions
 from edgenode.sim.disk import Disk
+from edgenode.sim.identities import Identities, forfeit
 from edgenode.sim.ledger import Ledger, Violation
-from edgenode.sim.network import PORT, Network, Process
+from edgenode.sim.machines import Action, Life, Machine, MakeCore, node_id
+from edgenode.sim.network import PORT, Network, Process, first_host
 from edgenode.sim.pipeline import Pipeline
 from edgenode.sim.story import Story, short
 from edgenode.sim.workers import NEVER_BEGUN, STOPPED, TASK, play
@@ -81,75 +81,8 @@ ROUNDING_S: Final = 1e-6
 RINGS_MAX: Final = 3
 """How often in a row a core may have more to do at once when its time has come. Beyond, it spins."""
 
-Action = Callable[[], None]
 Asked = SubmitAsked | ReadAsked | SearchAsked | InspectAsked
 Answer = SubmitDone | ReadDone | SearchDone | InspectDone
-
-
-class Core(Protocol):
-    """What the world drives: the face of `core.node.Node`."""
-
-    def handle(self, event: Event, now: Instant) -> list[Effect]: ...
-
-    def deadline(self) -> Instant: ...
-
-    @property
-    def reached(self) -> Set[Situation]: ...
-
-
-class MakeCore(Protocol):
-    def __call__(
-        self,
-        info: MemberInfo,
-        settings: Settings,
-        archive: Archive,
-        dice: Dice,
-        *,
-        expects_peers: bool = False,
-        knows_peers: bool = False,
-    ) -> Core: ...
-
-
-class Life:
-    """One process of one machine, from its start to its end."""
-
-    def __init__(self, machine: Machine, core: Core, boot: int) -> None:
-        self.machine = machine
-        self.id: NodeId = machine.id
-        self.place: NodeId = machine.place
-        self.boot = boot
-        self.core = core
-        self.pipeline: Pipeline
-        self.alive = True
-        self.paused = False
-        self.leaving = False
-        self.drained_at: Seconds = FOREVER  # until when a leaving one waits for what runs on it
-        self.resigned = False  # its disk refused a write, and it lives on
-        self.backlog: list[Action] = []
-        self.running: dict[tuple[JobId, StartToken], Verdict] = {}
-        self.alarm: Seconds = FOREVER
-        self.last: Instant = -FOREVER
-        self.rings = 0  # how often in a row due time left something due at once
-
-
-@dataclass(eq=False, slots=True)
-class Machine:
-    """A computer with a disk. Its identity lives on the disk: a wiped one is another machine, and a copy of a
-    disk makes two machines with one identity."""
-
-    id: NodeId
-    place: NodeId  # among all machines: the id, unless its disk is a copy of that machine's
-    clock: MachineClock
-    slots: int = 2
-    seeds: frozenset[NodeId] = frozenset()
-    disk: Disk = field(default_factory=Disk)
-    chance: int = 0  # what tells its lives from those of a copy that has started as often
-    life: Life | None = None
-    powered: bool = True
-    gone: str = ""  # why it never comes back
-
-    def __str__(self) -> str:
-        return short(self.place)
 
 
 class World:
@@ -176,13 +109,16 @@ class World:
         skew_s = self.settings.jobs.clock_skew_max_s
         self.ledger = Ledger(self.disks, lambda: EPOCH + self.now, skew_s)
         self.ledger.misled = self._is_misled
+        self.ledger.on_own_vote = self._own_vote
         self.network = Network(self, self.random("network"), codec=codec)
         self.events = 0
-        self.tampered = False  # some disk was put back or copied: then a node may have to give up its vote
+        self.identities = Identities()
+        self.directory: dict[NodeId, str] = {}  # the addresses of machines that are known to have moved
         self._reached: set[Situation] = set()  # by lives that are over, and by pipelines
         # A scenario takes a start, or a sync, into its own hands by answering True.
         self.on_run: Callable[[Life, Run], bool] = lambda life, effect: False
         self.on_sync: Callable[[Life, Action], bool] = lambda life, done: False
+        self.on_forfeit: Callable[[str], None] = forfeit
         self._make_core = make_core
         self._dice = self.random("machines")
         self._heap: list[tuple[Seconds, int, Action]] = []
@@ -237,7 +173,8 @@ class World:
 
     def copy(self, machine: Machine, name: str, chance: int) -> Machine:
         """Build a machine whose disk is a copy of this one's, as it is now."""
-        self.tampered = True
+        self.identities.doubtful |= {machine.place, node_id(name)}
+        self.ledger.lost_disk(machine.place)
         copy = Machine(machine.id, node_id(name), machine.clock, machine.slots, machine.seeds)
         copy.disk, copy.chance = machine.disk.copy(), chance
         self.ledger.identities[copy.place] = copy.id
@@ -246,13 +183,15 @@ class World:
     def put_back(self, machine: Machine, snapshot: Disk) -> None:
         """What this machine's disk took since the snapshot is gone."""
         assert machine.life is None
-        self.tampered = True
+        self.identities.doubtful.add(machine.place)
+        self.ledger.lost_disk(machine.place)
         machine.disk.put_back(snapshot)
 
     def _enter(self, machine: Machine) -> Machine:
         assert machine.place not in self.machines
         self.machines[machine.place] = machine
         self.disks[machine.place] = machine.disk
+        machine.disk.on_damage = partial(self._damaged, machine)
         return machine
 
     def lives(self) -> list[Life]:
@@ -288,13 +227,14 @@ class World:
         assert not machine.gone
         machine.powered = True
         disk = machine.disk
+        disk.check()
         past = disk.begin_life(machine.chance)
         boot = disk.boot
         info = MemberInfo(
             id=machine.id,
             name=str(machine),
             boot=boot,
-            addresses=((machine.id, PORT),),
+            addresses=((machine.host, PORT),),
             api=f"http://{machine}",
             version="0",
             weight=1.0,
@@ -315,7 +255,7 @@ class World:
             expects_peers=expects_peers,
             knows_peers=expects_peers,
         )
-        life = machine.life = Life(machine, core, boot)
+        life = machine.life = Life(machine, core, boot, past)
         life.pipeline = Pipeline(
             lambda done: self._sync(life, done),
             lambda persist: self._store(life, persist),
@@ -325,9 +265,21 @@ class World:
         )
         self.befell(machine, f"starts, boot {starts_of(boot)}")
         self.ledger.rebooted(machine.place)
-        self.network.joined(life, set(machine.seeds))
+        self.network.joined(life, self._hosts(machine))
         self._read_clock(life)
         self.handle(life, Booted(disk.unsettled(), disk.peers, disk.clock, past, disk.words, disk.forgotten))
+        if disk.missing:
+            self.handle(life, RowsDamaged(disk.missing))
+
+    def _hosts(self, machine: Machine) -> dict[NodeId, str]:
+        """Where this machine's seeds are, as far as anybody has been told."""
+        return {seed: self.directory.get(seed, first_host(seed)) for seed in sorted(machine.seeds)}
+
+    def announce(self) -> None:
+        """Everybody is told where all are now."""
+        self.directory = {machine.id: machine.host for machine in self.machines.values()}
+        for life in self.lives():
+            self.network.told(life, self._hosts(life.machine))
 
     def end(
         self,
@@ -357,6 +309,8 @@ class World:
     def remove(self, machine: Machine, why: str) -> None:
         """The machine, or its disk, is no more."""
         machine.gone = why
+        if why != "left":
+            self.ledger.lost_disk(machine.place)
         self.disks.pop(machine.place, None)
         self.befell(machine, f"is gone: {why}")
 
@@ -419,9 +373,13 @@ class World:
         self.ledger.handled()
         if life.pipeline.unsynced:
             self._look_for_held_acks(life, effects)
-        for effect in effects:
+        last = self._dies_before(life, len(effects))
+        for number, effect in enumerate(effects):
             if isinstance(effect, Behind | Cloned):
                 self._give_up(life, effect)
+                return
+            if number == last:
+                self._crash_in_rare_moment(life)
                 return
             if not self._survives(life, effect):
                 return
@@ -429,6 +387,9 @@ class World:
             life.pipeline.push(effect)
             if life.machine.life is not life:
                 return
+        if last == len(effects):
+            self._crash_in_rare_moment(life)
+            return
         life.rings = (
             life.rings + 1 if isinstance(event, TimePassed) and life.core.deadline() <= instant else 0
         )
@@ -443,7 +404,7 @@ class World:
         if any(
             isinstance(effect, Send)
             and isinstance(effect.message, Acks)
-            and not all(self.ledger.has(life.id, stored) for stored in effect.message.stored)
+            and not all(self.ledger.has(life.place, stored) for stored in effect.message.stored)
             for effect in effects
         ):
             self._reached.add(Situation.ACK_HELD_BACK)
@@ -461,6 +422,20 @@ class World:
         self.strikes["crash between effects"] += 1
         self.crash(life.machine, f"dies before {type(effect).__name__}")
         return False
+
+    def _dies_before(self, life: Life, effects: int) -> int | None:
+        """Which of an event's effects the process does not live to carry out: if the event has brought it
+        into a situation that it was not in before, and chance will have it."""
+        if not self.conditions.rare_crash:
+            return None
+        before, life.marks = life.marks, len(life.core.reached)
+        if before == life.marks or self._dice.random() >= self.conditions.rare_crash:
+            return None
+        return self._dice.randint(0, effects)
+
+    def _crash_in_rare_moment(self, life: Life) -> None:
+        self.strikes["crash in a rare moment"] += 1
+        self.crash(life.machine, "dies in a rare moment")
 
     def crash(self, machine: Machine, why: str) -> None:
         """kill -9, and back again after a while."""
@@ -481,9 +456,9 @@ class World:
         if isinstance(verdict, Cloned):
             self.strikes["a clone ended"] += 1
             self.end(machine, "ends: another process has its identity", silent=False, survivors=0)
-            machine.gone = "cloned"  # a person has to see to it
+            self.remove(machine, "cloned")  # a person has to see to it
             return
-        if not self.tampered:
+        if not self.identities.doubtful:
             raise Violation(f"{machine} was called behind, and no disk was put back or copied: {verdict.why}")
         self.strikes["a disk was found to be behind"] += 1
         machine.disk.fall_behind(verdict.above)
@@ -542,7 +517,7 @@ class World:
         self.befell(life.machine, "cannot write to its disk")
         life.resigned = True
         self.post(life, 0.0, StoreRefused("the disk is full"))
-        self.ledger.rebooted(life.id)
+        self.ledger.rebooted(life.place)
         life.pipeline.refuse()
 
     def _lost(self, life: Life, effect: Effect) -> None:
@@ -558,6 +533,12 @@ class World:
                 self._out(life, effect)
             case _:
                 pass
+
+    def flip_bits(self, machine: Machine, rows: Sequence[JobId], claims: Sequence[JobId]) -> None:
+        """These rows and claims of its disk are not what was written any more; nobody has noticed."""
+        self.befell(machine, f"has flipped bits in {len(rows)} rows and {len(claims)} claims")
+        self.ledger.lost_rows(machine.place, (*rows, *claims))
+        machine.disk.flip_bits(rows, claims)
 
     def fill_disk(self, machine: Machine) -> None:
         """From now on it takes no writes."""
@@ -580,10 +561,20 @@ class World:
             return
         life.resigned = False
         self.ledger.died(life.id, life.boot)
-        machine.disk.begin_life(machine.chance)
-        life.boot = machine.disk.boot
+        disk = machine.disk
+        disk.check()
+        life.past = disk.begin_life(machine.chance)
+        life.boot = disk.boot
         self.network.reborn(life)
-        self.handle(life, StoreRecovered(life.boot, machine.disk.unsettled()))
+        self.handle(life, StoreRecovered(life.boot, disk.unsettled()))
+        if disk.missing:
+            self.handle(life, RowsDamaged(disk.missing))
+
+    def _damaged(self, machine: Machine, jobs: tuple[JobId, ...]) -> None:
+        """Somebody has read rows of this disk that are not what was written."""
+        self.strikes["damage was found"] += 1
+        if machine.life is not None:
+            self.post(machine.life, 0.0, RowsDamaged(jobs))
 
     def _store(self, life: Life, persist: Persist) -> None:
         disk = life.machine.disk
@@ -601,6 +592,7 @@ class World:
             self.ledger.durable(life.machine.place, before, stored.row)
         disk.write_claims(persist.claims, persist.forget_claims_before)
         disk.written = persist.number
+        self.identities.wrote(life.id, life.boot, persist.number)
 
     def _out(self, life: Life, effect: Effect) -> bool:
         """This effect leaves the machine now. False if the process dies before it."""
@@ -610,6 +602,8 @@ class World:
         match effect:
             case Send(to, message):
                 self.ledger.left(life.machine.place, to, message)
+                if isinstance(message, Vote | Grant):
+                    self._check_vote(life)
                 self.network.send(life, to, message)
             case Run():
                 self._run(life, effect)
@@ -645,7 +639,31 @@ class World:
                 pass  # the story has it; the disk had it before
         return True
 
+    def _check_vote(self, life: Life) -> None:
+        """T3: who decides in the name of an identity knows all that was written in its name; or nobody who
+        could tell is there. (What a disk says that is known to be behind counts nowhere.)"""
+        if life.place not in self.identities.doubtful or life.machine.disk.behind:
+            return
+        word = self.identities.unknown_to(life.id, life.boot, life.past)
+        if word is None:
+            return
+        for peer in self.network.peers(life):
+            assert isinstance(peer, Life)
+            told = [each for each in peer.core.remembers(life.id) if each.boot != life.boot]
+            if unknown_word(life.past, told) is not None:
+                raise Violation(
+                    f"T3: {life.machine} votes without knowing of {word}, and {peer.machine} does"
+                )
+        self.on_forfeit(f"{life.machine} votes, unaware of {word}, and so are its peers")
+
+    def _own_vote(self, place: NodeId) -> None:
+        life = self.machines[place].life
+        if life is not None:
+            self._check_vote(life)
+
     def _run(self, life: Life, effect: Run) -> None:
+        if effect.token.owner == life.id:
+            self._check_vote(life)
         self.ledger.run(life.id, life.boot, effect)
         if len(life.running) >= life.machine.slots:
             raise Violation(f"{short(life.id)} starts more than its {life.machine.slots} slots hold")
@@ -720,8 +738,3 @@ class World:
     def _shown(self, records: Iterable[Record]) -> None:
         for record in records:
             self.ledger.shown(record)
-
-
-def node_id(name: str) -> NodeId:
-    """An id of 16 characters for a machine that people call `name`."""
-    return NodeId(name.ljust(16, "z"))

@@ -68,6 +68,7 @@ from edgenode.core.types import (
     MemberState,
     NodeId,
     State,
+    Word,
 )
 from edgenode.core.wire import Copies, Read, Rumour, Sync
 
@@ -103,6 +104,9 @@ class Loner:
         self.effects: list[Effect] = []
         self.reached: set[Situation] = set()
         self.storing = True
+
+    def remembers(self, node: NodeId) -> tuple[Word, ...]:
+        return ()
 
     def deadline(self) -> Instant:
         until = [reading.until for reading in self.readings.values()]

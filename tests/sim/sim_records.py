@@ -6,8 +6,8 @@ from edgenode.core.jobs import Options, Record, Spec, encode, encode_spec, make_
 from edgenode.core.signals import Row, StoredRow
 from edgenode.core.types import NodeId, Promise
 from edgenode.sim.clock import EPOCH
+from edgenode.sim.machines import node_id
 from edgenode.sim.workers import TASK, Manner, payload
-from edgenode.sim.world import node_id
 
 A, B, C, D = node_id("a"), node_id("b"), node_id("c"), node_id("d")
 

@@ -12,8 +12,9 @@ from edgenode.core.types import Delivery, Partition
 from edgenode.sim.faults import Mood
 from edgenode.sim.judge import Judge
 from edgenode.sim.ledger import Start, Violation
+from edgenode.sim.machines import Core, node_id
 from edgenode.sim.workers import STOPPED
-from edgenode.sim.world import Answer, Core, World, node_id
+from edgenode.sim.world import Answer, World
 
 
 def mesh(names: str = "ab", core: type[Core] = Loner) -> World:

@@ -10,9 +10,9 @@ from edgenode.core.node import Node
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.types import Ballot, State
 from edgenode.core.wire import Acks, Ask, Copies, Gift, Grant, Marks, Promises, Write
+from edgenode.sim.machines import node_id
 from edgenode.sim.scenario import Scenario
 from edgenode.sim.story import short
-from edgenode.sim.world import node_id
 
 # -------------------------------------------------------------------------------- meeting and growing
 

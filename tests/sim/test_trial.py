@@ -14,11 +14,13 @@ from edgenode.core.node import Node
 from edgenode.core.signals import Effect, Event, LinkUp, Persist, Run, Send
 from edgenode.core.types import Instant
 from edgenode.sim.__main__ import main
+from edgenode.sim.faults import Kind
 from edgenode.sim.ledger import Violation
+from edgenode.sim.machines import MakeCore
 from edgenode.sim.story import Story
 from edgenode.sim.trial import Plan, Trial
-from edgenode.sim.world import MakeCore
 
+IDENTITY = {Kind.CLONE, Kind.DISK_STALE}
 DIGESTS = """
 from edgenode.core.node import Node
 from edgenode.sim.trial import Plan, Trial
@@ -28,7 +30,10 @@ print([Trial(Plan(seed, hurt_s=4.0), Node).run().digest for seed in (0, 2, 5, 9)
 
 def test_the_simplest_core_keeps_every_promise() -> None:
     """Nothing is replicated in it, so whatever fails here is the simulator's own fault."""
-    passed = [Trial(Plan(seed, hurt_s=5.0), Loner).run() for seed in range(12)]
+    trials = [Trial(Plan(seed, hurt_s=5.0), Loner) for seed in range(24)]
+    # It does not know one life of an identity from another.
+    known = [trial for trial in trials if not IDENTITY.intersection(blow.kind for blow in trial.faults.blows)]
+    passed = [trial.run() for trial in known[:12]]
     assert sum(each.acknowledged for each in passed) > 100
 
 
