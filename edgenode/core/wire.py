@@ -278,7 +278,7 @@ def _decoder(kind: Any) -> Callable[[Any], Any]:
     raise TypeError(f"no decoder for {kind!r}")  # a bug, at import
 
 
-FROM_MINUS_ONE: Final = {("Promise", "epoch"), ("Rumour", "incarnation")}
+FROM_MINUS_ONE: Final = {("Promise", "epoch"), ("Rumour", "incarnation"), ("Evidence", "incarnation")}
 """Integers with a value below the first one: for no promise, and for a life that has not spoken yet."""
 
 

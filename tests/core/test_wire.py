@@ -92,8 +92,9 @@ def test_fields_that_a_newer_version_adds_are_ignored(sent: wire.Message) -> Non
 
 def test_the_belief_about_a_life_that_has_not_spoken_yet_survives_the_wire() -> None:
     info = MemberInfo(NodeId("a"), "a", 1, (), "", "0", 1.0, 1, (), (), 0.0, False)
-    sent = wire.Sync(True, Load(), (wire.Rumour(info, -1, MemberState.SUSPECT, NodeId("b")),))
-    assert wire.decode(wire.encode(sent)) == sent
+    rumour = wire.Rumour(info, -1, MemberState.SUSPECT, NodeId("b"))
+    for sent in (wire.Sync(True, Load(), (rumour,)), wire.Evidence(NodeId("a"), 1, -1)):
+        assert wire.decode(wire.encode(sent)) == sent
 
 
 def test_the_union_of_messages_names_every_tag() -> None:
