@@ -8,13 +8,13 @@ name to 127.0.0.1 ("DNS rebinding": then `Host` has that name).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from edgenode.api.problems import CrossSite, WrongHost
+from edgenode.core.types import is_loopback
 
 _SAFE = frozenset({"GET", "HEAD"})  # they change nothing, and without CORS headers no page reads the answer
 
@@ -44,6 +44,6 @@ def is_local(host: str) -> bool:
     """Whether a `Host` header names this machine: localhost or a loopback address, with any port."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or ip_address(name).is_loopback
     except ValueError:
         return False
+    return is_loopback(name)

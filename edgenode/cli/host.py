@@ -23,7 +23,7 @@ from edgenode.api.waiting import make_waiting_app
 from edgenode.core.errors import EdgeNodeError, RejectedInput
 from edgenode.core.settings import PRESETS, Settings
 from edgenode.core.signals import SlotsChanged
-from edgenode.core.types import MemberInfo, Seconds
+from edgenode.core.types import MemberInfo, Seconds, is_loopback
 from edgenode.shell.folders import make_durable_folder
 from edgenode.shell.identity import Identity, MeshKey
 from edgenode.shell.runtime import BEHIND, WHAT_TO_DO, Runtime
@@ -71,16 +71,6 @@ class HostSettings:
         if self.forget_after_s is None:
             return preset
         return replace(preset, membership=replace(preset.membership, dead_keep_s=self.forget_after_s))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def is_wildcard(host: str) -> bool:
@@ -299,7 +289,7 @@ def _listen(address: Address) -> socket.socket:
         listener.close()
         reason = os.strerror(error.errno or 0)
         raise AddressInUse(
-            f"cannot listen on {address[0]}:{address[1]}: {reason}; choose another --api"
+            f"cannot listen on {address[0]}:{address[1]}: {reason}; choose another --api (`up`: --base-port)"
         ) from error
     listener.setblocking(False)
     return listener

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from edgenode.client.errors import BadAnswer, ClientError, NoNodeReachable, Refused, WaitTimedOut
 from edgenode.client.exchange import PAUSE_KEYED_S, Answer, Attempt, Outcome, Pause, Request, exchange
 from edgenode.client.job import Job
+from edgenode.core.types import is_loopback
 
 T = TypeVar("T")
 Steps = Generator["Attempt | Pause", "Outcome | None", T]
@@ -154,10 +155,10 @@ class Operations:
 
     def learn(self) -> Steps[None]:
         listed = (yield from self.fetch("/v1/nodes")).get("nodes", [])
-        asked = is_loopback(self.urls[0])
+        asked = is_here(self.urls[0])
         learned = (node["api"].rstrip("/") for node in listed if node["state"] == "ready" and node["api"])
         # A member's loopback address means something on this machine only if its node is here too.
-        known = dict.fromkeys((*self.urls, *(url for url in learned if asked or not is_loopback(url))))
+        known = dict.fromkeys((*self.urls, *(url for url in learned if asked or not is_here(url))))
         self.urls = tuple(known)
 
     def _send(
@@ -181,9 +182,9 @@ class Operations:
         return answer
 
 
-def is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+def is_here(url: str) -> bool:
+    """Whether a URL means something on this machine only."""
+    return is_loopback(urlsplit(url).hostname or "")
 
 
 def list_path(*, state: str | None, task: str | None, queue: str | None, limit: int) -> str:

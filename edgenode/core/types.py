@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from enum import StrEnum
+from ipaddress import ip_address
 from typing import Final, NamedTuple, NewType, Protocol, TypeVar
 
 _T = TypeVar("_T")
@@ -184,6 +185,14 @@ class Dice(Protocol):
     def sample(self, population: Sequence[_T], k: int) -> list[_T]: ...
 
     def randbytes(self, n: int) -> bytes: ...
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens at this name or address."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def is_host(name: object) -> bool:

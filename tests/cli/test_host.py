@@ -82,3 +82,8 @@ def test_a_label_that_no_job_could_require_is_wrong_usage(key: Path, label: str)
     result = run(key, "--label", label)
     assert result.exit_code == 2
     assert "--label needs KEY=VALUE" in result.stderr
+
+
+async def test_of_a_port_that_is_taken_both_commands_options_are_named() -> None:
+    with module._listen(("127.0.0.1", 0)) as taken, pytest.raises(module.AddressInUse, match="--base-port"):
+        module._listen(taken.getsockname())

@@ -24,7 +24,7 @@ from edgenode.client import (
     Refused,
     WaitTimedOut,
 )
-from edgenode.client.operations import DEFAULT_URL, is_loopback, node_urls
+from edgenode.client.operations import DEFAULT_URL, is_here, node_urls
 from edgenode.core import errors
 from edgenode.core.types import State
 from tests.api.fake import NODES, FakeService, Served, served
@@ -396,10 +396,11 @@ def test_urls_come_from_the_caller_the_environment_or_this_machine(monkeypatch: 
         ("http://localhost", True),
         ("http://[::1]:1", True),
         ("http://10.0.0.1", False),
+        ("http://127.evil.example", False),
     ],
 )
 def test_loopback_urls_are_known(url: str, expected: bool) -> None:
-    assert is_loopback(url) is expected
+    assert is_here(url) is expected
 
 
 def test_all_errors_are_client_errors() -> None:
