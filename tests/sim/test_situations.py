@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import pytest
 import test_rare_situations
 import test_scenarios
+import test_scenarios_copies
+import test_scenarios_moves
 
 from edgenode.core.desk import Desk
 from edgenode.core.node import Node
@@ -35,7 +37,7 @@ def collected() -> Iterator[set[Situation]]:
 
 def stories() -> Iterator[None]:
     """Run each story that needs no arguments."""
-    for module in (test_rare_situations, test_scenarios):
+    for module in (test_rare_situations, test_scenarios, test_scenarios_copies, test_scenarios_moves):
         for name, story in vars(module).items():
             if name.startswith("test_") and not hasattr(story, "pytestmark"):
                 yield story()
