@@ -256,6 +256,7 @@ class Custody:
                     continue  # `react` drops it
             asking.promised.add(source)
             asking.answered.add(source)
+            desk.voteless.get(item.job, set()).discard(source)
             if not asking.provisional:
                 self._try_conclude(item.job)
             elif _is_firm(asking, record):
@@ -301,6 +302,8 @@ class Custody:
             if refusal.promise <= asked and not _knows_better(record, asked):
                 # It is not outvoted: that holder's disk does not vote on this job. It has answered. (Once
                 # this node has gone on, its write may be what was refused: a promise is still wanted then.)
+                if refusal.copy == encode(record):
+                    desk.voteless.setdefault(refusal.job, set()).add(source)
                 if asking is not None and asking.ballot == refusal.ballot and not asking.provisional:
                     asking.answered.add(source)
                     self._try_conclude(refusal.job)
@@ -475,6 +478,7 @@ class Custody:
         self._give_up(job)
         self._later.drop(job)
         self._forgotten_by.pop(job, None)
+        self._desk.voteless.pop(job, None)
         for place in (self._seen_term, self._due, self._offered, self._confirmed, self._gifts):
             place.pop(job, None)
 

@@ -98,6 +98,9 @@ class Desk:
         self.stuck = News()  # too few holders live to decide on a move that was proposed
         self.newcomers: dict[JobId, tuple[NodeId, ...]] = {}
         """Owned jobs whose holders are to change, with the nodes that need a copy first."""
+        self.voteless: dict[JobId, set[NodeId]] = {}
+        """Holders that have a job and do not vote on it, though nothing stands against that: their row was
+        damaged once."""
         self.overdue = News()  # responsibility must be looked at again
         self.dropped = News()  # nothing of it is here any more
         self.hopeless = News()  # so many holders have forgotten it that the rest decide nothing any more
@@ -222,6 +225,11 @@ class Desk:
         """Whether it has been dead for `rereplicate_after_s`."""
         return is_long_dead(node, self.view, self.settings.rereplicate_after_s, self.now)
 
+    def voting_holders(self, record: Record) -> list[NodeId]:
+        """Of those that can answer, the ones whose disks vote on this job, as far as is known."""
+        voteless = self.voteless.get(record.id, ())
+        return [holder for holder in self.living_holders(record) if holder not in voteless]
+
     def acks_needed(self, record: Record) -> int:
         """How many disks a submission waits for: as asked, but no more than there are living holders."""
         asked = decode_spec(record.spec).options.acks or len(record.holders) // 2 + 1
@@ -243,6 +251,7 @@ class Desk:
         self._effects.clear()
         self.thanks_due.clear()
         self.newcomers.clear()
+        self.voteless.clear()
         for news in self._news:
             news.take()
         self.admitted.clear()

@@ -191,6 +191,7 @@ class Replication:
             if record is None or record.epoch != item.epoch:
                 continue
             writing.known.add(source)
+            self._desk.voteless.get(item.job, set()).discard(source)
             if item.write == writing.write and item.firm == writing.firm:
                 writing.stored.add(source)
             else:

@@ -98,7 +98,7 @@ class Voters:
         return lead is not None and lead.firm and record.moving and not self._can_decide(record)
 
     def _can_decide(self, record: Record) -> bool:
-        return majority(len(self._desk.living_holders(record)), record.holders)
+        return majority(len(self._desk.voting_holders(record)), record.holders)
 
     def _want(self, record: Record) -> None:
         """Note who is to have a copy, and send it, if others should hold this job."""

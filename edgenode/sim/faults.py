@@ -53,9 +53,6 @@ LOSSES: Final = frozenset({Kind.WIPE, Kind.DISK_BITS, Kind.DISK_CUT, Kind.DISK_S
 LOSSES_CHANCE: Final = (0.7, 0.15)  # of one, and of a second one
 ONCE: Final = frozenset({Kind.KILL_ALL, Kind.POWER_ALL, *LOSSES})
 """At most once a run."""
-NOT_DRAWN: Final = frozenset({Kind.DISK_BITS})
-"""With flipped bits an owner may wait for ever for its holders to decide who follows them: one whose row was
-damaged never votes on that job again, and of two holders both are needed. No seed draws them as yet."""
 KIND_CHANCE: Final = 0.22
 
 
@@ -169,7 +166,7 @@ def _strikes(kind: Kind, dice: Random) -> bool:
 
 def _losses(dice: Random, count: int) -> list[Kind]:
     """Which disks are lost, one of them twice as often as two."""
-    possible = [kind for kind in Kind if kind in LOSSES - NOT_DRAWN and _possible(kind, count)]
+    possible = [kind for kind in Kind if kind in LOSSES and _possible(kind, count)]
     wanted = sum(dice.random() < chance for chance in LOSSES_CHANCE)
     return dice.sample(possible, min(wanted, len(possible)))
 

@@ -272,6 +272,13 @@ class Scenario:
         """How many messages of this kind a node has sent, ever."""
         return sum(source == node_id(name) and isinstance(message, kind) for source, _, message in self._sent)
 
+    def damage(self, name: str, job: str) -> None:
+        """Bits flip in this node's row of a job, and its store notices."""
+        machine, wanted = self.machine(name), self._jobs[job]
+        self._wiped = True
+        self.world.flip_bits(machine, (wanted,), ())
+        machine.disk.check()
+
     def fill_disk(self, name: str) -> None:
         self.world.fill_disk(self.machine(name))
 

@@ -1,0 +1,71 @@
+"""Stories about disks that are full, or give back other bytes than they got. Each ends healed and judged."""
+
+from __future__ import annotations
+
+from sim_stories import end, running, the_copy
+
+from edgenode.core.jobs import Options
+from edgenode.core.node import Node
+from edgenode.core.situations import Situation
+from edgenode.core.types import State
+from edgenode.core.wire import Promises
+from edgenode.sim.scenario import Scenario
+from edgenode.sim.story import short
+
+
+def test_damaged_row_asked() -> None:
+    """Nobody knows what a damaged row had promised: asked for a promise, that holder refuses, whatever copy
+    it has by then. So c, alone of three, settles nothing."""
+    story = running("abc", options=Options(max_losses=9))
+    story.kill("b")
+    story.damage("b", "j")
+    story.restart("b")
+    story.until(lambda: story.copy("j", "b") is not None)  # fetched again, to be shown
+    story.kill("a")
+    story.until(lambda: story.runner("j") == "c", within_s=15.0)
+    story.finish("j")
+    story.wait(5.0)
+    assert not the_copy(story, "c").settled
+    assert not story.said("b", Promises)
+    story.restart("a")
+    story.until(lambda: story.is_told("j"))
+    assert end(story.read("j", "b")) is State.SUCCEEDED
+    story.heal_and_judge()
+
+
+def test_a_holder_whose_row_is_damaged_does_not_hold_up_a_change_of_holders() -> None:
+    """C joins a and b, and is to hold j too; a and b cannot decide so, since b's row does not vote. The job
+    goes on all the same, unsettled."""
+    story = Scenario("abc", Node)
+    story.kill("c")
+    story.wait(3.0)
+    story.submit("j", at="a", holders="ab")
+    story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
+    story.damage("b", "j")
+    story.restart("c")
+    story.until(lambda: Situation.MOVE_PROPOSED in story.reached)
+    story.finish("j")
+    story.until(lambda: the_copy(story, "a").outcome is not None, within_s=20.0)
+    assert Situation.MOVE_UNDECIDABLE in story.reached
+    assert story.starts("j") == 1
+    story.heal_and_judge()
+
+
+def test_owner_disk_full() -> None:
+    """An owner that lives and cannot write gives its job up: the next holder has it within a moment."""
+    story = running("abc")
+    story.fill_disk("a")
+    story.submit("k", at="b", holders="abc")  # the write that fails
+    story.until(lambda: story.runner("j") == "b", within_s=2.0)
+    assert Situation.OWNER_CANNOT_STORE in story.reached
+    assert story.lives("a")
+    story.until(lambda: story.is_acknowledged("k"))
+    assert "a" not in story.receipt("k")
+    story.finish("j", on="b")
+    story.until(lambda: story.is_told("j"))
+    assert end(story.read("j", "a")) is State.SUCCEEDED
+    story.make_room("a")
+    story.until(lambda: story.is_ready("a"))
+    assert short(the_copy(story, "b").owner) == "b"
+    story.heal_and_judge()
+    assert story.starts("j") == 2
