@@ -280,11 +280,11 @@ class Upkeep:
         me = self._desk.me
         for job in jobs:
             record = self._table.peek(job)
-            if record is None or me in record.holders:
+            if record is None:
                 continue
             if self._is_leaving:
                 self._leave_behind(record)
-            elif record.settled:
+            elif record.settled and me not in record.holders:
                 self._look_at(record)
 
     def _look_at(self, record: Record) -> None:

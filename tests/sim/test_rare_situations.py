@@ -9,7 +9,7 @@ from edgenode.core.node import Node
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.situations import Situation
 from edgenode.core.types import State
-from edgenode.core.wire import Acks, Copies, Gift, Grant, Offer, Promises, Write
+from edgenode.core.wire import Acks, Copies, Gift, Grant, Offer, Promises, Taken, Write
 from edgenode.sim.scenario import Scenario
 
 SOON = Settings(jobs=JobSettings(rereplicate_after_s=1.0))
@@ -273,3 +273,20 @@ def test_a_holder_promises_nothing_in_an_epoch_whose_record_it_has_not() -> None
     story.wait(0.1)
     story.kill("d")
     story.heal_and_judge()
+
+
+def test_the_only_holder_leaves_with_the_end_of_a_job_that_was_copied_while_it_ran() -> None:
+    """Who took the copy while it ran has to have the end as well before its holder may go."""
+    story = Scenario("ab", Node, settings=Settings(jobs=JobSettings(replicas=1)))
+    story.submit("j", at="a", holders="a")
+    story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
+    story.leave("a")
+    story.until(lambda: story.said("b", Taken))
+    story.wait(0.1)
+    story.finish("j")
+    story.until(lambda: story.machine("a").gone == "left")
+    copy = story.copy("j", "b")
+    assert copy is not None
+    assert copy.settled
+    story.heal_and_judge()
+    assert story.starts("j") == 1
