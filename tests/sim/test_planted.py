@@ -29,7 +29,7 @@ within ten seeds; a takeover that ignores answers within some seventy, as anti-e
 
 def run_seeds() -> None:
     for seed in range(SEEDS):
-        Trial(Plan(seed, heal_s=40.0), Node).run()
+        Trial(Plan(seed), Node).run()
 
 
 @pytest.mark.parametrize(
