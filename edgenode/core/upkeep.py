@@ -54,7 +54,7 @@ class Upkeep:
         self._desk = desk
         self._table = desk.table
         self._met: dict[NodeId, int] = {}  # living members, and the life in which they were told of
-        self._dead_by: dict[NodeId, Instant] = {}  # dead members, and when their jobs get spare copies
+        self._dead_by: dict[NodeId, Instant] = {}  # members that died, by when their jobs get spare copies
         self._came: set[NodeId] = set()  # since the present walk began
         self._is_wanted = False  # a walk, after the present one
         self._walk_at: Instant = FOREVER
@@ -87,9 +87,7 @@ class Upkeep:
                 continue
             self._met.pop(node, None)
             self._came.discard(node)
-            if view.info(node) is None:
-                self._dead_by.pop(node, None)
-            elif self._is_lost(node) and node not in self._dead_by:
+            if self._is_lost(node) and node not in self._dead_by:
                 self._dead_by[node] = desk.now + desk.settings.rereplicate_after_s
                 self._walk_at = min(self._walk_at, self._dead_by[node])
         if self._is_leaving and not self._counted_on <= view.ranking().members:
@@ -107,11 +105,12 @@ class Upkeep:
         if self._walk_at > desk.now:
             return
         self._walk_at = FOREVER
-        for node, at in self._dead_by.items():
+        for node, at in list(self._dead_by.items()):
             if at <= desk.now:
-                self._dead_by[node] = FOREVER  # once for each death
+                del self._dead_by[node]
                 self._is_wanted = True
-            self._walk_at = min(self._walk_at, self._dead_by[node])
+            else:
+                self._walk_at = min(self._walk_at, at)
         if self._cursor is None and self._is_wanted:
             self._begin_walk()
         if len(self._offered) < OFFERS_MAX:
@@ -126,7 +125,8 @@ class Upkeep:
         self._is_wanted = self._is_early = False
         self._back, self._came = self._came, set()
         # Of all that stay dead: who came may be the next in rank, and who died may have had a spare copy.
-        self._dead = {node for node, at in self._dead_by.items() if at == FOREVER}
+        view = self._desk.view
+        self._dead = {n for n in view.members() if view.is_behind(n) or self._desk.is_long_dead(n)}
         self._cursor = START
 
     def _walk(self) -> None:
@@ -144,7 +144,10 @@ class Upkeep:
                 self._offer(record, takers)
             self._look_at(record)
         self._cursor = rows[-1].id if rows else None
-        if self._cursor is not None or not (self._is_wanted or self._is_early):
+        if self._cursor is not None:
+            return
+        self._back, self._dead = set(), set()
+        if not (self._is_wanted or self._is_early):
             return
         pause_s = desk.settings.retry_s if self._is_wanted else desk.settings.rereplicate_after_s
         self._is_wanted = True
