@@ -22,6 +22,7 @@ from edgenode.core.jobs import (
 )
 from edgenode.core.meshclock import MeshClock
 from edgenode.core.post import Post
+from edgenode.core.quorums import majority_of
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import Archive, Changed, Effect, Log
 from edgenode.core.situations import Situation
@@ -232,7 +233,7 @@ class Desk:
 
     def acks_needed(self, record: Record) -> int:
         """How many disks a submission waits for: as asked, but no more than there are living holders."""
-        asked = decode_spec(record.spec).options.acks or len(record.holders) // 2 + 1
+        asked = decode_spec(record.spec).options.acks or majority_of(len(record.holders))
         living = len(self.living_holders(record))
         if living < asked:
             self.reach(Situation.ACKS_RECOUNTED)

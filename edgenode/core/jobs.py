@@ -33,6 +33,7 @@ import msgpack
 
 from edgenode.core.bounds import finite, whole
 from edgenode.core.errors import EdgeNodeError, MalformedMessage
+from edgenode.core.quorums import majority_of
 from edgenode.core.types import (
     FOREVER,
     NOBODY,
@@ -340,7 +341,7 @@ class Record(NamedTuple):
 
 def majority(count: int, of: tuple[NodeId, ...]) -> bool:
     """Whether `count` distinct members of the set `of` are more than half of it."""
-    return 2 * count > len(of)
+    return count >= majority_of(len(of))
 
 
 def new_record(spec: bytes, job: JobId, holders: tuple[NodeId, ...], due_at: Wall, now: Wall) -> Record:

@@ -33,6 +33,7 @@ from typing import Final, NamedTuple
 from edgenode.core.agenda import Agenda
 from edgenode.core.desk import SUPERSEDED, Desk
 from edgenode.core.jobs import Record, Spec, decode_spec, encode, is_same_life, with_note
+from edgenode.core.quorums import fast_quorum_of, majority_of
 from edgenode.core.signals import ClaimRow
 from edgenode.core.types import FOREVER, NO_BALLOT, Ballot, Instant, JobId, NodeId, Seconds, Wall
 from edgenode.core.view import Standing
@@ -103,9 +104,13 @@ class Keys:
         self._claims = desk.table.claims
         self._claiming: dict[JobId, Claiming] = {}
         self._due: Agenda[JobId] = Agenda()
-        self._purge_at: Instant = PURGE_PERIOD_S
+        self._purge_at: Instant = FOREVER
         self.decided: list[Parked] = []
         """Submissions that may be handled now, see `Desk.admitted`."""
+
+    def begin(self) -> None:
+        """The disk was read, or takes writes again."""
+        self._purge_at = self._desk.now + PURGE_PERIOD_S
 
     # -------------------------------------------------------------------------------- submissions
 
@@ -275,13 +280,13 @@ class Keys:
         self._due.set(job, self._attention(claiming))
         if claiming.round is not Round.ACCEPT and is_waiting and waited < desk.settings.ask_s:
             return
-        if not majority_of(len(said), len(members)) or desk.view.is_cut_off:
+        if len(said) < majority_of(len(members)) or desk.view.is_cut_off:
             self._do_without(job, claiming, said, unheard)
             return
         match claiming.round:
             case Round.FIRST_COME:
                 votes = sum(word.accepted == NO_BALLOT and word.holders == claiming.holders for word in said)
-                if votes >= fast_quorum(len(members)):
+                if votes >= fast_quorum_of(len(members)):
                     self._decide(job, claiming, claiming.holders)
                 else:
                     self._prepare(job, claiming)
@@ -310,7 +315,7 @@ class Keys:
         if highest != NO_BALLOT:
             return next(word.holders for word in words if word.accepted == highest)
         votes = Counter(word.holders for word in words)
-        may_be_decided = fast_quorum(count) - (count - len(said))
+        may_be_decided = fast_quorum_of(count) - (count - len(said))
         for holders, number in votes.items():
             if number >= may_be_decided:
                 return holders
@@ -428,15 +433,6 @@ class Keys:
             claiming.began + settings.island_after_s,
         )
         return min((at for at in ends if at > now), default=FOREVER)
-
-
-def majority_of(count: int, members: int) -> bool:
-    return 2 * count > members
-
-
-def fast_quorum(members: int) -> int:
-    """How many of them decide without a ballot: any two such quorums and a majority have one in common."""
-    return (3 * members + 3) // 4
 
 
 def _word(row: ClaimRow, home: Holders, copy: bytes) -> Claimed:

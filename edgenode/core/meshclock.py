@@ -21,6 +21,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Final
 
+from edgenode.core.quorums import majority_of
 from edgenode.core.types import FOREVER, Instant, NodeId, Seconds, Wall
 
 FAR_FUTURE: Final[Wall] = 1e11
@@ -152,7 +153,7 @@ class MeshClock:
     def _is_majority(self, count: int) -> bool:
         known = min(1 + len(self._heard), COUNTED_MAX)
         is_half = count >= 2 and 2 * count == known and 2 * count > self._readings
-        return 2 * count > known or is_half
+        return count >= majority_of(known) or is_half
 
     def _own(self, raw_ahead: Seconds, others: list[Seconds]) -> Seconds:
         """This machine's clock, or the time on its disk where that is later and nobody contradicts."""

@@ -276,6 +276,7 @@ class Node:
                 desk.clock.remember(clock, now)
                 desk.table.load(rows, forgotten)
                 self._retention.begin()
+                self._keys.begin()
                 self._vouching.boot_up(event.past, event.words, now)
                 desk.table.has_vote = self._vouching.has_vote
                 self._custody.check_all()
@@ -619,6 +620,7 @@ class Node:
         everyone = frozenset(desk.view.members())
         self._upkeep.members_changed(everyone)  # spares for those that were dead before
         self._custody.check_all()
+        self._keys.begin()
         desk.log("store-recovered", f"the disk takes writes again; this is life {starts_of(boot)}")
         return effects
 

@@ -28,6 +28,7 @@ from edgenode.core.jobs import (
     majority,
     settled,
 )
+from edgenode.core.quorums import majority_of
 from edgenode.core.situations import Situation
 from edgenode.core.types import (
     FOREVER,
@@ -242,7 +243,7 @@ class Replication:
             if is_open:
                 self._desk.reach(Situation.GATE_STRICT)
             return is_open
-        if 2 * len(writing.stored.intersection(living)) > len(living):
+        if len(writing.stored.intersection(living)) >= majority_of(len(living)):
             return True
         if self._desk.now < writing.gate_ends_at:
             return False

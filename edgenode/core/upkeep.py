@@ -23,6 +23,7 @@ from typing import Final
 from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk
 from edgenode.core.jobs import Record, digest, majority
+from edgenode.core.quorums import majority_of
 from edgenode.core.signals import Row
 from edgenode.core.situations import Situation
 from edgenode.core.types import FOREVER, Instant, JobId, NodeId, Seconds
@@ -194,7 +195,7 @@ class Upkeep:
             return True
         others = [holder for holder in desk.living_holders(record) if holder != node]
         count = len(record.holders)
-        may_lack = max(0, count - 1 - (count // 2 + 1))
+        may_lack = max(0, count - 1 - majority_of(count))
         return not others or desk.me in others[: may_lack + 1]
 
     # -------------------------------------------------------------------------------------- offers

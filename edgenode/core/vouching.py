@@ -23,6 +23,7 @@ from typing import Final
 
 import msgpack
 
+from edgenode.core.quorums import majority_of
 from edgenode.core.settings import VouchingSettings
 from edgenode.core.signals import Behind, Cloned, Effect, Log, RememberWords, Send
 from edgenode.core.types import FOREVER, Instant, NodeId, Past, Seconds, Word, starts_of
@@ -253,7 +254,7 @@ class Vouching:
         view, may_be_there = self._view, (Standing.LIVING, Standing.UNKNOWN)
         others = {node for node in view.members() if node != view.me}
         awaited = {node for node in others if view.standing(node) in may_be_there} | self._linked
-        is_known_to_most = 2 * (len(self._told & others) + 1) > len(others) + 1
+        is_known_to_most = len(self._told & others) + 1 >= majority_of(len(others) + 1)
         if self._is_grace_over and is_known_to_most:
             awaited &= self._linked  # who lives for others only may be cut off from here for ever
         return awaited - self._told
