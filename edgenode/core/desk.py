@@ -15,9 +15,9 @@ from edgenode.core.jobs import (
     Record,
     decode,
     decode_spec,
+    drop_day,
     is_marker,
     join,
-    last_day,
     with_note,
 )
 from edgenode.core.meshclock import MeshClock
@@ -177,8 +177,8 @@ class Desk:
         self.merged.add(record.id)
         self.dropped.add(record.id)
 
-    def last_day(self, record: Record) -> Wall:
-        return last_day(record, self.settings.clock_skew_max_s)
+    def drop_day(self, record: Record) -> Wall:
+        return drop_day(record, self.settings.clock_skew_max_s)
 
     def joined(self, mine: Record, other: Record) -> Record:
         """`join`, and a line of history for a result that gave way to another."""

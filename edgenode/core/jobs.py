@@ -14,7 +14,9 @@ each with an order of its own:
 `join` is therefore commutative, associative and idempotent, and never gives up a settled outcome.
 
 A settled job shrinks, `ttl_s` after its end, to a marker: a record without payload, result and history. A
-marker beats every other copy of its job, and is dropped when `last_day` is over.
+marker beats every other copy of its job, and is dropped on its `drop_day`.
+
+A job's last day is its `expires_at`: it ends as expired if it is not over by then.
 
 Under an idempotency key one id can get two lives: the key was used on both sides of a cut. Of two lives one
 stands, with its spec, set, ownership and outcome whole (see `join`); only counters count for both.
@@ -542,10 +544,10 @@ def look_day(record: Record, skew_s: Seconds) -> Wall:
     if record.settled and not is_marker(record):
         assert record.outcome is not None
         return record.outcome.finished_at + decode_spec(record.spec).options.ttl_s
-    return last_day(record, skew_s)
+    return drop_day(record, skew_s)
 
 
-def last_day(record: Record, skew_s: Seconds) -> Wall:
+def drop_day(record: Record, skew_s: Seconds) -> Wall:
     """When a finished copy may be dropped: nobody holds an unfinished one any more whose clock is right, and
     an end that came late (after a long time without power, say) was shown for `ttl_s` as well. FOREVER while
     the job is unfinished, so that nothing ends without a word."""

@@ -77,7 +77,7 @@ class Retention:
 
     def _look_at(self, record: Record) -> None:
         desk = self._desk
-        if desk.last_day(record) <= desk.wall:
+        if desk.drop_day(record) <= desk.wall:
             if not record.settled:
                 text = f"{job_text(record.id)} ended as {record.state}, was never settled, and is forgotten"
                 desk.log("never-settled", text, warning=True)

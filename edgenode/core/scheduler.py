@@ -272,7 +272,7 @@ class Scheduler:
         """Queue a job that is neither running nor finished, note its day, or end it."""
         job, spec = record.id, decode_spec(record.spec)
         options = spec.options
-        self._days.set(job, _last_day(spec))
+        self._days.set(job, _start_by(spec))
         if record.cancel:
             self._end(record, State.CANCELLED)
         elif options.delivery is Delivery.AT_MOST_ONCE and record.start_count:
@@ -428,7 +428,7 @@ class Scheduler:
         """Whether the rules let an owner start this job now. If not it waits for news, or ends."""
         job, lead = record.id, self._table.acting(record.id)
         assert lead is not None
-        if self._desk.wall >= _last_day(spec):
+        if self._desk.wall >= _start_by(spec):
             self._expire(record)
             return False
         # `take_on` comes again when it is firm, `acknowledged` when enough disks have it, and the end of the
@@ -794,7 +794,7 @@ class Scheduler:
             return
         spec = decode_spec(record.spec)
         is_running = record.own.state is State.RUNNING
-        if self._desk.wall >= (spec.expires_at if is_running else _last_day(spec)):
+        if self._desk.wall >= (spec.expires_at if is_running else _start_by(spec)):
             self._expire(record)
         elif record.own.state is State.SCHEDULED:
             self._write(fallen_due(record))
@@ -932,7 +932,7 @@ def _is_wronged(record: Record, token: StartToken) -> bool:
     return token in record.losses and token not in record.pardons
 
 
-def _last_day(spec: Spec) -> Wall:
+def _start_by(spec: Spec) -> Wall:
     """After this the job is not started any more."""
     return min(spec.expires_at, spec.options.deadline or FOREVER)
 
