@@ -26,6 +26,8 @@ WAIT_MAX_S: Final[Seconds] = 60.0
 """The longest `Prefer: wait`. Many proxies end a silent request after a minute."""
 PAGE: Final = 50
 PAGE_MAX: Final = 1_000
+NAME_CHARS_MAX: Final = 512
+"""No name of a task or a queue is as long."""
 _LINES_TYPE: Final = "application/x-ndjson"
 _QUOTED: Final = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 _ESCAPED: Final = re.compile(r'\\(["\\])')
@@ -130,7 +132,7 @@ def search_query(request: web.Request) -> tuple[wire.Query, dict[str, str]]:
     if state and state not in set(State):
         raise RejectedInput(f"state is one of {', '.join(State)}", field="state")
     for name in ("task", "queue"):
-        if len(given.get(name, "")) > wire.NAME_CHARS_MAX or not given.get(name, "").isprintable():
+        if len(given.get(name, "")) > NAME_CHARS_MAX or not given.get(name, "").isprintable():
             raise RejectedInput(f"no {name} has such a name", field=name)
     limit = given.get("limit", str(PAGE))
     if not (limit.isascii() and limit.isdigit() and len(limit) <= 6 and 1 <= int(limit) <= PAGE_MAX):

@@ -57,12 +57,6 @@ def precedence(rumour: Rumour) -> tuple[Any, ...]:
     )
 
 
-def join(one: Rumour, other: Rumour) -> Rumour:
-    """The rumour that both lead to: commutative, associative, idempotent."""
-    assert one.info.id == other.info.id
-    return max(one, other, key=precedence)
-
-
 def size_of(rumour: Rumour) -> int:
     """Bytes of a rumour within a message."""
     return len(msgpack.packb(rumour))

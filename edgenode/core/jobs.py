@@ -135,7 +135,6 @@ class Options:
     ttl_s: Seconds = DAY_S
     requires: tuple[tuple[str, str], ...] = ()
     backoff: Backoff = Backoff()
-    retry_of: str = ""
     key: str = ""  # the idempotency key; the id is its hash
     fingerprint: str = ""  # with a key: of all that was submitted under it, to tell a repetition from a reuse
 
@@ -832,11 +831,6 @@ def make_job_id(wall: Wall, chance: bytes) -> JobId:
     assert len(chance) == 10
     stamp = (int(wall * 1000) & 0xFFFF_FFFF_FFFF).to_bytes(6, "big")
     return JobId(stamp + bytes((0x70 | chance[0] & 0x0F, chance[1], 0x80 | chance[2] & 0x3F)) + chance[3:])
-
-
-def made_at(job: JobId) -> Wall:
-    """When the id was made, to the millisecond, by its maker's clock."""
-    return int.from_bytes(job[:6], "big") / 1000
 
 
 KEY_NAMESPACE: Final = "submission"

@@ -191,10 +191,6 @@ class Membership(Roster):
             self._say(MemberState.READY if ready else MemberState.JOINING, ready=ready)
         return self._finish()
 
-    def leave(self, now: Instant) -> list[Effect]:
-        """Say that this node hands over: living, but not ranked any more."""
-        return self.handle(LeaveAsked(), now)
-
     def left(self, now: Instant) -> list[Effect]:
         """Say goodbye, to several directly: this process has no time for rumours to spread."""
         self._begin(now)

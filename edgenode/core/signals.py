@@ -273,7 +273,7 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Persist:
-    """Make these rows durable, all or nothing. Numbered from 1 in each life."""
+    """Make these rows durable, all or nothing. Numbered from 1 in each process."""
 
     rows: tuple[StoredRow, ...]
     number: int = 0

@@ -44,7 +44,6 @@ FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
 CATCH_UP_BYTES: Final = 64 * 1024
 """Copies travel in pieces of about this size, so that an acknowledgement never waits behind megabytes."""
 ITEMS_MAX: Final = 20_000
-NAME_CHARS_MAX: Final = 512
 TEXT_CHARS_MAX: Final = 16_384
 
 

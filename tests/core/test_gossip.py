@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from membership_mesh import describe, node_id
 
-from edgenode.core.gossip import RumourQueue, is_alive, is_proven, join, precedence, retransmissions, size_of
+from edgenode.core.gossip import RumourQueue, is_alive, is_proven, precedence, retransmissions, size_of
 from edgenode.core.types import NOBODY, MemberState, NodeId
 from edgenode.core.wire import Rumour
 
@@ -33,13 +33,6 @@ rumours = st.builds(
     accuser=st.sampled_from([NOBODY, node_id(1), node_id(2), node_id(3)]),
     tasks=st.integers(0, 2),
 )
-
-
-@given(rumours, rumours, rumours)
-def test_join_is_commutative_associative_and_idempotent(a: Rumour, b: Rumour, c: Rumour) -> None:
-    assert join(a, b) == join(b, a)
-    assert join(join(a, b), c) == join(a, join(b, c))
-    assert join(a, a) == a
 
 
 @given(rumours, rumours)

@@ -463,7 +463,7 @@ def test_a_leaving_member_lives_but_is_not_ranked_also_while_it_is_suspected() -
 def test_leaving_twice_says_it_once_and_readiness_does_not_come_back() -> None:
     bench = Bench(2)
     assert messages(bench.feed(LeaveAsked()), Sync)
-    assert messages(bench.membership.leave(bench.now), Sync) == []
+    assert messages(bench.feed(LeaveAsked()), Sync) == []
     assert bench.membership.set_ready(True, bench.now) == []
     assert bench.state(1) is MemberState.LEAVING
 

@@ -10,6 +10,7 @@ import pytest
 from membership_mesh import LAN, Mesh, node_id
 
 from edgenode.core.settings import PRESETS
+from edgenode.core.signals import LeaveAsked
 from edgenode.core.types import NodeId
 from edgenode.core.view import Standing
 from edgenode.core.wire import Ping, Pong, Sync
@@ -279,7 +280,7 @@ def test_a_killed_node_that_starts_again_is_known_under_its_new_boot() -> None:
 def test_goodbye_is_known_at_once_and_nobody_waits() -> None:
     mesh = Mesh(15)
     mesh.start_all(5)
-    mesh.act(3, lambda membership, now: membership.leave(now))
+    mesh.act(3, lambda membership, now: membership.handle(LeaveAsked(), now))
     mesh.run(0.05)
     assert mesh.everybody_sees(3, Standing.LIVING)
     assert all(node_id(3) not in process.membership.ranking().members for process in mesh.running())
