@@ -248,7 +248,7 @@ def task(
     Args:
         name: what jobs call it; letters, digits, dots, dashes and underscores.
         timeout_s: how long one start may take, if the job does not say; 0 for ever.
-        max_attempts: how often it is tried, if the job does not say; 0 for the mesh's default.
+        max_attempts: how often it is tried, if the job does not say, at most 64; 0 for the mesh's default.
         inline: it is a coroutine that takes microseconds and never blocks.
     """
     if not isinstance(name, str):

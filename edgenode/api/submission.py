@@ -17,6 +17,7 @@ from typing import Any, Final
 from edgenode.api.service import Service, TaskSchema
 from edgenode.core.errors import InvalidJob, RejectedInput, TooLarge, UnknownTask
 from edgenode.core.jobs import (
+    COUNTED_BALLOTS_MAX,
     DAY_S,
     DEFAULTS,
     TOKENS_MAX,
@@ -242,9 +243,8 @@ def _defaults(schema: TaskSchema | None) -> Options:
     """What applies where the submitter says nothing."""
     if schema is None:
         return DEFAULTS
-    return replace(
-        DEFAULTS, timeout_s=schema.timeout_s, max_attempts=schema.max_attempts or DEFAULTS.max_attempts
-    )
+    attempts = min(schema.max_attempts or DEFAULTS.max_attempts, COUNTED_BALLOTS_MAX)
+    return replace(DEFAULTS, timeout_s=schema.timeout_s, max_attempts=attempts)
 
 
 def _options(document: Mapping[str, object], defaults: Options, now: Wall) -> Options:
@@ -359,7 +359,7 @@ OPTIONS: Final[Mapping[str, Callable[[str, object], Any]]] = {
     "delay_s": _seconds(FAR_S),
     "timeout_s": _seconds(FAR_S),
     "deadline": _moment,
-    "max_attempts": _integer(1, 100),
+    "max_attempts": _integer(1, COUNTED_BALLOTS_MAX),
     "max_losses": _integer(1, TOKENS_MAX - 1),
     "delivery": _one_of(Delivery),
     "partition": _one_of(Partition),

@@ -55,7 +55,9 @@ _Proposal = TypeVar("_Proposal", "Outcome", "Move")
 
 HISTORY_MAX: Final = 20
 COUNTED_BALLOTS_MAX: Final = 64
-"""Ballots with counts of their own; a job that moved more often merges the oldest counts into one."""
+"""How many ballots' counts are kept, the newest ones. The counts of the oldest are dropped, and could not be
+added up: a merge of two such sums would count twice what both have. So `max_attempts` is at most this: of
+more ballots with failures the kept ones alone reach it."""
 TOKENS_MAX: Final = 64
 NO_TOKEN: Final = StartToken(0, NOBODY, 0)
 DAY_S: Final = 86_400.0
@@ -359,7 +361,7 @@ def _bump(counts: Counts, ballot: Ballot) -> Counts:
 
 
 def bounded(found: dict[Ballot, int]) -> Counts:
-    """Sorted counts, of the newest ballots only (a job that moved 64 times has other troubles)."""
+    """Sorted counts, of the newest ballots only."""
     return tuple(sorted(found.items())[-COUNTED_BALLOTS_MAX:])
 
 

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk
 from edgenode.core.jobs import (
+    COUNTED_BALLOTS_MAX,
     Backoff,
     Options,
     Record,
@@ -943,7 +944,9 @@ def _is_strict(options: Options) -> bool:
 
 
 def _attempts_max(options: Options) -> int:
-    return 1 if options.delivery is Delivery.AT_MOST_ONCE else options.max_attempts
+    # More failures than are counted would never be reached.
+    most = min(options.max_attempts, COUNTED_BALLOTS_MAX)
+    return 1 if options.delivery is Delivery.AT_MOST_ONCE else most
 
 
 def pause_s(record: Record) -> Seconds:

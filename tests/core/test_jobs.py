@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgenode.core import jobs
 from edgenode.core.errors import MalformedMessage
 from edgenode.core.jobs import (
+    COUNTED_BALLOTS_MAX,
     HISTORY_MAX,
     NO_TOKEN,
     TRANSITIONS,
@@ -364,6 +366,31 @@ def test_the_result_of_a_dead_ballot_does_not_stop_the_owner_of_a_higher_one() -
     assert adopted_by_b.outcome is not None
     assert adopted_by_b.outcome.value == both.outcome.value
     assert join(settled(adopted_by_b), zombie).settled
+
+
+@given(counts, counts, counts)
+def test_counts_of_the_newest_ballots_are_kept_whatever_is_joined_first(
+    a: Counts, b: Counts, c: Counts
+) -> None:
+    def copy(found: Counts) -> Record:
+        return new_record(SPEC, JOB, HOLDERS, 0.0, 1.0)._replace(failures=bounded(dict(found)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs, "COUNTED_BALLOTS_MAX", 2)
+        one, two, three = copy(a), copy(b), copy(c)
+        assert join(one, two) == join(two, one)
+        assert join(join(one, two), three) == join(one, join(two, three))
+        assert join(one, one) == one
+        together = join(join(one, two), three).failures
+        assert [ballot for ballot, _ in together] == sorted({each for each, _ in (*a, *b, *c)})[-2:]
+
+
+def test_failures_under_very_many_owners_reach_every_limit_that_a_job_can_have() -> None:
+    record = new_record(SPEC, JOB, HOLDERS, 0.0, 1.0)
+    for term in range(1, 81):
+        record = record._replace(own=record.own._replace(ballot=Ballot(term, A), state=State.QUEUED))
+        record = failed_once(started(record, runner=A, boot=1, at=1.0), due_at=1.0, note=NOTE)
+    assert record.failure_count == COUNTED_BALLOTS_MAX
 
 
 def test_history_is_bounded_and_keeps_the_latest() -> None:

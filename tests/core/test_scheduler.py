@@ -643,6 +643,17 @@ def test_a_task_may_say_when_it_wants_to_be_tried_again() -> None:
     assert second - first == pytest.approx(7.1, abs=0.05)
 
 
+def test_more_attempts_than_are_counted_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "COUNTED_BALLOTS_MAX", 2)
+    mesh = Mesh("abc")
+    mesh.verdict = lambda begun: (0.01, failed())
+    spec = mesh.spec("a", max_attempts=5, backoff=Backoff("constant", 0.1))
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    assert mesh.runs(spec.id) == [A, A]
+    assert mesh.record(A, spec.id).state is State.FAILED
+
+
 def test_a_task_may_say_that_no_attempt_would_help() -> None:
     mesh = Mesh("a")
     mesh.verdict = lambda begun: (0.1, failed("bad input", final=True))
