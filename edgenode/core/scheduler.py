@@ -225,7 +225,9 @@ class Scheduler:
         elif own.runner == desk.me:
             running = self._running.get(job)
             if running is None or running.token != own.token or running.stopped:
-                if (job, own.token) in self._denied and (job, own.token) not in self._begun:
+                is_of_this_life = own.boot == desk.view.boot
+                start = (job, own.token)
+                if is_of_this_life and start in self._denied and start not in self._begun:
                     self._void(record)
                 else:
                     self._lose(record, "not running here", counted=True)
@@ -603,7 +605,8 @@ class Scheduler:
             self._void(record)
         known = record if record is not None else grant and self._desk.read(grant.record)
         if known and known.owner != self._desk.me:
-            self._desk.post.send(known.owner, Has((), (), (TokenItem(job, token),)))
+            voids = (TokenItem(job, token),)
+            self._desk.post.send(known.owner, Has(self._desk.view.boot, (), (), voids))
 
     def set_slots(self, slots: int) -> None:
         """So many starts can run here from now on."""
@@ -664,7 +667,8 @@ class Scheduler:
                 self._deny(item.job, item.token)
                 is_new = (item.job, item.token) not in self._begun
                 refused = (TokenItem(item.job, item.token),)
-                desk.post.send(source, Has((), () if is_new else refused, refused if is_new else ()))
+                denied, voids = ((), refused) if is_new else (refused, ())
+                desk.post.send(source, Has(desk.view.boot, (), denied, voids))
                 continue
             assert record is not None
             self._running[item.job] = Running(item.token, decode_spec(record.spec).options.fingerprint)
@@ -702,7 +706,8 @@ class Scheduler:
             else:
                 self._deny(item.job, item.token)
                 (denied if (item.job, item.token) in self._begun else voids).append(item)
-        self._desk.post.send(source, Has(tuple(held), tuple(denied), tuple(voids)))
+        boot = self._desk.view.boot
+        self._desk.post.send(source, Has(boot, tuple(held), tuple(denied), tuple(voids)))
 
     def on_has(self, source: NodeId, message: Has) -> None:
         for item in message.held:
@@ -717,7 +722,11 @@ class Scheduler:
                 continue
             if self._table.acting(item.job) is None or record.own.token != item.token:
                 continue
-            if item in message.voids:
+            if message.boot > away.boot:
+                # It began the start in an earlier life, or never heard of it: this one cannot tell.
+                self._desk.reach(Situation.RUNNER_REBOOTED)
+                self._lose(record, f"{source} has started again", counted=True)
+            elif item in message.voids:
                 self._void(record)
             else:
                 self._desk.reach(Situation.START_DENIED)
@@ -887,7 +896,8 @@ class Scheduler:
             self._stop(job, running, "the node was stopped")
             known = record if record is not None else grant and self._desk.read(grant.record)
             if known and self._table.acting(job) is None:
-                self._desk.post.send(known.owner, Has((), (TokenItem(job, running.token),), ()))
+                denied = (TokenItem(job, running.token),)
+                self._desk.post.send(known.owner, Has(self._desk.view.boot, (), denied, ()))
             if record is not None and self._table.acting(job) is not None and record.outcome is None:
                 if record.own.token == running.token:
                     self._lose(record, "the node was stopped", counted=False)

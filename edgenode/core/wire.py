@@ -609,8 +609,12 @@ class Have:
 
 @message(45)
 class Has:
-    """`denied`: begun here, but not running any more. `voids`: never begun. Neither will ever start."""
+    """`denied`: begun here, but not running any more. `voids`: never begun. Neither will ever start.
 
+    Said by the life `boot` of the runner, of itself: what an earlier one began it does not know.
+    """
+
+    boot: int
     held: tuple[TokenItem, ...]
     denied: tuple[TokenItem, ...]
     voids: tuple[TokenItem, ...]

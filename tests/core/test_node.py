@@ -413,7 +413,7 @@ def test_messages_about_unknown_jobs_do_no_harm() -> None:
         wire.Result((wire.ResultItem(job, token, C, succeeded(), 0.0, False),)),
         wire.ResultTaken((item,)),
         wire.Have((item,)),
-        wire.Has((item,), (item,), (item,)),
+        wire.Has(1, (item,), (item,), (item,)),
         wire.Stop((item,)),
         Submit(1, 0, 0, (mesh.item(mesh.spec("abc"))._replace(holders=()),)),
         Submitted(99, (wire.SubmitAnswer(job, (), ""),)),

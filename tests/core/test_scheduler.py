@@ -31,6 +31,7 @@ from edgenode.core.scheduler import backoff_s
 from edgenode.core.signals import RunEnded, SlotsChanged
 from edgenode.core.types import Ballot, Delivery, JobId, NodeId, Partition, Promise, StartToken, State
 from edgenode.core.wire import (
+    CONTROL,
     Acks,
     Ask,
     AskItem,
@@ -270,9 +271,9 @@ def test_what_a_runner_denied_it_never_starts() -> None:
     grant = a_grant(mesh)
     asked = TokenItem(grant.items[0].job, grant.items[0].token)
     (answer,) = sends(mesh.tell(A, D, Have((asked,))), Has)
-    assert answer == Has((), (), (asked,))  # never begun
+    assert answer == Has(1, (), (), (asked,))  # never begun
     (answer,) = sends(mesh.tell(A, D, grant), Has)  # it was late
-    assert answer == Has((), (), (asked,))
+    assert answer == Has(1, (), (), (asked,))
     mesh.run(1.0)
     assert mesh.begun == []
 
@@ -306,11 +307,11 @@ def test_a_runner_holds_the_start_that_runs_and_one_whose_result_was_not_thanked
     mesh, job = on_d()
     token = mesh.begun[0].token
     item = TokenItem(job, token)
-    assert sends(mesh.tell(A, D, Have((item,))), Has) == [Has((item,), (), ())]
+    assert sends(mesh.tell(A, D, Have((item,))), Has) == [Has(1, (item,), (), ())]
     mesh.rule = lambda source, to, message: not isinstance(message, Result)
     mesh.end_run(D, job, token, succeeded())
     mesh.run(0.1)
-    assert sends(mesh.tell(A, D, Have((item,))), Has) == [Has((item,), (), ())]
+    assert sends(mesh.tell(A, D, Have((item,))), Has) == [Has(1, (item,), (), ())]
 
 
 def test_an_opening_start_is_held_by_its_runner() -> None:
@@ -323,7 +324,7 @@ def test_an_opening_start_is_held_by_its_runner() -> None:
     item = TokenItem(spec.id, mesh.record(A, spec.id).own.token)
     assert item.token.start == 1
     assert mesh.begun == []
-    assert sends(mesh.tell(B, A, Have((item,))), Has) == [Has((item,), (), ())]
+    assert sends(mesh.tell(B, A, Have((item,))), Has) == [Has(1, (item,), (), ())]
 
 
 def test_a_start_given_up_before_it_began_is_denied_and_never_begins() -> None:
@@ -335,7 +336,7 @@ def test_a_start_given_up_before_it_began_is_denied_and_never_begins() -> None:
     item = TokenItem(spec.id, mesh.record(A, spec.id).own.token)
     # Another owner: A steps down before its start has begun.
     mesh.tell(C, A, Ask((AskItem(spec.id, 0, 5, WALL + 1e6, b""),)))
-    assert sends(mesh.tell(B, A, Have((item,))), Has) == [Has((), (), (item,))]
+    assert sends(mesh.tell(B, A, Have((item,))), Has) == [Has(1, (), (), (item,))]
     mesh.rule = let_pass
     mesh.run(0.1)
     assert all(begun.token != item.token for begun in mesh.begun)
@@ -414,6 +415,48 @@ def test_a_quick_reboot_of_the_runner_is_noticed() -> None:
     mesh.run_until(lambda: mesh.settled(job))
     assert mesh.runs(job) == [D, D]
     assert len(mesh.record(A, job).losses) == 1
+    assert mesh.messages(Have) == []  # its greeting says so
+
+
+def power_cut(mesh: Mesh) -> None:
+    """All lose their power at once, and come back."""
+    for name in mesh.names:
+        mesh.kill(name, silently=True)
+    mesh.run(1.0)
+    for name in mesh.names:
+        mesh.boot(name)
+
+
+@pytest.mark.parametrize("delivery", [Delivery.AT_MOST_ONCE, Delivery.AT_LEAST_ONCE], ids=str)
+def test_a_runner_does_not_deny_what_its_earlier_life_began(delivery: Delivery) -> None:
+    """Its owner has not heard yet that it started again: it has lost its memory of the members as well."""
+    mesh, job = on_d(delivery=delivery)
+    mesh.verdict = lambda begun: (0.1, succeeded())
+    mesh.rule = lambda source, to, message: 1.0 if source == D and isinstance(message, CONTROL) else True
+    power_cut(mesh)
+    mesh.run_until(lambda: mesh.record(A, job).own.state is not State.RUNNING)
+    assert len(mesh.messages(Have, source=A, to=D)) == 1
+    mesh.run_until(lambda: mesh.settled(job))
+    record = mesh.record(A, job)
+    once = delivery is Delivery.AT_MOST_ONCE
+    assert mesh.runs(job) == ([D] if once else [D, D])
+    assert record.state is (State.FAILED if once else State.SUCCEEDED)
+    assert (record.start_count, record.loss_count) == (1 if once else 2, 1)
+
+
+def test_an_owner_does_not_take_back_what_it_began_in_an_earlier_life() -> None:
+    mesh = Mesh("abc", slots={A: 1, B: 0, C: 0})
+    mesh.verdict = endless
+    spec = mesh.spec("abc", delivery=Delivery.AT_MOST_ONCE)
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.runs(spec.id) == [A])
+    token = mesh.begun[0].token
+    power_cut(mesh)
+    mesh.tell(B, A, Have((TokenItem(spec.id, token),)))  # denied, as is right: it does not run any more
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    record = mesh.record(A, spec.id)
+    assert (record.state, record.start_count, record.loss_count) == (State.FAILED, 1, 1)
+    assert mesh.runs(spec.id) == [A]
 
 
 @pytest.mark.parametrize("options", STRICT, ids=str)
