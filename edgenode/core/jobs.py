@@ -169,13 +169,21 @@ def encode_spec(spec: Spec) -> bytes:
     return packed
 
 
-@lru_cache(maxsize=4096)
+REMEMBERED_BYTES: Final = 4096
+"""Longer specs are read anew each time: comparing one with what is remembered costs more than reading it, and
+what is remembered is bounded by number (4,096 of these are 32 MB)."""
+
+
 def decode_spec(blob: bytes) -> Spec:
     """Read what `encode_spec` wrote.
 
     Raises:
         MalformedMessage: these bytes are no spec.
     """
+    return _remembered_spec(blob) if len(blob) <= REMEMBERED_BYTES else _read_spec(blob)
+
+
+def _read_spec(blob: bytes) -> Spec:
     try:
         job, task, payload, submitted_at, expires_at, options = msgpack.unpackb(blob)
         if not (isinstance(job, bytes) and len(job) == 16 and isinstance(payload, bytes)):
@@ -203,6 +211,9 @@ def decode_spec(blob: bytes) -> Spec:
         return Spec(JobId(job), task, payload, finite(submitted_at), finite(expires_at), Options(**known))
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise MalformedMessage(f"not a spec: {error}") from error
+
+
+_remembered_spec: Final = lru_cache(maxsize=4096)(_read_spec)
 
 
 def _backoff(fields: list[Any]) -> Backoff:
@@ -526,7 +537,6 @@ def shrunk(record: Record) -> Record:
     )
 
 
-@lru_cache(maxsize=4096)
 def _gist(blob: bytes) -> bytes:
     """What a marker keeps of its spec."""
     spec = decode_spec(blob)

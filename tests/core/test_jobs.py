@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import product
 
 import pytest
@@ -391,6 +392,21 @@ def test_failures_under_very_many_owners_reach_every_limit_that_a_job_can_have()
         record = record._replace(own=record.own._replace(ballot=Ballot(term, A), state=State.QUEUED))
         record = failed_once(started(record, runner=A, boot=1, at=1.0), due_at=1.0, note=NOTE)
     assert record.failure_count == COUNTED_BALLOTS_MAX
+
+
+def test_large_specs_of_jobs_that_are_over_leave_memory() -> None:
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(200):
+            blob = encode_spec(Spec(JOB, "echo", number.to_bytes(2) * 50_000, 1.0, 2.0))
+            assert len(decode_spec(blob).payload) == 100_000
+            record = new_record(blob, JOB, HOLDERS, 0.0, 1.0)
+            shrunk(settled(decided(record, State.CANCELLED, firm=True, at=1.0)))
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 2_000_000
 
 
 def test_history_is_bounded_and_keeps_the_latest() -> None:
