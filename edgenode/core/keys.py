@@ -88,7 +88,9 @@ class Claiming:
     ballot: Ballot = NO_BALLOT
     proposed: Holders = ()  # what it wants accepted in this round
     said: dict[NodeId, Claimed] = field(default_factory=dict)  # in this round
-    heard: set[NodeId] = field(default_factory=set)  # in any: they have said whether they have a record
+    awaited: set[NodeId] = field(default_factory=set)  # who may yet say something in this round
+    voters: int = 0  # how many members there were when they were asked
+    heard: set[NodeId] = field(default_factory=set)  # in any round: they have said whether they have a record
     term_seen: int = 0
     outbid_until: Instant = 0.0  # a higher ballot is about: leave it some time
     parked: list[Parked] = field(default_factory=list)
@@ -211,11 +213,19 @@ class Keys:
         desk = self._desk
         wants_copy = self._table.peek(job) is not None
         item = ClaimItem(job, claiming.ballot, claiming.proposed, claiming.expires_at, wants_copy)
-        for node in self._electorate():
+        voters = self._electorate()
+        claiming.voters, claiming.awaited = len(voters), self._awaited(claiming, voters)
+        for node in voters:
             if node not in claiming.said and desk.view.standing(node) is not Standing.GONE:
                 desk.post.add(node, Claim, item)
         claiming.again_at = desk.now + claiming.pause_s
         claiming.pause_s = min(claiming.pause_s * 2, desk.settings.retry_max_s)
+
+    def _awaited(self, claiming: Claiming, voters: Sequence[NodeId]) -> set[NodeId]:
+        """Who has not answered in this round, and probably will. What a disk says that is behind is void."""
+        view, probable = self._desk.view, (Standing.LIVING, Standing.UNKNOWN)
+        silent = (node for node in voters if node not in claiming.said and not view.is_behind(node))
+        return {node for node in silent if view.standing(node) in probable}
 
     def _electorate(self) -> list[NodeId]:
         """Whose word counts: all known members, the dead included. Who left has handed over what it had."""
@@ -257,9 +267,19 @@ class Keys:
                 continue
             if claiming.round is Round.FIRST_COME or _answers(item, claiming):
                 claiming.said[source] = item
+                claiming.awaited.discard(source)
+                if self._may_go_on(claiming):
+                    self._look(item.job)
             elif item.promised > claiming.ballot:
                 self._outbid(claiming)
-            self._look(item.job)
+                self._look(item.job)
+
+    def _may_go_on(self, claiming: Claiming) -> bool:
+        """Whether these answers may be enough: a look goes through all members, and one a member for each
+        key would make the cost of a key grow with the square of their number."""
+        if claiming.round is Round.ACCEPT and len(claiming.said) >= majority_of(claiming.voters):
+            return True
+        return not claiming.awaited or self._desk.now >= claiming.round_began + self._desk.settings.ask_s
 
     def _outbid(self, claiming: Claiming) -> None:
         if claiming.outbid_until <= self._desk.now:
@@ -275,10 +295,10 @@ class Keys:
         members = self._electorate()
         said = [claiming.said[node] for node in members if node in claiming.said]
         unheard = {node: desk.view.standing(node) for node in members if node not in claiming.said}
-        waited = desk.now - claiming.round_began
-        is_waiting = any(known in (Standing.LIVING, Standing.UNKNOWN) for known in unheard.values())
+        claiming.voters, claiming.awaited = len(members), self._awaited(claiming, members)
         self._due.set(job, self._attention(claiming))
-        if claiming.round is not Round.ACCEPT and is_waiting and waited < desk.settings.ask_s:
+        is_early = claiming.awaited and desk.now < claiming.round_began + desk.settings.ask_s
+        if claiming.round is not Round.ACCEPT and is_early:
             return
         if len(said) < majority_of(len(members)) or desk.view.is_cut_off:
             self._do_without(job, claiming, said, unheard)
@@ -370,7 +390,11 @@ class Keys:
     def _give_way(self, job: JobId, claiming: Claiming, record: Record, holders: Holders) -> None:
         """The key is another set's: what is here of the job becomes theirs, unless they have their own."""
         desk = self._desk
-        living = {holder for holder in holders if desk.view.is_living(holder)}
+        if not set(holders).intersection(self._electorate()):
+            # They were forgotten after this node had proposed them: nobody has the job any more.
+            self._prepare(job, claiming)
+            return
+        living = {node for node in holders if desk.view.is_living(node) and not desk.view.is_behind(node)}
         theirs = claiming.copies.get(holders)
         if theirs is None and (not living or not living <= claiming.heard):
             return  # who has not been heard may have its own

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from functools import partial
 
 import pytest
-from job_mesh import DAY_S, A, B, C, D, E, Mesh, make_spec
+from job_mesh import DAY_S, A, B, C, D, Disk, E, Mesh, StillView, make_desk, make_record, make_spec
 
+from edgenode.core.claims import ClaimBook
+from edgenode.core.desk import Desk
 from edgenode.core.errors import KeyInFlight, KeyReused
 from edgenode.core.jobs import Spec, encode_spec, is_claimed, keyed_job_id
+from edgenode.core.keys import Keys
+from edgenode.core.settings import JobSettings
 from edgenode.core.signals import Receipt, RequestId
-from edgenode.core.types import Ballot, NodeId
-from edgenode.core.wire import Claim, Claims, Submit, SubmitItem, Submitted
+from edgenode.core.types import NO_BALLOT, Ballot, NodeId
+from edgenode.core.view import Standing
+from edgenode.core.wire import Claim, Claimed, ClaimItem, Claims, Submit, SubmitItem, Submitted
 
 KEY = "order-17"
 JOB = keyed_job_id(KEY)
@@ -264,3 +270,116 @@ def test_a_key_used_on_both_sides_of_a_cut_is_one_job_after_healing(
         assert before is not None
         assert copies[0].outcome is not None
         assert copies[0].outcome.value == before.value
+
+
+# ------------------------------------------------------------------ one claimant, and other members' disks
+
+
+class Claimant:
+    """A's part in claiming a key, with the disks of those members that answer."""
+
+    def __init__(self, *others: NodeId, answering: tuple[NodeId, ...]) -> None:
+        self.desk = make_desk(A, *others)
+        self.keys = Keys(self.desk)
+        self.books = {node: ClaimBook(Disk()) for node in answering}
+
+    @property
+    def standings(self) -> dict[NodeId, Standing]:
+        assert isinstance(self.desk.view, StillView)
+        return self.desk.view.standings
+
+    def run(self, duration_s: float) -> None:
+        """Let time pass, and the members answer at once."""
+        ends = self.desk.now + duration_s
+        self._exchange()
+        while self.desk.now < ends:
+            self.desk.now = min(ends, max(self.desk.now + 0.01, self.keys.deadline()))
+            self.keys.on_time()
+            self._exchange()
+
+    def _exchange(self) -> None:
+        while asked := [send for send in self.desk.post.flush() if isinstance(send.message, Claim)]:
+            for send in asked:
+                book = self.books.get(send.to)
+                if book is not None and isinstance(send.message, Claim):
+                    self.keys.on_claims(send.to, [answer(book, item) for item in send.message.items])
+
+
+def answer(book: ClaimBook, item: ClaimItem) -> Claimed:
+    row = book.hear(
+        book.get_many((item.job,)).get(item.job), item.job, item.ballot, item.holders, item.expires_at
+    )
+    return Claimed(item.job, row.promised, row.accepted, row.holders, (), b"")
+
+
+def test_a_key_of_holders_that_were_forgotten_since_is_decided_anew() -> None:
+    """D, E and G had accepted the claim of B, C and F, who then went away for good. A, which runs the job
+    meanwhile, must propose their set while they may return, and another once they are no members any more."""
+    b, c, d, e, f, g = (NodeId(letter * 16) for letter in "bcdefg")
+    claimant = Claimant(b, c, d, e, f, g, answering=(d, e, g))
+    for book in claimant.books.values():
+        book.hear(None, JOB, NO_BALLOT, (b, c, f), 9e9)
+    desk, keys = claimant.desk, claimant.keys
+    desk.table.put(make_record(JOB, (A, d, e), key=KEY))
+    for node in (b, c, f):
+        claimant.standings[node] = Standing.SILENT
+    keys.take_on([JOB])
+    claimant.run(60.0)
+    held = desk.table.get(JOB)
+    assert held is not None
+    assert not held.claimed
+    for node in (b, c, f):
+        del claimant.standings[node]
+    keys.members_changed(frozenset((b, c, f)))
+    claimant.run(10.0)
+    held = desk.table.get(JOB)
+    assert held is not None
+    assert held.claimed
+    assert held.holders == (A, d, e)
+
+
+def test_claims_that_expired_are_looked_for_an_hour_after_a_start() -> None:
+    desk = make_desk()
+    keys = Keys(desk)
+    desk.now = 1e6  # a machine's clock does not begin with its process
+    keys.begin()
+    assert keys.deadline() == 1e6 + 3600.0
+
+
+def test_nobody_waits_for_the_answer_of_a_disk_that_is_behind() -> None:
+    claimant = Claimant(B, C, D, E, answering=(B, C, D))
+    assert isinstance(claimant.desk.view, StillView)
+    claimant.desk.view.behind.add(E)
+    claimant.desk.table.put(make_record(JOB, (A, B, C), key=KEY))
+    claimant.keys.take_on([JOB])
+    claimant.run(0.01)
+    held = claimant.desk.table.get(JOB)
+    assert held is not None
+    assert held.claimed
+
+
+def looks(members: int) -> int:
+    """How often the claimant looks at a member until all of so many have answered."""
+    count = 0
+
+    class Watched(StillView):
+        def standing(self, node: NodeId) -> Standing:
+            nonlocal count
+            count += 1
+            return super().standing(node)
+
+    names = [NodeId(f"n{number:03d}".ljust(16, "x")) for number in range(members)]
+    view = Watched(names[0], dict.fromkeys(names, Standing.LIVING))
+    desk = Desk(view, JobSettings(), Disk(), random.Random(1))
+    keys = Keys(desk)
+    holders = tuple(names[:3])
+    desk.table.put(make_record(JOB, holders, key=KEY))
+    keys.take_on([JOB])
+    for name in names[1:]:
+        keys.on_claims(name, [Claimed(JOB, NO_BALLOT, NO_BALLOT, holders, (), b"")])
+    assert JOB in desk.claimed
+    return count
+
+
+def test_what_a_key_costs_grows_with_the_members_and_not_with_their_square() -> None:
+    assert looks(200) <= 2.2 * looks(100)
