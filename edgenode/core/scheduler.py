@@ -132,6 +132,7 @@ class Unthanked:
     item: ResultItem
     owner: NodeId
     holders: tuple[NodeId, ...]
+    until: Wall  # after this nobody takes it: no holder has an unfinished copy whose clock is right
     again_at: Instant
     pause_s: Seconds
     tries: int = 0
@@ -593,7 +594,9 @@ class Scheduler:
             return
         known = record if record is not None else grant and self._desk.read(grant.record)
         if known:
-            kept = Unthanked(item, known.owner, known.holders, self._desk.now, self._desk.settings.retry_s)
+            settings = self._desk.settings
+            until = decode_spec(known.spec).expires_at + 2 * settings.clock_skew_max_s
+            kept = Unthanked(item, known.owner, known.holders, until, self._desk.now, settings.retry_s)
             self._unthanked[job, token] = kept
             self._wake = self._desk.now
 
@@ -844,9 +847,12 @@ class Scheduler:
                 desk.post.send(runner, Have(tuple(items[at : at + desk.settings.batch])))
 
     def _send_results(self) -> None:
-        """To the owner; when it does not thank, to each living holder in turn."""
+        """To the owner; when it does not thank, to each living holder in turn, while anybody may take it."""
         desk = self._desk
-        for (job, _), kept in list(self._unthanked.items()):
+        for (job, token), kept in list(self._unthanked.items()):
+            if kept.until <= desk.wall and desk.may_end_by_clock:
+                del self._unthanked[job, token]
+                continue
             if kept.again_at <= desk.now:
                 record = self._table.peek(job)
                 first = kept.owner if record is None else record.owner

@@ -190,7 +190,8 @@ class Vouching:
             self._fall_behind(message.latest, f"{source} has heard of a later start of it")
         elif (unknown or forgot) and not self._is_behind:
             self._fall_behind(message.latest, f"{source} has its word on writes that are not on this disk")
-        self._told.add(source)
+        if not (self.has_vote or self._is_behind):
+            self._told.add(source)
 
     def on_rival(self, boot: int, *, is_living: bool, now: Instant) -> None:
         """Somebody spoke of a later life of this identity."""
@@ -245,6 +246,8 @@ class Vouching:
         if is_contested or any(isinstance(effect, Behind | Cloned) for effect in self._effects):
             return False
         self.has_vote = self._view.formed and not self._awaited()
+        if self.has_vote:
+            self._told.clear()  # nobody's word is waited for any more
         return self.has_vote
 
     def _awaited(self) -> set[NodeId]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from job_mesh import DAY_S, A, B, Begun, C, D, Mesh, sends, succeeded
+from job_mesh import DAY_S, A, B, Begun, C, D, Mesh, let_pass, sends, succeeded
 
 from edgenode.core.jobs import Record, Spec, digest, encode, is_marker, new_record, started
 from edgenode.core.settings import JobSettings, Settings
@@ -29,6 +29,7 @@ from edgenode.core.wire import (
     Message,
     Offer,
     Promises,
+    Result,
     Submit,
     Submitted,
     Wanted,
@@ -342,3 +343,24 @@ def test_markers_travel_to_those_who_stand_in_for_a_lost_holder(is_leaving: bool
         mesh.kill(C)
     mesh.run_until(lambda: mesh.has(D, spec.id), limit_s=90.0)
     assert is_marker(mesh.record(D, spec.id))
+
+
+# --------------------------------------------------------------------------------------------- results
+
+
+def test_a_result_that_no_owner_took_is_dropped_when_nobody_knows_the_job_any_more() -> None:
+    """Else its runner would offer it for ever, and could not leave in good order."""
+    mesh = quick_mesh("abcd", slots={A: 0, B: 0, C: 0, D: 1})
+    mesh.rule = lambda source, to, message: not isinstance(message, Result)
+    spec = replace(mesh.spec("abc", not_on="d", ttl_s=1.0), expires_at=mesh.wall() + 10.0)
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: bool(mesh.messages(Result, source=D)))
+    mesh.run_until(dropped_by(mesh, spec.id, A, B, C))
+    mesh.rule = let_pass
+    mesh.run(2.0)
+    offered = len(mesh.messages(Result, source=D))
+    mesh.run(10.0)
+    assert len(mesh.messages(Result, source=D)) == offered
+    mesh.do(D, LeaveAsked())
+    mesh.run_until(lambda: D in mesh.left)
+    assert mesh.left[D]

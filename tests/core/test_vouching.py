@@ -193,6 +193,16 @@ def test_in_a_large_mesh_the_word_of_some_stands_for_all() -> None:
     assert bench.vouching.has_vote
 
 
+def test_who_has_told_is_remembered_only_while_that_decides_something() -> None:
+    """Identities come and go for as long as a mesh lives."""
+    bench = Bench()
+    bench.tell(B)
+    assert bench.vouching._told == {B}
+    bench.tell(C)
+    bench.tell(NodeId("a later one"))
+    assert not bench.vouching._told
+
+
 def test_a_question_is_repeated_until_it_is_answered_or_its_receiver_is_gone() -> None:
     bench = Bench()
     for node in (B, C):
