@@ -10,11 +10,10 @@ the rank and kill the mesh.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
 
 from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk
@@ -35,6 +34,7 @@ from edgenode.core.jobs import (
     voided,
     write_own,
 )
+from edgenode.core.lines import Lines, Need, Place
 from edgenode.core.signals import Run, RunEnded, StopRun
 from edgenode.core.situations import Situation
 from edgenode.core.types import (
@@ -79,17 +79,6 @@ forgotten: a grant is not late by ten thousand others."""
 
 Start = tuple[JobId, StartToken]
 """A token is unique within its job only: every job's first start is number 1 of its owner."""
-
-
-Place = tuple[int, Wall, JobId]
-"""In a line: 9 - priority, then by age. (An id made from a key says nothing of age.)"""
-
-
-class Need(NamedTuple):
-    """What a node must have to run a job."""
-
-    task: str
-    requires: tuple[tuple[str, str], ...]
 
 
 @dataclass(slots=True)
@@ -153,11 +142,10 @@ class Scheduler:
         self._slots = slots
         self._ending = set(ending)
         self._tasks = tasks
-        self._lines: dict[Need, list[Place]] = {}  # heaps
-        self._queued: dict[JobId, Need] = {}  # what of the lines still counts
+        self._queued = Lines()
         self._days: Agenda[JobId] = Agenda()  # unfinished jobs, by the day (mesh time) that changes them
         self._doubted: Agenda[JobId] = Agenda()  # whose day has come, if the clock is right
-        self._pauses: list[tuple[Instant, JobId]] = []  # a heap: jobs to be tried again, by when
+        self._pauses: Agenda[JobId] = Agenda()  # jobs to be tried again, by when
         self._unacknowledged: dict[JobId, None] = {}  # submitted here, not yet on enough disks
         self._opening: dict[JobId, Opening] = {}
         self._running: dict[JobId, Running] = {}
@@ -294,21 +282,19 @@ class Scheduler:
         elif record.own.state is State.SCHEDULED and record.failure_count:
             # A pause is a duration: a clock that jumps, here or at the last owner, must not stretch it.
             wait_s = min(pause_s(record), max(0.0, record.own.due_at - self._desk.wall))
-            heapq.heappush(self._pauses, (self._desk.now + wait_s, job))
+            self._pauses.soon(job, self._desk.now + wait_s)
         elif record.own.state is State.SCHEDULED:
             self._days.soon(job, record.own.due_at)
         elif job not in self._queued:
-            need = Need(spec.task, options.requires)
-            self._queued[job] = need
-            age = decode_spec(record.spec).submitted_at
-            heapq.heappush(self._lines.setdefault(need, []), (9 - options.priority, age, job))
+            place = (9 - options.priority, spec.submitted_at, job)
+            self._queued.add(Need(spec.task, options.requires), place)
 
     def release(self, jobs: Iterable[JobId]) -> None:
         """Owned no longer: leave the queues. What runs here goes on until a copy says otherwise."""
         for job in jobs:
             if self._table.acting(job) is not None:
                 continue
-            self._queued.pop(job, None)
+            self._queued.drop(job)
             self._drop_days(job)
             self._away.pop(job, None)
             self._unacknowledged.pop(job, None)
@@ -346,7 +332,7 @@ class Scheduler:
                 away = self._away.pop(job, None)
                 if away is not None and away.token != record.outcome.token:
                     self._desk.post.add(away.runner, Stop, TokenItem(job, away.token))
-                self._queued.pop(job, None)
+                self._queued.drop(job)
                 self._drop_days(job)
                 self._refused.pop(job, None)
             elif record.cancel and self._table.acting(job) is not None:
@@ -382,40 +368,30 @@ class Scheduler:
         return bool(picked)
 
     def _pick(self, count: int, runner: NodeId, tasks: frozenset[str]) -> list[Record]:
-        """Take up to `count` jobs that `runner` may start now: the most urgent, then the oldest.
-
-        Jobs wait in one line per need, so that those which nobody can run hold up nobody else.
-        """
-        lines = self._lines_for(tasks, self._labels_of(runner))
+        """Take up to `count` jobs that `runner` may start now: the most urgent, then the oldest."""
+        labels = self._labels_of(runner)
         picked: list[Record] = []
         passed: list[tuple[Need, Place]] = []
-        while len(picked) < count and lines and len(passed) < self._desk.settings.batch:
-            need = min(lines, key=lambda known: self._lines[known][0])
-            entry = heapq.heappop(self._lines[need])
-            if not self._lines[need]:
-                lines.remove(need)
-                del self._lines[need]
-            job = entry[2]
+        while len(picked) < count and len(passed) < self._desk.settings.batch:
+            first = self._queued.pop(tasks, labels)
+            if first is None:
+                break
+            job = first[1][2]
             record = self._table.peek(job)
-            if self._queued.get(job) != need or record is None or self._table.acting(job) is None:
+            if record is None or self._table.acting(job) is None:
                 continue
             refused_by, until = self._refused.get(job, (NOBODY, 0.0))
             if refused_by == runner and until > self._desk.now:
-                passed.append((need, entry))
-                continue
-            del self._queued[job]
-            if self._may_start(record, decode_spec(record.spec)):
+                passed.append(first)
+            elif self._may_start(record, decode_spec(record.spec)):
                 picked.append(record)
-        for need, entry in passed:
-            heapq.heappush(self._lines.setdefault(need, []), entry)
+        for need, place in passed:
+            self._queued.add(need, place)
         return picked
-
-    def _lines_for(self, tasks: frozenset[str], labels: frozenset[tuple[str, str]]) -> list[Need]:
-        return [n for n in self._lines if n.task in tasks and labels.issuperset(n.requires)]
 
     def _has_work_here(self) -> bool:
         """Whether anything waits that this node can run itself."""
-        return bool(self._queued) and bool(self._lines_for(self._tasks, self._labels_of(self._desk.me)))
+        return self._queued.has_work_for(self._tasks, self._labels_of(self._desk.me))
 
     def _free(self) -> int:
         return self._slots - len(self._running) - len(self._ending)
@@ -499,7 +475,7 @@ class Scheduler:
         away = self._away.pop(job, None)
         if away is not None and (item is None or away.token != item.token):
             self._desk.post.add(away.runner, Stop, TokenItem(job, away.token))
-        self._queued.pop(job, None)
+        self._queued.drop(job)
         self._drop_days(job)
         self._revoke(job)
         if item is None:
@@ -779,9 +755,7 @@ class Scheduler:
         day = self._days.next()
         if day < FOREVER:
             soonest = min(soonest, self._desk.now + max(0.001, day - self._desk.wall))
-        soonest = min(soonest, self._doubted.next())
-        if self._pauses:
-            soonest = min(soonest, max(self._pauses[0][0], self._desk.now + 0.001))
+        soonest = min(soonest, self._doubted.next(), self._pauses.next())
         if self._free() > 0 and not self._desk.leaving and not self._has_work_here():
             soonest = min(soonest, max(self._want_at, self._desk.now + 0.001))
         return soonest
@@ -791,8 +765,8 @@ class Scheduler:
         for job in self._days.take_due(desk.wall):
             self._fall_due(job)
         self.take_on(self._doubted.take_due(desk.now))
-        while self._pauses and self._pauses[0][0] <= desk.now:
-            self._fall_due(heapq.heappop(self._pauses)[1])
+        for job in self._pauses.take_due(desk.now):
+            self._fall_due(job)
         if self._want_at <= desk.now:
             self._want_work()
         if self._wake <= desk.now:
@@ -816,8 +790,8 @@ class Scheduler:
             self.take_on((job,))  # its day was put off: the clock was set back
 
     def _drop_days(self, job: JobId) -> None:
-        self._days.drop(job)
-        self._doubted.drop(job)
+        for days in (self._days, self._doubted, self._pauses):
+            days.drop(job)
 
     def _expire(self, record: Record) -> None:
         """The day has come after which this job may not start, or not even run. Only a node whose clock can
@@ -828,7 +802,7 @@ class Scheduler:
             self._end(record, State.EXPIRED, error=EXPIRED_RUNNING if running else EXPIRED)
         else:
             self._desk.reach(Situation.EXPIRY_LEFT_TO_OTHERS)
-            self._queued.pop(record.id, None)
+            self._queued.drop(record.id)
             self._doubted.set(record.id, self._desk.now + LOOK_AGAIN_S)
             if self._desk.clock.is_far:  # else nobody knows better
                 self._desk.clock_wanted.add(record.id)

@@ -720,6 +720,20 @@ def test_the_rest_of_a_pause_is_waited_by_the_next_owner() -> None:
     assert second - first == pytest.approx(5.1, abs=0.6)
 
 
+def test_a_job_has_one_pause_however_often_it_is_taken_on_and_none_after_its_end() -> None:
+    mesh = Mesh("a")
+    mesh.verdict = lambda begun: (0.1, failed(retry_after_s=1000.0))
+    spec = mesh.spec("a")
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.record(A, spec.id).state is State.SCHEDULED)
+    scheduler = mesh.nodes[A]._scheduler
+    for _ in range(5):
+        scheduler.take_on((spec.id,))
+    assert len(scheduler._pauses) == 1
+    cancel(mesh, A, A, spec.id)
+    assert len(scheduler._pauses) == 0
+
+
 # ----------------------------------------------------------------------------------- days and cancels
 
 
