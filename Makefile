@@ -33,10 +33,10 @@ lint: $(VENV)/ready  ## ruff and mypy --strict
 	@$(PY) -m mypy
 
 sim: $(VENV)/ready  ## SEEDS=1000 simulated meshes, each with its own faults
-	@$(PY) -m edgenode.sim --seeds $(SEEDS)
+	@$(PY) -m edgenode simulate --seeds $(SEEDS)
 
-replay: $(VENV)/ready  ## run SEED=n of the simulator again, with its story
-	@$(PY) -m edgenode.sim --seed $(SEED) --story
+replay: $(VENV)/ready  ## run SEED=n of the simulator again, and tell all that happens
+	@$(PY) -m edgenode simulate --seed $(SEED) --trace
 
 bench: $(VENV)/ready  ## throughput and latency of three nodes on this machine
 	@$(PY) scripts/bench.py

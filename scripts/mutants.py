@@ -51,6 +51,7 @@ CHECK_S: Final = 300.0
 """The slowest of the named tests needs ten seconds."""
 SUITE_S: Final = 3_600.0
 REASON_CHARS: Final = 70
+SEED_FAILED: Final = re.compile(r"^seed (\d+) FAILED: (.*)$", re.MULTILINE)
 FAILED_CHECK: Final = re.compile(
     r"(edgenode\.sim\.ledger\.Violation|Violation|AssertionError|assert|Failed)\b(?!: Timeout)"
     r"|ValueError: (not enough|too many) values to unpack.*\ntests/"
@@ -237,23 +238,23 @@ class Laboratory:
         return read_report(report)
 
     def ask_seed(self, folder: Path, seed: int) -> Answer:
-        code, output = self.processes.run(folder, self._check_s, "edgenode.sim", "--seed", str(seed))
+        code, output = self.processes.run(folder, self._check_s, "edgenode", "simulate", "--seed", str(seed))
         name = f"seed {seed}"
         if code is None:
             return Answer(broken=f"{name} was not over in {self._check_s:.0f} s")
         if code == 0:
             return Answer()
-        said = [line for line in output.splitlines() if re.match(r"[\w.]+(Error|Violation)\b", line)]
-        return judged({name: said[-1] if said else f"exit code {code}"})
+        said = SEED_FAILED.search(output)
+        return judged({name: f"exit code {code}" if said is None else said[2]})
 
     def ask_many_seeds(self, folder: Path) -> Answer:
         """Run 2,000 seeds, as far as the first that fails."""
         for first in range(0, SEEDS, SEEDS_AT_ONCE):
-            options = ("--first", str(first), "--seeds", str(SEEDS_AT_ONCE))
-            code, output = self.processes.run(folder, SUITE_S, "edgenode.sim", *options)
+            options = ("simulate", "--seed", str(first), "--seeds", str(SEEDS_AT_ONCE))
+            code, output = self.processes.run(folder, SUITE_S, "edgenode", *options)
             if code == 0:
                 continue
-            found = re.search(r"^seed (\d+) FAILED: (.*)$", output, re.MULTILINE)
+            found = SEED_FAILED.search(output)
             if found is None:
                 return Answer(broken=f"the simulator ended with {code}: {complaint(output)}")
             return judged({f"seed {found[1]}": found[2]})

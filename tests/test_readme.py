@@ -24,7 +24,6 @@ from edgenode.core.errors import InvalidJob, to_problem
 from edgenode.core.jobs import TRANSITIONS, Spec, make_job_id
 from edgenode.core.signals import Receipt
 from edgenode.core.types import NodeId
-from edgenode.sim.__main__ import parse
 from tests.api.fake import FakeService
 
 ROOT: Final = Path(__file__).parent.parent
@@ -126,11 +125,6 @@ def test_the_options_of_run_are_all_in_its_table() -> None:
     spellings = list(options_of(resolved(["run"])[0]))
     assert [option for option in table if not any(option in each for each in spellings)] == []
     assert [each for each in spellings if not each.intersection(table)] == []
-
-
-def test_the_simulator_s_command_is_understood() -> None:
-    (line,) = [literal for literal in LITERALS if literal.startswith("python -m edgenode.sim ")]
-    assert parse(shlex.split(line)[3:]).story
 
 
 def test_every_make_target_named_exists() -> None:

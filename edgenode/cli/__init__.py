@@ -10,12 +10,13 @@ from edgenode.cli.jobs import show_job, show_jobs, show_placement
 from edgenode.cli.keys import keys
 from edgenode.cli.nodes import show_nodes
 from edgenode.cli.run import run
+from edgenode.cli.simulate import simulate
 from edgenode.cli.submit import submit
 from edgenode.cli.up import up
 
 EXIT_CODES = (
-    "Exit codes: 0 done · 1 the job failed, or is not known · 2 wrong usage, or the job was refused · "
-    "3 no node answers, or the outcome is not known · 130 interrupted."
+    "Exit codes: 0 done · 1 the job failed, or is not known; or a simulated mesh broke a promise · "
+    "2 wrong usage, or the job was refused · 3 no node answers, or the outcome is not known · 130 interrupted"
 )
 
 app = typer.Typer(
@@ -34,6 +35,7 @@ app.command("jobs")(show_jobs)
 app.command("job")(show_job)
 app.command("nodes")(show_nodes)
 app.command("placement")(show_placement)
+app.command("simulate")(simulate)
 app.add_typer(keys, name="key")
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FAILED: Final = 1
 USAGE: Final = 2
 UNKNOWN: Final = 3
+INTERRUPTED: Final = 130
 
 UrlOption = Annotated[
     str | None,

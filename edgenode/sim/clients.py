@@ -13,7 +13,7 @@ from edgenode.core.types import Delivery, JobId, Partition, Seconds, Wall
 from edgenode.core.wire import Query
 from edgenode.sim.clock import EPOCH
 from edgenode.sim.days import Days
-from edgenode.sim.faults import Faults
+from edgenode.sim.faults import Faults, times
 from edgenode.sim.machines import Life
 from edgenode.sim.workers import TASK, Manner, payload
 from edgenode.sim.world import Answer, World
@@ -42,7 +42,7 @@ class Clients:
 
     def begin(self, until: Seconds) -> None:
         """Submit and read until then."""
-        for _ in range(self._dice.randint(2, 7)):
+        for _ in range(self._dice.randint(2, 7) * times(until)):
             self._world.at(self._dice.uniform(0.6, max(0.7, until * 0.9)), self._submit)
         self._world.at(1.0, lambda: self._read_on(until))
 

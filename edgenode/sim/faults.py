@@ -6,7 +6,8 @@ runs are calm, some only lossy, some all crashes. Whatever is on in every run hi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from random import Random
 from typing import Final, NamedTuple
@@ -46,6 +47,40 @@ class Kind(StrEnum):
     MOVE = "new address"
 
 
+class Family(StrEnum):
+    """Faults that are left out together."""
+
+    KILLS = "kills"
+    POWER = "power"
+    CRASHES = "crashes"
+    POISON = "poison"
+    PAUSES = "pauses"
+    CUTS = "cuts"
+    MESSAGES = "messages"
+    CLOCKS = "clocks"
+    DISKS = "disks"
+    IDENTITY = "identity"
+    CHURN = "churn"
+
+
+FAMILIES: Final[dict[Family, frozenset[Kind]]] = {
+    Family.KILLS: frozenset({Kind.KILL_ONE, Kind.KILL_MINORITY, Kind.KILL_MAJORITY, Kind.KILL_ALL}),
+    Family.POWER: frozenset({Kind.POWER_ONE, Kind.POWER_ALL, Kind.PIVOT}),
+    Family.CRASHES: frozenset(),
+    Family.POISON: frozenset(),
+    Family.PAUSES: frozenset({Kind.PAUSE, Kind.STALL, Kind.STARVE}),
+    Family.CUTS: frozenset(
+        {Kind.CUT_HALVES, Kind.CUT_ONE, Kind.CUT_RING, Kind.CUT_ONE_WAY, Kind.CUT_PAIR, Kind.RESET}
+    ),
+    Family.MESSAGES: frozenset(),
+    Family.CLOCKS: frozenset({Kind.CLOCK_JUMP}),
+    Family.DISKS: frozenset({Kind.DISK_FULL, Kind.DISK_BITS, Kind.DISK_CUT}),
+    Family.IDENTITY: frozenset({Kind.DISK_STALE, Kind.CLONE}),
+    Family.CHURN: frozenset({Kind.JOIN, Kind.LEAVE, Kind.WIPE, Kind.MOVE}),
+}
+"""The blows of each; those without any are standing conditions, or jobs."""
+
+
 HARMLESS: Final = frozenset({Kind.JOIN, Kind.LEAVE})
 """Must not cost a single extra start."""
 LOSSES: Final = frozenset({Kind.WIPE, Kind.DISK_BITS, Kind.DISK_CUT, Kind.DISK_STALE, Kind.CLONE})
@@ -54,6 +89,8 @@ LOSSES_CHANCE: Final = (0.7, 0.15)  # of one, and of a second one
 ONCE: Final = frozenset({Kind.KILL_ALL, Kind.POWER_ALL, *LOSSES})
 """At most once a run."""
 KIND_CHANCE: Final = 0.22
+HURT_S: Final[Seconds] = 10.0
+"""How long faults strike, in an ordinary run."""
 
 
 SIZES: Final = (1, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 5, 6, 7, 8, 9)
@@ -71,6 +108,11 @@ STARVE_S: Final = (1.0, 5.0)
 STARVE_STILL_S: Final = (0.05, 0.9)
 """How long a starved process stands still at a time: a tenth of a processor comes in slices."""
 STARVE_RUN_S: Final = (0.005, 0.1)
+
+
+def times(hurt_s: Seconds) -> int:
+    """How much more is to happen in this time than in an ordinary run."""
+    return max(1, round(hurt_s / HURT_S))
 
 
 class Blow(NamedTuple):
@@ -118,6 +160,19 @@ class Faults:
         stands_s = max((most for kind, (_, most) in standing.items() if kind in struck), default=0.0)
         return stands_s + (2 * self.conditions.late_s if self.conditions.late else 0.0)
 
+    def without(self, families: Collection[Family]) -> Faults:
+        """The same run, spared these: what is left strikes as it would have."""
+        spared = frozenset[Kind]().union(*(FAMILIES[family] for family in families))
+        even, flat = (1.0,) * self.nodes, (0.0,) * self.nodes
+        return replace(
+            self,
+            conditions=_calmer(self.conditions, families),
+            blows=tuple(blow for blow in self.blows if blow.kind not in spared),
+            offsets=flat if Family.CLOCKS in families else self.offsets,
+            rates=even if Family.CLOCKS in families else self.rates,
+            poison=self.poison and Family.POISON not in families,
+        )
+
     @classmethod
     def draw(cls, dice: Random, *, hurt_s: Seconds, nodes: int = 0, replicas: int = 0) -> Faults:
         """Draw a run's faults; `nodes` 0 draws their number, too, and `replicas` 0 the copies of a job."""
@@ -144,6 +199,24 @@ class Faults:
             Mood.HURT, *mesh, chained, conditions, blows, offsets, rates,
             poison=dice.random() < 0.2,
         )  # fmt: skip
+
+
+def _calmer(conditions: Conditions, families: Collection[Family]) -> Conditions:
+    good = Conditions()
+    if Family.MESSAGES in families:
+        conditions = replace(
+            conditions,
+            loss=good.loss,
+            duplicate=good.duplicate,
+            late=good.late,
+            reorder=good.reorder,
+            lies=good.lies,
+        )
+    if Family.CRASHES in families:
+        conditions = replace(conditions, crash=good.crash, rare_crash=good.rare_crash)
+    if Family.DISKS in families:
+        conditions = replace(conditions, slow_sync=good.slow_sync)
+    return conditions
 
 
 def _possible(kind: Kind, count: int) -> bool:
@@ -175,7 +248,7 @@ def _blows(dice: Random, kinds: list[Kind], hurt_s: Seconds, most: int = 3) -> t
     """Every kind strikes at least once, after the mesh had a moment to form (mostly)."""
     blows = []
     for kind in kinds:
-        for _ in range(1 if kind in ONCE else dice.randint(1, most)):
+        for _ in range(1 if kind in ONCE else dice.randint(1, most) * times(hurt_s)):
             earliest = 0.1 if dice.random() < 0.1 else 1.0
             blows.append(Blow(round(dice.uniform(earliest, hurt_s), 3), kind))
     return tuple(sorted(blows))

@@ -17,6 +17,7 @@ from edgenode.core.signals import Address, CloneMet, Event, LinkDown, LinkUp, Me
 from edgenode.core.types import NodeId, Seconds, are_copies
 from edgenode.core.wire import CONTROL, Message, Sync, decode, encode
 from edgenode.sim.conditions import Conditions
+from edgenode.sim.strikes import Struck
 
 REDIAL_S: Final = 0.5
 """How often a transport tries the peers of its address book that it has no link to."""
@@ -66,6 +67,10 @@ class Surroundings(Protocol):
 
     def process(self, node: NodeId) -> Process | None:
         """The living process of this identity, if any."""
+        ...
+
+    def vanished(self, source: NodeId, to: NodeId, message: Message) -> None:
+        """A message is lost on its way."""
         ...
 
     def processes(self, node: NodeId) -> Sequence[Process]:
@@ -247,7 +252,7 @@ class Network:
         there = self._world.process(peer.id)
         refused = reachable and there is None and self._world.powered(peer.id)
         if not refused and self._dice.random() < self._world.conditions.lies:
-            self._world.strikes["a living port refused"] += 1
+            self._world.strikes[Struck.LIED] += 1
             refused = True
         self._world.post(end, 0.0, LinkDown(peer.id, link.boots[peer.place], refused))
         if there is not None and peer.id in self._wanted.get(end, ()):
@@ -337,21 +342,23 @@ class Network:
         strikes, conditions = self._world.strikes, self._world.conditions
         target = link.other(source)
         if (source.place, target.place) in self._blocked:
-            strikes["message cut off"] += 1
+            strikes[Struck.CUT_OFF] += 1
+            self._world.vanished(source.id, target.id, message)
             return
         if link.broken:
             return
         if self._dice.random() < conditions.loss:
-            strikes["message lost"] += 1
+            strikes[Struck.LOST] += 1
+            self._world.vanished(source.id, target.id, message)
             return
         copies = 1
         if self._dice.random() < conditions.duplicate:
-            strikes["message doubled"] += 1
+            strikes[Struck.DOUBLED] += 1
             copies = 2
         for _ in range(copies):
             delay = self._delay()
             if self._dice.random() < conditions.late:
-                strikes["message late"] += 1
+                strikes[Struck.LATE] += 1
                 delay += self._dice.uniform(0.0, conditions.late_s)
             arrives = self._world.now + delay
             if not conditions.reorder:
@@ -364,7 +371,8 @@ class Network:
         if (link.broken and not link.closed) or not target.alive:
             return
         if (source.place, target.place) in self._blocked:
-            self._world.strikes["message cut off"] += 1
+            self._world.strikes[Struck.CUT_OFF] += 1
+            self._world.vanished(source.id, target.id, message)
             return
         if isinstance(message, Sync):
             self._met.setdefault(target, set()).add(source.id)

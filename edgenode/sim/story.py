@@ -34,7 +34,7 @@ QUIET: Final = (TimePassed, ClockRead, Persisted, Peers, Remember)
 class Line(NamedTuple):
     at: Seconds
     node: NodeId
-    arrow: str  # ">": came in; "<": left; "=": is on disk; "*": befell the node
+    arrow: str  # ">": came in; "<": left; "=": is on disk; "x": was lost on its way; "*": befell the node
     what: object
 
 
@@ -54,13 +54,26 @@ class Story:
         if not isinstance(what, QUIET) and not isinstance(getattr(what, "message", None), MembershipMessage):
             self._lines.append(Line(at, node, arrow, what))
 
+    def __iter__(self) -> Iterator[Line]:
+        return iter(self._lines)
+
+    def job(self, name: str) -> JobId | None:
+        """The job of this name: j3, or its id as people write it."""
+        return next((job for job, told in self._names.items() if name in (told, job_text(job))), None)
+
+    @property
+    def jobs(self) -> tuple[JobId, ...]:
+        """All that were named, in the order in which they came up."""
+        return tuple(self._names)
+
     def name(self, job: JobId) -> str:
         """A job's short name, in the order in which jobs came up."""
         return self._names.setdefault(job, f"j{len(self._names)}")
 
     def lines(self, job: str = "") -> Iterator[str]:
         """The story so far; with `job` ("j3", or the id as people write it) only what concerns that one."""
-        self._focus = frozenset(each for each, name in self._names.items() if job in (name, job_text(each)))
+        found = self.job(job)
+        self._focus = frozenset() if found is None else frozenset({found})
         for line in self._lines:
             if job and self._focus.isdisjoint(jobs_in(line.what)):
                 continue

@@ -23,6 +23,7 @@ from edgenode.sim.faults import (
 )
 from edgenode.sim.machines import Life, Machine
 from edgenode.sim.network import first_host
+from edgenode.sim.story import short
 from edgenode.sim.world import World
 
 LETTERS: Final = "abcdefghijklmnopqrstuvwxy"
@@ -284,6 +285,7 @@ class Weather:
     def _block(self, ways: frozenset[tuple[NodeId, NodeId]], for_s: Seconds) -> None:
         network = self._world.network
         network.block(ways)
+        self._world.befell_all(f"for {for_s:.2f} s nothing passes: {cut_text(ways)}")
         self._world.after(for_s, lambda: network.unblock(ways))
 
     def _build(self, clock: MachineClock) -> Machine:
@@ -291,13 +293,37 @@ class Weather:
 
     def _next_name(self) -> str:
         self._born += 1
-        return LETTERS[self._born - 1]
+        rounds, letter = divmod(self._born - 1, len(LETTERS))
+        return LETTERS[letter] + (str(rounds) if rounds else "")
 
 
 def both_ways(side: Iterable[NodeId], others: Collection[NodeId]) -> frozenset[tuple[NodeId, NodeId]]:
     """All ways between two sides."""
     out = {(one, other) for one in side for other in others}
     return frozenset(out | {(other, one) for one, other in out})
+
+
+def cut_text(ways: frozenset[tuple[NodeId, NodeId]]) -> str:
+    """Who can't hear whom: "a,b | c" both ways, "a > c" if c does not hear a."""
+    both = {way for way in ways if way[::-1] in ways}
+    sides = _sides(both)
+    named = [f"{one} | {other}" for one, other in sides.items() if sides.get(other) == one and one < other]
+    if len(named) * 2 != len(sides):  # no two sides: each pair once
+        named = [
+            f"{one} | {others}" for one, others in _sides({way for way in both if way[0] < way[1]}).items()
+        ]
+    return "; ".join(named + [f"{one} > {others}" for one, others in _sides(ways - both).items()])
+
+
+def _sides(ways: Collection[tuple[NodeId, NodeId]]) -> dict[str, str]:
+    """Those who can't be heard by the same others, and these."""
+    deaf: dict[str, list[str]] = {}
+    for source, target in sorted(ways):
+        deaf.setdefault(short(source), []).append(short(target))
+    sides: dict[str, list[str]] = {}
+    for name, others in deaf.items():
+        sides.setdefault(",".join(others), []).append(name)
+    return {",".join(names): others for others, names in sides.items()}
 
 
 def cut_ways(kind: Kind, nodes: list[NodeId], dice: Random) -> frozenset[tuple[NodeId, NodeId]]:

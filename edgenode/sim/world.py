@@ -53,6 +53,7 @@ from edgenode.core.signals import (
 from edgenode.core.situations import Situation
 from edgenode.core.types import (
     FOREVER,
+    NOBODY,
     JobId,
     MemberInfo,
     NodeId,
@@ -61,7 +62,7 @@ from edgenode.core.types import (
     starts_of,
 )
 from edgenode.core.vouching import unknown_word
-from edgenode.core.wire import Acks, Grant, Verdict, Vote
+from edgenode.core.wire import Acks, Grant, Message, Verdict, Vote
 from edgenode.sim.clock import EPOCH, MachineClock
 from edgenode.sim.conditions import Conditions
 from edgenode.sim.disk import Disk
@@ -71,6 +72,7 @@ from edgenode.sim.machines import Action, Life, Machine, MakeCore, node_id
 from edgenode.sim.network import PORT, Network, Process, first_host
 from edgenode.sim.pipeline import Pipeline
 from edgenode.sim.story import Story, short
+from edgenode.sim.strikes import Struck
 from edgenode.sim.workers import NEVER_BEGUN, STOPPED, TASK, play
 
 CLOCK_READ_S: Final = 1.0
@@ -335,6 +337,12 @@ class World:
             self.after(0.0, partial(self._if_awake, life, action))
         self.after(0.0, lambda: self._if_awake(life, lambda: self._ring(life)))
 
+    def vanished(self, source: NodeId, to: NodeId, message: Message) -> None:
+        self.story.add(self.now, source, "x", Send(to, message))
+
+    def befell_all(self, what: str) -> None:
+        self.story.add(self.now, NOBODY, "*", what)
+
     def befell(self, machine: Machine, what: str) -> None:
         self.story.add(self.now, machine.id, "*", what)
 
@@ -419,7 +427,7 @@ class World:
             return True
         if self._dice.random() >= self.conditions.crash:
             return True
-        self.strikes["crash between effects"] += 1
+        self.strikes[Struck.CRASHED] += 1
         self.crash(life.machine, f"dies before {type(effect).__name__}")
         return False
 
@@ -434,7 +442,7 @@ class World:
         return self._dice.randint(0, effects)
 
     def _crash_in_rare_moment(self, life: Life) -> None:
-        self.strikes["crash in a rare moment"] += 1
+        self.strikes[Struck.CRASHED_RARELY] += 1
         self.crash(life.machine, "dies in a rare moment")
 
     def crash(self, machine: Machine, why: str) -> None:
@@ -454,13 +462,13 @@ class World:
         """The process ends, and what waits for its disk is not said."""
         machine = life.machine
         if isinstance(verdict, Cloned):
-            self.strikes["a clone ended"] += 1
+            self.strikes[Struck.CLONE_ENDED] += 1
             self.end(machine, "ends: another process has its identity", silent=False, survivors=0)
             self.remove(machine, "cloned")  # a person has to see to it
             return
         if not self.identities.doubtful:
             raise Violation(f"{machine} was called behind, and no disk was put back or copied: {verdict.why}")
-        self.strikes["a disk was found to be behind"] += 1
+        self.strikes[Struck.BEHIND_FOUND] += 1
         machine.disk.fall_behind(verdict.above)
         self.end(machine, f"begins anew without a vote: {verdict.why}", silent=False, survivors=0)
         self.after(self._dice.uniform(0.05, 0.5), lambda: self.start_if_down(machine))
@@ -507,13 +515,13 @@ class World:
         conditions = self.conditions
         takes_s = self._dice.uniform(0.1, 1.0) * conditions.sync_s
         if self._dice.random() < conditions.slow_sync:
-            self.strikes["slow sync"] += 1
+            self.strikes[Struck.SLOW_SYNC] += 1
             takes_s += self._dice.uniform(0.0, conditions.slow_sync_s)
         self.later(life, takes_s, lambda: done() if life.machine.disk.takes_writes else self._refuse(life))
 
     def _refuse(self, life: Life) -> None:
         """The disk takes no writes: what the process was about to write, and to say after it, is lost."""
-        self.strikes["write refused"] += 1
+        self.strikes[Struck.REFUSED] += 1
         self.befell(life.machine, "cannot write to its disk")
         life.resigned = True
         self.post(life, 0.0, StoreRefused("the disk is full"))
@@ -572,7 +580,7 @@ class World:
 
     def _damaged(self, machine: Machine, jobs: tuple[JobId, ...]) -> None:
         """Somebody has read rows of this disk that are not what was written."""
-        self.strikes["damage was found"] += 1
+        self.strikes[Struck.DAMAGE_FOUND] += 1
         if machine.life is not None:
             self.post(machine.life, 0.0, RowsDamaged(jobs))
 
@@ -674,7 +682,7 @@ class World:
 
         def over() -> None:
             if fate.kills:
-                self.strikes["poison"] += 1
+                self.strikes[Struck.POISONED] += 1
                 self.crash(life.machine, "is killed by a job")
             else:
                 self.run_ends(life, effect.job, effect.token, fate.verdict, lost=fate.lost)

@@ -13,7 +13,6 @@ from edgenode.core.jobs import Record, settled
 from edgenode.core.node import Node
 from edgenode.core.signals import Effect, Event, LinkUp, Persist, Run, Send
 from edgenode.core.types import Instant
-from edgenode.sim.__main__ import main
 from edgenode.sim.faults import Kind
 from edgenode.sim.ledger import Violation
 from edgenode.sim.machines import MakeCore
@@ -110,11 +109,10 @@ def test_a_spoilt_core_is_found_within_a_few_seeds(core: MakeCore) -> None:
         run_all()
 
 
-def test_a_failure_says_how_to_see_it_again_and_what_happened_last() -> None:
+def test_a_failure_says_what_was_drawn_and_what_happened_last() -> None:
     with pytest.raises(Violation) as failure:
         Trial(Plan(0, hurt_s=5.0), ForgetsToPersist).run()
-    replay, drawn, struck, story = failure.value.__notes__
-    assert replay == "replay: make replay SEED=0"
+    drawn, struck, story = failure.value.__notes__
     assert drawn.startswith("faults as drawn: Faults(mood=")
     assert struck.startswith("struck: ")
     assert 5 < len(story.splitlines()) <= 40
@@ -127,29 +125,6 @@ def test_a_run_that_was_to_hurt_and_did_not_fails() -> None:
     trial.world.strikes.clear()
     with pytest.raises(Violation, match="no fault struck"):
         trial._check_struck()
-
-
-# ------------------------------------------------------------------------------------------- the command
-
-
-def test_many_seeds_are_run_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--seeds", "4", "--workers", "2", "--seconds", "3"]) == 0
-    said = capsys.readouterr().out
-    assert "4 of 4 seeds, 0 failed" in said
-    assert "faults: " in said
-
-
-def test_one_seed_is_told_as_a_story_of_one_job(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--seed", "0", "--story", "--job", "j1", "--nodes", "3"]) == 0
-    told = [line for line in capsys.readouterr().out.splitlines() if " Run " in line]
-    assert told
-    assert all(" j1 " in line for line in told)
-
-
-@pytest.mark.parametrize("arguments", [["--seeds", "0"], ["--workers", "0"], ["--seconds", "-1"], ["--x"]])
-def test_bad_options_are_refused(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(arguments)
 
 
 def test_a_story_names_what_came_in_what_left_and_what_is_on_disk() -> None:
