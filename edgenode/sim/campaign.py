@@ -11,10 +11,10 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 
 from edgenode.core.node import Node
-from edgenode.sim.ledger import Violation
 from edgenode.sim.machines import MakeCore
 from edgenode.sim.story import Story
 from edgenode.sim.trial import Passed, Plan, Trial
+from edgenode.sim.violation import Violation
 
 
 @dataclass(frozen=True, slots=True)

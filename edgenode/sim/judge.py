@@ -9,9 +9,10 @@ from edgenode.core.jobs import Record, decode_spec, job_text, join, majority
 from edgenode.core.types import TERMINAL, Delivery, JobId, NodeId, Partition, Seconds, State
 from edgenode.sim.clients import read_everywhere
 from edgenode.sim.faults import Mood
-from edgenode.sim.ledger import Value, Violation, agree
+from edgenode.sim.ledger import Value, agree
 from edgenode.sim.machines import Life
 from edgenode.sim.story import Story, short, token_text
+from edgenode.sim.violation import Violation
 from edgenode.sim.workers import Manner, manner_of
 from edgenode.sim.world import World
 

@@ -40,6 +40,7 @@ from edgenode.core.wire import Acks, Ask, Message, Promises, Stored, Verdict
 from edgenode.sim.clock import EPOCH
 from edgenode.sim.disk import Disk, promise_of, record_of
 from edgenode.sim.story import ballot_text, short, token_text
+from edgenode.sim.violation import Violation
 
 Value = tuple[object, ...]
 """`Outcome.value`: what a reader is told of how a job ended."""
@@ -54,10 +55,6 @@ def agree(one: Value, other: Value) -> bool:
         return one == other
     is_gist = ("", b"") in (one[2:0:-1], other[2:0:-1])
     return is_gist and (one[0], *one[3:]) == (other[0], *other[3:])
-
-
-class Violation(AssertionError):
-    """The mesh broke a promise."""
 
 
 @dataclass(slots=True)

@@ -30,9 +30,9 @@ from edgenode.sim.clock import EPOCH
 from edgenode.sim.disk import Disk, record_of
 from edgenode.sim.faults import Mood
 from edgenode.sim.judge import Judge
-from edgenode.sim.ledger import Violation
 from edgenode.sim.machines import Action, Life, Machine, MakeCore, node_id
 from edgenode.sim.story import Story, short
+from edgenode.sim.violation import Violation
 from edgenode.sim.workers import TASK, WORKER_DIED, Manner, payload, raised, success
 from edgenode.sim.world import Answer, World
 

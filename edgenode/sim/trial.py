@@ -17,10 +17,10 @@ from edgenode.sim.days import Days
 from edgenode.sim.faults import HURT_S, Family, Faults, Mood
 from edgenode.sim.identities import Forfeited
 from edgenode.sim.judge import Judge
-from edgenode.sim.ledger import Violation
 from edgenode.sim.machines import MakeCore
 from edgenode.sim.story import Story
 from edgenode.sim.strikes import Struck, told
+from edgenode.sim.violation import Violation
 from edgenode.sim.weather import Weather
 from edgenode.sim.world import World
 

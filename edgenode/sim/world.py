@@ -67,12 +67,13 @@ from edgenode.sim.clock import EPOCH, MachineClock
 from edgenode.sim.conditions import Conditions
 from edgenode.sim.disk import Disk
 from edgenode.sim.identities import Identities, forfeit
-from edgenode.sim.ledger import Ledger, Violation
+from edgenode.sim.ledger import Ledger
 from edgenode.sim.machines import Action, Life, Machine, MakeCore, node_id
 from edgenode.sim.network import PORT, Network, Process, first_host
 from edgenode.sim.pipeline import Pipeline
 from edgenode.sim.story import Story, short
 from edgenode.sim.strikes import Struck
+from edgenode.sim.violation import Violation
 from edgenode.sim.workers import NEVER_BEGUN, STOPPED, TASK, play
 
 CLOCK_READ_S: Final = 1.0

@@ -15,8 +15,9 @@ from typer.testing import CliRunner, Result
 from edgenode.cli import app
 from edgenode.sim.campaign import campaign
 from edgenode.sim.faults import Family
-from edgenode.sim.ledger import Ledger, Violation
+from edgenode.sim.ledger import Ledger
 from edgenode.sim.trial import Plan
+from edgenode.sim.violation import Violation
 
 SHORT = ("--seconds", "3")
 CALM = tuple(word for family in Family for word in ("--without", family))

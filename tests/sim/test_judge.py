@@ -11,8 +11,9 @@ from edgenode.core.signals import Receipt, SubmitAsked
 from edgenode.core.types import Delivery, Partition
 from edgenode.sim.faults import Mood
 from edgenode.sim.judge import Judge
-from edgenode.sim.ledger import Start, Violation
+from edgenode.sim.ledger import Start
 from edgenode.sim.machines import Core, node_id
+from edgenode.sim.violation import Violation
 from edgenode.sim.workers import STOPPED
 from edgenode.sim.world import Answer, World
 

@@ -12,7 +12,8 @@ from edgenode.core.types import Ballot, Delivery, NodeId, Promise, StartToken, S
 from edgenode.core.wire import Acks, Ask, AskItem, Promised, Promises, Stored
 from edgenode.sim.clock import EPOCH
 from edgenode.sim.disk import Disk
-from edgenode.sim.ledger import Ledger, Violation
+from edgenode.sim.ledger import Ledger
+from edgenode.sim.violation import Violation
 from edgenode.sim.workers import raised, success
 
 SPEC = a_spec(1)

@@ -30,9 +30,9 @@ from edgenode.core.wire import Query, Sync, WantWork
 from edgenode.sim.clock import EPOCH, MachineClock
 from edgenode.sim.disk import Disk, promise_of, record_of
 from edgenode.sim.faults import HARMLESS, ONCE, Faults, Kind, Mood
-from edgenode.sim.ledger import Violation
 from edgenode.sim.machines import Life, node_id
 from edgenode.sim.pipeline import Pipeline
+from edgenode.sim.violation import Violation
 from edgenode.sim.weather import cut_ways
 from edgenode.sim.world import World
 

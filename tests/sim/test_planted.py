@@ -19,8 +19,8 @@ from sim_bugs import (
 )
 
 from edgenode.core.node import Node
-from edgenode.sim.ledger import Violation
 from edgenode.sim.trial import Plan, Trial
+from edgenode.sim.violation import Violation
 
 SEEDS = 400
 """Far more than are needed, so that it stays true of a protocol that changes. Most of these bugs are found

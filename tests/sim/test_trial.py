@@ -14,10 +14,10 @@ from edgenode.core.node import Node
 from edgenode.core.signals import Effect, Event, LinkUp, Persist, Run, Send
 from edgenode.core.types import Instant
 from edgenode.sim.faults import Kind
-from edgenode.sim.ledger import Violation
 from edgenode.sim.machines import MakeCore
 from edgenode.sim.story import Story
 from edgenode.sim.trial import Plan, Trial
+from edgenode.sim.violation import Violation
 
 IDENTITY = {Kind.CLONE, Kind.DISK_STALE}
 DIGESTS = """
