@@ -716,10 +716,10 @@ class Custody:
     def is_asking(self, job: JobId) -> bool:
         return job in self._asking
 
-    @property
-    def asking(self) -> frozenset[JobId]:
-        """Jobs that this node is about to own."""
-        return frozenset(job for job, asking in self._asking.items() if not asking.provisional)
+    def is_about_to_own(self, job: JobId) -> bool:
+        """Whether this node asks for it, and has not gone on as its owner yet."""
+        asking = self._asking.get(job)
+        return asking is not None and not asking.provisional
 
 
 def _is_firm(asking: Asking, record: Record) -> bool:

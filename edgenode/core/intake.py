@@ -10,7 +10,7 @@ A read asks the owner or the holders first, then all. "No such job" needs a no f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -26,6 +26,7 @@ from edgenode.core.errors import (
     StoreUnwritable,
     Undecided,
 )
+from edgenode.core.followers import Followers
 from edgenode.core.jobs import (
     Record,
     Spec,
@@ -77,6 +78,9 @@ from edgenode.core.wire import (
 REFUSED_EXPIRED = "is past its last day"
 HOPS_MAX: Final = 4
 """How often in a row a submission is sent on at once; then only with the next retry."""
+
+READS_MISSED: Final = 5
+"""So many times in a row a reader that waits may fail to ask again, before nobody tells it anything."""
 
 
 @dataclass(slots=True)
@@ -163,10 +167,12 @@ class Intake:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._table = desk.table
+        self._reread_s = 2 * desk.settings.retry_s  # when a read that waits asks again
         self._submissions: dict[RequestId, Submission] = {}
         self._receipts_due: dict[JobId, list[Due]] = {}
         self._readings: dict[RequestId, Reading] = {}
-        self._followers: dict[JobId, dict[tuple[NodeId, int], None]] = {}  # told when a job ends
+        self._followers = Followers(READS_MISSED * self._reread_s)  # told when a job ends
+        self._unreachable_now: list[NodeId] | None = None  # until members change
         self._searches: dict[RequestId, Searching] = {}
         self._tickets: dict[int, tuple[NodeId, int]] = {}
         self._next_ticket = 0
@@ -415,13 +421,17 @@ class Intake:
                 if node != desk.me and desk.view.is_living(node):
                     groups.setdefault(node, []).append(job)
                 elif node == desk.me and follow:
-                    self._followers.setdefault(job, {})[desk.me, request] = None
+                    self._followers.note(job, (desk.me, request), desk.now)
         for node, jobs in groups.items():
             reading.silent.add(node)
             desk.post.send(node, Read(request, tuple(jobs), follow))
 
-    def on_read(self, source: NodeId, message: Read, asking: frozenset[JobId]) -> None:
-        """Answer with what is here, and whether this node is the one to know."""
+    def on_read(self, source: NodeId, message: Read, is_asking: Callable[[JobId], bool]) -> None:
+        """Answer with what is here, and whether this node is the one to know.
+
+        Args:
+            is_asking: whether this node is about to own a job.
+        """
         desk = self._desk
         known = self._table.get_many(message.jobs)
         owned = tuple(job for job in message.jobs if desk.leading(job))
@@ -429,8 +439,8 @@ class Intake:
         firm = tuple(job for job, lead in leads.items() if lead is not None and lead.firm)
         if message.follow:
             for job in owned:
-                self._followers.setdefault(job, {})[source, message.request] = None
-        soon = tuple(job for job in message.jobs if job in asking)
+                self._followers.note(job, (source, message.request), desk.now)
+        soon = tuple(job for job in message.jobs if is_asking(job))
         missing = tuple(job for job in message.jobs if job not in known)
         unsure = bool(self._unreachable())
         blobs = [encode(record) for record in known.values()]
@@ -443,7 +453,10 @@ class Intake:
     def _unreachable(self) -> list[NodeId]:
         """Members that cannot be asked, and did not hand over what they had."""
         view = self._desk.view
-        return [n for n in view.members() if not view.is_living(n) and not view.has_left(n)]
+        if self._unreachable_now is None:
+            members = view.members()
+            self._unreachable_now = [n for n in members if not view.is_living(n) and not view.has_left(n)]
+        return self._unreachable_now
 
     def on_read_answer(self, source: NodeId, message: ReadAnswer) -> None:
         request = RequestId(message.request)
@@ -498,7 +511,7 @@ class Intake:
         """End a read with what was found; the rest is missing for sure, or cannot be known now."""
         desk = self._desk
         del self._readings[request]
-        self._unfollow(request, reading)
+        self._followers.drop((desk.me, request))
         missing = [job for job in reading.open if job not in reading.found]
         errors: dict[JobId, EdgeNodeError] = {}
         for job in missing:
@@ -520,22 +533,13 @@ class Intake:
                 errors[job] = JobNotFound("no member knows this job", job=job_text(job))
         desk.emit(ReadDone(request, reading.found, errors, frozenset(reading.firm)))
 
-    def _unfollow(self, request: RequestId, reading: Reading) -> None:
-        """A local reader is gone: nobody is to be told for it."""
-        for job in reading.jobs:
-            followers = self._followers.get(job)
-            if followers is not None:
-                followers.pop((self._desk.me, request), None)
-                if not followers:
-                    del self._followers[job]
-
     def changed(self, records: Iterable[Record]) -> None:
         """Tell those who follow a job that it has ended."""
         desk = self._desk
         answers: dict[tuple[NodeId, int], list[Record]] = {}
         for record in records:
             if record.id in self._followers and record.settled:
-                for follower in self._followers.pop(record.id):
+                for follower in self._followers.take(record.id):
                     answers.setdefault(follower, []).append(record)
         for (node, request), ended in answers.items():
             if node == desk.me:
@@ -663,12 +667,7 @@ class Intake:
         """
         desk, now = self._desk, self._desk.now
         self._receipts_due.clear()
-        for job in list(self._followers):
-            mine = {follower: None for follower in self._followers[job] if follower[0] == desk.me}
-            if mine:
-                self._followers[job] = mine
-            else:
-                del self._followers[job]
+        self._followers.keep_only(desk.me)
         for submission in self._submissions.values():
             submission.again_at = now
             # It may have been this node that acknowledged, before its write was refused.
@@ -686,15 +685,15 @@ class Intake:
 
     def dropped(self, request: RequestId) -> None:
         """The client went away. A submission goes on: it may have been stored already."""
-        reading = self._readings.pop(request, None)
-        if reading is not None:
-            self._unfollow(request, reading)
+        self._readings.pop(request, None)
+        self._followers.drop((self._desk.me, request))
         self._searches.pop(request, None)
         self._inspections.pop(request, None)
 
     def members_changed(self, changed: frozenset[NodeId]) -> None:
         """Do not wait for the dead: submissions go down the rank, reads and searches go on."""
         desk = self._desk
+        self._unreachable_now = None
         dead = {node for node in changed if not desk.view.is_living(node)}
         for request, submission in list(self._submissions.items()):
             moved = []
@@ -717,11 +716,7 @@ class Intake:
         for request, inspecting in list(self._inspections.items()):
             inspecting.waiting -= dead
             self._finish_inspection(request, inspecting)
-        for job, followers in list(self._followers.items()):
-            for follower in [f for f in followers if f[0] in dead]:
-                del followers[follower]
-            if not followers:
-                del self._followers[job]
+        self._followers.drop_nodes(dead)
 
     def deadline(self) -> Instant:
         return self._wake
@@ -774,7 +769,7 @@ class Intake:
                 return
         if reading.again_at <= now:
             self._ask_around(request, reading)  # an answer, or a follower's note, can be lost
-            reading.again_at = now + self._desk.settings.retry_s * 2
+            reading.again_at = now + self._reread_s
             self._settle_reading(request, reading)
         ends = [reading.again_at, reading.ends_at]
         if reading.wait_until > now:

@@ -463,7 +463,7 @@ class Node:
             case Submitted():
                 intake.on_submitted(source, message)
             case Read():
-                intake.on_read(source, message, custody.asking)
+                intake.on_read(source, message, custody.is_about_to_own)
             case ReadAnswer():
                 intake.on_read_answer(source, message)
             case Search():

@@ -42,9 +42,10 @@ class Shown(NamedTuple):
     ranked: bool
     boot: int
     behind: bool
+    left: bool
 
 
-NOT_SHOWN: Final = Shown(Standing.UNKNOWN, False, False, 0, False)
+NOT_SHOWN: Final = Shown(Standing.UNKNOWN, False, False, 0, False, False)
 
 
 @dataclass(slots=True, eq=False)
@@ -267,7 +268,7 @@ class Roster:
             self._touch(node)
 
     def take_changes(self) -> frozenset[NodeId]:
-        """Whose standing, readiness, rank, boot or vote changed since this was last called."""
+        """Whose standing, readiness, rank, boot, vote or goodbye changed since this was last called."""
         changed: set[NodeId] = set()
         for node in self._touched:
             member = self._members.get(node)
@@ -325,10 +326,11 @@ class Roster:
     def _show(self, node: NodeId) -> Shown:
         member = self._members.get(node)
         if member is None:
-            return Shown(self.standing(node), False, False, 0, False)
+            return Shown(self.standing(node), False, False, 0, False, self.has_left(node))
         info = member.belief.info
         behind = self.is_behind(node)
-        return Shown(self.standing(node), info.ready, self._is_ranked(member), info.boot, behind)
+        ranked, left = self._is_ranked(member), self.has_left(node)
+        return Shown(self.standing(node), info.ready, ranked, info.boot, behind, left)
 
     def _size(self) -> int:
         """How many members are alive, this node included."""

@@ -25,7 +25,7 @@ LAYERS: list[set[str]] = [
         "core.suspicion",
     },
     {"core.view", "core.signals"},
-    {"core.claims", "core.post"},
+    {"core.claims", "core.followers", "core.post"},
     {"core.table"},
     {"core.desk"},
     {

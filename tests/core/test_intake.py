@@ -12,6 +12,7 @@ from edgenode.core.intake import REFUSED_NOT_READY, Intake
 from edgenode.core.jobs import Record, decided, encode, settled
 from edgenode.core.signals import (
     LeaveAsked,
+    LinkDown,
     Receipt,
     RequestDropped,
     RequestId,
@@ -23,8 +24,10 @@ from edgenode.core.signals import (
 from edgenode.core.types import Ballot, JobId, NodeId, State
 from edgenode.core.view import Standing
 from edgenode.core.wire import (
+    CONTROL,
     FRAME_BYTES_MAX,
     Copies,
+    Evidence,
     Query,
     Read,
     ReadAnswer,
@@ -281,6 +284,27 @@ def test_a_member_that_handed_everything_over_is_not_asked_for_a_no() -> None:
     assert isinstance(error_of(mesh, mesh.read(D, job), job), JobNotFound)
 
 
+def test_a_member_that_seemed_dead_until_its_goodbye_was_heard_is_not_asked_for_a_no() -> None:
+    """And nobody who asks one that took it for dead is left unsure."""
+    mesh = Mesh("abcd", slots={C: 1, D: 1})
+    running = mesh.spec("c")
+    mesh.submit(C, running)
+    mesh.run(0.1)
+    mesh.do(C, LeaveAsked())
+    mesh.run_until(lambda: mesh.nodes[D].view.is_leaving(C))
+    mesh.run(0.1)
+    mesh.rule = lambda source, to, message: to != D or not isinstance(message, CONTROL)
+    mesh.run_until(lambda: mesh.left == {C: True})
+    mesh.do(D, LinkDown(C, 1, True))
+    mesh.tell(A, D, Evidence(C, 1, 0))
+    assert mesh.nodes[D].view.standing(C) is Standing.GONE
+    job = mesh.spec("ab").id
+    assert isinstance(error_of(mesh, mesh.read(A, job), job), Undecided)
+    mesh.rule = let_pass
+    mesh.run_until(lambda: mesh.nodes[D].view.has_left(C))
+    assert isinstance(error_of(mesh, mesh.read(A, job), job), JobNotFound)
+
+
 def test_a_job_whose_next_owner_is_still_asking_is_undecided() -> None:
     mesh = Mesh("abcd")
     mesh.cut((A, C), (A, B))
@@ -375,6 +399,25 @@ def test_a_read_that_is_over_leaves_nothing_behind() -> None:
     assert dropped not in mesh.reads
 
 
+def test_a_reader_that_asks_no_more_is_forgotten_while_the_job_runs_on() -> None:
+    mesh = Mesh("abc")
+    mesh.verdict = lambda begun: None
+    spec = mesh.spec("a")
+    mesh.submit(A, spec)
+    for _ in range(40):
+        mesh.read(B, spec.id, wait_s=1.0)
+        mesh.run(1.0)
+    lasting = mesh.read(C, spec.id, wait_s=60.0)
+    mesh.run(30.0)
+    mesh.read(B, spec.id, wait_s=1.0)
+    mesh.run(0.1)
+    assert len(mesh.nodes[A]._intake._followers) == 2
+    mesh.end_run(A, spec.id, mesh.begun[0].token, succeeded())
+    ended_at = mesh.now
+    mesh.run_until(lambda: lasting in mesh.reads)
+    assert mesh.now - ended_at < 0.3, "it is told, and need not ask"
+
+
 def test_followers_on_other_nodes_are_forgotten_when_the_job_ends() -> None:
     mesh = Mesh("abcd")
     mesh.verdict = lambda begun: (2.0, succeeded())
@@ -395,7 +438,7 @@ def test_a_read_of_many_large_results_travels_in_frames_that_a_peer_takes() -> N
         done = settled(decided(record, State.SUCCEEDED, firm=True, at=WALL, result=b" " * 1_000_000))
         desk.table.put(done)
         jobs.append(done.id)
-    Intake(desk).on_read(B, Read(1, tuple(jobs), False), frozenset())
+    Intake(desk).on_read(B, Read(1, tuple(jobs), False), lambda job: False)
     frames = [frame_of(send.message) for send in desk.post.flush()]
     assert sum(len(frame) for frame in frames) > 20_000_000
     assert max(len(frame) for frame in frames) < FRAME_BYTES_MAX
