@@ -49,11 +49,13 @@ class ClaimBook:
         """The state after a question, changed if the question entitles to that (Paxos phases 1b and 2b).
 
         Under `NO_BALLOT` only who comes first is accepted, as in a fast round of Fast Paxos; under another
-        ballot whoever comes last, unless a higher one was promised. Without `holders` it is a promise only.
+        ballot whoever comes last, unless a higher one was promised. Without `holders` it is a promise only;
+        under `NO_BALLOT` it is just a question.
         """
         before = ClaimRow(job, NO_BALLOT, NO_BALLOT, (), 0.0) if known is None else known
         is_new = known is None
-        if ballot < before.promised or (ballot == NO_BALLOT and before.holders) or (is_new and self.is_full):
+        is_vain = ballot == NO_BALLOT and (before.holders or not holders)
+        if ballot < before.promised or is_vain or (is_new and self.is_full):
             return before
         expires_at = max(before.expires_at, expires_at)
         after = before._replace(promised=ballot, expires_at=expires_at)

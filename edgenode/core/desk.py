@@ -158,6 +158,8 @@ class Desk:
         if joined is not mine:
             self.table.put(joined)
             self.merged.add(record.id)
+            if mine is not None and joined.claimed and not mine.claimed:
+                self.claimed.add(record.id)
         return joined
 
     def is_forgotten(self, expires_at: Wall) -> bool:

@@ -309,11 +309,13 @@ class Intake:
                 self._accept_known(source, message.request, spec, item, record, unnamed)
                 continue
             is_over = desk.is_forgotten(spec.expires_at)
-            if not ready or is_over or desk.me not in item.holders or not table.may_vote(job):
+            is_open = is_keyed(job) and job not in desk.admitted
+            is_able = is_open or table.may_vote(job)
+            if not ready or is_over or desk.me not in item.holders or not is_able:
                 refusal = SubmitAnswer(job, (), REFUSED_EXPIRED if is_over else REFUSED_NOT_READY)
                 desk.post.send(source, Submitted(message.request, (refusal,)))
                 continue
-            if is_keyed(job) and job not in desk.admitted:
+            if is_open:
                 keyed.append((spec, item))
                 continue
             record = new_record(item.spec, job, item.holders, spec.options.run_at, desk.wall)

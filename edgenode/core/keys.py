@@ -14,6 +14,8 @@ Nobody is blocked by a claimant that died, and whoever comes later learns the se
 there. All known members count, the dead too until they are forgotten or have left, and all that live are
 waited for (at most `ask_s`): who has just joined may know more of them than others do.
 
+    look         of a disk that has no vote on the key: it asks only, to send submissions where the job is
+
     parked       submissions wait here, and there is no record yet
     decided      for this set -> taken, and marked as claimed; for another -> sent there
     no majority  somebody else's claim is known -> sent there; none -> taken, but not claimed
@@ -59,6 +61,7 @@ Holders = tuple[NodeId, ...]
 
 
 class Round(Enum):
+    LOOK = "look"  # of a disk that has no vote on this key: whose is it?
     FIRST_COME = "first come"
     PREPARE = "prepare"
     ACCEPT = "accept"
@@ -135,7 +138,9 @@ class Keys:
                 self._refuse(waiting, job, REFUSED_CLAIMED, known.holders)
                 return
             holders = known.holders
-        claiming = self._begin(job, holders, spec.expires_at)
+        # A disk whose row of this job was damaged may have said whose the key is: it cannot claim it.
+        kind = Round.FIRST_COME if self._table.may_vote(job) else Round.LOOK
+        claiming = self._begin(job, holders, spec.expires_at, kind)
         claiming.parked.append(waiting)
         self._look(job)
 
@@ -171,7 +176,8 @@ class Keys:
             record = self._table.peek(job)
             if record is not None and not record.claimed and not record.settled:
                 if job not in self._claiming:
-                    self._begin(job, record.holders, decode_spec(record.spec).expires_at)
+                    expires_at = decode_spec(record.spec).expires_at
+                    self._begin(job, record.holders, expires_at, Round.FIRST_COME)
                     self._look(job)
 
     def _still_wanted(self, job: JobId, claiming: Claiming) -> bool:
@@ -186,11 +192,11 @@ class Keys:
 
     # ------------------------------------------------------------------------------------ rounds
 
-    def _begin(self, job: JobId, holders: Holders, expires_at: Wall) -> Claiming:
+    def _begin(self, job: JobId, holders: Holders, expires_at: Wall, kind: Round) -> Claiming:
         now, retry_s = self._desk.now, self._desk.settings.retry_s
         claiming = Claiming(holders, expires_at, now, now, now + retry_s, retry_s)
         self._claiming[job] = claiming
-        self._begin_round(job, claiming, Round.FIRST_COME, NO_BALLOT, holders)
+        self._begin_round(job, claiming, kind, NO_BALLOT, () if kind is Round.LOOK else holders)
         return claiming
 
     def _begin_round(
@@ -202,10 +208,11 @@ class Keys:
         claiming.pause_s = self._desk.settings.retry_s
         claiming.said = {}
         known = self._claims.get_many((job,)).get(job)
-        row = self._claims.hear(known, job, ballot, proposed, claiming.expires_at)
-        claiming.said[self._desk.me] = _word(row, (), b"")
-        claiming.heard.add(self._desk.me)
-        claiming.term_seen = max(claiming.term_seen, row.promised.term)
+        if self._table.may_vote(job):
+            row = self._claims.hear(known, job, ballot, proposed, claiming.expires_at)
+            claiming.said[self._desk.me] = _word(row, (), b"")
+            claiming.heard.add(self._desk.me)
+            claiming.term_seen = max(claiming.term_seen, row.promised.term)
         self._ask(job, claiming)
 
     def _ask(self, job: JobId, claiming: Claiming) -> None:
@@ -216,7 +223,8 @@ class Keys:
         voters = self._electorate()
         claiming.voters, claiming.awaited = len(voters), self._awaited(claiming, voters)
         for node in voters:
-            if node not in claiming.said and desk.view.standing(node) is not Standing.GONE:
+            is_asked = node not in claiming.said and node != desk.me
+            if is_asked and desk.view.standing(node) is not Standing.GONE:
                 desk.post.add(node, Claim, item)
         claiming.again_at = desk.now + claiming.pause_s
         claiming.pause_s = min(claiming.pause_s * 2, desk.settings.retry_max_s)
@@ -224,7 +232,8 @@ class Keys:
     def _awaited(self, claiming: Claiming, voters: Sequence[NodeId]) -> set[NodeId]:
         """Who has not answered in this round, and probably will. What a disk says that is behind is void."""
         view, probable = self._desk.view, (Standing.LIVING, Standing.UNKNOWN)
-        silent = (node for node in voters if node not in claiming.said and not view.is_behind(node))
+        said = {*claiming.said, view.me}
+        silent = (node for node in voters if node not in said and not view.is_behind(node))
         return {node for node in silent if view.standing(node) in probable}
 
     def _electorate(self) -> list[NodeId]:
@@ -265,7 +274,7 @@ class Keys:
             copy = self._desk.read(item.copy) if item.copy else None
             if copy is not None and self._meets(item.job, copy, claiming):
                 continue
-            if claiming.round is Round.FIRST_COME or _answers(item, claiming):
+            if claiming.round in (Round.LOOK, Round.FIRST_COME) or _answers(item, claiming):
                 claiming.said[source] = item
                 claiming.awaited.discard(source)
                 if self._may_go_on(claiming):
@@ -300,6 +309,9 @@ class Keys:
         is_early = claiming.awaited and desk.now < claiming.round_began + desk.settings.ask_s
         if claiming.round is not Round.ACCEPT and is_early:
             return
+        if claiming.round is Round.LOOK:
+            self._send_on_or_refuse(job, said)
+            return
         if len(said) < majority_of(len(members)) or desk.view.is_cut_off:
             self._do_without(job, claiming, said, unheard)
             return
@@ -316,6 +328,14 @@ class Keys:
                 self._look(job)
             case Round.ACCEPT:
                 self._decide(job, claiming, claiming.proposed)
+
+    def _send_on_or_refuse(self, job: JobId, said: Sequence[Claimed]) -> None:
+        """This disk has no vote on the key, and nobody has its job: where those are who have claimed it."""
+        if holders := self._other_holders(said, (self._desk.me,)):
+            self._send_on(job, holders)
+        else:
+            for each in self._drop(job).parked:
+                self._refuse(each, job, REFUSED_NOT_READY)
 
     def _prepare(self, job: JobId, claiming: Claiming) -> None:
         """Ask for promises on a ballot above all that were seen."""
@@ -348,15 +368,19 @@ class Keys:
         desk = self._desk
         if self._table.peek(job) is not None:
             return  # it runs as it is; they are asked again
-        members = set(self._electorate())
-        others = [word for word in said if word.holders and word.holders != claiming.holders]
-        others = [word for word in others if members.intersection(word.holders)]
-        if others:
-            self._send_on(job, max(others, key=lambda word: (word.accepted, word.holders)).holders)
+        if others := self._other_holders(said, claiming.holders):
+            self._send_on(job, others)
             return
         is_early = any(known is not Standing.GONE for known in unheard.values()) or desk.view.is_cut_off
         if not is_early or desk.now - claiming.began >= desk.settings.island_after_s:
             self._admit(job, claimed=False)
+
+    def _other_holders(self, said: Sequence[Claimed], mine: Holders) -> Holders:
+        """Whose the key is by the latest word of those who name others than `mine`; () if nobody does."""
+        members = set(self._electorate())
+        others = [word for word in said if word.holders != mine and members.intersection(word.holders)]
+        latest = max(others, key=lambda word: (word.accepted, word.holders), default=None)
+        return () if latest is None else latest.holders
 
     # ---------------------------------------------------------------------------------- decisions
 

@@ -199,9 +199,13 @@ class Table:
         return job in self._promises
 
     def is_bound(self, record: Record) -> bool:
-        """Whether this disk gave its word on the job beyond what its copy says. Right after it was read."""
+        """Whether this disk gave its word on the job in an epoch after its copy's. Right after it was read.
+
+        (A word of the same epoch binds its holders. Who is none of them gave it to another life of the key,
+        which decides nothing any more.)
+        """
         given = self._promises.get(record.id, self._glimpsed.get(record.id, NO_PROMISE))
-        return given > _implied(record)
+        return given.epoch > record.epoch
 
     def lead(self, job: JobId) -> Lead | None:
         """How this node owns the job, or None if it does not (any more)."""

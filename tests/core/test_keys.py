@@ -14,11 +14,21 @@ from edgenode.core.desk import Desk
 from edgenode.core.errors import KeyInFlight, KeyReused
 from edgenode.core.jobs import Spec, encode_spec, is_claimed, keyed_job_id
 from edgenode.core.keys import Keys
-from edgenode.core.settings import JobSettings
+from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import Receipt, RequestId
 from edgenode.core.types import NO_BALLOT, Ballot, NodeId
 from edgenode.core.view import Standing
-from edgenode.core.wire import Claim, Claimed, ClaimItem, Claims, Submit, SubmitItem, Submitted
+from edgenode.core.wire import (
+    REFUSED_CLAIMED,
+    REFUSED_NOT_READY,
+    Claim,
+    Claimed,
+    ClaimItem,
+    Claims,
+    Submit,
+    SubmitItem,
+    Submitted,
+)
 
 KEY = "order-17"
 JOB = keyed_job_id(KEY)
@@ -159,6 +169,24 @@ def test_who_comes_later_is_sent_to_the_first() -> None:
     mesh.run(1.0)
     (answer,) = mesh.messages(Submitted, source=D)[0].answers
     assert answer.nodes == (A, B, C)
+    assert mesh.runs(JOB) == [A]
+
+
+def test_a_disk_without_a_vote_on_a_key_sends_its_submitters_to_the_job_and_claims_nothing() -> None:
+    """Its row, which may have said whose the key is, was damaged."""
+    mesh = Mesh("abc", settings=Settings(jobs=JobSettings(replicas=1)))
+    mesh.disks[B].lost.add(JOB)
+    submit_at(mesh, B, (B,))
+    mesh.run(1.0)
+    (answer,) = mesh.messages(Submitted, source=B)[-1].answers
+    assert answer.refused == REFUSED_NOT_READY
+    assert not any(JOB in disk.claim_rows for disk in mesh.disks.values())
+    submit_at(mesh, A, (A,))
+    mesh.run_until(lambda: mesh.has_settled(A, JOB))
+    submit_at(mesh, B, (B,))
+    mesh.run(1.0)
+    (answer,) = mesh.messages(Submitted, source=B)[-1].answers
+    assert (answer.refused, answer.nodes) == (REFUSED_CLAIMED, (A,))
     assert mesh.runs(JOB) == [A]
 
 

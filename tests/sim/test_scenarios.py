@@ -58,7 +58,7 @@ def test_grant_lost() -> None:
     assert story.starts("j") == 1
 
 
-def test_a_late_grant_of_a_job_that_has_ended_starts_nothing() -> None:
+def test_grant_duplicated_after_finish() -> None:
     story = busy("ab", "a")
     story.submit("j", at="a", holders="ab")
     story.until(lambda: story.runner("j") == "b")
@@ -273,7 +273,7 @@ def test_result_to_dead_owner() -> None:
     assert story.starts("j") == 1
 
 
-def test_two_nodes_with_three_replicas_and_a_silent_death_while_acks_wait() -> None:
+def test_two_nodes_r3() -> None:
     """Acknowledgements are counted again when the membership changes, and the receipt says so."""
     story = Scenario("ab", Node)
     story.power_off("b")
