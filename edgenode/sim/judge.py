@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from edgenode.core.jobs import Record, decode_spec, job_text, join, majority
+from edgenode.core.jobs import Record, decode_spec, is_claimed, is_keyed, job_text, join, majority
+from edgenode.core.quorums import majority_of
 from edgenode.core.types import TERMINAL, Delivery, JobId, NodeId, Partition, Seconds, State
 from edgenode.sim.clients import read_everywhere
 from edgenode.sim.faults import Mood
+from edgenode.sim.keyed import Repetition
+from edgenode.sim.keylaw import submission_of
 from edgenode.sim.ledger import Value, agree
 from edgenode.sim.machines import Life
 from edgenode.sim.story import Story, short, token_text
@@ -18,6 +21,7 @@ from edgenode.sim.world import World
 
 LOOK_EVERY_S: Final = 0.5
 MISSING_SHOWN: Final = 5
+REPETITION_S: Final[Seconds] = 20.0
 
 
 Check = Callable[[], bool]
@@ -65,6 +69,19 @@ class Judge:
         if not world.run_until(deadline, self._every(lambda: not self._misplaced(required))):
             found = "; ".join(self._misplaced(required)[:MISSING_SHOWN])
             raise Violation(f"I9: after {bound_s:.0f} s not all copies are where they belong: {found}")
+        self._use_keys_again(required)
+
+    def _use_keys_again(self, required: list[JobId]) -> None:
+        """I11: of all lives of a key one is left; and a key that is used again is answered with its job, and
+        starts nothing."""
+        world = self._world
+        keyed = [job for job in required if is_keyed(job) and job not in world.ledger.keys.excused]
+        if not world.run_until(world.now + REPETITION_S, self._every(lambda: not self._divided(keyed))):
+            raise Violation(f"I11: {'; '.join(map(self._tell_one, self._divided(keyed)))}")
+        decided = [job for job in keyed if any(copy.settled for copy in self._copies(job))]
+        repetition = Repetition(world, decided)
+        if not world.run_until(world.now + REPETITION_S, self._every(repetition.is_over)):
+            raise Violation(f"I11: no right answer to the repetition of {repetition.unanswered()}")
 
     def _every(self, look: Check) -> Check:
         """Look only now and then: a look costs more than a step."""
@@ -104,7 +121,16 @@ class Judge:
                 yield record
 
     def _ended(self, job: JobId, record: Record) -> bool:
-        return record.settled or (record.state in TERMINAL and not self._majority_lives(job))
+        if record.settled:
+            return True
+        can_settle = self._majority_lives(job) and (is_claimed(record) or self._most_members_live())
+        return record.state in TERMINAL and not can_settle
+
+    def _most_members_live(self) -> bool:
+        """Whether a key can be decided: a majority of all members, the dead included."""
+        members = set(self._world.ledger.keys.members())
+        voting = {life.id for life in self._world.lives() if not life.machine.disk.behind}
+        return len(voting & members) >= majority_of(len(members))
 
     def _unfinished(self, required: list[JobId]) -> list[JobId]:
         over = self._world.ledger.is_over
@@ -142,6 +168,16 @@ class Judge:
 
     # --------------------------------------------------------------------------------- copies
 
+    def _divided(self, keyed: list[JobId]) -> list[JobId]:
+        """Keys of which the living have copies of more than one life."""
+        living = [life.machine.disk for life in self._world.lives() if not life.machine.disk.behind]
+        found = []
+        for job in keyed:
+            copies = [record for disk in living if (record := disk.record(job))]
+            if len({submission_of(copy) for copy in copies}) > 1:
+                found.append(job)
+        return found
+
     def _misplaced(self, required: list[JobId]) -> list[str]:
         """I9: settled jobs that a living holder lacks, that too few living nodes have, or that all holders
         and somebody else have (who is not a former holder: those point to the later ones)."""
@@ -152,7 +188,7 @@ class Judge:
         for job in required:
             copies = {node: record for node, disk in living.items() if (record := disk.record(job))}
             settled = next((record for record in copies.values() if record.settled), None)
-            if settled is None or world.ledger.is_over(job):
+            if settled is None or world.ledger.is_over(job) or job in world.ledger.keys.excused:
                 continue
             here = [node for node in settled.holders if node in living]
             lacking = [node for node in here if node not in copies or not copies[node].settled]
@@ -172,7 +208,8 @@ class Judge:
         for (job, node), record in self._answers.items():
             assert record.outcome is not None
             value = record.outcome.value
-            if not agree(self._shown.setdefault(job, value), value):
+            is_excused = job in self._world.ledger.keys.excused
+            if not agree(self._shown.setdefault(job, value), value) and not is_excused:
                 raise Violation(f"I4: {short(node)} shows {value} of {job_text(job)}, not {self._shown[job]}")
 
     def _check_counts(self) -> None:

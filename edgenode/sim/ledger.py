@@ -18,6 +18,7 @@ from edgenode.core.jobs import (
     Spec,
     decode_spec,
     encode_spec,
+    is_keyed,
     is_marker,
     job_text,
     join,
@@ -39,6 +40,7 @@ from edgenode.core.types import (
 from edgenode.core.wire import Acks, Ask, Message, Promises, Stored, Verdict
 from edgenode.sim.clock import EPOCH
 from edgenode.sim.disk import Disk, promise_of, record_of
+from edgenode.sim.keylaw import KeyLaw
 from edgenode.sim.story import ballot_text, short, token_text
 from edgenode.sim.violation import Violation
 
@@ -101,16 +103,18 @@ class Ledger:
         self.finished: set[JobId] = set()  # some disk had an end of it once
         self.forgotten: defaultdict[JobId, set[NodeId]] = defaultdict(set)
         """Who dropped a job."""
+        self.keys = KeyLaw(disks)
         self._lost_disks: set[NodeId] = set()  # whose disk is gone, or not what it was
         self._lost_rows: set[tuple[NodeId, JobId]] = set()
         self._harmed: set[JobId] = set()  # that were on any of those
         self.specs: dict[JobId, Spec] = {}
+        """What was submitted; under a key, first."""
         self.acked: dict[JobId, tuple[NodeId, ...]] = {}
         self.refused: set[JobId] = set()
         self.starts: defaultdict[JobId, dict[StartToken, Start]] = defaultdict(dict)
         self.told: dict[JobId, Value] = {}
         self.chosen: dict[tuple[JobId, int], Value] = {}  # by job and epoch
-        self._spec_bytes: dict[JobId, bytes] = {}
+        self._submissions: defaultdict[JobId, dict[bytes, Spec]] = defaultdict(dict)
         self._proposals: dict[tuple[JobId, Promise], Proposal] = {}
         self._early: defaultdict[tuple[JobId, Promise], set[NodeId]] = defaultdict(set)
         self._word: dict[tuple[NodeId, JobId], Promise] = {}
@@ -120,8 +124,13 @@ class Ledger:
 
     def submitted(self, specs: tuple[Spec, ...]) -> None:
         for spec in specs:
-            self.specs[spec.id] = spec
-            self._spec_bytes[spec.id] = encode_spec(spec)
+            self.specs.setdefault(spec.id, spec)
+            self._submissions[spec.id][encode_spec(spec)] = spec
+            if is_keyed(spec.id):
+                self.keys.submitted(spec)
+
+    def was_submitted(self, spec: Spec) -> bool:
+        return encode_spec(spec) in self._submissions[spec.id]
 
     def receipts(self, receipts: tuple[Receipt, ...]) -> None:
         """A client was told: acknowledged, or refused, or neither."""
@@ -134,8 +143,9 @@ class Ledger:
                     is_there = any(disk.record(job) for disk in disks) or node in self.forgotten[job]
                     if disks and not is_there and self._is_whole(node, job):
                         raise Violation(f"P1: {job_text(job)} is not on {short(node)}, as its receipt says")
-                self.acked[job] = nodes
-            elif error.definite:
+                # Under a key each receipt is a promise of its own.
+                self.acked[job] = tuple(dict.fromkeys((*self.acked.get(job, ()), *nodes)))
+            elif error.definite and not is_keyed(job):
                 if self.starts.get(job) or any(disk.record(job) for disk in self._disks.values()):
                     raise Violation(f"P5: {job_text(job)} exists, but was refused: {error.detail}")
                 self.refused.add(job)
@@ -149,7 +159,7 @@ class Ledger:
         told = (
             self.told.get(record.id, value) if is_marker(record) else self.told.setdefault(record.id, value)
         )
-        if not agree(told, value):
+        if not agree(told, value) and record.id not in self.keys.excused:
             raise Violation(f"I4: {job_text(record.id)} was told as {told}, and now as {value}")
         self._settled(record, value)
 
@@ -230,6 +240,7 @@ class Ledger:
         if old is not None and join(old, new) != new:
             raise Violation(f"{short(node)}'s copy of {job_text(after.id)} went backwards: {old} -> {new}")
         self._from_a_submission(new)
+        self.keys.durable(node, new)
         if new.epoch and (old is None or old.epoch != new.epoch):
             self._epoch_begun(node, old, new)
         if new.outcome is not None and (old is None or old.outcome != new.outcome):
@@ -289,13 +300,14 @@ class Ledger:
                 nodes.discard(node)  # it was put back to before
 
     def _from_a_submission(self, record: Record) -> None:
-        spec = self.specs.get(record.id)
-        if is_marker(record) and spec is not None:
+        submissions = self._submissions[record.id]
+        if is_marker(record):
             gist = decode_spec(record.spec)
             known = (gist.task, gist.submitted_at, gist.expires_at)
-            is_same = record.settled and known == (spec.task, spec.submitted_at, spec.expires_at)
+            told = [(spec.task, spec.submitted_at, spec.expires_at) for spec in submissions.values()]
+            is_same = record.settled and known in told
         else:
-            is_same = self._spec_bytes.get(record.id) == record.spec
+            is_same = record.spec in submissions
         if not is_same:
             raise Violation(f"I2: {job_text(record.id)} is not what anybody submitted")
         if record.id in self.refused:
@@ -308,7 +320,7 @@ class Ledger:
         if before not in self.chosen and alone:
             self.chosen[before] = (new.holders, new.own.ballot, new.own.state, new.own.due_at)
         decided = self.chosen.get(before, ((),))
-        if decided[0] != new.holders:
+        if decided[0] != new.holders and new.id not in self.keys.excused:
             raise Violation(
                 f"T22: {job_text(new.id)}, epoch {new.epoch}, held by {[*map(short, new.holders)]}; "
                 f"decided was {decided}"
@@ -333,7 +345,7 @@ class Ledger:
         """A firm owner's value is on a disk: one ballot has one value; who proposes it has accepted it."""
         key = (record.id, Promise(record.epoch, ballot))
         proposal = self._proposals.setdefault(key, Proposal(value, record.holders))
-        if proposal.value != value:
+        if proposal.value != value and record.id not in self.keys.excused:
             raise Violation(f"I4: two values of {job_text(record.id)} in {ballot_text(ballot)}")
         for early in self._early.pop(key, set()):
             self._accepted(early, *key)
@@ -374,11 +386,13 @@ class Ledger:
         proposal.accepted.add(node)
         if majority(len(proposal.accepted & set(proposal.holders)), proposal.holders):
             chosen = self.chosen.setdefault((job, under.epoch), proposal.value)
-            if chosen != proposal.value:
+            if chosen != proposal.value and job not in self.keys.excused:
                 raise Violation(f"I4: {job_text(job)} was decided twice: {chosen}, {proposal.value}")
 
     def _settled(self, record: Record, value: Value) -> None:
         chosen = self.chosen.get((record.id, record.epoch))
+        if record.id in self.keys.excused:
+            return
         if chosen is None or not agree(chosen, value):
             raise Violation(f"P4: {job_text(record.id)} is called settled without a majority: {value}")
 
@@ -457,15 +471,18 @@ class Ledger:
     def run(self, node: NodeId, boot: int, effect: Run) -> None:
         """A worker starts."""
         job, token = effect.job, effect.token
-        if self._spec_bytes.get(job) != encode_spec(effect.spec):
+        blob = encode_spec(effect.spec)
+        if blob not in self._submissions[job]:
             raise Violation(f"I2: {short(node)} runs {job_text(job)}, which nobody submitted")
+        self.keys.started(job, blob)
         early_s = effect.spec.options.run_at - self._true_time()
         if early_s > self.clock_s and not (self.misled(node) or self.misled(token.owner)):
             raise Violation(f"I12: {job_text(job)} starts {early_s:.1f} s before its day")
         started = self.starts[job]
         if token in started:
             raise Violation(f"I5: start {token_text(token)} of {job_text(job)} happens twice")
-        if started and effect.spec.options.delivery is Delivery.AT_MOST_ONCE:
+        is_once = effect.spec.options.delivery is Delivery.AT_MOST_ONCE
+        if started and is_once and job not in self.keys.excused:
             raise Violation(f"I14: at-most-once {job_text(job)} starts again, as {token_text(token)}")
         for other in started.values():
             if (other.node, other.boot) == (node, boot) and not other.over and not other.stopped:

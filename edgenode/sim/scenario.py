@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Final
 
 from edgenode.core.errors import EdgeNodeError
-from edgenode.core.jobs import Options, Record, Spec, make_job_id
+from edgenode.core.jobs import Options, Record, Spec, keyed_job_id, make_job_id
 from edgenode.core.node import Node
 from edgenode.core.rendezvous import Ranking
 from edgenode.core.settings import Settings
@@ -30,6 +30,7 @@ from edgenode.sim.clock import EPOCH
 from edgenode.sim.disk import Disk, record_of
 from edgenode.sim.faults import Mood
 from edgenode.sim.judge import Judge
+from edgenode.sim.keyed import submit
 from edgenode.sim.machines import Action, Life, Machine, MakeCore, node_id
 from edgenode.sim.story import Story, short
 from edgenode.sim.violation import Violation
@@ -43,6 +44,27 @@ PATIENCE_S: Final[Seconds] = 30.0
 IDS_TRIED: Final = 100_000
 """Far more than the orders in which a handful of nodes can rank."""
 UNFINISHED_S: Final = 7 * 86_400.0
+USE_S: Final[Seconds] = 20.0
+"""How long somebody who uses a key waits for an answer."""
+
+
+class Use:
+    """One use of an idempotency key, and what was said of it."""
+
+    def __init__(self) -> None:
+        self.receipt: Receipt | None = None
+
+    def told(self, receipt: Receipt) -> None:
+        self.receipt = receipt
+
+    @property
+    def answer(self) -> str:
+        """ "taken", "replayed", the name of an error, or "" while nothing was said."""
+        if self.receipt is None:
+            return ""
+        if self.receipt.error is not None:
+            return self.receipt.error.slug
+        return "replayed" if self.receipt.replayed else "taken"
 
 
 class Scenario:
@@ -59,6 +81,7 @@ class Scenario:
         self._dice = self.world.random("scenario")
         self._jobs: dict[str, JobId] = {}
         self._receipts: dict[str, Receipt] = {}
+        self._keys: dict[str, str] = {}  # as people write them
         self._running: dict[tuple[JobId, StartToken], Life] = {}
         self._lost: list[tuple[type[Message], str, str]] = []
         self._kept: list[tuple[NodeId, NodeId, Message]] = []
@@ -121,10 +144,27 @@ class Scenario:
 
     def _ranked(self, holders: str) -> JobId:
         """An id for which the machines rank as wanted."""
-        ranking = Ranking({machine.id: 1.0 for machine in self.world.machines.values() if not machine.gone})
-        wanted = tuple(map(node_id, holders))
         ids = (make_job_id(EPOCH + self.world.now, self._dice.randbytes(10)) for _ in range(IDS_TRIED))
-        return next(job for job in ids if ranking.rank(job)[: len(wanted)] == wanted)
+        return next(job for job in ids if self._ranks(job, holders))
+
+    def _ranks(self, job: JobId, holders: str) -> bool:
+        ranking = Ranking({machine.id: 1.0 for machine in self.world.machines.values() if not machine.gone})
+        return [short(node) for node in ranking.rank(job)[: len(holders)]] == [*holders]
+
+    def choose_key(self, key: str, *, holders: str) -> None:
+        """From now on stories call a key by this name for whose job the machines that are there rank so."""
+        names = (f"{key} {number}" for number in range(IDS_TRIED))
+        self._keys[key] = next(name for name in names if self._ranks(keyed_job_id(name), holders))
+        self._jobs[key] = keyed_job_id(self._keys[key])
+
+    def use_key(self, key: str, *, at: str, content: str = "this", options: Options | None = None) -> Use:
+        """Submit something under a key; what comes of it is in the answer, later."""
+        wall = EPOCH + self.world.now
+        said = replace(options or Options(), key=self._keys[key], fingerprint=content)
+        spec = Spec(self._jobs[key], TASK, payload(Manner.GOOD, 0.0), wall, wall + UNFINISHED_S, said)
+        use = Use()
+        submit(self.world, self._life(at), spec, USE_S, use.told, lambda: None)
+        return use
 
     def is_acknowledged(self, job: str) -> bool:
         return job in self._receipts and self._receipts[job].error is None

@@ -96,7 +96,10 @@ class Story:
                 return self._value(what)
 
     def _of_interest(self, batch: tuple[_T, ...]) -> tuple[_T, ...]:
-        return tuple(each for each in batch if not self._focus or not self._focus.isdisjoint(jobs_in(each)))
+        if not self._focus:
+            return batch
+        named = [(each, frozenset(jobs_in(each))) for each in batch]
+        return tuple(each for each, jobs in named if not jobs or jobs & self._focus)
 
     def _row(self, row: Row) -> str:
         record = _decoded(row.blob)

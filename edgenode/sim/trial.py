@@ -17,6 +17,7 @@ from edgenode.sim.days import Days
 from edgenode.sim.faults import HURT_S, Family, Faults, Mood
 from edgenode.sim.identities import Forfeited
 from edgenode.sim.judge import Judge
+from edgenode.sim.keyed import KeyedClients
 from edgenode.sim.machines import MakeCore
 from edgenode.sim.story import Story
 from edgenode.sim.strikes import Struck, told
@@ -24,6 +25,8 @@ from edgenode.sim.violation import Violation
 from edgenode.sim.weather import Weather
 from edgenode.sim.world import World
 
+FORMED_S: Final[Seconds] = 1.5
+"""When all nodes know of each other, if nothing keeps them from it."""
 HEAL_S: Final[Seconds] = 90.0
 """How long after healing everything must have ended: the slowest retries, twice over, and a full queue."""
 
@@ -40,6 +43,7 @@ class Plan:
     heal_s: Seconds = HEAL_S
     without: frozenset[Family] = frozenset()
     codec: bool = True  # every message goes through bytes
+    keyed: bool = True  # idempotency keys are used, if the seed says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,14 @@ class Trial:
         self.world = World(plan.seed, make_core, settings=settings, story=story, codec=plan.codec)
         # Peers' clocks are read by question and answer, to within half of what that takes.
         self.world.ledger.clock_s += self.faults.answer_late_s / 2
+        self.world.ledger.keys.is_faultless = self._is_faultless
         self.clients = Clients(self.world, self.faults, days)
+        # Nodes that have not met yet are the sides of a cut: that is a fault.
+        self.keyed = KeyedClients(self.world, earliest_s=FORMED_S if self._is_faultless else 0.05)
+
+    @property
+    def _is_faultless(self) -> bool:
+        return self.faults.mood is not Mood.HURT
 
     def run(self) -> Passed:
         """Raises whatever went wrong, with the way to see it again as notes."""
@@ -116,6 +127,9 @@ class Trial:
         weather = Weather(world, self.faults)
         weather.begin()
         self.clients.begin(plan.hurt_s)
+        if plan.keyed:
+            self.keyed.begin(plan.hurt_s)
+            self.clients.jobs += [key.job for key in self.keyed.keys]
         world.run_until(plan.hurt_s)
         weather.heal()
         Judge(world, self.faults.mood, wiped=weather.wiped).demand(plan.heal_s)

@@ -88,7 +88,9 @@ class Weather:
         copies = [record_of(stored.row) for disk in disks for stored in disk.rows.values()]
         blind = any(copy and not right & there.intersection(copy.holders) for copy in copies)
         wrong = len(machines) - len(right)
-        if (blind and wrong) or 2 * wrong >= len(machines) > 1:
+        # Who has restarted since one of them was lost never heard its clock.
+        known = [len(machines), len(there)]
+        if (blind and wrong) or any(2 * wrong >= count > 1 for count in known):
             for machine in machines:
                 machine.clock.jump(-machine.clock.offset_s)
 

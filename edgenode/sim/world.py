@@ -12,6 +12,7 @@ from struct import pack
 from typing import Final
 
 from edgenode.core.jobs import Record
+from edgenode.core.node import Node
 from edgenode.core.settings import Settings
 from edgenode.core.signals import (
     Behind,
@@ -113,6 +114,8 @@ class World:
         self.ledger = Ledger(self.disks, lambda: EPOCH + self.now, skew_s)
         self.ledger.misled = self._is_misled
         self.ledger.on_own_vote = self._own_vote
+        self.ledger.keys.members = self._members
+        self.ledger.keys.known_to = self._known_to
         self.network = Network(self, self.random("network"), codec=codec)
         self.events = 0
         self.identities = Identities()
@@ -219,6 +222,13 @@ class World:
         others = (other for other in self.machines.values() if other.gone != "left")
         clocks = [other.clock for other in others if other.id in known]
         return 2 * sum(clock.was_wrong for clock in clocks) >= len(clocks)
+
+    def _members(self) -> set[NodeId]:
+        return {machine.id for machine in self.machines.values() if machine.gone != "left"}
+
+    def _known_to(self, place: NodeId) -> set[NodeId]:
+        life = self.machines[place].life
+        return set(life.core.view.members()) if life is not None and isinstance(life.core, Node) else set()
 
     def powered(self, node: NodeId) -> bool:
         machine = self.machines.get(node)

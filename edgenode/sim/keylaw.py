@@ -1,0 +1,143 @@
+"""What is promised of idempotency keys (I11: one key is one job), as a law that every run must keep.
+
+    claimed    of all submissions of a key one content and one set of holders is ever marked as claimed
+    refused    what was refused for certain is on no disk, and never starts
+    answered   a receipt is for what was submitted: the key's job has that content
+
+Without a majority of all members a key's job runs all the same, unclaimed, and so may another one on the
+other side of a cut: they count as one job, of which one life stands in the end (`judge` demands that). So two
+lives may start, and an unclaimed one that was acknowledged may give way to another content.
+
+Two lives may even both be claimed where two majorities of the members need not meet: who decided did not know
+of all members, or since the first decision so many came, or left, that the others outnumber those who know of
+it. That is checked by numbers here, not by which fault struck: without a fault nothing is excused.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from edgenode.core.errors import KeyReused
+from edgenode.core.jobs import Record, Spec, decode_spec, encode_spec, is_keyed, is_marker, job_text
+from edgenode.core.quorums import majority_of
+from edgenode.core.signals import Receipt
+from edgenode.core.types import JobId, NodeId, Wall
+from edgenode.sim.disk import Disk
+from edgenode.sim.story import short
+from edgenode.sim.violation import Violation
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A key's job was seen marked as claimed for the first time."""
+
+    content: str
+    holders: tuple[NodeId, ...]  # the first ones; () if they have changed since
+    members: frozenset[NodeId]  # all that existed then, the dead included
+    knew_all: bool  # who decided knew of all those
+
+
+class KeyLaw:
+    """Hears what the ledger hears of keyed jobs, and what their submitters are told."""
+
+    def __init__(self, disks: Mapping[NodeId, Disk]) -> None:
+        self._disks = disks
+        self.is_faultless = False
+        self.members: Callable[[], Iterable[NodeId]] = lambda: ()
+        """All that exist, the dead included, without those that have left."""
+        self.known_to: Callable[[NodeId], Iterable[NodeId]] = lambda node: ()
+        """The members that a node knows of."""
+        self.lives: defaultdict[JobId, set[bytes]] = defaultdict(set)
+        """The submissions of a key that were on a disk."""
+        self.excused: set[JobId] = set()
+        """Keys of which more than one life was claimed, where that is not excluded."""
+        self._contents: defaultdict[JobId, set[str]] = defaultdict(set)
+        self._decisions: dict[JobId, Decision] = {}
+        self._unclaimed: set[tuple[JobId, str]] = set()
+        self._refused: dict[bytes, str] = {}
+
+    def submitted(self, spec: Spec) -> None:
+        self._contents[spec.id].add(spec.options.fingerprint)
+
+    def answered(self, spec: Spec, receipt: Receipt) -> None:
+        """A submitter was told what became of exactly this submission."""
+        job, content = spec.id, spec.options.fingerprint
+        if isinstance(receipt.error, KeyReused) and self._contents[job] == {content}:
+            raise Violation(f"I11: {job_text(job)} is refused, and its key was never used for anything else")
+        if receipt.error is not None:
+            if receipt.error.definite:
+                self._refuse(encode_spec(spec), receipt.error.detail)
+            return
+        if job in self.excused or (job, content) in self._unclaimed:
+            return
+        for node in receipt.nodes:
+            record = self._disks[node].record(job) if node in self._disks else None
+            if record is not None and record.claimed and _content(record) != content:
+                raise Violation(
+                    f"I11: {job_text(job)} was acknowledged for {content}, and is {_content(record)}'s"
+                )
+
+    def _refuse(self, blob: bytes, why: str) -> None:
+        spec = decode_spec(blob)
+        if blob in self.lives[spec.id]:
+            raise Violation(f"P5: a submission of {job_text(spec.id)} is on a disk, but was refused: {why}")
+        self._refused[blob] = why
+
+    def content(self, job: JobId) -> str:
+        """What the key is used for, as far as that was decided; else what stands in any copy."""
+        decision = self._decisions.get(job)
+        if decision is not None and job not in self.excused:
+            return decision.content
+        records = (disk.record(job) for disk in self._disks.values())
+        return next(_content(record) for record in records if record is not None)
+
+    def started(self, job: JobId, blob: bytes) -> None:
+        if blob in self._refused:
+            raise Violation(f"P5: {job_text(job)} starts as a submission that was refused")
+
+    def durable(self, node: NodeId, record: Record) -> None:
+        """This is on the disk of `node` now."""
+        job = record.id
+        if not is_keyed(job):
+            return
+        if record.spec in self._refused:
+            raise Violation(f"P5: {short(node)} has {job_text(job)} as a submission that was refused")
+        if not is_marker(record):
+            self.lives[job].add(record.spec)
+        if record.claimed:
+            self._claimed(node, record)
+        else:
+            self._unclaimed.add((job, _content(record)))
+
+    def _claimed(self, node: NodeId, record: Record) -> None:
+        job, content = record.id, _content(record)
+        holders = record.holders if not record.epoch else ()
+        members = frozenset(self.members())
+        knew_all = members <= set(self.known_to(node))
+        first = self._decisions.setdefault(job, Decision(content, holders, members, knew_all))
+        same_holders = not (first.holders and holders) or first.holders == holders
+        if (first.content == content and same_holders) or job in self.excused:
+            return
+        if self.is_faultless or (first.knew_all and knew_all and _must_meet(first.members, members)):
+            raise Violation(
+                f"I11: the key of {job_text(job)} is {first.content}'s with {[*map(short, first.holders)]}, "
+                f"and {content}'s with {[*map(short, holders)]}, as {short(node)} has it"
+            )
+        self.excused.add(job)
+
+
+def submission_of(record: Record) -> tuple[Wall, str]:
+    """Which submission of its key a copy is of; also of a marker."""
+    return decode_spec(record.spec).submitted_at, _content(record)
+
+
+def _content(record: Record) -> str:
+    return decode_spec(record.spec).options.fingerprint
+
+
+def _must_meet(before: frozenset[NodeId], after: frozenset[NodeId]) -> bool:
+    """Whether a majority of those after has somebody of each majority of those before."""
+    staying = majority_of(len(before)) - len(before - after)
+    return staying + majority_of(len(after)) > len(after)

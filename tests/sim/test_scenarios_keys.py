@@ -1,0 +1,147 @@
+"""Stories of idempotency keys: what one key, one job means before nodes have met, while they join, and across
+cuts. Each ends healed and judged: of all that was submitted under the key one submission is left."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+from sim_stories import ONCE, end, the_copy
+
+from edgenode.core.node import Node
+from edgenode.core.types import State
+from edgenode.core.wire import Submitted
+from edgenode.sim.scenario import Scenario, Use
+from edgenode.sim.story import short
+
+RESTARTED_S: Final = 15.0
+"""When a node that met nobody has stopped waiting for those that it remembers."""
+
+
+def answers(story: Scenario, *uses: Use) -> list[str]:
+    """What was said of each, once all have been answered."""
+    story.until(lambda: all(use.answer for use in uses))
+    return [use.answer for use in uses]
+
+
+@pytest.mark.parametrize("sides", [("ab", "cd"), ("abc", "de"), ("a", "bcd")])
+def test_same_key_before_meeting(sides: tuple[str, str]) -> None:
+    """Both sides have restarted and not met yet. Each takes the key, as cut off sides do; a result is settled
+    only where a majority of all members is. Once they have met, one of the two jobs is left."""
+    story = Scenario("".join(sides), Node)
+    story.choose_key("k", holders=sides[0][0] + sides[1][0])
+    story.kill(*"".join(sides))
+    story.cut(*sides)
+    story.restart(*"".join(sides))
+    story.wait(RESTARTED_S)
+    uses = [story.use_key("k", at=side[0]) for side in sides]
+    assert answers(story, *uses) == ["taken", "taken"]
+    story.until(lambda: len(story.runs("k")) == 2, within_s=40.0)
+    for side in sides:
+        story.finish("k", on=side[0])
+    story.wait(2.0)
+    settled = [side for side in sides if the_copy(story, side[0], "k").settled]
+    assert settled == [side for side in sides if 2 * len(side) > len("".join(sides))]
+    story.mend()
+    story.heal_and_judge()
+    assert story.starts("k") == 2
+    assert len({the_copy(story, name, "k").outcome for name in "abcd" if story.copy("k", name)}) == 1
+
+
+def test_same_key_while_joining() -> None:
+    """a takes a submission when it has not heard of d yet, and d one of the same key just then: they name
+    other holders. Without any fault, that is one job."""
+    story = Scenario("abc", Node)
+    story.pause("a")
+    story.join("d")
+    story.choose_key("k", holders="dabc")
+    first = story.use_key("k", at="a")  # what a hears when it goes on
+    story.until(lambda: story.is_ready("d"))
+    second = story.use_key("k", at="d")
+    story.resume("a")
+    assert sorted(answers(story, first, second)) == ["replayed", "taken"]
+    story.wait(2.0)
+    assert story.starts("k") == 1
+    story.finish("k")
+    story.heal_and_judge()
+    assert story.starts("k") == 1
+    assert len({the_copy(story, name, "k").holders for name in "abcd" if story.copy("k", name)}) == 1
+
+
+def test_same_key_majority_without_holders() -> None:
+    """The three that hold the job are cut off from six, a majority: these know that the key is taken, say so,
+    and run nothing. Afterwards the same submission is answered with the job."""
+    story = Scenario("abcdefghi", Node)
+    story.choose_key("k", holders="abc")
+    assert answers(story, story.use_key("k", at="a")) == ["taken"]
+    story.until(lambda: story.runner("k") == "a")
+    story.cut("abc", "defghi")
+    story.wait(3.0)
+    assert answers(story, story.use_key("k", at="d"), story.use_key("k", at="g")) == ["key-in-flight"] * 2
+    story.wait(10.0)
+    assert story.starts("k") == 1
+    story.mend()
+    story.wait(3.0)
+    assert answers(story, story.use_key("k", at="d")) == ["replayed"]
+    story.finish("k")
+    story.heal_and_judge()
+    assert story.starts("k") == 1
+
+
+def test_same_key_other_payload_across_cut() -> None:
+    """Two sides take the key for two things. The side with the majority of the members settles its result; on
+    healing the other's job is gone, though it was acknowledged, and is refused from then on."""
+    story = Scenario("abcde", Node)
+    story.choose_key("k", holders="acb")
+    story.cut("ab", "cde")
+    story.wait(3.0)
+    uses = [story.use_key("k", at="a", content="this"), story.use_key("k", at="c", content="that")]
+    assert answers(story, *uses) == ["taken", "taken"]
+    story.until(lambda: len(story.runs("k")) == 2)
+    story.finish("k", on="a")
+    story.finish("k", on="c")
+    story.until(lambda: the_copy(story, "c", "k").settled)
+    told = the_copy(story, "c", "k").outcome
+    assert not the_copy(story, "a", "k").settled
+    story.mend()
+    story.until(lambda: the_copy(story, "a", "k").outcome == told)
+    assert any(note.kind == "superseded" for note in the_copy(story, "a", "k").history)
+    uses = [story.use_key("k", at="b", content="that"), story.use_key("k", at="b", content="this")]
+    assert answers(story, *uses) == ["replayed", "key-reused"]
+    story.heal_and_judge()
+    assert story.starts("k") == 2
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize("fate", ["dies", "is cut off"])
+def test_at_most_once_entry_retries_elsewhere(fate: str, keyed: bool) -> None:
+    """d hears nothing from a, which took its job, and turns to b, with a's start on disk or without: nobody
+    starts it twice."""
+    story = Scenario("abcd", Node)
+    story.lose(Submitted, source="a", to="d")
+    if fate == "is cut off":
+        story.cut("a", "bc")  # d still reaches it, for a moment
+    if keyed:
+        story.choose_key("j", holders="abc")
+        use = story.use_key("j", at="d", options=ONCE)
+    else:
+        story.submit("j", at="d", holders="abc", options=ONCE)
+    story.until(lambda: story.copy("j", "a") is not None)
+    if fate == "dies":
+        story.until(lambda: story.runner("j") == "a")
+        story.kill("a")
+    else:
+        story.cut("a", "bcd")
+    story.lose_nothing()
+    story.until(lambda: bool(use.answer) if keyed else story.is_acknowledged("j"))
+    story.until(lambda: story.is_told("j") or story.runs("j"))
+    assert story.starts("j") == 1
+    if fate == "dies":
+        assert end(story.read("j", "b")) is State.FAILED  # nobody can say whether it did its work
+    else:
+        assert story.runner("j") in "bc"
+        story.finish("j")
+        story.until(lambda: story.is_told("j"))
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+    assert {short(the_copy(story, name).owner) for name in "abc"} != {"a"}
