@@ -16,6 +16,7 @@ from edgenode.core.custody import Custody
 from edgenode.core.desk import Desk
 from edgenode.core.intake import Intake
 from edgenode.core.keys import Keys
+from edgenode.core.leaving import Leaving
 from edgenode.core.membership import Membership
 from edgenode.core.mending import Mending
 from edgenode.core.meshclock import MeshClock
@@ -152,7 +153,7 @@ class Node:
         self._intake = Intake(self._desk)
         self._keys = Keys(self._desk)
         self._is_booted = False
-        self._leave_ends: Instant = FOREVER  # when running jobs are given away too
+        self._leaving: Leaving | None = None
         self._said_goodbye = False
         self._deadline: Instant = FOREVER  # computed once an event: its answers cost a tenth of a node's time
         self._due: Instant = FOREVER
@@ -260,7 +261,7 @@ class Node:
             self._retention.deadline(),
             self._keys.deadline(),
         )
-        return min(soonest, self._leave_ends) if self._leave_ends > self._desk.now else soonest
+        return soonest if self._leaving is None else min(soonest, self._leaving.deadline())
 
     # ------------------------------------------------------------------------------------- events
 
@@ -314,16 +315,18 @@ class Node:
                 self._intake.dropped(request)
             case SearchedHere():
                 self._intake.searched_here(event)
-            case RunEnded():
+            case RunEnded(job):
                 self._scheduler.run_ended(event)
+                if self._leaving is not None:
+                    self._leaving.look_at((job,))
             case SlotsChanged(slots):
                 self._scheduler.set_slots(slots)
             case LeaveAsked() | StopAsked() if not desk.storing:
                 return self._end_unheard()
             case LeaveAsked():
                 desk.leaving = True
-                self._leave_ends = now + self._settings.jobs.drain_s
-                self._upkeep.part()
+                parts = (self._replication, self._scheduler, self._upkeep, self._voters)
+                self._leaving = Leaving(desk, self._custody, *parts)
                 return self._membership.handle(event, now)
             case StopAsked():
                 if not self._said_goodbye:
@@ -511,12 +514,15 @@ class Node:
             self._scheduler.members_changed(changed)
             self._intake.members_changed(changed)
             self._keys.members_changed(changed)
+            if self._leaving is not None:
+                self._leaving.members_changed()
 
     def _spread(self) -> None:
         """Pass on what happened to jobs until nobody has anything to add."""
         desk = self._desk
         custody, replication = self._custody, self._replication
         scheduler, intake, voters = self._scheduler, self._intake, self._voters
+        leaving = self._leaving
         while True:
             if desk.merged:
                 jobs = desk.merged.take()
@@ -528,10 +534,14 @@ class Node:
                 scheduler.release(jobs)
                 replication.release(jobs)
                 voters.release(jobs)
+                if leaving is not None:
+                    leaving.release(jobs)
             elif desk.led:
                 jobs = desk.led.take()
                 voters.take_on(jobs)
                 scheduler.take_on(jobs)
+                if leaving is not None:
+                    leaving.look_at(jobs)
                 for job in intake.awaited(jobs):
                     desk.recount.add(job)
             elif desk.written:
@@ -635,26 +645,8 @@ class Node:
 
     def _hand_over(self, now: Instant) -> list[Effect]:
         """Give every job to its successor; say goodbye when nothing is left that somebody could take."""
-        desk = self._desk
-        if self._said_goodbye:
-            return []
-        is_patient = now < self._leave_ends
-        waiting = stranded = 0
-        for job in list(desk.table.leads):
-            is_busy = is_patient and self._scheduler.is_running(job)
-            if is_busy or self._custody.give_away(job) or self._voters.give_away(job):
-                waiting += 1
-            else:
-                stranded += 1
-        unspread = self._replication.unspread or not self._upkeep.parted
-        unfinished = bool(waiting or not self._scheduler.idle or unspread)
-        # Who stays can do without this node's vote as soon as the holders have decided so.
-        needed = 0 if unfinished else self._upkeep.needed_votes()
-        can_wait = now < self._leave_ends + self._settings.jobs.give_s
-        if can_wait and (unfinished or (needed and desk.view.ranking().members - {desk.me})):
-            return []
-        stranded += self._upkeep.stranded + needed
-        return self._say_goodbye(now, handed_over=not (unfinished or stranded))
+        verdict = None if self._said_goodbye or self._leaving is None else self._leaving.verdict()
+        return [] if verdict is None else self._say_goodbye(now, handed_over=verdict)
 
     def _say_goodbye(self, now: Instant, *, handed_over: bool) -> list[Effect]:
         """End. Only who leaves nothing behind says that it left: others then stop asking for it."""

@@ -88,7 +88,7 @@ class Voters:
                 if record is not None and self._is_stuck(record):
                     desk.reach(Situation.MOVE_UNDECIDABLE)
                     desk.stuck.add(job)
-            elif not desk.leaving:  # who leaves hands on whole jobs
+            elif not desk.leaving or job in desk.newcomers:  # who leaves hands on whole jobs, if it can
                 self._want(record)
 
     def _is_stuck(self, record: Record) -> bool:

@@ -40,6 +40,7 @@ LAYERS: list[set[str]] = [
         "core.retention",
         "core.upkeep",
     },
+    {"core.leaving"},
     {"core.node"},
 ]
 MEMBERSHIP = {"core.comparison", "core.gossip", "core.probing", "core.roster", "core.membership"}
