@@ -90,10 +90,11 @@ class Leaving:
         unspread = self._replication.unspread or not self._upkeep.parted
         unfinished = bool(self._due or self._waiting or not self._scheduler.idle or unspread)
         # Who stays can do without this node's vote as soon as the holders have decided so.
-        needed = 0 if unfinished else self._needed_votes()
-        if desk.now < self._ends and (unfinished or (needed and desk.view.ranking().members - {desk.me})):
+        self._needed = 0 if unfinished else self._needed_votes()
+        is_needed = self._needed > 0 and bool(desk.view.ranking().members - {desk.me})
+        if desk.now < self._ends and (unfinished or is_needed):
             return None
-        return not (unfinished or self._stranded or self._upkeep.stranded or needed)
+        return not (unfinished or self._stranded or self._upkeep.stranded or self._needed)
 
     def _give(self, job: JobId) -> None:
         """Have another holder, or another node, take this job."""
@@ -107,7 +108,8 @@ class Leaving:
             self._waiting.discard(job)
 
     def _needed_votes(self) -> int:
-        if self._count_at <= self._desk.now:
-            self._count_at = self._desk.now + VOTES_COUNTED_S
-            self._needed = self._upkeep.needed_votes()
-        return self._needed
+        """Of unsettled jobs, how many cannot be settled without this node: as counted last, not long ago."""
+        if self._needed and self._desk.now < self._count_at:
+            return self._needed
+        self._count_at = self._desk.now + VOTES_COUNTED_S
+        return self._upkeep.needed_votes()

@@ -325,8 +325,9 @@ class Node:
                 return self._end_unheard()
             case LeaveAsked():
                 desk.leaving = True
-                parts = (self._replication, self._scheduler, self._upkeep, self._voters)
-                self._leaving = Leaving(desk, self._custody, *parts)
+                if not self._said_goodbye:
+                    parts = (self._replication, self._scheduler, self._upkeep, self._voters)
+                    self._leaving = Leaving(desk, self._custody, *parts)
                 return self._membership.handle(event, now)
             case StopAsked():
                 if not self._said_goodbye:
@@ -645,12 +646,12 @@ class Node:
 
     def _hand_over(self, now: Instant) -> list[Effect]:
         """Give every job to its successor; say goodbye when nothing is left that somebody could take."""
-        verdict = None if self._said_goodbye or self._leaving is None else self._leaving.verdict()
+        verdict = None if self._leaving is None else self._leaving.verdict()
         return [] if verdict is None else self._say_goodbye(now, handed_over=verdict)
 
     def _say_goodbye(self, now: Instant, *, handed_over: bool) -> list[Effect]:
         """End. Only who leaves nothing behind says that it left: others then stop asking for it."""
-        self._said_goodbye = True
+        self._said_goodbye, self._leaving = True, None
         self._desk.reach(Situation.LEFT_WITH_ALL_HANDED_OVER if handed_over else Situation.LEFT_WHILE_NEEDED)
         self._desk.emit(Left(handed_over))
         return self._membership.left(now) if handed_over else []

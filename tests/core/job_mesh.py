@@ -74,6 +74,8 @@ DAY_S = 86_400.0
 DELAY_S = 0.001
 FSYNC_S = 0.0005
 RUN_S = 0.3
+TURNS_MAX = 5_000
+"""So many things may happen at one instant; more means that a node would spin."""
 
 M = TypeVar("M")
 
@@ -446,7 +448,11 @@ class Mesh:
         assert self._advance(self.now + limit_s, condition), f"not reached in {limit_s} s: {condition}"
 
     def _advance(self, until: Instant, condition: Callable[[], bool]) -> bool:
+        turns, since = 0, self.now
         while not condition():
+            turns = turns + 1 if self.now == since else 0
+            since = self.now
+            assert turns < TURNS_MAX, f"some node's deadline does not move ahead of {self.now}"
             timer, name = min(((self.nodes[n].deadline(), n) for n in self.up), default=(until + 1, A))
             at = min(timer, self._queue[0][0]) if self._queue else timer
             if at > until:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from job_mesh import A, B, C, D, Mesh, failed, let_pass
+from job_mesh import A, B, C, D, E, Mesh, failed, let_pass
 
 from edgenode.core.custody import Custody
 from edgenode.core.settings import JobSettings, Settings
-from edgenode.core.signals import ClockRead, LeaveAsked
+from edgenode.core.signals import ClockRead, LeaveAsked, TimePassed
 from edgenode.core.types import Instant, State
 from edgenode.core.wire import Gift, Write
 
@@ -86,3 +86,34 @@ def test_a_node_without_heirs_finds_another_one_when_that_dies_which_was_to_take
     mesh.run_until(lambda: A in mesh.left)
     assert mesh.left[A]
     assert mesh.has(C, spec.id) or mesh.has(D, spec.id)
+
+
+def test_a_node_that_has_said_goodbye_looks_at_nothing_any_more() -> None:
+    mesh = Mesh("a", slots=0)
+    mesh.submit(A, mesh.spec("a"))
+    mesh.run(1.0)
+    mesh.do(A, LeaveAsked())
+    mesh.run_until(lambda: mesh.left == {A: False}, limit_s=1.0)
+    later = mesh.now + 0.6
+    mesh.nodes[A].handle(TimePassed(), later)
+    assert mesh.nodes[A].deadline() > later
+
+
+def test_a_node_whose_vote_is_needed_counts_the_votes_again_when_its_copies_are_safe() -> None:
+    """And does not wake up for that while it has something else to see to."""
+    mesh = Mesh("abcde", slots=0)
+    mesh.submit(B, mesh.spec("bac", not_on="de"))
+    mesh.run(0.5)
+    mesh.kill(C)
+    mesh.run(0.5)
+    mesh.rule = lambda source, to, message: to not in (D, E) or not isinstance(message, Write)
+    mesh.do(A, LeaveAsked())
+    mesh.run(1.0)
+    assert A not in mesh.left
+    mesh.kill(D)
+    mesh.run(0.5)
+    mesh.rule = let_pass
+    asked_at = mesh.now
+    mesh.run_until(lambda: A in mesh.left)
+    assert mesh.left[A]
+    assert mesh.now - asked_at < 1.0
