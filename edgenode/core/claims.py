@@ -1,4 +1,4 @@
-"""One disk's word on idempotency keys: which holders it has accepted for each, and under which ballot.
+"""One disk's word on idempotency keys: which use it has accepted of each, and under which ballot.
 
 The acceptor of a Paxos among all members (`core/keys.py` is its proposer). What was said since the last write
 is in memory, and leaves it when its row is durable: the disk remembers every key, memory only those in use.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from edgenode.core.signals import Archive, ClaimRow
-from edgenode.core.types import NO_BALLOT, Ballot, JobId, NodeId, Wall
+from edgenode.core.types import NO_BALLOT, NO_USE, Ballot, JobId, KeyUse, Wall
 
 CLAIMS_MAX: Final = 1_000_000
 """Keys one disk remembers: some 200 MB. Above it new ones are refused; to forget one runs its job twice."""
@@ -43,24 +43,24 @@ class ClaimBook:
         known: ClaimRow | None,
         job: JobId,
         ballot: Ballot,
-        holders: tuple[NodeId, ...],
+        use: KeyUse,
         expires_at: Wall,
     ) -> ClaimRow:
         """The state after a question, changed if the question entitles to that (Paxos phases 1b and 2b).
 
         Under `NO_BALLOT` only who comes first is accepted, as in a fast round of Fast Paxos; under another
-        ballot whoever comes last, unless a higher one was promised. Without `holders` it is a promise only;
-        under `NO_BALLOT` it is just a question.
+        ballot whoever comes last, unless a higher one was promised. With `NO_USE` it is a promise only; under
+        `NO_BALLOT` it is just a question.
         """
-        before = ClaimRow(job, NO_BALLOT, NO_BALLOT, (), 0.0) if known is None else known
+        before = ClaimRow(job, NO_BALLOT, NO_BALLOT, NO_USE, 0.0) if known is None else known
         is_new = known is None
-        is_vain = ballot == NO_BALLOT and (before.holders or not holders)
+        is_vain = ballot == NO_BALLOT and (before.use.holders or not use.holders)
         if ballot < before.promised or is_vain or (is_new and self.is_full):
             return before
         expires_at = max(before.expires_at, expires_at)
         after = before._replace(promised=ballot, expires_at=expires_at)
-        if holders:
-            after = after._replace(accepted=ballot, holders=holders)
+        if use.holders:
+            after = after._replace(accepted=ballot, use=use)
         if after != before:
             self._count += is_new
             self._rows[job] = after

@@ -18,7 +18,8 @@ marker beats every other copy of its job, and is dropped on its `drop_day`.
 
 A job's last day is its `expires_at`: it ends as expired if it is not over by then.
 
-Under an idempotency key one id can get two lives: the key was used on both sides of a cut. Of two lives one
+Under an idempotency key one id can get two lives: the key was used on both sides of a cut, for two contents
+or with two sets of holders. (Two submissions of one content are one life: only their days differ.) Of two one
 stands, with its spec, set, ownership and outcome whole (see `join`); only counters count for both.
 """
 
@@ -602,17 +603,18 @@ def join(a: Record, b: Record) -> Record:
         return _join_marker(a, b) if is_marker(a) else _join_marker(b, a)
     if not is_same_life(a, b):
         top = max(a, b, key=_standing)
-        own, outcome, move, claimed = top.own, top.outcome, top.move, top.claimed
-    elif a.epoch == b.epoch:
-        top, own, claimed = a, max(a.own, b.own), a.claimed or b.claimed
-        outcome = _greater(a.outcome, b.outcome)
-        move = _greater(a.move, b.move)
+        spec, own, outcome, move, claimed = top.spec, top.own, top.outcome, top.move, top.claimed
     else:
-        top, claimed = a if a.epoch > b.epoch else b, a.claimed or b.claimed
+        spec = max(a.spec, b.spec)
+        top, claimed = a if a.epoch >= b.epoch else b, a.claimed or b.claimed
         own, outcome, move = top.own, top.outcome, top.move
+        if a.epoch == b.epoch:
+            own = max(a.own, b.own)
+            outcome = _greater(a.outcome, b.outcome)
+            move = _greater(a.move, b.move)
     joined = Record(
         a.id,
-        top.spec,
+        spec,
         top.epoch,
         top.holders,
         own,
@@ -633,9 +635,16 @@ def join(a: Record, b: Record) -> Record:
 
 
 def is_same_life(a: Record, b: Record) -> bool:
-    """Whether two copies of one id are of one submission: always, unless its key was used on two sides of a
-    cut. Within an epoch one job has one set of holders."""
-    return a.spec == b.spec and (a.epoch != b.epoch or a.holders == b.holders)
+    """Whether two copies of one id are of one job: always, unless its key was used on two sides of a cut.
+    Within an epoch one job has one set of holders."""
+    return is_same_content(a, b) and (a.epoch != b.epoch or a.holders == b.holders)
+
+
+def is_same_content(a: Record, b: Record) -> bool:
+    """Whether two copies of one id are of one submission, or of two under one key that say the same."""
+    if a.spec == b.spec or not is_keyed(a.id):
+        return a.spec == b.spec
+    return decode_spec(a.spec).options.fingerprint == decode_spec(b.spec).options.fingerprint
 
 
 def _standing(record: Record) -> tuple[bool, bool, int, bytes, tuple[NodeId, ...]]:

@@ -1,8 +1,8 @@
-"""Whose an idempotency key is: of all members, one set of holders for each, decided before its job exists.
+"""What an idempotency key is used for: one set of holders and one content, decided before its job exists.
 
 A key's job has one id wherever it is submitted, but views differ while nodes join, and sides differ in a cut:
-two entry nodes may name different holders. So the would-be owner first claims the key for its set at all
-members. It is a Paxos with the members as acceptors and the set of holders as the value:
+two entry nodes may name different holders, or bring different content. So the would-be owner first claims the
+key for its use at all members. It is a Paxos with the members as acceptors and the use as the value:
 
     first come   under no ballot a member accepts who comes first, as in a fast round of Fast Paxos (Lamport,
                  2006): three quarters of the members decide. One exchange, and the normal case.
@@ -10,18 +10,19 @@ members. It is a Paxos with the members as acceptors and the set of holders as t
                  have been decided already must be proposed again; of others any may be.
     accept       a majority accepts that, and it is decided.
 
-Nobody is blocked by a claimant that died, and whoever comes later learns the set that was decided and is sent
-there. All known members count, the dead too until they are forgotten or have left, and all that live are
-waited for (at most `ask_s`): who has just joined may know more of them than others do.
+Nobody is blocked by a claimant that died; whoever comes later learns the use that was decided, and is sent
+to its holders. All known members count, the dead too until they are forgotten or have left, and all that live
+are waited for (at most `ask_s`): who has just joined may know more of them than others do.
 
     look         of a disk that has no vote on the key: it asks only, to send submissions where the job is
 
     parked       submissions wait here, and there is no record yet
-    decided      for this set -> taken, and marked as claimed; for another -> sent there
+    decided      for these holders -> taken, and marked as claimed, but refused if they bring another content;
+                 for other holders -> sent there
     no majority  somebody else's claim is known -> sent there; none -> taken, but not claimed
 
 Unless its record is marked as claimed, a keyed job has no firm owner (custody), so no result of it settles.
-Its owner goes on claiming, and gives way with all it has if the key turns out to be another set's.
+Its owner goes on claiming, and gives way with all it has if the key turns out to be used otherwise.
 """
 
 from __future__ import annotations
@@ -37,11 +38,23 @@ from edgenode.core.desk import SUPERSEDED, Desk
 from edgenode.core.jobs import Record, Spec, decode_spec, encode, is_same_life, with_note
 from edgenode.core.quorums import fast_quorum_of, majority_of
 from edgenode.core.signals import ClaimRow
-from edgenode.core.types import FOREVER, NO_BALLOT, Ballot, Instant, JobId, NodeId, Seconds, Wall
+from edgenode.core.types import (
+    FOREVER,
+    NO_BALLOT,
+    NO_USE,
+    Ballot,
+    Instant,
+    JobId,
+    KeyUse,
+    NodeId,
+    Seconds,
+    Wall,
+)
 from edgenode.core.view import Standing
 from edgenode.core.wire import (
     REFUSED_CLAIMED,
     REFUSED_NOT_READY,
+    REFUSED_REUSED,
     Claim,
     Claimed,
     ClaimItem,
@@ -79,9 +92,9 @@ class Parked(NamedTuple):
 
 @dataclass(slots=True)
 class Claiming:
-    """One attempt to get a key for a set of holders."""
+    """One attempt to get a key for one use."""
 
-    holders: Holders
+    use: KeyUse
     expires_at: Wall
     began: Instant
     round_began: Instant
@@ -89,7 +102,7 @@ class Claiming:
     pause_s: Seconds
     round: Round = Round.FIRST_COME
     ballot: Ballot = NO_BALLOT
-    proposed: Holders = ()  # what it wants accepted in this round
+    proposed: KeyUse = NO_USE  # what it wants accepted in this round
     said: dict[NodeId, Claimed] = field(default_factory=dict)  # in this round
     awaited: set[NodeId] = field(default_factory=set)  # who may yet say something in this round
     voters: int = 0  # how many members there were when they were asked
@@ -97,7 +110,7 @@ class Claiming:
     term_seen: int = 0
     outbid_until: Instant = 0.0  # a higher ballot is about: leave it some time
     parked: list[Parked] = field(default_factory=list)
-    copies: dict[Holders, Record] = field(default_factory=dict)  # of other lives, by whose they are
+    copies: dict[KeyUse, Record] = field(default_factory=dict)  # of other lives
 
 
 class Keys:
@@ -132,15 +145,15 @@ class Keys:
         if len(self._claiming) >= PARKED_MAX or (known is None and self._claims.is_full):
             self._refuse(waiting, job, REFUSED_NOT_READY)
             return
-        holders = item.holders
-        if known is not None and self._can_be_asked(known.holders):
-            if desk.me not in known.holders:
-                self._refuse(waiting, job, REFUSED_CLAIMED, known.holders)
+        use = KeyUse(item.holders, spec.options.fingerprint)
+        if known is not None and self._can_be_asked(known.use.holders):
+            if desk.me not in known.use.holders:
+                self._refuse(waiting, job, REFUSED_CLAIMED, known.use.holders)
                 return
-            holders = known.holders
+            use = known.use
         # A disk whose row of this job was damaged may have said whose the key is: it cannot claim it.
         kind = Round.FIRST_COME if self._table.may_vote(job) else Round.LOOK
-        claiming = self._begin(job, holders, spec.expires_at, kind)
+        claiming = self._begin(job, use, spec.expires_at, kind)
         claiming.parked.append(waiting)
         self._look(job)
 
@@ -152,12 +165,19 @@ class Keys:
         self._desk.post.send(waiting.source, Submitted(waiting.request, (answer,)))
 
     def _admit(self, job: JobId, *, claimed: bool) -> None:
-        """Let the submissions be taken here."""
+        """Let the submissions be taken here, those of the content first that the key is claimed for. Without
+        any of those, no other content may take its place once that is decided."""
         claiming = self._drop(job)
+        right = [each for each in claiming.parked if _content(each.item.spec) == claiming.use.content]
+        wrong = [each for each in claiming.parked if _content(each.item.spec) != claiming.use.content]
+        if claimed and not right:
+            for each in wrong:
+                self._refuse(each, job, REFUSED_REUSED)
+            return
         self._desk.admitted[job] = claimed
-        for each in claiming.parked:
+        for each in (*right, *wrong):
             # As the key's holders: what a submission named before it was known whose the key is, is void.
-            self.decided.append(each._replace(item=each.item._replace(holders=claiming.holders)))
+            self.decided.append(each._replace(item=each.item._replace(holders=claiming.use.holders)))
 
     def _send_on(self, job: JobId, holders: Holders) -> None:
         """The key is others': whoever waits is told where to go."""
@@ -177,7 +197,7 @@ class Keys:
             if record is not None and not record.claimed and not record.settled:
                 if job not in self._claiming:
                     expires_at = decode_spec(record.spec).expires_at
-                    self._begin(job, record.holders, expires_at, Round.FIRST_COME)
+                    self._begin(job, _use_of(record), expires_at, Round.FIRST_COME)
                     self._look(job)
 
     def _still_wanted(self, job: JobId, claiming: Claiming) -> bool:
@@ -185,22 +205,22 @@ class Keys:
         record = self._table.peek(job)
         if record is None:
             return bool(claiming.parked)
-        if record.claimed or record.settled or record.holders != claiming.holders:
+        if record.claimed or record.settled or _use_of(record) != claiming.use:
             return False
         owner = record.owner
         return self._desk.leading(job) or owner == self._desk.me or not self._desk.view.is_living(owner)
 
     # ------------------------------------------------------------------------------------ rounds
 
-    def _begin(self, job: JobId, holders: Holders, expires_at: Wall, kind: Round) -> Claiming:
+    def _begin(self, job: JobId, use: KeyUse, expires_at: Wall, kind: Round) -> Claiming:
         now, retry_s = self._desk.now, self._desk.settings.retry_s
-        claiming = Claiming(holders, expires_at, now, now, now + retry_s, retry_s)
+        claiming = Claiming(use, expires_at, now, now, now + retry_s, retry_s)
         self._claiming[job] = claiming
-        self._begin_round(job, claiming, kind, NO_BALLOT, () if kind is Round.LOOK else holders)
+        self._begin_round(job, claiming, kind, NO_BALLOT, NO_USE if kind is Round.LOOK else use)
         return claiming
 
     def _begin_round(
-        self, job: JobId, claiming: Claiming, kind: Round, ballot: Ballot, proposed: Holders
+        self, job: JobId, claiming: Claiming, kind: Round, ballot: Ballot, proposed: KeyUse
     ) -> None:
         """Ask this disk, then everybody else."""
         claiming.round, claiming.ballot, claiming.proposed = kind, ballot, proposed
@@ -250,9 +270,9 @@ class Keys:
             row, record = rows.get(item.job), table.peek(item.job) or known.get(item.job)
             is_over = record is not None and record.claimed  # its holders are decided, and in the record
             if not is_over and table.may_vote(item.job) and not desk.is_forgotten(item.expires_at):
-                row = self._claims.hear(row, item.job, item.ballot, item.holders, item.expires_at)
+                row = self._claims.hear(row, item.job, item.ballot, item.use, item.expires_at)
             elif row is None or not is_over:
-                row = ClaimRow(item.job, NO_BALLOT, NO_BALLOT, (), item.expires_at)
+                row = ClaimRow(item.job, NO_BALLOT, NO_BALLOT, NO_USE, item.expires_at)
             home: Holders = ()
             if record is not None:
                 home = (desk.me,) if record.settled else record.holders
@@ -317,9 +337,9 @@ class Keys:
             return
         match claiming.round:
             case Round.FIRST_COME:
-                votes = sum(word.accepted == NO_BALLOT and word.holders == claiming.holders for word in said)
+                votes = sum(word.accepted == NO_BALLOT and word.use == claiming.use for word in said)
                 if votes >= fast_quorum_of(len(members)):
-                    self._decide(job, claiming, claiming.holders)
+                    self._decide(job, claiming, claiming.use)
                 else:
                     self._prepare(job, claiming)
             case Round.PREPARE:
@@ -341,25 +361,25 @@ class Keys:
         """Ask for promises on a ballot above all that were seen."""
         claiming.term_seen += 1
         ballot = Ballot(claiming.term_seen, self._desk.me)
-        self._begin_round(job, claiming, Round.PREPARE, ballot, ())
+        self._begin_round(job, claiming, Round.PREPARE, ballot, NO_USE)
         self._look(job)
 
-    def _choose(self, claiming: Claiming, said: Sequence[Claimed], count: int) -> Holders:
+    def _choose(self, claiming: Claiming, said: Sequence[Claimed], count: int) -> KeyUse:
         """What a majority that promised leaves to propose (Fast Paxos, section 2.2, rule 2b).
 
-        A set of which no member is known any more can have decided nothing that anybody will ever see.
+        Holders of which no member is known any more can have decided nothing that anybody will ever see.
         """
         members = set(self._electorate())
-        words = [word for word in said if members.intersection(word.holders)]
+        words = [word for word in said if members.intersection(word.use.holders)]
         highest = max((word.accepted for word in words), default=NO_BALLOT)
         if highest != NO_BALLOT:
-            return next(word.holders for word in words if word.accepted == highest)
-        votes = Counter(word.holders for word in words)
+            return next(word.use for word in words if word.accepted == highest)
+        votes = Counter(word.use for word in words)
         may_be_decided = fast_quorum_of(count) - (count - len(said))
-        for holders, number in votes.items():
+        for use, number in votes.items():
             if number >= may_be_decided:
-                return holders
-        return claiming.holders
+                return use
+        return claiming.use
 
     def _do_without(
         self, job: JobId, claiming: Claiming, said: Sequence[Claimed], unheard: dict[NodeId, Standing]
@@ -368,7 +388,7 @@ class Keys:
         desk = self._desk
         if self._table.peek(job) is not None:
             return  # it runs as it is; they are asked again
-        if others := self._other_holders(said, claiming.holders):
+        if others := self._other_holders(said, claiming.use.holders):
             self._send_on(job, others)
             return
         is_early = any(known is not Standing.GONE for known in unheard.values()) or desk.view.is_cut_off
@@ -378,50 +398,55 @@ class Keys:
     def _other_holders(self, said: Sequence[Claimed], mine: Holders) -> Holders:
         """Whose the key is by the latest word of those who name others than `mine`; () if nobody does."""
         members = set(self._electorate())
-        others = [word for word in said if word.holders != mine and members.intersection(word.holders)]
-        latest = max(others, key=lambda word: (word.accepted, word.holders), default=None)
-        return () if latest is None else latest.holders
+        words = [word for word in said if members.intersection(word.use.holders)]
+        others = [word for word in words if word.use.holders != mine]
+        latest = max(others, key=lambda word: (word.accepted, word.use), default=None)
+        return () if latest is None else latest.use.holders
 
     # ---------------------------------------------------------------------------------- decisions
 
-    def _decide(self, job: JobId, claiming: Claiming, holders: Holders) -> None:
-        """A majority of all members has accepted this set: nobody will find another."""
+    def _decide(self, job: JobId, claiming: Claiming, use: KeyUse) -> None:
+        """A majority of all members has accepted this use: nobody will find another."""
         record = self._table.peek(job)
         if record is None:
-            if holders == claiming.holders:
+            if use.holders == claiming.use.holders:
+                claiming.use = use
                 self._admit(job, claimed=True)
             else:
-                self._send_on(job, holders)
-        elif holders == record.holders:
+                self._send_on(job, use.holders)
+        elif use == _use_of(record):
             self._drop(job)
             self._table.put(record._replace(claimed=True))
             self._desk.claimed.add(job)
         else:
-            self._give_way(job, claiming, record, holders)
+            self._give_way(job, claiming, record, use)
 
     def _meets(self, job: JobId, copy: Record, claiming: Claiming) -> bool:
         """Another member has a record under this key. Whether that ends the claim."""
         mine = self._table.peek(job)
         if mine is None or is_same_life(mine, copy):
             return False
-        claiming.copies[copy.holders] = copy
+        claiming.copies[_use_of(copy)] = copy
         if not copy.claimed:
             return False
         self._yield_to(mine, copy)
         self._drop(job)
         return True
 
-    def _give_way(self, job: JobId, claiming: Claiming, record: Record, holders: Holders) -> None:
-        """The key is another set's: what is here of the job becomes theirs, unless they have their own."""
-        desk = self._desk
-        if not set(holders).intersection(self._electorate()):
+    def _give_way(self, job: JobId, claiming: Claiming, record: Record, use: KeyUse) -> None:
+        """The key is used otherwise: what is here of the job becomes theirs, unless they have their own."""
+        desk, holders = self._desk, use.holders
+        members = set(holders).intersection(self._electorate())
+        if not members:
             # They were forgotten after this node had proposed them: nobody has the job any more.
             self._prepare(job, claiming)
             return
         living = {node for node in holders if desk.view.is_living(node) and not desk.view.is_behind(node)}
-        theirs = claiming.copies.get(holders)
-        if theirs is None and (not living or not living <= claiming.heard):
-            return  # who has not been heard may have its own
+        # Who has not been heard may have its own. Of the dead that matters if it is for something else.
+        wanted = living if use.content == _use_of(record).content else members
+        theirs = claiming.copies.get(use)
+        if theirs is None and (not living or not wanted <= claiming.heard):
+            return
         self._drop(job)
         if theirs is None:
             # Nobody runs it there. The ballot is one that nobody has used: its owner has to ask.
@@ -484,11 +509,19 @@ class Keys:
 
 
 def _word(row: ClaimRow, home: Holders, copy: bytes) -> Claimed:
-    return Claimed(row.id, row.promised, row.accepted, row.holders, home, copy)
+    return Claimed(row.id, row.promised, row.accepted, row.use, home, copy)
 
 
 def _answers(item: Claimed, claiming: Claiming) -> bool:
     """Whether a member says yes to the question of this round, not to one before."""
     if claiming.round is Round.PREPARE:
         return item.promised == claiming.ballot
-    return item.accepted == claiming.ballot and item.holders == claiming.proposed
+    return item.accepted == claiming.ballot and item.use == claiming.proposed
+
+
+def _use_of(record: Record) -> KeyUse:
+    return KeyUse(record.holders, _content(record.spec))
+
+
+def _content(blob: bytes) -> str:
+    return decode_spec(blob).options.fingerprint

@@ -14,7 +14,7 @@ from typing import NamedTuple, NewType, Protocol
 
 from edgenode.core.errors import EdgeNodeError
 from edgenode.core.jobs import Record, Spec
-from edgenode.core.types import FOREVER, Ballot, JobId, NodeId, Past, Promise, StartToken, Wall
+from edgenode.core.types import FOREVER, Ballot, JobId, KeyUse, NodeId, Past, Promise, StartToken, Wall
 from edgenode.core.wire import Message, Query, Verdict
 
 RequestId = NewType("RequestId", int)
@@ -36,12 +36,12 @@ class Row(NamedTuple):
 
 
 class ClaimRow(NamedTuple):
-    """What one disk has said about whose an idempotency key is: an acceptor's state (core/keys.py)."""
+    """What one disk has said about the use of an idempotency key: an acceptor's state (core/keys.py)."""
 
     id: JobId
     promised: Ballot
     accepted: Ballot
-    holders: tuple[NodeId, ...]  # accepted under that ballot; () for none yet
+    use: KeyUse  # accepted under that ballot; NO_USE for none yet
     expires_at: Wall  # of the job; it may be forgotten some time after that
 
 

@@ -91,6 +91,16 @@ class Promise(NamedTuple):
     ballot: Ballot
 
 
+class KeyUse(NamedTuple):
+    """What an idempotency key is used for: the holders of its job, and what that does."""
+
+    holders: tuple[NodeId, ...]
+    content: str  # the fingerprint of what was submitted
+
+
+NO_USE: Final = KeyUse((), "")
+
+
 class StartToken(NamedTuple):
     """Names one start of a job, for ever. Handed to the task as its fencing token."""
 

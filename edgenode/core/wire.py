@@ -28,6 +28,7 @@ from edgenode.core.types import (
     Ballot,
     Hash64,
     JobId,
+    KeyUse,
     Load,
     MemberInfo,
     MemberState,
@@ -135,11 +136,11 @@ class Promised(NamedTuple):
 
 
 class ClaimItem(NamedTuple):
-    """For the set `holders` under `ballot`; without holders it only asks for the promise on that ballot."""
+    """For this use under `ballot`; with NO_USE it only asks for the promise on that ballot."""
 
     job: JobId
     ballot: Ballot  # NO_BALLOT: for whoever comes first
-    holders: tuple[NodeId, ...]
+    use: KeyUse
     expires_at: Wall
     wants_copy: bool  # the sender has a record of the job, and must know of others
 
@@ -150,7 +151,7 @@ class Claimed(NamedTuple):
     job: JobId
     promised: Ballot
     accepted: Ballot
-    holders: tuple[NodeId, ...]  # accepted under that ballot; () for none
+    use: KeyUse  # accepted under that ballot; NO_USE for none
     home: tuple[NodeId, ...]  # it has a record of the job, and these can say more; () for none
     copy: bytes  # that record, if it was wanted
 

@@ -14,7 +14,7 @@ from zlib import crc32
 import msgpack
 
 from edgenode.core.signals import ClaimRow
-from edgenode.core.types import Ballot, JobId, NodeId, Wall
+from edgenode.core.types import Ballot, JobId, KeyUse, NodeId, Wall
 
 CLAIM_SCHEMA: Final = """
 CREATE TABLE claims (
@@ -60,7 +60,7 @@ def count_claims(database: sqlite3.Connection) -> int:
 
 
 def _values(row: ClaimRow) -> tuple[bytes, float, int, bytes]:
-    claim: bytes = msgpack.packb((row.promised, row.accepted, row.holders))
+    claim: bytes = msgpack.packb((row.promised, row.accepted, row.use))
     return row.id, row.expires_at, _checksum(row.id, row.expires_at, claim), claim
 
 
@@ -74,8 +74,9 @@ def _healthy(fields: tuple[Any, ...]) -> ClaimRow | None:
         return None
     if _checksum(job, expires_at, claim) != checksum:
         return None
-    promised, accepted, holders = msgpack.unpackb(claim)  # its checksum says that we wrote it
-    return ClaimRow(JobId(job), _ballot(promised), _ballot(accepted), tuple(map(NodeId, holders)), expires_at)
+    promised, accepted, (holders, content) = msgpack.unpackb(claim)  # its checksum says that we wrote it
+    use = KeyUse(tuple(map(NodeId, holders)), content)
+    return ClaimRow(JobId(job), _ballot(promised), _ballot(accepted), use, expires_at)
 
 
 def _ballot(fields: list[Any]) -> Ballot:

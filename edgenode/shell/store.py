@@ -66,7 +66,7 @@ FILE_NAME: Final = "jobs.db"
 LOCK_NAME: Final = "lock"
 ROOM_NAME: Final = "room"
 APPLICATION_ID: Final = 0x45444745  # "EDGE", in the header of the file
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 ROOM_BYTES: Final = 1024 * 1024
 """A disk that refused a write is believed again when a file of this size can be written to it."""
 ROW_BYTES: Final = 128

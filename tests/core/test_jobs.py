@@ -54,12 +54,16 @@ from edgenode.core.jobs import (
     started,
     taken_over,
 )
-from edgenode.core.types import TERMINAL, Ballot, JobId, NodeId, StartToken, State
+from edgenode.core.types import TERMINAL, Ballot, NodeId, StartToken, State
 
-JOB = JobId(bytes(16))
+JOB = keyed_job_id("order-17")
 A, B, C = NodeId("a"), NodeId("b"), NodeId("c")
 HOLDERS = (A, B, C)
-SPEC = encode_spec(Spec(JOB, "echo", b"{}", 1.0, 2.0))
+SPEC, LATER_SPEC, OTHER_SPEC = (
+    encode_spec(Spec(JOB, "echo", b"{}", at, at + 1.0, Options(fingerprint=content)))
+    for at, content in ((1.0, "this"), (1.5, "this"), (1.2, "that"))
+)
+"""Two submissions under one key that say the same, and one that says something else."""
 NOTE = Note(1.0, "test", A, "")
 
 # Small alphabets on purpose: ties are where merges go wrong, so make ties common.
@@ -102,7 +106,6 @@ moves = st.builds(
 )
 counts: st.SearchStrategy[Counts] = st.dictionaries(ballots, st.integers(1, 3), max_size=3).map(bounded)
 notes = st.builds(Note, st.sampled_from([1.0, 2.0]), st.sampled_from(["x", "y"]), st.just(A), st.just(""))
-OTHER_SPEC = encode_spec(Spec(JOB, "other", b"{}", 1.0, 2.0))
 
 
 def copies(
@@ -134,8 +137,8 @@ def copies(
     ).map(true_to_life)
 
 
-LIVES = [(SPEC, HOLDERS), (SPEC, (A, B)), (OTHER_SPEC, HOLDERS)]
-records = copies(SPEC, HOLDERS, st.integers(0, 1))
+LIVES = [(SPEC, HOLDERS), (LATER_SPEC, HOLDERS), (SPEC, (A, B)), (OTHER_SPEC, HOLDERS)]
+records = st.one_of([copies(spec, HOLDERS, st.integers(0, 1)) for spec in (SPEC, LATER_SPEC)])
 of_any_life = st.one_of([copies(spec, holders, st.just(0)) for spec, holders in LIVES])
 
 
@@ -160,6 +163,17 @@ def test_a_copy_that_says_nothing_new_leaves_the_other_untouched(a: Record, b: R
     both = join(a, b)
     assert join(both, a) is both
     assert join(both, b) is both
+
+
+@given(records, records)
+def test_two_submissions_that_say_the_same_are_one_job_and_what_either_knows_is_kept(
+    a: Record, b: Record
+) -> None:
+    both = join(a, b)
+    assert is_same_life(both, a)
+    assert is_same_life(both, b)
+    if a.epoch == b.epoch:
+        assert both.own == max(a.own, b.own)
 
 
 @given(records, records)
@@ -197,9 +211,7 @@ def test_however_copies_of_several_lives_meet_the_same_life_stands(a: Record, b:
 
 
 END = Outcome(True, True, Ballot(3, A), State.SUCCEEDED, b"1", "x", StartToken(3, A, 1), A, 5.0)
-ends = records.filter(lambda record: record.spec == SPEC).map(
-    lambda record: record._replace(epoch=1, holders=HOLDERS, outcome=END)
-)
+ends = records.map(lambda record: record._replace(epoch=1, holders=HOLDERS, outcome=END))
 kept_or_shrunk = st.tuples(ends, st.booleans()).map(lambda pair: shrunk(pair[0]) if pair[1] else pair[0])
 
 

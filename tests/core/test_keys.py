@@ -16,7 +16,7 @@ from edgenode.core.jobs import Spec, encode_spec, is_claimed, keyed_job_id
 from edgenode.core.keys import Keys
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import Receipt, RequestId
-from edgenode.core.types import NO_BALLOT, Ballot, NodeId
+from edgenode.core.types import NO_BALLOT, Ballot, KeyUse, NodeId
 from edgenode.core.view import Standing
 from edgenode.core.wire import (
     REFUSED_CLAIMED,
@@ -158,6 +158,26 @@ def test_entry_nodes_with_other_views_make_one_job_between_them(
     assert len(copies) == 3
     assert len({copy.holders for copy in copies}) == 1
     assert all(copy.settled and copy.claimed for copy in copies)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_of_two_contents_at_two_holders_at_once_one_becomes_the_job_and_the_other_never_does(
+    seed: int,
+) -> None:
+    """An entry node that takes A for dead turns to B, when another one's submission is at A already. Messages
+    take as long as they like: whoever stores a record first must not find it replaced by the other's."""
+    dice = random.Random(seed)
+    mesh = Mesh("abcde")
+    mesh.rule = lambda source, to, message: dice.choice((True, 0.002, 0.01, 0.03, 0.2))
+    contents = dice.sample(("one", "other"), 2)
+    submit_at(mesh, A, (A, B, C), contents[0])
+    mesh.run(dice.choice((0.0, 0.001, 0.01, 0.05)))
+    submit_at(mesh, B, (A, B, C), contents[1])
+    mesh.run(5.0)
+    answers = [answer for told in mesh.messages(Submitted) for answer in told.answers]
+    assert len([answer for answer in answers if not answer.refused]) == 1
+    assert len(mesh.runs(JOB)) == 1
+    assert len({mesh.record(name, JOB).spec for name in (A, B, C)}) == 1
 
 
 def test_who_comes_later_is_sent_to_the_first() -> None:
@@ -334,10 +354,9 @@ class Claimant:
 
 
 def answer(book: ClaimBook, item: ClaimItem) -> Claimed:
-    row = book.hear(
-        book.get_many((item.job,)).get(item.job), item.job, item.ballot, item.holders, item.expires_at
-    )
-    return Claimed(item.job, row.promised, row.accepted, row.holders, (), b"")
+    known = book.get_many((item.job,)).get(item.job)
+    row = book.hear(known, item.job, item.ballot, item.use, item.expires_at)
+    return Claimed(item.job, row.promised, row.accepted, row.use, (), b"")
 
 
 def test_a_key_of_holders_that_were_forgotten_since_is_decided_anew() -> None:
@@ -346,7 +365,7 @@ def test_a_key_of_holders_that_were_forgotten_since_is_decided_anew() -> None:
     b, c, d, e, f, g = (NodeId(letter * 16) for letter in "bcdefg")
     claimant = Claimant(b, c, d, e, f, g, answering=(d, e, g))
     for book in claimant.books.values():
-        book.hear(None, JOB, NO_BALLOT, (b, c, f), 9e9)
+        book.hear(None, JOB, NO_BALLOT, KeyUse((b, c, f), ""), 9e9)
     desk, keys = claimant.desk, claimant.keys
     desk.table.put(make_record(JOB, (A, d, e), key=KEY))
     for node in (b, c, f):
@@ -404,7 +423,7 @@ def looks(members: int) -> int:
     desk.table.put(make_record(JOB, holders, key=KEY))
     keys.take_on([JOB])
     for name in names[1:]:
-        keys.on_claims(name, [Claimed(JOB, NO_BALLOT, NO_BALLOT, holders, (), b"")])
+        keys.on_claims(name, [Claimed(JOB, NO_BALLOT, NO_BALLOT, KeyUse(holders, ""), (), b"")])
     assert JOB in desk.claimed
     return count
 

@@ -23,6 +23,7 @@ from edgenode.core.types import (
     NO_BALLOT,
     Ballot,
     JobId,
+    KeyUse,
     NodeId,
     Past,
     Promise,
@@ -470,7 +471,7 @@ def test_a_promise_that_was_changed_on_disk_is_damage(tmp_path: Path) -> None:
 
 
 def claim(number: int, expires_at: float = 100.0, ballot: Ballot = NO_BALLOT) -> ClaimRow:
-    return ClaimRow(job(number), ballot, ballot, (OWNER, NodeId("other")), expires_at)
+    return ClaimRow(job(number), ballot, ballot, KeyUse((OWNER, NodeId("other")), "this"), expires_at)
 
 
 def test_claims_survive_a_reopening_and_the_last_word_counts(tmp_path: Path) -> None:
