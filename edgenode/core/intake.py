@@ -363,6 +363,14 @@ class Intake:
         """Those of `jobs` whose submitter waits for a receipt."""
         return [job for job in jobs if job in self._receipts_due]
 
+    def settled_elsewhere(self, jobs: Iterable[JobId]) -> None:
+        """Whose submitters wait here for receipts, and what another owner has brought to its end: a majority
+        has it, this node too."""
+        for job in self.awaited(jobs):
+            record = self._table.get(job)
+            if record is not None and record.settled:
+                self.acknowledged([(job, (self._desk.me,))])
+
     def acknowledged(self, receipts: Iterable[tuple[JobId, tuple[NodeId, ...]]]) -> None:
         """These are on enough disks: tell whoever submitted them, a message per submission."""
         answers: dict[tuple[NodeId, int], list[SubmitAnswer]] = {}
@@ -427,6 +435,14 @@ class Intake:
         for node, jobs in groups.items():
             reading.silent.add(node)
             desk.post.send(node, Read(request, tuple(jobs), follow))
+
+    def _ask_anew(self, request: RequestId, reading: Reading) -> None:
+        """Somebody ended without an answer. If it left, it has handed what it had to others, who may have
+        said before that they have none, or to this node."""
+        reading.denied.clear()
+        self._look_at_own_copies(reading)
+        if reading.everyone:
+            self._ask_around(request, reading)
 
     def on_read(self, source: NodeId, message: Read, is_asking: Callable[[JobId], bool]) -> None:
         """Answer with what is here, and whether this node is the one to know.
@@ -708,8 +724,10 @@ class Intake:
             if moved:
                 self._send(request, submission, moved)
         for request, reading in list(self._readings.items()):
-            if reading.silent & dead:
-                reading.silent -= dead
+            gone = reading.silent & dead
+            if gone:
+                reading.silent -= gone
+                self._ask_anew(request, reading)
                 self._settle_reading(request, reading)
         for request, searching in list(self._searches.items()):
             searching.waiting -= dead

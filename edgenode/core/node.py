@@ -530,8 +530,10 @@ class Node:
                 custody.react(jobs)
                 scheduler.react(jobs)
                 self._upkeep.react(jobs)
+                intake.settled_elsewhere(jobs)
             elif desk.released:
                 jobs = desk.released.take()
+                intake.settled_elsewhere(jobs)
                 scheduler.release(jobs)
                 replication.release(jobs)
                 voters.release(jobs)

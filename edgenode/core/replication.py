@@ -315,13 +315,14 @@ class Replication:
                 if joined is not None:
                     self._share(joined, copy)
 
-    def _share(self, joined: Record, copy: Record) -> None:
-        """What only this node knew of a settled job (a start, say) is told to its holders: nobody asks."""
+    def _share(self, joined: Record, copy: Record, source: NodeId | None = None) -> None:
+        """What only this node knew of a settled job (a start, say) is told to its holders, and to whoever
+        (a spare one, say) sent the copy that lacks it: nobody asks."""
         if joined.settled and copy.settled and joined != copy:
             self._desk.reach(Situation.SETTLED_COPY_COMPLETED)
-            for holder in self._desk.living_holders(joined):
-                if holder != self._desk.me:
-                    self._desk.post.add(holder, Copies, encode(joined))
+            for node in dict.fromkeys((*self._desk.living_holders(joined), source)):
+                if node is not None and node != self._desk.me:
+                    self._desk.post.add(node, Copies, encode(joined))
 
     # --------------------------------------------------------------------------- settled marks, spread
 
@@ -439,7 +440,7 @@ class Replication:
             if record is None:
                 desk.post.add(source, Expired, copy.id)
                 continue
-            self._share(record, copy)
+            self._share(record, copy, source)
             if record.settled:
                 desk.post.add(source, Marked, record.id)
             elif not desk.leading(record.id):

@@ -186,8 +186,9 @@ class Upkeep:
     def _speaks(self, record: Record, node: NodeId) -> bool:
         """Whether it is for this node to offer a copy because of what happened to `node`.
 
-        Settled is what a majority has: so few of the other holders may lack it. One more than these speak,
-        and the owner, whose list of who lacks it a restart has wiped out. Where no holder is left, it is for
+        Settled is what a majority has: so few holders may lack it, of which one is a node that came and is to
+        be offered it (not so one that died: it may have been of the majority). One more than these speak, and
+        the owner, whose list of who lacks it a restart has wiped out. Where no holder is left, it is for
         whoever has a spare copy.
         """
         desk = self._desk
@@ -195,7 +196,7 @@ class Upkeep:
             return True
         others = [holder for holder in desk.living_holders(record) if holder != node]
         count = len(record.holders)
-        may_lack = max(0, count - 1 - majority_of(count))
+        may_lack = max(0, count - majority_of(count) - (not self._is_lost(node)))
         return not others or desk.me in others[: may_lack + 1]
 
     # -------------------------------------------------------------------------------------- offers

@@ -217,15 +217,20 @@ class Scenario:
     def read(self, job: str, at: str) -> Record | EdgeNodeError:
         """Ask a node for it, as a client does, and wait for the answer."""
         answers: list[ReadDone] = []
+        self.ask_for(job, at, answers)
+        self.until(lambda: answers)
+        wanted = self._jobs[job]
+        return answers[0].records.get(wanted) or answers[0].errors[wanted]
+
+    def ask_for(self, job: str, at: str, answers: list[ReadDone]) -> None:
+        """Ask a node for it, as a client does; what it answers comes into this list."""
 
         def answered(answer: Answer) -> None:
             assert isinstance(answer, ReadDone)
             answers.append(answer)
 
-        wanted = self._jobs[job]
-        self.world.ask(self._life(at), lambda request: ReadAsked(request, (wanted,), 0.0, 3.0), answered)
-        self.until(lambda: answers)
-        return answers[0].records.get(wanted) or answers[0].errors[wanted]
+        wanted = (self._jobs[job],)
+        self.world.ask(self._life(at), lambda request: ReadAsked(request, wanted, 0.0, 3.0), answered)
 
     def is_told(self, job: str) -> bool:
         """Whether anybody was told that it is settled."""

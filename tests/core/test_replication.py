@@ -24,6 +24,7 @@ from edgenode.core.jobs import (
     write_own,
 )
 from edgenode.core.replication import Replication
+from edgenode.core.signals import Send
 from edgenode.core.table import Lead
 from edgenode.core.types import Ballot, Delivery, Instant, NodeId, Partition, Promise, State
 from edgenode.core.view import Standing
@@ -582,4 +583,18 @@ def test_what_only_one_holder_knew_of_a_settled_job_is_told_to_the_others() -> N
     assert [[decode(blob).start_count for blob in sent.records] for sent in told] == [[2], [2]]
     desk.merge(more)
     Replication(desk).on_copies(B, (encode(more),))
+    assert sends(desk.flush(), Copies) == []
+
+
+def test_who_sends_an_older_copy_of_a_settled_job_gets_the_fuller_one_also_if_it_is_no_holder() -> None:
+    """Or else a spare copy never becomes alike, and the holders that offer theirs do so for ever."""
+    record = make_record(job_id(1), (A, B, C))
+    done = settled(decided(record, State.SUCCEEDED, firm=True, at=WALL, result=b"1"))
+    more = with_note(done, Note(WALL, "superseded", A, ""))
+    desk = make_desk(A, B, C, D)
+    desk.merge(more)
+    Replication(desk).on_copies(D, (encode(done),))
+    told = [(each.to, each.message) for each in desk.flush() if isinstance(each, Send)]
+    assert (D, Copies((encode(more),))) in told
+    Replication(desk).on_copies(D, (encode(more),))
     assert sends(desk.flush(), Copies) == []

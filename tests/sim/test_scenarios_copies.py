@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from edgenode.core.node import Node
 from edgenode.core.settings import JobSettings, Settings
+from edgenode.core.signals import ReadDone
 from edgenode.core.situations import Situation
-from edgenode.core.wire import Copies, Marks, Write
+from edgenode.core.wire import Copies, Marks, ReadAnswer, Write
 from edgenode.sim.scenario import Scenario
 from edgenode.sim.world import node_id
 
@@ -55,6 +56,19 @@ def test_what_a_dead_owner_knew_of_who_lacks_a_job_is_not_needed() -> None:
     story.wait(0.2)
     lost(story, "a")
     story.until(lambda: has(story, "j", "c") and has(story, "j", "d"))
+    story.heal_and_judge()
+
+
+def test_a_holder_gets_what_it_missed_also_if_it_is_the_next_after_the_dead_owner() -> None:
+    """Of the other two one may lack the job: not only the first of them is to speak."""
+    story = Scenario("abcd", Node, settings=SOON)
+    for message in (Write, Marks):
+        story.lose(message, source="a", to="b")
+    story.submit("j", at="a", holders="abc")
+    ended(story, "j")
+    story.wait(0.2)
+    lost(story, "a")
+    story.until(lambda: has(story, "j", "b") and has(story, "j", "d"))
     story.heal_and_judge()
 
 
@@ -154,3 +168,25 @@ def test_who_hands_an_epoch_on_stays_until_the_next_owner_has_it() -> None:
     story.until(lambda: story.runs("j"))
     story.finish("j")
     story.heal_and_judge()
+
+
+def test_what_a_leaving_node_hands_over_is_found_by_those_who_were_waiting_for_its_answer() -> None:
+    """Also where another one, or the reader itself, had none when it was asked, and was given it since."""
+    story = Scenario("a", Node)
+    jobs = [f"j{number}" for number in range(12)]
+    for job in jobs:
+        story.submit(job, at="a", holders="a")
+        ended(story, job)
+    for name in "bcde":
+        story.join(name)
+    story.until(lambda: all(story.is_ready(name) for name in "bcde"))
+    story.wait(1.0)
+    story.lose(ReadAnswer, source="a", to="e")
+    answers: list[ReadDone] = []
+    for job in jobs:
+        story.ask_for(job, "e", answers)
+    story.wait(0.1)
+    assert not answers
+    story.leave("a")
+    story.until(lambda: len(answers) == len(jobs))
+    assert [done.errors for done in answers if done.errors] == []
