@@ -83,7 +83,7 @@ class Tally:
         self.starts += ended.starts
         self.events += ended.events
         self.strikes += ended.strikes
-        self.struck_in.update(+ended.strikes)
+        self.struck_in.update((+ended.strikes).keys())
 
     @property
     def done(self) -> int:

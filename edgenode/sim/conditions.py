@@ -17,6 +17,7 @@ class Conditions:
     late_s: Seconds = 0.0
     delay_s: Seconds = 0.002  # the longest an ordinary message takes
     reorder: bool = False  # messages of one link may overtake each other
+    replay: float = 0.0  # chance per message that somebody sends it once more, long after
     lies: float = 0.0  # chance that a link of a living process ends with "its port refuses"
     crash: float = 0.0  # chance per effect that the process dies before it
     rare_crash: float = 0.0  # chance per situation that a process comes into for the first time

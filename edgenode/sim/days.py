@@ -28,7 +28,7 @@ class Days:
     @classmethod
     def draw(cls, dice: Random, faults: Faults) -> Days:
         # A lonely clock that was set back is caught up with at half the pace: that takes hours.
-        is_lonely = faults.nodes == 1 and any(blow.kind is Kind.CLOCK_JUMP for blow in faults.blows)
+        is_lonely = faults.nodes == 1 and any(blow.kind is Kind.CLOCK_BACK for blow in faults.blows)
         return cls(dice.random() < 0.3 and faults.mood is Mood.HURT and not is_lonely)
 
     def settings(self, jobs: JobSettings) -> JobSettings:

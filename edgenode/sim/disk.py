@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from edgenode.core.jobs import Record, decode
 from edgenode.core.signals import ClaimRow, Row, SearchedHere, StoredRow
-from edgenode.core.types import JobId, Past, Promise, Wall, Word, next_boot
+from edgenode.core.types import JobId, Past, Promise, Wall, Word, next_boot, starts_of
 from edgenode.core.wire import Query
 
 
@@ -135,6 +135,10 @@ class Disk:
     def boot(self) -> int:
         """The number of the last life that began on it; 0 for none."""
         return self.lives[-1].boot if self.lives else 0
+
+    @property
+    def lives_begun(self) -> int:
+        return starts_of(self.boot)
 
     def fall_behind(self, above: int) -> None:
         """It is known not to be the latest of its identity; the next life gets a number above this one."""

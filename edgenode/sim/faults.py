@@ -27,6 +27,7 @@ class Kind(StrEnum):
     POWER_ALL = "power loss of all"
     PAUSE = "pause"
     STALL = "stall"
+    SHORT_STALL = "short stall"
     CUT_HALVES = "cut in halves"
     CUT_ONE = "cut one off"
     CUT_RING = "cut to a ring"
@@ -35,7 +36,8 @@ class Kind(StrEnum):
     PIVOT = "a minority returns as its pivot fails"
     STARVE = "starvation"
     RESET = "reset a link"
-    CLOCK_JUMP = "clock jump"
+    CLOCK_AHEAD = "clock jumps ahead"
+    CLOCK_BACK = "clock jumps back"
     DISK_FULL = "full disk"
     DISK_BITS = "flipped bits"
     DISK_CUT = "truncated database"
@@ -45,6 +47,9 @@ class Kind(StrEnum):
     LEAVE = "leave"
     WIPE = "wipe"
     MOVE = "new address"
+
+
+CLOCKS: Final = frozenset({Kind.CLOCK_AHEAD, Kind.CLOCK_BACK})
 
 
 class Family(StrEnum):
@@ -68,12 +73,12 @@ FAMILIES: Final[dict[Family, frozenset[Kind]]] = {
     Family.POWER: frozenset({Kind.POWER_ONE, Kind.POWER_ALL, Kind.PIVOT}),
     Family.CRASHES: frozenset(),
     Family.POISON: frozenset(),
-    Family.PAUSES: frozenset({Kind.PAUSE, Kind.STALL, Kind.STARVE}),
+    Family.PAUSES: frozenset({Kind.PAUSE, Kind.STALL, Kind.SHORT_STALL, Kind.STARVE}),
     Family.CUTS: frozenset(
         {Kind.CUT_HALVES, Kind.CUT_ONE, Kind.CUT_RING, Kind.CUT_ONE_WAY, Kind.CUT_PAIR, Kind.RESET}
     ),
     Family.MESSAGES: frozenset(),
-    Family.CLOCKS: frozenset({Kind.CLOCK_JUMP}),
+    Family.CLOCKS: CLOCKS,
     Family.DISKS: frozenset({Kind.DISK_FULL, Kind.DISK_BITS, Kind.DISK_CUT}),
     Family.IDENTITY: frozenset({Kind.DISK_STALE, Kind.CLONE}),
     Family.CHURN: frozenset({Kind.JOIN, Kind.LEAVE, Kind.WIPE, Kind.MOVE}),
@@ -102,12 +107,16 @@ DRAIN_S: Final = (0.2, 1.0, 10.0)
 
 PAUSE_S: Final = (1.5, 7.0)
 STALL_S: Final = (0.2, 1.5)
+SHORT_STALL_S: Final = (0.05, 0.9)
+"""Shorter than the wait of anybody who may call a member dead, or believe itself forgotten."""
 PIVOT_S: Final = (1.5, 6.0)
 """How long a minority is away before its pivot fails."""
 STARVE_S: Final = (1.0, 5.0)
 STARVE_STILL_S: Final = (0.05, 0.9)
 """How long a starved process stands still at a time: a tenth of a processor comes in slices."""
 STARVE_RUN_S: Final = (0.005, 0.1)
+TENTH: Final = 1 / 9
+"""How long a process with a tenth of a processor runs for each second that it stands still."""
 
 
 def times(hurt_s: Seconds) -> int:
@@ -123,6 +132,8 @@ class Blow(NamedTuple):
 class Mood(StrEnum):
     CALM = "calm"  # nothing at all goes wrong
     CHURN = "churn"  # nodes come and go, and nothing goes wrong
+    STALLS = "stalls"  # nodes are slow, and none of them is to be taken for dead
+    DEATH = "one death"  # one node dies, and the others have its jobs within a bound
     HURT = "hurt"
 
 
@@ -145,7 +156,7 @@ class Faults:
     @property
     def exact_clocks(self) -> bool:
         """Whether a day named by a client means the same everywhere."""
-        return not any(self.offsets) and not any(blow.kind is Kind.CLOCK_JUMP for blow in self.blows)
+        return not any(self.offsets) and not any(blow.kind in CLOCKS for blow in self.blows)
 
     @property
     def answer_late_s(self) -> Seconds:
@@ -155,6 +166,7 @@ class Faults:
             Kind.PAUSE: PAUSE_S,
             Kind.PIVOT: PIVOT_S,
             Kind.STALL: STALL_S,
+            Kind.SHORT_STALL: SHORT_STALL_S,
             Kind.STARVE: STARVE_STILL_S,
         }
         stands_s = max((most for kind, (_, most) in standing.items() if kind in struck), default=0.0)
@@ -182,11 +194,18 @@ class Faults:
         roll = dice.random()
         flat = (0.0,) * count
         even = (1.0,) * count
-        if roll < 0.10:
+        if roll < 0.08:
             return cls(Mood.CALM, *mesh, chained, Conditions(), (), flat, even, poison=False)
-        if roll < 0.15:
+        if roll < 0.13:
             blows = _blows(dice, [Kind.JOIN, Kind.LEAVE], hurt_s, most=5)
             return cls(Mood.CHURN, *mesh, chained, Conditions(), blows, flat, even, poison=False)
+        if roll < 0.18:
+            blows = _blows(dice, [Kind.SHORT_STALL, Kind.STARVE], hurt_s, most=4)
+            return cls(Mood.STALLS, *mesh, chained, _quick(dice), blows, flat, even, poison=False)
+        if roll < 0.23 and count >= 3:
+            at = round(dice.uniform(0.3, 0.8) * hurt_s, 3)
+            blows = (Blow(at, dice.choice((Kind.KILL_ONE, Kind.POWER_ONE))),)
+            return cls(Mood.DEATH, *mesh, chained, _quick(dice), blows, flat, even, poison=False)
         kinds = [kind for kind in Kind if _strikes(kind, dice) and _possible(kind, count)]
         kinds += _losses(dice, count)
         conditions = _conditions(dice)
@@ -210,6 +229,7 @@ def _calmer(conditions: Conditions, families: Collection[Family]) -> Conditions:
             duplicate=good.duplicate,
             late=good.late,
             reorder=good.reorder,
+            replay=good.replay,
             lies=good.lies,
         )
     if Family.CRASHES in families:
@@ -254,6 +274,11 @@ def _blows(dice: Random, kinds: list[Kind], hurt_s: Seconds, most: int = 3) -> t
     return tuple(sorted(blows))
 
 
+def _quick(dice: Random) -> Conditions:
+    """A local network and disks of any kind that is in order."""
+    return Conditions(delay_s=dice.choice((0.002, 0.01)), sync_s=dice.choice((0.001, 0.002, 0.005, 0.02)))
+
+
 def _conditions(dice: Random) -> Conditions:
     def maybe(chance: float, greatest: float) -> float:
         return round(dice.uniform(greatest / 10, greatest), 5) if dice.random() < chance else 0.0
@@ -265,6 +290,7 @@ def _conditions(dice: Random) -> Conditions:
         late_s=dice.choice((0.1, 0.5, 3.0)),
         delay_s=dice.choice((0.002, 0.002, 0.01, 0.05)),
         reorder=dice.random() < 0.25,
+        replay=maybe(0.15, 0.03),
         lies=maybe(0.15, 0.3),
         crash=maybe(0.35, 0.003),
         rare_crash=maybe(0.3, 0.1),

@@ -14,6 +14,7 @@ from edgenode.sim.keyed import Repetition
 from edgenode.sim.keylaw import submission_of
 from edgenode.sim.ledger import Value, agree
 from edgenode.sim.machines import Life
+from edgenode.sim.rest import Rest
 from edgenode.sim.story import Story, short, token_text
 from edgenode.sim.violation import Violation
 from edgenode.sim.workers import Manner, manner_of
@@ -58,6 +59,7 @@ class Judge:
             for jobs in self._pending.values():
                 jobs -= {job for job in jobs if world.ledger.is_over(job)}
             self._pending = {life: jobs for life, jobs in self._pending.items() if life.alive and jobs}
+            self._ask_again()
             read_everywhere(world, self._pending, self._answer)
             return not self._pending
 
@@ -82,6 +84,16 @@ class Judge:
         repetition = Repetition(world, decided)
         if not world.run_until(world.now + REPETITION_S, self._every(repetition.is_over)):
             raise Violation(f"I11: no right answer to the repetition of {repetition.unanswered()}")
+
+    def demand_rest(self) -> None:
+        """After `demand`: nobody has anything more to do with what is settled, or keeps it in memory."""
+        done = [job for job in self._world.ledger.acked if self._is_settled(job)]
+        Rest(self._world, done).demand()
+
+    def _is_settled(self, job: JobId) -> bool:
+        """Whether all that have it say so."""
+        copies = list(self._copies(job))
+        return bool(copies) and all(copy.settled for copy in copies)
 
     def _every(self, look: Check) -> Check:
         """Look only now and then: a look costs more than a step."""
@@ -146,6 +158,13 @@ class Judge:
         self._answers[record.id, life.id] = record
         if life in self._pending:
             self._pending[life].discard(record.id)
+
+    def _ask_again(self) -> None:
+        """Those who have shown an end as unsettled, of jobs that were settled since."""
+        for life in self._world.lives():
+            for (job, node), shown in self._answers.items():
+                if node == life.id and not shown.settled and any(c.settled for c in self._copies(job)):
+                    self._pending.setdefault(life, set()).add(job)
 
     def _tell(self, required: list[JobId]) -> str:
         missing = self._unfinished(required)
@@ -226,7 +245,7 @@ class Judge:
                     if counted.get(token.ballot, 0) < token.start:
                         raise Violation(f"P3: start {token_text(token)} of {job_text(job)} is not counted")
             self._check_bound(job, known)
-            if self._mood is not Mood.HURT:
+            if self._mood is not Mood.HURT and known.outcome is not None:
                 self._check_exact(job, known)
 
     def _left(self) -> bool:
@@ -243,18 +262,25 @@ class Judge:
 
     def _check_exact(self, job: JobId, known: Record) -> None:
         """I6 without faults: one start, and one more for each that failed or whose worker died. Those that a
-        leaving node gave up after all may have been repeated."""
+        leaving node gave up after all may have been repeated; if one node died, one by each other owner."""
         starts = self._world.ledger.starts[job]
         spoilt = sum(
-            start.lost or (start.verdict is not None and start.verdict.state is State.FAILED)
+            start.lost
+            or start.cut_short
+            or (start.verdict is not None and start.verdict.state is State.FAILED)
             for start in starts.values()
         )
         ended = known.state is State.SUCCEEDED
         evicted = sum(start.evicted for start in starts.values())
-        if not 0 <= len(starts) - (spoilt + ended) <= evicted:
+        takeovers = len({token.ballot for token in starts}) - 1 if self._mood is Mood.DEATH else 0
+        repeated = evicted + takeovers
+        if not 0 <= len(starts) - (spoilt + ended) <= repeated:
             raise Violation(f"I6: without faults {job_text(job)} had {len(starts)} starts, {spoilt} spoilt")
-        if known.start_count != len(starts):
+        # One that died may not have begun what was on its disk, or on its way to another.
+        more = 1 if self._mood is Mood.DEATH else 0
+        if not len(starts) <= known.start_count <= len(starts) + more:
             raise Violation(f"I6: {job_text(job)} counts {known.start_count} starts of {len(starts)}")
         too_late = known.state is State.EXPIRED  # the ledger has seen that its deadline was over
-        if manner_of(decode_spec(known.spec)) is Manner.GOOD and not ended and not too_late:
+        was_cut_short = any(start.cut_short for start in starts.values())
+        if manner_of(decode_spec(known.spec)) is Manner.GOOD and not (ended or too_late or was_cut_short):
             raise Violation(f"I6: without faults {job_text(job)} ended as {known.state}")

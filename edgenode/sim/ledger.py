@@ -69,6 +69,7 @@ class Start:
     lost: bool = False
     stopped: bool = False
     over: bool = False  # ended, or its node died
+    cut_short: bool = False  # its node died
     evicted: bool = False  # its node left, and had waited for it for as long as a leaving node does
 
 
@@ -104,6 +105,7 @@ class Ledger:
         self.forgotten: defaultdict[JobId, set[NodeId]] = defaultdict(set)
         """Who dropped a job."""
         self.keys = KeyLaw(disks)
+        self._spared: set[tuple[NodeId, JobId]] = set()  # copies that were dropped, not being needed any more
         self._lost_disks: set[NodeId] = set()  # whose disk is gone, or not what it was
         self._lost_rows: set[tuple[NodeId, JobId]] = set()
         self._harmed: set[JobId] = set()  # that were on any of those
@@ -141,6 +143,7 @@ class Ledger:
                 for node in nodes:
                     disks = [disk for place, disk in self._disks.items() if self._identity(place) == node]
                     is_there = any(disk.record(job) for disk in disks) or node in self.forgotten[job]
+                    is_there = is_there or (node, job) in self._spared
                     if disks and not is_there and self._is_whole(node, job):
                         raise Violation(f"P1: {job_text(job)} is not on {short(node)}, as its receipt says")
                 # Under a key each receipt is a promise of its own.
@@ -254,6 +257,7 @@ class Ledger:
         disk, spec = self._disks.get(node), self.specs.get(job)
         record = None if disk is None else disk.record(job)
         if record is not None and self._is_spare(node, record):
+            self._spared.add((node, job))
             return
         self.forgotten[job].add(node)
         if record is None or spec is None:
@@ -514,5 +518,5 @@ class Ledger:
         """A node's life is over, and its workers' with it."""
         for starts in self.starts.values():
             for start in starts.values():
-                if (start.node, start.boot) == (node, boot):
-                    start.over = True
+                if (start.node, start.boot) == (node, boot) and not start.over:
+                    start.over = start.cut_short = True

@@ -67,7 +67,7 @@ class Life:
         self.host = machine.host
         self.boot = boot
         self.past = past  # what its disk knew of the lives before it
-        self.marks = 0  # rare situations that it has come into
+        self.marks: set[Situation] = set()  # that it has come into, as far as was looked
         self.core = core
         self.pipeline: Pipeline
         self.alive = True

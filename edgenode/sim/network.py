@@ -25,6 +25,8 @@ SILENT_LINK_S: Final = (3.0, 8.0)
 """When a transport gives up a link over which nothing comes back."""
 RESET_S: Final = (0.0005, 0.005)
 """How long a reset, or a refusal, takes to be seen."""
+REPLAY_S: Final = (0.01, 10.0)
+"""How much later what somebody has recorded is sent once more."""
 PORT: Final = 9700
 
 
@@ -351,6 +353,10 @@ class Network:
             strikes[Struck.LOST] += 1
             self._world.vanished(source.id, target.id, message)
             return
+        if self._dice.random() < conditions.replay:
+            strikes[Struck.REPLAYED] += 1
+            again = partial(self._replayed, source.id, target.place, message, source.boot)
+            self._world.after(self._dice.uniform(*REPLAY_S), again)
         copies = 1
         if self._dice.random() < conditions.duplicate:
             strikes[Struck.DOUBLED] += 1
@@ -361,11 +367,21 @@ class Network:
                 strikes[Struck.LATE] += 1
                 delay += self._dice.uniform(0.0, conditions.late_s)
             arrives = self._world.now + delay
-            if not conditions.reorder:
-                way = (source.id, isinstance(message, CONTROL))
-                arrives = link.last[way] = max(arrives, link.last.get(way, 0.0))
+            way = (source.id, isinstance(message, CONTROL))
+            before = link.last.get(way, 0.0)
+            if arrives < before and conditions.reorder:
+                strikes[Struck.OVERTOOK] += 1
+            elif arrives < before:
+                arrives = before
+            link.last[way] = max(arrives, before)
             arrive = partial(self._arrived, link, target, source, message)
             self._world.after(arrives - self._world.now, arrive)
+
+    def _replayed(self, source: NodeId, to: NodeId, message: Message, boot: int) -> None:
+        """What was said once is said again, to whichever life of its target there is now."""
+        target = self._world.process(to)
+        if target is not None:
+            self._world.post(target, 0.0, MessageArrived(source, message, boot))
 
     def _arrived(self, link: Link, target: Process, source: Process, message: Message) -> None:
         if (link.broken and not link.closed) or not target.alive:

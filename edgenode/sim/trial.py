@@ -20,7 +20,7 @@ from edgenode.sim.judge import Judge
 from edgenode.sim.keyed import KeyedClients
 from edgenode.sim.machines import MakeCore
 from edgenode.sim.story import Story
-from edgenode.sim.strikes import Struck, told
+from edgenode.sim.strikes import STANDING, Struck, told
 from edgenode.sim.violation import Violation
 from edgenode.sim.weather import Weather
 from edgenode.sim.world import World
@@ -29,6 +29,9 @@ FORMED_S: Final[Seconds] = 1.5
 """When all nodes know of each other, if nothing keeps them from it."""
 HEAL_S: Final[Seconds] = 90.0
 """How long after healing everything must have ended: the slowest retries, twice over, and a full queue."""
+
+PATIENCE: Final = 0.25
+"""The share of seeds that are watched until there is rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ class Trial:
             drain_s=self.faults.drain_s,
         )
         days = Days.draw(Random(f"{plan.seed} days"), self.faults)
+        # What ends and is dropped of itself says so; and to wait for silence takes as long as all the rest.
+        self._is_patient = not days.quick and Random(f"{plan.seed} patience").random() < PATIENCE
         settings = Settings(jobs=days.settings(jobs))
         self.world = World(plan.seed, make_core, settings=settings, story=story, codec=plan.codec)
         # Peers' clocks are read by question and answer, to within half of what that takes.
@@ -95,7 +100,7 @@ class Trial:
 
     @property
     def _is_faultless(self) -> bool:
-        return self.faults.mood is not Mood.HURT
+        return self.faults.mood in (Mood.CALM, Mood.CHURN)
 
     def run(self) -> Passed:
         """Raises whatever went wrong, with the way to see it again as notes."""
@@ -132,12 +137,16 @@ class Trial:
             self.clients.jobs += [key.job for key in self.keyed.keys]
         world.run_until(plan.hurt_s)
         weather.heal()
-        Judge(world, self.faults.mood, wiped=weather.wiped).demand(plan.heal_s)
+        judge = Judge(world, self.faults.mood, wiped=weather.wiped)
+        judge.demand(plan.heal_s)
+        if self._is_patient:
+            judge.demand_rest()
 
     def _check_struck(self) -> None:
         """A run that was to hurt and did not has shown nothing; a calm one must have taken every job."""
         is_spared = bool(self.plan.without)
-        if self.faults.mood is Mood.HURT and not is_spared and not self.world.strikes.total():
+        struck = self.world.strikes.total() - sum(self.world.strikes[each] for each in STANDING)
+        if self.faults.mood is Mood.HURT and not is_spared and not struck:
             raise Violation("no fault struck")
         if self.faults.mood is Mood.CALM and len(self.world.ledger.acked) < len(self.clients.jobs):
             taken, asked = len(self.world.ledger.acked), len(self.clients.jobs)

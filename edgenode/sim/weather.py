@@ -14,19 +14,28 @@ from edgenode.sim.disk import Disk, record_of
 from edgenode.sim.faults import (
     PAUSE_S,
     PIVOT_S,
+    SHORT_STALL_S,
     STALL_S,
     STARVE_RUN_S,
     STARVE_S,
     STARVE_STILL_S,
+    TENTH,
     Faults,
     Kind,
+    Mood,
 )
+from edgenode.sim.liveness import NoFalseDeath, Succession
 from edgenode.sim.machines import Life, Machine
 from edgenode.sim.network import first_host
 from edgenode.sim.story import short
+from edgenode.sim.strikes import Struck
 from edgenode.sim.world import World
 
 LETTERS: Final = "abcdefghijklmnopqrstuvwxy"
+
+
+SLOTS_ENOUGH: Final = 200
+"""For all jobs of a run: how soon one starts again is then the protocol's doing alone."""
 
 
 class Weather:
@@ -54,11 +63,19 @@ class Weather:
             told = names[max(0, place - 1) : place] if self._faults.chained else names
             machine.seeds = frozenset(told) - {machine.id}
             self._world.after(self._dice.uniform(0.0, 0.5), partial(self._world.start, machine))
+        self._count_clocks()
+        if self._faults.mood is not Mood.HURT:
+            NoFalseDeath(self._world)
         for at, kind in self._faults.blows:
             self._world.at(at, partial(self._strike, kind))
             if kind is Kind.DISK_STALE:
                 self._world.at(self._dice.uniform(0.3, at), self._back_up)
         self._world.conditions = self._faults.conditions
+
+    def _count_clocks(self) -> None:
+        clocks = [machine.clock for machine in self._world.machines.values()]
+        self._world.strikes[Struck.WRONG_CLOCK] += sum(clock.is_wrong for clock in clocks)
+        self._world.strikes[Struck.DRIFT] += sum(rate != 1.0 for rate in self._faults.rates)
 
     def heal(self) -> None:
         """No more faults; every process that can come back does."""
@@ -106,6 +123,10 @@ class Weather:
         if not lives and kind is not Kind.JOIN:
             return False
         match kind:
+            case Kind.KILL_ONE | Kind.POWER_ONE if self._faults.mood is Mood.DEATH:
+                life = self._dice.choice(lives)
+                Succession(self._world, life, silent=kind is Kind.POWER_ONE)
+                self._die(kind, life)
             case Kind.KILL_ONE | Kind.KILL_MINORITY | Kind.KILL_MAJORITY | Kind.KILL_ALL:
                 self._kill(kind, lives)
             case Kind.POWER_ONE:
@@ -117,8 +138,12 @@ class Weather:
                 self._world.pause(self._dice.choice(lives).machine, self._dice.uniform(*PAUSE_S))
             case Kind.STALL:
                 self._world.pause(self._dice.choice(lives).machine, self._dice.uniform(*STALL_S))
-            case Kind.CLOCK_JUMP:
-                self._dice.choice(lives).machine.clock.jump(self._dice.choice((-3600.0, -30.0, 30.0, 3600.0)))
+            case Kind.SHORT_STALL:
+                self._world.pause(self._dice.choice(lives).machine, self._dice.uniform(*SHORT_STALL_S))
+            case Kind.CLOCK_AHEAD:
+                self._dice.choice(lives).machine.clock.jump(self._dice.choice((30.0, 3600.0)))
+            case Kind.CLOCK_BACK:
+                self._dice.choice(lives).machine.clock.jump(self._dice.choice((-30.0, -3600.0)))
             case Kind.DISK_FULL:
                 machine = self._dice.choice(lives).machine
                 self._world.fill_disk(machine)
@@ -143,6 +168,12 @@ class Weather:
                 return self._lose_disk(kind, lives)
         return True
 
+    def _die(self, kind: Kind, life: Life) -> None:
+        if kind is Kind.KILL_ONE:
+            self._world.crash(life.machine, "is killed")
+        else:
+            self._power(life)
+
     def _kill(self, kind: Kind, lives: list[Life]) -> None:
         half = len(lives) // 2
         minority = self._dice.randint(1, max(1, (len(lives) - 1) // 2))
@@ -164,6 +195,8 @@ class Weather:
             still_s = self._dice.uniform(*STARVE_STILL_S)
             self._world.pause(life.machine, still_s)
             runs_s = self._dice.uniform(*STARVE_RUN_S)
+            if self._faults.mood is Mood.STALLS:
+                runs_s = max(runs_s, still_s * TENTH)
             self._world.after(still_s + runs_s, lambda: self._starve(life, until))
 
     def _pivot(self, lives: list[Life]) -> bool:
@@ -291,7 +324,8 @@ class Weather:
         self._world.after(for_s, lambda: network.unblock(ways))
 
     def _build(self, clock: MachineClock) -> Machine:
-        return self._world.add(self._next_name(), slots=self._dice.randint(1, 4), clock=clock)
+        slots = SLOTS_ENOUGH if self._faults.mood is Mood.DEATH else self._dice.randint(1, 4)
+        return self._world.add(self._next_name(), slots=slots, clock=clock)
 
     def _next_name(self) -> str:
         self._born += 1

@@ -71,6 +71,7 @@ from edgenode.sim.identities import Identities, forfeit
 from edgenode.sim.ledger import Ledger
 from edgenode.sim.machines import Action, Life, Machine, MakeCore, node_id
 from edgenode.sim.network import PORT, Network, Process, first_host
+from edgenode.sim.operations import Operation, operation_of
 from edgenode.sim.pipeline import Pipeline
 from edgenode.sim.story import Story, short
 from edgenode.sim.strikes import Struck
@@ -125,6 +126,8 @@ class World:
         self.on_run: Callable[[Life, Run], bool] = lambda life, effect: False
         self.on_sync: Callable[[Life, Action], bool] = lambda life, done: False
         self.on_forfeit: Callable[[str], None] = forfeit
+        self.on_effect: Callable[[Life, Effect], None] = lambda life, effect: None
+        self.on_log: Callable[[Life, Log], None] = lambda life, line: None
         self._make_core = make_core
         self._dice = self.random("machines")
         self._heap: list[tuple[Seconds, int, Action]] = []
@@ -392,13 +395,14 @@ class World:
         self.ledger.handled()
         if life.pipeline.unsynced:
             self._look_for_held_acks(life, effects)
-        last = self._dies_before(life, len(effects))
+        rare = self._dies_in(life)
+        last = None if rare is None else self._dice.randint(0, len(effects))
         for number, effect in enumerate(effects):
             if isinstance(effect, Behind | Cloned):
                 self._give_up(life, effect)
                 return
-            if number == last:
-                self._crash_in_rare_moment(life)
+            if rare is not None and number == last:
+                self._crash_during(life, rare)
                 return
             if not self._survives(life, effect):
                 return
@@ -406,8 +410,8 @@ class World:
             life.pipeline.push(effect)
             if life.machine.life is not life:
                 return
-        if last == len(effects):
-            self._crash_in_rare_moment(life)
+        if rare is not None and last == len(effects):
+            self._crash_during(life, rare)
             return
         life.rings = (
             life.rings + 1 if isinstance(event, TimePassed) and life.core.deadline() <= instant else 0
@@ -442,19 +446,20 @@ class World:
         self.crash(life.machine, f"dies before {type(effect).__name__}")
         return False
 
-    def _dies_before(self, life: Life, effects: int) -> int | None:
-        """Which of an event's effects the process does not live to carry out: if the event has brought it
-        into a situation that it was not in before, and chance will have it."""
+    def _dies_in(self, life: Life) -> Operation | None:
+        """What the process dies of: if the event has brought it into a situation that it was not in before,
+        and chance will have it."""
         if not self.conditions.rare_crash:
             return None
-        before, life.marks = life.marks, len(life.core.reached)
-        if before == life.marks or self._dice.random() >= self.conditions.rare_crash:
+        new = life.core.reached - life.marks
+        life.marks |= new
+        if not new or self._dice.random() >= self.conditions.rare_crash:
             return None
-        return self._dice.randint(0, effects)
+        return operation_of(new)
 
-    def _crash_in_rare_moment(self, life: Life) -> None:
-        self.strikes[Struck.CRASHED_RARELY] += 1
-        self.crash(life.machine, "dies in a rare moment")
+    def _crash_during(self, life: Life, operation: Operation) -> None:
+        self.strikes[Struck(f"crash during {operation}")] += 1
+        self.crash(life.machine, f"dies during {operation}")
 
     def crash(self, machine: Machine, why: str) -> None:
         """kill -9, and back again after a while."""
@@ -598,6 +603,7 @@ class World:
     def _store(self, life: Life, persist: Persist) -> None:
         disk = life.machine.disk
         self.story.add(self.now, life.id, "=", persist)
+        self.on_effect(life, persist)
         disk.clock = persist.clock or disk.clock
         life.machine.clock.keep(disk.clock, self.now)
         disk.forgotten = persist.forgotten or disk.forgotten
@@ -618,6 +624,7 @@ class World:
         if not self._survives(life, effect):
             return False
         self.story.add(self.now, life.id, "<", effect)
+        self.on_effect(life, effect)
         match effect:
             case Send(to, message):
                 self.ledger.left(life.machine.place, to, message)
@@ -654,8 +661,10 @@ class World:
                     machine = life.machine  # its operator was told to start it again
                     self.after(self._dice.uniform(0.5, 4.0), lambda: self.start_if_down(machine))
                 return False
-            case Log() | Persist():
-                pass  # the story has it; the disk had it before
+            case Log():
+                self.on_log(life, effect)
+            case Persist():
+                pass  # the disk had it before
         return True
 
     def _check_vote(self, life: Life) -> None:
