@@ -53,7 +53,7 @@ SUITE_S: Final = 3_600.0
 REASON_CHARS: Final = 70
 SEED_FAILED: Final = re.compile(r"^seed (\d+) FAILED: (.*)$", re.MULTILINE)
 FAILED_CHECK: Final = re.compile(
-    r"(edgenode\.sim\.ledger\.Violation|Violation|AssertionError|assert|Failed)\b(?!: Timeout)"
+    r"(edgenode\.sim\.violation\.Violation|Violation|AssertionError|assert|Failed)\b(?!: Timeout)"
     r"|ValueError: (not enough|too many) values to unpack.*\ntests/"
 )
 """How a test ends that looked, and saw something else than it should: in the words of the exception, and on

@@ -152,7 +152,7 @@ def test_a_file_that_cannot_be_imported_is_not_innocent(laboratory: Laboratory, 
 
 
 def test_a_violation_that_a_seed_finds_is_a_find_and_a_crash_is_none() -> None:
-    assert mutants.judged({"seed 7": "edgenode.sim.ledger.Violation: I4: decided twice"}).failures
+    assert mutants.judged({"seed 7": "edgenode.sim.violation.Violation: I4: decided twice"}).failures
     assert mutants.judged({"seed 7": "KeyError: 'j'"}).broken == "seed 7: KeyError: 'j'"
     assert mutants.judged({"a": "Failed: Timeout (>240.0s) from pytest-timeout."}).broken
 
