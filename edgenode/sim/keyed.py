@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
@@ -19,7 +19,7 @@ from edgenode.sim.workers import TASK, payload
 from edgenode.sim.world import Answer, World
 
 KEYED_CHANCE: Final = 0.6
-KEYS_MAX: Final = 3
+KEYS_MAX: Final = 6
 TRIES: Final = 5
 CONTENT: Final = "this"
 OTHER: Final = "something else"
@@ -70,14 +70,20 @@ class KeyedClients:
         lasts_s = self._dice.choice((0.01, 0.2, 1.0, 3.0)) * self._dice.uniform(0.5, 1.0)
         return Key(name, options(self._dice, 0.0, 0.0), lasts_s)
 
-    def begin(self, until: Seconds) -> None:
-        """Use every key a few times until then: some also before any two nodes have met."""
+    def begin(self, until: Seconds, moments: Sequence[Seconds]) -> None:
+        """Use every key a few times until then: some also before any two nodes have met.
+
+        Args:
+            moments: when something befalls the mesh. Half of the keys are used first just then.
+        """
         dice = self._dice
         for key in self.keys:
             begins = dice.uniform(self._earliest_s, until * dice.choice((0.2, 0.8)))
+            if moments and dice.random() < 0.5:
+                begins = max(self._earliest_s, dice.choice(moments) + dice.uniform(-0.1, 0.5))
             self._world.story.name(key.job)
             self._world.at(begins, self._user(key, CONTENT))
-            for _ in range(dice.randint(1, 4)):
+            for _ in range(dice.randint(1, 5)):
                 content = CONTENT if dice.random() < 0.7 else OTHER
                 later_s = dice.choice((0.0, 0.0, dice.uniform(0.0, 0.1), dice.uniform(0.0, until)))
                 self._world.at(min(until, begins + later_s), self._user(key, content))

@@ -133,7 +133,7 @@ class Trial:
         weather.begin()
         self.clients.begin(plan.hurt_s)
         if plan.keyed:
-            self.keyed.begin(plan.hurt_s)
+            self.keyed.begin(plan.hurt_s, [blow.at for blow in self.faults.blows])
             self.clients.jobs += [key.job for key in self.keyed.keys]
         world.run_until(plan.hurt_s)
         weather.heal()
