@@ -35,7 +35,7 @@ from typing import Final, NamedTuple
 
 from edgenode.core.agenda import Agenda
 from edgenode.core.desk import SUPERSEDED, Desk
-from edgenode.core.jobs import Record, Spec, decode_spec, encode, is_same_life, with_note
+from edgenode.core.jobs import Record, Spec, decode_spec, encode, is_claimed, is_same_life, with_note
 from edgenode.core.quorums import fast_quorum_of, majority_of
 from edgenode.core.signals import ClaimRow
 from edgenode.core.types import (
@@ -60,6 +60,8 @@ from edgenode.core.wire import (
     ClaimItem,
     Claims,
     Copies,
+    Home,
+    Homes,
     Submit,
     SubmitAnswer,
     SubmitItem,
@@ -145,7 +147,7 @@ class Keys:
         if len(self._claiming) >= PARKED_MAX or (known is None and self._claims.is_full):
             self._refuse(waiting, job, REFUSED_NOT_READY)
             return
-        use = KeyUse(item.holders, spec.options.fingerprint)
+        use = KeyUse(item.holders, _content(item.spec))
         if known is not None and self._can_be_asked(known.use.holders):
             if desk.me not in known.use.holders:
                 self._refuse(waiting, job, REFUSED_CLAIMED, known.use.holders)
@@ -194,7 +196,7 @@ class Keys:
         """This node would own these, and nobody knows whose their keys are: go on claiming them."""
         for job in jobs:
             record = self._table.peek(job)
-            if record is not None and not record.claimed and not record.settled:
+            if record is not None and not is_claimed(record) and not record.settled:
                 if job not in self._claiming:
                     expires_at = decode_spec(record.spec).expires_at
                     self._begin(job, _use_of(record), expires_at, Round.FIRST_COME)
@@ -273,11 +275,24 @@ class Keys:
                 row = self._claims.hear(row, item.job, item.ballot, item.use, item.expires_at)
             elif row is None or not is_over:
                 row = ClaimRow(item.job, NO_BALLOT, NO_BALLOT, NO_USE, item.expires_at)
-            home: Holders = ()
-            if record is not None:
-                home = (desk.me,) if record.settled else record.holders
+            home = () if record is None else self._home_of(record)
             copy = encode(record) if record is not None and item.wants_copy else b""
             desk.post.add(source, Claims, _word(row, home, copy))
+
+    def _home_of(self, record: Record) -> Holders:
+        return (self._desk.me,) if record.settled else record.holders
+
+    def tell_homes(self, source: NodeId, items: Sequence[ClaimItem]) -> None:
+        """It is not known yet whether this disk has a vote: say of which of these there is a job. Else who
+        asks might take one a second time, while most members have just restarted."""
+        for job, record in self._table.get_many([item.job for item in items]).items():
+            self._desk.post.add(source, Homes, Home(job, self._home_of(record)))
+
+    def on_homes(self, source: NodeId, items: Sequence[Home]) -> None:
+        for item in items:
+            is_parked = item.job in self._claiming and self._table.peek(item.job) is None
+            if is_parked and not self._desk.view.is_behind(source):
+                self._send_on(item.job, item.holders)
 
     def on_claims(self, source: NodeId, items: Sequence[Claimed]) -> None:
         if self._desk.view.is_behind(source):

@@ -73,6 +73,7 @@ from edgenode.core.wire import (
     Grant,
     Has,
     Have,
+    Homes,
     Inspect,
     Inspected,
     Marked,
@@ -377,6 +378,8 @@ class Node:
         elif isinstance(message, Ask | Write | Submit | Gift | Claim) and self._is_unvouched:
             if len(self._held) < HELD_MAX:
                 self._held.append(event)
+            if isinstance(message, Claim):
+                self._keys.tell_homes(source, message.items)
         else:
             if isinstance(message, Vote):
                 self._vouching.heard(source, boot, message.written)
@@ -448,6 +451,8 @@ class Node:
                 self._keys.on_claim(source, items)
             case Claims(items):
                 self._keys.on_claims(source, items)
+            case Homes(items):
+                self._keys.on_homes(source, items)
             case WantWork(slots):
                 scheduler.on_want(source, slots)
             case Grant(items):
@@ -543,6 +548,7 @@ class Node:
                 jobs = desk.led.take()
                 voters.take_on(jobs)
                 scheduler.take_on(jobs)
+                self._keys.take_on(jobs)
                 if leaving is not None:
                     leaving.look_at(jobs)
                 for job in intake.awaited(jobs):

@@ -156,6 +156,11 @@ class Claimed(NamedTuple):
     copy: bytes  # that record, if it was wanted
 
 
+class Home(NamedTuple):
+    job: JobId
+    holders: tuple[NodeId, ...]  # who can say more of it
+
+
 class Digest(NamedTuple):
     job: JobId
     digest: bytes
@@ -577,6 +582,13 @@ class Claims:
     written: int = 0
 
 
+@message(37)
+class Homes:
+    """Of the jobs whose keys you claim these exist. No vote, so that a disk can say it that has none yet."""
+
+    items: tuple[Home, ...]
+
+
 @message(40)
 class WantWork:
     """I have this many free slots and nothing of my own to run."""
@@ -685,7 +697,7 @@ class SearchAnswer:
 Message = (
     Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose | Recall | Recalled
     | Submit | Submitted | Write | Acks | Refused | Ask | Promises | Offer | Taken | Wanted | Copies
-    | Marks | Marked | Expired | Gift | Claim | Claims | WantWork | Grant | Result | ResultTaken
+    | Marks | Marked | Expired | Gift | Claim | Claims | Homes | WantWork | Grant | Result | ResultTaken
     | Have | Has | Stop
     | Read | ReadAnswer | Search | SearchAnswer | Inspect | Inspected
 )  # fmt: skip

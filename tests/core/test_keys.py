@@ -180,6 +180,20 @@ def test_of_two_contents_at_two_holders_at_once_one_becomes_the_job_and_the_othe
     assert len({mesh.record(name, JOB).spec for name in (A, B, C)}) == 1
 
 
+@pytest.mark.parametrize("seed", [3, 18, 24, 51, 54])
+def test_two_submissions_of_one_content_at_two_holders_start_it_once(seed: int) -> None:
+    """They differ in their days only. None of the two is made anew out of the other."""
+    dice = random.Random(seed)
+    mesh = Mesh("abcde")
+    mesh.rule = lambda source, to, message: dice.choice((True, 0.002, 0.01, 0.03, 0.2))
+    submit_at(mesh, A, (A, B, C))
+    mesh.run(dice.choice((0.001, 0.01, 0.05)))
+    submit_at(mesh, B, (A, B, C))
+    mesh.run(5.0)
+    assert len(mesh.runs(JOB)) == 1
+    assert len({mesh.record(name, JOB).spec for name in (A, B, C)}) == 1
+
+
 def test_who_comes_later_is_sent_to_the_first() -> None:
     mesh = Mesh("abcde")
     mesh.verdict = lambda begun: None

@@ -68,6 +68,26 @@ def test_same_key_while_joining() -> None:
     assert len({the_copy(story, name, "k").holders for name in "abcd" if story.copy("k", name)}) == 1
 
 
+def test_same_key_while_all_others_have_just_restarted() -> None:
+    """They wait for d, which never comes back, before they vote on anything. e, who is new, learns all the
+    same that the key has a job, and does not run it again."""
+    story = Scenario("abcd", Node)
+    story.choose_key("k", holders="abc")
+    assert answers(story, story.use_key("k", at="a")) == ["taken"]
+    story.until(lambda: story.runner("k") == "a")
+    story.finish("k")
+    story.until(lambda: story.is_told("k"))
+    story.kill(*"abcd")
+    story.destroy("d")
+    story.restart(*"abc")
+    story.join("e")
+    story.until(lambda: story.is_ready("e"))
+    assert not any(map(story.is_ready, "abc"))
+    assert answers(story, story.use_key("k", at="e")) == ["replayed"]
+    story.heal_and_judge()
+    assert story.starts("k") == 1
+
+
 def test_same_key_majority_without_holders() -> None:
     """The three that hold the job are cut off from six, a majority: these know that the key is taken, say so,
     and run nothing. Afterwards the same submission is answered with the job."""
