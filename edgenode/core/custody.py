@@ -578,7 +578,7 @@ class Custody:
             return
         who = self.responsible(record)
         if who == desk.me:
-            if not desk.leading(job) and not self._pass_by(record):
+            if not desk.leading(job) and not self._waits_for_asker(record) and not self._pass_by(record):
                 self.ask(job, self._why(record))
         elif who is None:
             desk.reach(Situation.UNKNOWN_WAITED_FOR)
@@ -589,6 +589,13 @@ class Custody:
             self._offered[job] = who
             desk.post.add(who, Offer, DigestItem(job, digest(record)))
             self._later.set(job, desk.now + desk.settings.retry_max_s)
+
+    def _waits_for_asker(self, record: Record) -> bool:
+        """Whether this disk has just promised the job to a node that lives, and needs a moment to act."""
+        promise, view = self._table.promise(record.id), self._desk.view
+        asker = promise.ballot.owner
+        is_given = promise > Promise(record.epoch, record.own.ballot) and asker != view.me
+        return is_given and record.id in self._later and view.is_living(asker)
 
     def _pass_by(self, record: Record) -> bool:
         """Whether a job is another holder's to ask for, though this one comes first: it is leaving, or its

@@ -664,3 +664,32 @@ def test_a_backlog_at_rest_costs_no_wake_ups() -> None:
 
     # Comparing 200 copies a second with two holders is all there is to do.
     assert wake_ups(3_000) <= wake_ups(0) + 5 * 8
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_who_has_just_promised_a_job_leaves_it_to_the_asker_while_that_lives(dies: bool) -> None:
+    """Else the two would outbid each other, also when it is compared in turn, or spoken of, meanwhile."""
+    desk = make_desk(B, A, C)
+    assert isinstance(desk.view, StillView)
+    record = make_record(job_id(1), (A, B, C))
+    desk.table.put(record)
+    custody = Custody(desk)
+
+    def asks_within(duration_s: float) -> bool:
+        ends = desk.now + duration_s
+        while desk.now < ends:
+            desk.now = min(max(custody.deadline(), desk.now + 0.01), ends)
+            custody.on_time()
+            if desk.now < ends:
+                custody.look_at((record.id,))
+        return custody.is_asking(record.id) or desk.leading(record.id)
+
+    desk.view.standings[A] = Standing.GONE
+    custody.on_ask(C, ask(2).items)
+    if dies:
+        desk.view.standings[C] = Standing.GONE
+        custody.members_changed(frozenset({C}))
+        assert asks_within(desk.settings.check_s)
+    else:
+        assert not asks_within(1.9 * desk.settings.ask_s)
+        assert asks_within(2.0 * desk.settings.ask_s)
