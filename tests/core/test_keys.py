@@ -259,6 +259,21 @@ def test_with_most_members_dead_a_keyed_job_runs_and_settles_when_they_are_back(
     assert len(mesh.runs(JOB)) == 1
 
 
+def test_who_comes_to_own_a_job_claims_its_key_though_it_gave_that_up_while_it_asked() -> None:
+    """Another one owned it for a moment, and was to see to the key. (Found by a seed of the simulator.)"""
+    mesh = Mesh("abcde")
+    for name in (C, D, E):
+        mesh.kill(name)
+    mesh.run_until(partial(mesh.agree, (A, B)))
+    taken = receipt(mesh, mesh.submit(A, keyed(mesh)))
+    mesh.run(5.0)
+    owner = mesh.nodes[taken.nodes[0]]
+    owner._keys._drop(JOB)
+    owner.desk.led.add(JOB)
+    mesh.boot(C)
+    mesh.run_until(lambda: mesh.has_settled(taken.nodes[0], JOB))
+
+
 def test_a_key_whose_holders_cannot_be_asked_is_in_flight_and_never_runs_elsewhere() -> None:
     """Nine members: the three that hold the job are cut off from six, who are a majority."""
     mesh = Mesh("abcdefghi")
