@@ -261,6 +261,9 @@ class Intake:
                 continue
             if not answer.refused:
                 self._close(submission, answer.job, answer)
+            elif answer.refused == REFUSED_REUSED and out.is_unsure:
+                why = "another submission has this key, but a holder died before it answered: this may exist"
+                self._close(submission, answer.job, _unknown(answer.job, out, why))
             elif answer.refused == REFUSED_REUSED:
                 self._close(submission, answer.job, KeyReused(answer.refused, job=job_text(answer.job)))
             elif answer.refused == REFUSED_CLAIMED and answer.nodes:

@@ -21,11 +21,13 @@ from edgenode.core.view import Standing
 from edgenode.core.wire import (
     REFUSED_CLAIMED,
     REFUSED_NOT_READY,
+    REFUSED_REUSED,
     Claim,
     Claimed,
     ClaimItem,
     Claims,
     Submit,
+    SubmitAnswer,
     SubmitItem,
     Submitted,
 )
@@ -134,6 +136,20 @@ def test_of_two_contents_at_once_one_is_refused() -> None:
     errors = [receipt(mesh, request).error for request in requests]
     assert [error is None for error in errors].count(True) == 1
     assert isinstance(next(error for error in errors if error is not None), KeyReused)
+
+
+def test_other_content_is_not_refused_for_certain_when_a_holder_died_that_may_have_taken_it() -> None:
+    mesh = Mesh("abcde")
+    first, second, *_ = mesh.holders(JOB)
+    entry = next(name for name in mesh.names if name not in mesh.holders(JOB))
+    mesh.rule = lambda source, to, message: not isinstance(message, Submit | Submitted)
+    request = mesh.submit(entry, keyed(mesh))
+    mesh.kill(first)
+    mesh.run_until(lambda: bool(mesh.messages(Submit, source=entry, to=second)))
+    mesh.tell(second, entry, Submitted(request, (SubmitAnswer(JOB, (), REFUSED_REUSED),)))
+    error = receipt(mesh, request).error
+    assert error is not None
+    assert not error.definite
 
 
 def submit_at(mesh: Mesh, owner: NodeId, holders: tuple[NodeId, ...], content: str = "same") -> None:
