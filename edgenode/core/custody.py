@@ -120,7 +120,7 @@ class Custody:
         """Begin to ask for a job, above every term seen, keeping what runs here."""
         desk, table = self._desk, self._table
         record = table.peek(job)
-        if record is None or record.settled or desk.me not in record.holders or not table.may_vote(job):
+        if record is None or record.settled or not table.may_vote(job):
             return
         promise = table.promise(job)
         if promise.epoch > record.epoch:
@@ -178,13 +178,18 @@ class Custody:
         asking.pause_s = min(asking.pause_s * 2, desk.settings.retry_max_s)
 
     def _witnesses(self, record: Record) -> list[NodeId]:
-        """Who may know what the holders would say, when too few of them live to say it: the nodes that would
-        hold the job today. They may have a spare copy, or have become its holders while this one was away."""
-        view = self._desk.view
+        """Who may know what the holders would say, when too few of them live to say it."""
         if majority(len(self._desk.living_holders(record)), record.holders):
             return []
+        return self._strangers(record)
+
+    def _strangers(self, record: Record) -> list[NodeId]:
+        """The other nodes that would hold the job today, and do not. They may have a copy without a vote, or
+        have become its holders while this one was away."""
+        view = self._desk.view
         ranked = view.ranking().rank(record.id)[: self._desk.settings.replicas]
-        return [node for node in ranked if node not in record.holders and view.is_living(node)]
+        strangers = [node for node in ranked if node not in record.holders and node != self._desk.me]
+        return [node for node in strangers if view.is_living(node)]
 
     def on_ask(self, source: NodeId, items: Sequence[AskItem]) -> None:
         """Promise, with the copy that is here; or refuse, with the promise that stands and the copy."""
@@ -397,6 +402,8 @@ class Custody:
 
     def _mark_conclusion(self, base: Record, asking: Asking, *, firm: bool) -> None:
         reach, is_own = self._desk.reach, base.owner == self._desk.me
+        if self._desk.me not in base.holders:
+            reach(Situation.GOES_ON_WITHOUT_HOLDERS)
         if is_own:
             reach(Situation.OWNER_REGAINS_OWN)
         elif firm:
@@ -487,7 +494,9 @@ class Custody:
     def responsible(self, record: Record) -> NodeId | None:
         """The owner, if living; else the first living holder in rank order; None while that is unknown.
 
-        A disk that is behind is responsible for nothing: it may have used the very next term before.
+        A disk that is behind is responsible for nothing: it may have used the very next term before. When all
+        holders are dead, who would be the first of them today goes on with what any copy says, provisionally:
+        its results give way to those of the holders.
         """
         view, gone = self._desk.view, self._forgotten_by.get(record.id, ())
         for candidate in (record.owner, *record.holders):
@@ -500,14 +509,16 @@ class Custody:
                 return candidate
             if standing is Standing.UNKNOWN:
                 return None
-        return None
+        return None if gone else next(iter(view.ranking().rank(record.id)), None)
 
     def on_taken(self, source: NodeId, items: Sequence[DigestItem]) -> None:
         """`source` has what this node has of these jobs, if that is still what it has."""
         for item in items:
             record = self._table.peek(item.job)
-            if record is not None and not record.settled and digest(record) == item.digest:
-                self._offered.pop(item.job, None)
+            if self._offered.get(item.job) != source or record is None or record.settled:
+                continue
+            if digest(record) == item.digest:
+                del self._offered[item.job]
                 self._confirmed[item.job] = source
 
     def members_changed(self, changed: frozenset[NodeId]) -> None:
@@ -587,7 +598,10 @@ class Custody:
             if desk.leading(job):
                 return
             self._offered[job] = who
-            desk.post.add(who, Offer, DigestItem(job, digest(record)))
+            # Who owns it without being a holder keeps it only until they all have its end.
+            others = () if who in record.holders else desk.living_holders(record)
+            for node in (who, *others):
+                desk.post.add(node, Offer, DigestItem(job, digest(record)))
             self._later.set(job, desk.now + desk.settings.retry_max_s)
 
     def _waits_for_asker(self, record: Record) -> bool:
@@ -598,12 +612,15 @@ class Custody:
         return is_given and record.id in self._later and view.is_living(asker)
 
     def _pass_by(self, record: Record) -> bool:
-        """Whether a job is another holder's to ask for, though this one comes first: it is leaving, or its
-        disk does not vote on it. Then that holder is asked to."""
+        """Whether a job is another's to ask for, though this holder comes first: it is leaving, or its disk
+        does not vote on it. Then the next holder is asked to; or whoever would be a holder today, if no other
+        lives: it would wait for this one for ever."""
         desk = self._desk
         if not desk.leaving and self._table.may_vote(record.id):
             return False
         heirs = self._heirs(record)
+        if not heirs and not self._table.may_vote(record.id):
+            heirs = self._strangers(record)
         if heirs:
             if desk.leaving:
                 desk.reach(Situation.LEAVER_PASSES_BY)

@@ -233,10 +233,23 @@ class Desk:
         voteless = self.voteless.get(record.id, ())
         return [holder for holder in self.living_holders(record) if holder not in voteless]
 
+    def stand_ins(self, record: Record) -> list[NodeId]:
+        """Who takes a copy at once, without a vote, when fewer holders live than disks were asked for.
+
+        Until their deaths were known the holders were waited for: what is acknowledged after that would be on
+        one disk alone, in a mesh that has others.
+        """
+        disks = {*self.living_holders(record), self.me}
+        lacking = _asked_acks(record) - len(disks)
+        if lacking <= 0:
+            return []
+        ranked = [n for n in self.view.ranking().rank(record.id) if n not in record.holders and n != self.me]
+        return [node for node in ranked if self.view.is_living(node)][:lacking]
+
     def acks_needed(self, record: Record) -> int:
-        """How many disks a submission waits for: as asked, but no more than there are living holders."""
-        asked = decode_spec(record.spec).options.acks or majority_of(len(record.holders))
-        living = len(self.living_holders(record))
+        """How many disks a submission waits for: as asked, but no more than there are living ones for it."""
+        asked = _asked_acks(record)
+        living = len({*self.living_holders(record), *self.stand_ins(record)})
         if living < asked:
             self.reach(Situation.ACKS_RECOUNTED)
         return max(1, min(asked, living))
@@ -280,3 +293,8 @@ class Desk:
             effects.append(Changed(tuple(changed)))
         self._effects.clear()
         return effects
+
+
+def _asked_acks(record: Record) -> int:
+    count = len(record.holders)
+    return min(decode_spec(record.spec).options.acks or majority_of(count), count)

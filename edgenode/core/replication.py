@@ -134,9 +134,16 @@ class Replication:
             self._count(record, writing)
 
     def _readers(self, record: Record) -> list[NodeId]:
-        """Who gets the owner's writes: the other holders that live, and those who are to become holders."""
-        nodes = [*self._desk.living_holders(record), *self._desk.newcomers.get(record.id, ())]
-        return [n for n in nodes if n != self._desk.me and self._desk.view.is_living(n)]
+        """Who gets the owner's writes: the other holders that live, who stands in for them, and those who are
+        to become holders."""
+        desk = self._desk
+        newcomers = [node for node in desk.newcomers.get(record.id, ()) if desk.view.is_living(node)]
+        stand_ins = desk.stand_ins(record)
+        if stand_ins:
+            desk.reach(Situation.STAND_IN)
+        nodes = dict.fromkeys([*desk.living_holders(record), *stand_ins, *newcomers])
+        nodes.pop(desk.me, None)
+        return list(nodes)
 
     def send_again(self, jobs: Iterable[JobId]) -> None:
         """Somebody is to have these who does not, yet."""
@@ -206,11 +213,11 @@ class Replication:
             return
         living = desk.living_holders(record)
         if job in self._waiting or writing.thanks:
-            needed = desk.acks_needed(record)
-            if job in self._waiting and len(writing.known.intersection(record.holders)) >= needed:
+            needed, keepers = desk.acks_needed(record), {desk.me, *record.holders, *desk.stand_ins(record)}
+            if job in self._waiting and len(writing.known & keepers) >= needed:
                 del self._waiting[job]
                 desk.acknowledged.add(job)
-            if writing.thanks and len(writing.stored.intersection(record.holders)) >= needed:
+            if writing.thanks and len(writing.stored & keepers) >= needed:
                 for token, runner in writing.thanks.items():
                     desk.post.add(runner, ResultTaken, TokenItem(job, token))
                 writing.thanks = {}
@@ -457,12 +464,12 @@ class Replication:
         behind = {node for node in changed if desk.view.is_behind(node)}
         for job, writing in list(self._writing.items()):
             record = self._table.peek(job)
-            if record is None or changed.isdisjoint(record.holders):
+            if record is None or changed.isdisjoint({*record.holders, *writing.known}):
                 continue
             writing.stored -= behind
             writing.known -= behind
             self._count(record, writing)
-            if not (returned & {*record.holders}) <= writing.stored:
+            if not writing.stored.issuperset(self._readers(record)):
                 writing.again_at = desk.now
                 self._due.soon(job, desk.now)
         for job, spreading in self._spreading.items():

@@ -68,6 +68,8 @@ class Situation(StrEnum):
     ACK_OF_EARLIER_WRITE = "an acknowledgement of an earlier write proves a copy, and nothing more"
     ACK_HELD_BACK = "a duplicate of an unsynced write is acknowledged only when the sync is done"
     ACKS_RECOUNTED = "fewer holders live than acknowledgements were asked for"
+    STAND_IN = "most holders are dead at once, and others take a copy in their place"
+    GOES_ON_WITHOUT_HOLDERS = "all holders are dead, and who has a copy goes on"
     WRITE_OUTVOTED = "a holder refuses a write below its promise"
     WRITE_BEHIND_COPY = "a holder refuses a write that says less than its copy"
     RESURRECTED_REFUSED = "an unfinished copy of a settled job is answered with its end"

@@ -471,10 +471,11 @@ def test_a_provisional_owner_leaves_a_firm_outcome_as_it_found_it() -> None:
         (S.SILENT, S.GONE, S.LIVING, C),
         (S.UNKNOWN, S.LIVING, S.LIVING, None),
         (S.GONE, S.UNKNOWN, S.LIVING, None),
-        (S.GONE, S.GONE, S.GONE, None),
+        (S.GONE, S.SILENT, S.GONE, D),
+        (S.GONE, S.UNKNOWN, S.GONE, None),
     ],
 )
-def test_the_responsible_is_the_owner_or_else_the_first_living_holder(
+def test_the_responsible_is_the_owner_or_else_the_first_living_holder_or_member(
     a: Standing, b: Standing, c: Standing, who: NodeId | None
 ) -> None:
     desk = make_desk(D, A, B, C)

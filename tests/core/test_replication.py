@@ -153,8 +153,22 @@ def test_a_disk_that_is_behind_is_not_written_to_and_not_waited_for() -> None:
     owner.finish()
     assert [to for to, _ in owner.sent(Write)] == [C]
     assert owner.desk.acks_needed(owner.copy) == 2
-    view.standings[C] = Standing.GONE
+    view.standings[C] = view.standings[D] = Standing.GONE
     assert owner.desk.acks_needed(owner.copy) == 1
+
+
+def test_who_is_next_in_rank_stands_in_when_too_few_holders_live() -> None:
+    owner = Owner()
+    owner.replication.await_acks(JOB)
+    owner.desk.post.flush()
+    owner.stand(B, Standing.SILENT)
+    assert owner.sent(Write) == []
+    owner.stand(C, Standing.SILENT)
+    owner.replication.on_time()
+    assert [to for to, _ in owner.sent(Write)] == [D]
+    assert JOB not in owner.desk.acknowledged
+    owner.ack(D)
+    assert JOB in owner.desk.acknowledged
 
 
 @pytest.mark.parametrize(
@@ -378,6 +392,7 @@ def test_a_receipt_is_counted_again_when_a_holder_dies() -> None:
     owner.replication.await_acks(JOB)
     owner.ack(B)
     assert not owner.desk.acknowledged
+    owner.stand(D, Standing.SILENT)
     owner.stand(C, Standing.SILENT)
     assert owner.desk.acknowledged.take() == [JOB]
 

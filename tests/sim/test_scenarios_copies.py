@@ -5,6 +5,8 @@ Each ends with the judge, who finds a job that a living holder lacks, or that so
 
 from __future__ import annotations
 
+from sim_stories import the_copy
+
 from edgenode.core.node import Node
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import ReadDone
@@ -190,3 +192,63 @@ def test_what_a_leaving_node_hands_over_is_found_by_those_who_were_waiting_for_i
     story.leave("a")
     story.until(lambda: len(answers) == len(jobs))
     assert [done.errors for done in answers if done.errors] == []
+
+
+# ------------------------------------------------------------------- when most holders are dead at once
+
+
+def test_a_job_whose_holders_die_before_they_have_it_is_acknowledged_on_two_disks() -> None:
+    """b and c die unnoticed just before they are to take j: others take a copy each in their place, and the
+    owner may die too."""
+    story = Scenario("abcde", Node)
+    story.power_off("b", "c")
+    story.submit("j", at="a", holders="abc")
+    story.until(lambda: story.is_acknowledged("j"))
+    receipt = story.receipt("j")
+    assert len(receipt) == 2
+    assert receipt < {*"ade"}
+    story.power_off("a")
+    story.destroy("a")
+    story.restart("b", "c")
+    story.until(lambda: story.runner("j") in ("b", "c"))
+    story.finish("j")
+    story.until(lambda: story.is_told("j"))
+    story.heal_and_judge()
+    assert Situation.STAND_IN in story.reached
+
+
+def test_a_job_goes_on_without_any_of_its_holders() -> None:
+    """All holders of j are gone; who has a copy in their place goes on, and never says that it is settled.
+    When one holder is back, the result is as good as any."""
+    story = Scenario("abcde", Node)
+    story.power_off("b", "c")
+    story.submit("j", at="a", holders="abc")
+    story.until(lambda: story.is_acknowledged("j"))
+    story.power_off("a")
+    story.until(lambda: story.runner("j") in ("d", "e"))
+    runner = story.runner("j")
+    story.finish("j")
+    story.until(lambda: the_copy(story, runner).outcome is not None)
+    story.wait(20.0)
+    assert not story.is_told("j")
+    starts = story.starts("j")
+    story.restart("b", "c")
+    story.until(lambda: story.is_told("j"))
+    assert story.starts("j") == starts == 2
+    story.heal_and_judge()
+    assert Situation.GOES_ON_WITHOUT_HOLDERS in story.reached
+
+
+def test_a_holder_without_a_vote_does_not_keep_a_job_from_going_on() -> None:
+    """The only living holder lost its row to a flipped bit: who has a copy in the others' place goes on."""
+    story = Scenario("abcde", Node)
+    story.power_off("b", "c")
+    story.submit("j", at="a", holders="abc")
+    story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
+    story.kill("a")
+    story.damage("a", "j")
+    story.restart("a")
+    story.until(lambda: story.runner("j") in ("d", "e"))
+    story.finish("j")
+    story.until(lambda: the_copy(story, "a").outcome is not None)
+    story.heal_and_judge()
