@@ -319,7 +319,7 @@ def _unexplained(history: History) -> Iterator[Blame]:
         if submission is None:
             continue  # unexpected anyway
         extra = starts[job] - 1 - submission.failures
-        moves = _moves(record)
+        moves = _moves(record) + _unheard(history, record)
         if extra > 0 and not _possible_causes(history, submission, job):
             yield "unexplained", f"{extra} extra starts without any fault of {brief(record)}"
         elif extra > moves * (1 + submission.failures):  # who begins again fails as often again
@@ -330,6 +330,15 @@ def _moves(record: Record) -> int:
     """How often the job had to begin again: another took it over, or its runner was lost, or seemed to be."""
     lost = sum(note["kind"] == START_LOST for note in record["history"])
     return int(max(record["takeovers"], record["term"] - 1) + max(lost, record["losses"]))
+
+
+def _unheard(history: History, record: Record) -> int:
+    """How many made themselves owner and died before anybody who lives could hear of it: on the small side of a
+    cut, say. Only the marks of their starts tell."""
+    living, known = set(history.nodes.values()), record["term"]
+    owners = {(mark.term, mark.owner) for mark in history.marks if mark.job == record["id"]}
+    alone = Counter(term for term, _ in owners)
+    return sum(owner not in living and (term > known or alone[term] > 1) for term, owner in owners)
 
 
 def _uncounted(history: History) -> Iterator[Blame]:

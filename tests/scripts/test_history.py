@@ -258,6 +258,26 @@ def test_more_extra_starts_than_takeovers_and_losses_are_unexplained() -> None:
     assert words(replace(found, marks=starts, faults=[KILL])) == ["unexplained"]
 
 
+def test_a_takeover_that_died_with_its_owner_explains_a_start() -> None:
+    """c took the job over on the other side of a cut, and was killed before it could tell anybody."""
+    found = history(record())
+    starts = [mark(), mark(term=2, owner="c")]
+    dead = replace(found, marks=starts, faults=[KILL], nodes={"node-1": "a", "node-2": "b"})
+    assert words(dead) == []
+    assert words(replace(dead, marks=[*starts, mark(start=2, term=2, owner="c")])) == ["unexplained"]
+    living = replace(dead, nodes={"node-1": "a", "node-2": "b", "node-3": "c"})
+    assert words(living) == ["uncounted", "unexplained"]
+
+
+def test_a_takeover_that_died_with_its_owner_is_counted_once() -> None:
+    """The record has the term of the killed owner: nothing of it is unheard of."""
+    found = history(record(result=SECOND | {"term": 3}, **(TAKEN | {"term": 3, "takeovers": 2, "losses": 0, "starts": 4})))
+    starts = [mark(), mark(term=2, owner="c"), mark(term=3, owner="b"), mark(start=2, term=3, owner="b")]
+    dead = replace(found, marks=starts, faults=[KILL], nodes={"node-2": "b"})
+    assert "unexplained" not in words(replace(dead, marks=starts[:3]))
+    assert words(replace(dead, marks=starts)) == ["unexplained"]
+
+
 def test_a_takeover_explains_that_all_attempts_are_made_again() -> None:
     result = SECOND | {"start": 2}
     found = history(record(result=result, **(TAKEN | {"losses": 0, "starts": 4})))
