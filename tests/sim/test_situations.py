@@ -61,7 +61,7 @@ def test_every_situation_is_reached() -> None:
 
 def test_a_run_says_which_situations_its_nodes_came_into() -> None:
     """Also those of nodes that have died since."""
-    for seed in range(20):
+    for seed in range(60):
         with collected() as told:
             passed = Trial(Plan(seed), Node).run()
         # What a pipeline does with an early acknowledgement, no core can say.
