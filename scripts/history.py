@@ -333,7 +333,7 @@ def _moves(record: Record) -> int:
 
 
 def _unheard(history: History, record: Record) -> int:
-    """How many made themselves owner and died before anybody who lives could hear of it: on the small side of a
+    """How many made themselves owner and died before anybody who lives could hear of it: on a small side of a
     cut, say. Only the marks of their starts tell."""
     living, known = set(history.nodes.values()), record["term"]
     owners = {(mark.term, mark.owner) for mark in history.marks if mark.job == record["id"]}

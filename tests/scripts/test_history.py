@@ -271,7 +271,8 @@ def test_a_takeover_that_died_with_its_owner_explains_a_start() -> None:
 
 def test_a_takeover_that_died_with_its_owner_is_counted_once() -> None:
     """The record has the term of the killed owner: nothing of it is unheard of."""
-    found = history(record(result=SECOND | {"term": 3}, **(TAKEN | {"term": 3, "takeovers": 2, "losses": 0, "starts": 4})))
+    counted = TAKEN | {"term": 3, "takeovers": 2, "losses": 0, "starts": 4}
+    found = history(record(result=SECOND | {"term": 3}, **counted))
     starts = [mark(), mark(term=2, owner="c"), mark(term=3, owner="b"), mark(start=2, term=3, owner="b")]
     dead = replace(found, marks=starts, faults=[KILL], nodes={"node-2": "b"})
     assert "unexplained" not in words(replace(dead, marks=starts[:3]))
