@@ -100,10 +100,15 @@ class Voters:
     def _can_decide(self, record: Record) -> bool:
         return majority(len(self._desk.voting_holders(record)), record.holders)
 
+    def _next_holders(self, record: Record) -> tuple[NodeId, ...]:
+        desk = self._desk
+        voteless = frozenset(desk.voteless.get(record.id, ()))
+        return next_holders(record, desk.view, desk.settings, desk.now, voteless)
+
     def _want(self, record: Record) -> None:
         """Note who is to have a copy, and send it, if others should hold this job."""
         desk, job = self._desk, record.id
-        wanted = next_holders(record, desk.view, desk.settings, desk.now)
+        wanted = self._next_holders(record)
         if wanted == record.holders:
             desk.newcomers.pop(job, None)
             return
@@ -135,7 +140,7 @@ class Voters:
                 # Nothing else may happen while they decide. A holder that returns is counted anew.
                 desk.reach(Situation.MOVE_POSTPONED)
                 continue
-            wanted = next_holders(record, desk.view, desk.settings, desk.now)
+            wanted = self._next_holders(record)
             if {*wanted} - {*record.holders} != {*newcomers} or wanted == record.holders:
                 desk.reach(Situation.MOVE_RECONSIDERED)
                 self._due[job] = None  # the members have changed since
@@ -208,7 +213,13 @@ class Voters:
             self._review(jobs)
 
 
-def next_holders(record: Record, view: View, settings: JobSettings, now: Instant) -> tuple[NodeId, ...]:
+def next_holders(
+    record: Record,
+    view: View,
+    settings: JobSettings,
+    now: Instant,
+    voteless: frozenset[NodeId] = frozenset(),
+) -> tuple[NodeId, ...]:
     """Who should hold an unfinished job: who holds it now, if nothing speaks against them, then the next in
     rank. The same tuple if nothing is to change.
 
@@ -216,10 +227,14 @@ def next_holders(record: Record, view: View, settings: JobSettings, now: Instant
     dropped if nobody can replace it. Who is dead keeps its place for `rereplicate_after_s`, and for longer
     while there is nobody to take it: it may return. Nothing changes if the new holders could not decide
     anything at present.
+
+    Args:
+        voteless: whose disk never votes on this job, its row having been damaged: each gives its place to a
+            node that does, if there is one, while the others can still decide so.
     """
     ranking = view.ranking()
     is_full = len(record.holders) in (settings.replicas, len(ranking.members))
-    if is_full and ranking.members.issuperset(record.holders):
+    if is_full and ranking.members.issuperset(record.holders) and voteless.isdisjoint(record.holders):
         return record.holders
     leaving = {
         node
@@ -227,10 +242,12 @@ def next_holders(record: Record, view: View, settings: JobSettings, now: Instant
         if view.is_leaving(node) or view.has_left(node) or view.is_behind(node)
     }
     after_s = settings.rereplicate_after_s
-    dead = {n for n in record.holders if n not in leaving and is_long_dead(n, view, after_s, now)}
+    gone = {n for n in record.holders if n in voteless or is_long_dead(n, view, after_s, now)}
+    dead = gone - leaving
     staying = [node for node in record.holders if node not in leaving and node not in dead]
     room = max(0, settings.replicas - len(staying))
-    newcomers = [node for node in ranking.rank(record.id) if node not in record.holders][:room]
+    others = [node for node in ranking.rank(record.id) if node not in record.holders]
+    newcomers = [node for node in others if node not in voteless][:room]
     waited_for = [node for node in record.holders if node in dead][: room - len(newcomers)]
     kept = {*staying[: settings.replicas], *waited_for}
     wanted = (*(node for node in record.holders if node in kept), *newcomers)

@@ -203,8 +203,10 @@ def test_an_owner_is_not_moved_by_a_holder_that_cannot_vote() -> None:
     mesh, job = with_damaged_row(run_at=WALL + 3.0)
     mesh.run(10.0)  # falling due is a write, which B refuses
     assert mesh.is_firm(A, job)
-    assert mesh.record(A, job).state is State.QUEUED
-    assert mesh.record(A, job).ballot == Ballot(1, A)
+    record = mesh.record(A, job)
+    assert record.state is State.QUEUED
+    assert mesh.messages(Ask) == []
+    assert (record.epoch, {*record.holders}, record.ballot) == (1, {A, C, D}, Ballot(2, A)), "D has B's vote"
 
 
 def test_who_has_a_damaged_row_passes_the_responsibility_on() -> None:

@@ -19,7 +19,7 @@ from edgenode.core.jobs import (
     write_own,
 )
 from edgenode.core.settings import JobSettings, Settings
-from edgenode.core.signals import LeaveAsked
+from edgenode.core.signals import LeaveAsked, RowsDamaged
 from edgenode.core.types import Ballot, Instant, JobId, NodeId, State
 from edgenode.core.view import Standing
 from edgenode.core.voters import next_holders
@@ -41,6 +41,7 @@ def wanted(
     leaving: str = "",
     left: str = "",
     behind: str = "",
+    voteless: str = "",
 ) -> str:
     """Who should hold job 1, as letters in order."""
     long = {letter: NodeId(letter * 16) for letter in "abcde"}
@@ -52,7 +53,8 @@ def wanted(
     view.left = {long[letter] for letter in left}
     view.behind = {long[letter] for letter in behind}
     record = make_record(job_id(1), [long[letter] for letter in holders])
-    return "".join(node[0] for node in next_holders(record, view, JobSettings(), NOW))
+    deaf = frozenset(long[letter] for letter in voteless)
+    return "".join(node[0] for node in next_holders(record, view, JobSettings(), NOW, deaf))
 
 
 @pytest.mark.parametrize(
@@ -68,6 +70,10 @@ def wanted(
         (wanted("abc", living="ab", left="c"), "ab"),
         (wanted("abc", living="abcd", behind="c"), "abd"),
         (wanted("abc", living="abc", behind="c"), "ab"),
+        (wanted("abc", living="abcd", voteless="c"), "abd"),
+        (wanted("abc", living="abc", voteless="c"), "abc"),  # nobody takes its place
+        (wanted("abd", living="abcd", voteless="c"), "abd"),
+        (wanted("ab", living="abc", voteless="c"), "ab"),
         (wanted("ab", living="b", leaving="a"), "b"),
         (wanted("abc", living="b", dead="c", leaving="a", silent_s=1.0), "abc"),  # b and c decide nothing
         (wanted("a", living="ab"), "ab"),
@@ -315,3 +321,26 @@ def test_an_owner_without_a_majority_proposes_nothing() -> None:
     assert mesh.record(B, spec.id).move is None
     mesh.rule = let_pass
     mesh.run_until(lambda: held_by(mesh, B, spec.id) == (1, {B, C, D}))
+
+
+def test_a_holder_whose_row_was_damaged_gives_its_vote_to_another_node() -> None:
+    """Its copy was mended from another holder, but two deaths later nobody could decide the job."""
+    mesh = Mesh("abcd", slots={A: 0, B: 0, C: 0, D: 1}, settings=SOON)
+    mesh.verdict = lambda begun: None
+    mesh.rule = lambda source, to, message: not isinstance(message, WantWork)
+    spec = mesh.spec("abc")
+    mesh.submit(A, spec)
+    mesh.run(0.5)
+    mesh.disks[B].lost.add(spec.id)
+    mesh.do(B, RowsDamaged((spec.id,)))
+    mesh.run(1.0)
+    assert mesh.has(B, spec.id), "its copy is mended"
+    mesh.rule = let_pass
+    mesh.run_until(lambda: mesh.runs(spec.id) == [D])
+    mesh.run_until(lambda: held_by(mesh, A, spec.id) == (1, {A, C, D}))
+    mesh.run(10.0)
+    assert held_by(mesh, A, spec.id) == (1, {A, C, D}), "and stays with these"
+    mesh.kill(C)
+    mesh.end_run(D, spec.id, mesh.begun[0].token, succeeded())
+    mesh.run_until(lambda: mesh.has_settled(A, spec.id), limit_s=5.0)
+    assert mesh.runs(spec.id) == [D]
