@@ -212,15 +212,19 @@ class Replication:
         if self._table.lead(job) is None or writing.ballot != record.own.ballot:
             return
         living = desk.living_holders(record)
+        # If the owner has written again in this very event nobody can have acknowledged that yet.
+        is_latest = writing.write == record.own.write
         if job in self._waiting or writing.thanks:
             needed, keepers = desk.acks_needed(record), {desk.me, *record.holders, *desk.stand_ins(record)}
             if job in self._waiting and len(writing.known & keepers) >= needed:
                 del self._waiting[job]
                 desk.acknowledged.add(job)
-            if writing.thanks and len(writing.stored & keepers) >= needed:
+            if is_latest and writing.thanks and len(writing.stored & keepers) >= needed:
                 for token, runner in writing.thanks.items():
                     desk.post.add(runner, ResultTaken, TokenItem(job, token))
                 writing.thanks = {}
+        if not is_latest:
+            return
         if writing.gated and self._gate_is_open(record, writing, living):
             writing.gated = False
             writing.gate_ends_at = FOREVER

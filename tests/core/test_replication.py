@@ -118,6 +118,18 @@ def test_a_result_is_settled_when_a_majority_has_exactly_this_write() -> None:
     assert owner.copy.settled
 
 
+def test_acknowledgements_of_the_write_before_do_not_settle_what_was_written_in_the_same_event() -> None:
+    """A job expires, and in the same event a death is a reason to count again, before the write is sent."""
+    owner = Owner()
+    owner.ack(B)
+    owner.desk.table.put(decided(owner.copy, State.EXPIRED, firm=True, at=WALL))
+    owner.stand(C, Standing.SILENT)
+    assert not owner.copy.settled
+    owner.replication.send([JOB])
+    owner.ack(B)
+    assert owner.copy.settled
+
+
 def test_acknowledgements_of_a_disk_that_is_behind_settle_nothing() -> None:
     owner = Owner()
     view = owner.desk.view
