@@ -1,0 +1,83 @@
+"""The law of idempotency keys sees what breaks it, and excuses only what numbers excuse."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgenode.core.errors import KeyReused, NotReady
+from edgenode.core.jobs import Options, Record, Spec, encode_spec, keyed_job_id, new_record
+from edgenode.core.signals import Receipt
+from edgenode.core.types import NodeId
+from edgenode.sim.disk import Disk
+from edgenode.sim.keylaw import KeyLaw
+from edgenode.sim.machines import node_id
+from edgenode.sim.violation import Violation
+
+JOB = keyed_job_id("order-17")
+A, B, C, D = map(node_id, "abcd")
+
+
+def spec(content: str) -> Spec:
+    return Spec(JOB, "sim", b"{}", 1.0, 2.0, Options(fingerprint=content))
+
+
+def claimed(content: str, *holders: NodeId) -> Record:
+    return new_record(encode_spec(spec(content)), JOB, holders, 0.0, 1.0)._replace(claimed=True)
+
+
+def law(members: str = "abc") -> KeyLaw:
+    made = KeyLaw({node: Disk() for node in map(node_id, members)})
+    made.members = made.known_to = lambda *node: {*map(node_id, members)}
+    return made
+
+
+@pytest.mark.parametrize("other", [claimed("that", A, B), claimed("this", C, B)])
+def test_a_key_is_claimed_for_one_content_and_one_set_of_holders(other: Record) -> None:
+    watching = law()
+    watching.durable(A, claimed("this", A, B))
+    watching.durable(B, claimed("this", A, B))
+    with pytest.raises(Violation, match="I11"):
+        watching.durable(C, other)
+
+
+@pytest.mark.parametrize(("grown", "is_excused"), [("abcd", False), ("abcde", True)])
+def test_two_claims_are_excused_when_so_many_joined_that_majorities_need_not_meet(
+    grown: str, is_excused: bool
+) -> None:
+    watching = law("abc")
+    watching.durable(A, claimed("this", A, B))
+    watching.members = watching.known_to = lambda *node: {*map(node_id, grown)}
+    if is_excused:
+        watching.durable(D, claimed("that", C, D))
+        assert watching.excused == {JOB}
+    else:
+        with pytest.raises(Violation, match="I11"):
+            watching.durable(D, claimed("that", C, D))
+
+
+def test_without_a_fault_nothing_is_excused() -> None:
+    watching = law("abc")
+    watching.is_faultless = True
+    watching.durable(A, claimed("this", A, B))
+    watching.members = lambda: {*map(node_id, "abcdefg")}
+    with pytest.raises(Violation, match="I11"):
+        watching.durable(D, claimed("that", C, D))
+
+
+def test_what_was_refused_is_on_no_disk_and_never_starts() -> None:
+    watching = law()
+    watching.submitted(spec("this"))
+    watching.answered(spec("this"), Receipt(JOB, (), NotReady("no")))
+    with pytest.raises(Violation, match="P5"):
+        watching.durable(A, claimed("this", A, B))
+    with pytest.raises(Violation, match="P5"):
+        watching.started(JOB, encode_spec(spec("this")))
+
+
+def test_a_key_is_refused_only_if_it_was_used_for_something_else() -> None:
+    watching = law()
+    watching.submitted(spec("this"))
+    with pytest.raises(Violation, match="I11"):
+        watching.answered(spec("this"), Receipt(JOB, (), KeyReused("used")))
+    watching.submitted(spec("that"))
+    watching.answered(spec("this"), Receipt(JOB, (), KeyReused("used")))
