@@ -891,7 +891,7 @@ class Membership(Roster):
         if watched:
             (peer,) = self._dice.sample(watched, 1)
             self._send(peer, Compare((root_of(self.beliefs()),)))
-        elif self._strangers:
+        if self._strangers:  # what it was greeted with was lost: two meshes stay apart until one asks again
             (peer,) = self._dice.sample(sorted(self._strangers), 1)
             self._ask_view(peer)
 

@@ -382,6 +382,15 @@ def test_the_caller_of_a_stranger_asks_for_its_view() -> None:
     assert [each.info.id for each in asked.rumours] == [ME]
 
 
+def test_a_stranger_that_says_nothing_is_asked_again_also_by_one_that_has_members() -> None:
+    """A greeting can be lost, and the link stays: two halves of a mesh would never hear of each other."""
+    bench = Bench(2, 3)
+    bench.link(4)
+    asked = messages(bench.wait(10.0, answers=(2, 3)), Sync, to=4)
+    assert len(asked) >= 4
+    assert not any(each.reply for each in asked)
+
+
 def test_a_stranger_gets_everything_in_frames_of_bounded_size() -> None:
     bench = Bench(*range(2, 402))
     answer = messages(bench.get(900, Sync(False, IDLE, (rumour(900),))), Sync, to=900)
