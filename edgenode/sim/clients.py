@@ -15,12 +15,13 @@ from edgenode.sim.clock import EPOCH
 from edgenode.sim.days import Days
 from edgenode.sim.faults import Faults, times
 from edgenode.sim.machines import Life
+from edgenode.sim.requests import Answer
 from edgenode.sim.workers import TASK, Manner, payload
-from edgenode.sim.world import Answer, World
+from edgenode.sim.world import World
 
 BATCH_MAX: Final = 20
 READS_EVERY_S: Final = 0.5
-MANNERS: Final = (Manner.GOOD,) * 15 + (Manner.FLAKY,) * 2 + (Manner.FRAGILE,) * 2 + (Manner.BAD,)
+MANNERS: Final = (Manner.GOOD,) * 15 + (Manner.FLAKY, Manner.FRAGILE) * 2 + (Manner.BAD, Manner.QUITTING)
 
 Show = Callable[[Life, Record], None]
 

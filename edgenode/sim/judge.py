@@ -48,7 +48,9 @@ class Judge:
         world, deadline = self._world, self._world.now + bound_s
         required = sorted(job for job in world.ledger.acked if self._must_end(job))
         if not world.run_until(deadline, self._every(lambda: not self._unfinished(required))):
-            raise Violation(f"I3: not finished in {bound_s:.0f} s after healing: {self._tell(required)}")
+            if not self._wait_for_clocks(required):
+                raise Violation(f"I3: not finished in {bound_s:.0f} s after healing: {self._tell(required)}")
+            deadline = world.now + bound_s
         asked: dict[NodeId, Life] = {}
 
         def all_shown() -> bool:
@@ -86,14 +88,17 @@ class Judge:
             raise Violation(f"I11: no right answer to the repetition of {repetition.unanswered()}")
 
     def demand_rest(self) -> None:
-        """After `demand`: nobody has anything more to do with what is settled, or keeps it in memory."""
+        """After `demand`: nobody has anything more to do with what is settled, or keeps it in memory, or has
+        not told of it."""
         done = [job for job in self._world.ledger.acked if self._is_settled(job)]
         Rest(self._world, done).demand()
+        self._world.streams.check(self._world.lives())
 
     def _is_settled(self, job: JobId) -> bool:
-        """Whether all that have it say so."""
+        """Whether all that have it say so, and no holder is away, who is to be told yet."""
         copies = list(self._copies(job))
-        return bool(copies) and all(copy.settled for copy in copies)
+        living = {life.id for life in self._world.lives()}
+        return bool(copies) and all(copy.settled and living.issuperset(copy.holders) for copy in copies)
 
     def _every(self, look: Check) -> Check:
         """Look only now and then: a look costs more than a step."""
@@ -151,6 +156,15 @@ class Judge:
             for job in required
             if not over(job) and not any(self._ended(job, copy) for copy in self._copies(job))
         ]
+
+    def _wait_for_clocks(self, required: list[JobId]) -> bool:
+        """What is over its deadline ends by the time of most members, dead ones included until they are
+        forgotten. Who restarted after most had gone never heard their clocks."""
+        world = self._world
+        if not all(world.ledger.specs[job].options.deadline for job in self._unfinished(required)):
+            return False
+        forgotten = world.now + world.settings.membership.dead_keep_s
+        return world.run_until(forgotten, self._every(lambda: not self._unfinished(required)))
 
     def _answer(self, life: Life, record: Record) -> None:
         if not self._ended(record.id, record):
@@ -270,7 +284,7 @@ class Judge:
             or (start.verdict is not None and start.verdict.state is State.FAILED)
             for start in starts.values()
         )
-        ended = known.state is State.SUCCEEDED
+        ended = known.state in (State.SUCCEEDED, State.CANCELLED)
         evicted = sum(start.evicted for start in starts.values())
         takeovers = len({token.ballot for token in starts}) - 1 if self._mood is Mood.DEATH else 0
         repeated = evicted + takeovers

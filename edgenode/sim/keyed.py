@@ -14,9 +14,10 @@ from edgenode.core.types import JobId, Seconds
 from edgenode.sim.clients import MANNERS, options
 from edgenode.sim.clock import EPOCH
 from edgenode.sim.machines import Life
+from edgenode.sim.requests import Answer
 from edgenode.sim.violation import Violation
 from edgenode.sim.workers import TASK, payload
-from edgenode.sim.world import Answer, World
+from edgenode.sim.world import World
 
 KEYED_CHANCE: Final = 0.6
 KEYS_MAX: Final = 6

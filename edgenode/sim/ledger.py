@@ -43,6 +43,7 @@ from edgenode.sim.disk import Disk, promise_of, record_of
 from edgenode.sim.keylaw import KeyLaw
 from edgenode.sim.story import ballot_text, short, token_text
 from edgenode.sim.violation import Violation
+from edgenode.sim.workers import STOPPED
 
 Value = tuple[object, ...]
 """`Outcome.value`: what a reader is told of how a job ended."""
@@ -320,7 +321,8 @@ class Ledger:
     def _epoch_begun(self, node: NodeId, old: Record | None, new: Record) -> None:
         """A job has other holders, because those before them decided so (one alone may do so at once)."""
         before = (new.id, new.epoch - 1)
-        alone = new.own.ballot.owner == node if old is None else old.holders == (node,)
+        identity = self._identity(node)
+        alone = new.own.ballot.owner == identity if old is None else old.holders == (identity,)
         if before not in self.chosen and alone:
             self.chosen[before] = (new.holders, new.own.ballot, new.own.state, new.own.due_at)
         decided = self.chosen.get(before, ((),))
@@ -360,7 +362,7 @@ class Ledger:
 
     def _outcome_happened(self, node: NodeId, job: JobId, outcome: Outcome) -> None:
         if outcome.state is State.CANCELLED:
-            raise Violation(f"I2: {job_text(job)} is cancelled, and nobody asked for it")
+            self._cancelled(job, outcome.token)
         if outcome.state is State.EXPIRED:
             self._expired(node, job)
         if outcome.state is not State.SUCCEEDED:
@@ -371,6 +373,13 @@ class Ledger:
         made = (start.verdict.state, start.verdict.result, start.node)
         if made != (State.SUCCEEDED, outcome.result, outcome.runner):
             raise Violation(f"I2: {job_text(job)} has a result that {token_text(outcome.token)} did not give")
+
+    def _cancelled(self, job: JobId, token: StartToken) -> None:
+        """I13: only a task can cancel its job today, by its own end; who is stopped has not wished for it."""
+        start = self.starts[job].get(token)
+        verdict = None if start is None else start.verdict
+        if verdict is None or verdict.state is not State.CANCELLED or verdict == STOPPED:
+            raise Violation(f"I13: {job_text(job)} is cancelled, and {token_text(token)} did not ask for it")
 
     def _expired(self, node: NodeId, job: JobId) -> None:
         """I12: not before the day, unless it did so first where nobody could know better."""
@@ -498,7 +507,17 @@ class Ledger:
                 raise Violation(
                     f"I5: {token_text(token)} of {job_text(job)} runs before its owner's disk has it"
                 )
+            self._check_given_up(token, record)
         started[token] = Start(node, boot)
+
+    def _check_given_up(self, token: StartToken, record: Record) -> None:
+        """I6: an owner starts a job again when the start before is over, or is lost by what its disk has."""
+        for earlier, start in self.starts[record.id].items():
+            is_open = earlier.ballot == token.ballot and not (start.over or start.stopped)
+            if is_open and earlier not in record.losses and earlier not in record.voids:
+                raise Violation(
+                    f"I6: {token_text(token)} of {job_text(record.id)} begins, and {token_text(earlier)} runs"
+                )
 
     def stopped(self, effect: StopRun) -> None:
         start = self.starts[effect.job].get(effect.token)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from edgenode.core.settings import Settings
-from edgenode.core.signals import Archive, Effect, Event
+from edgenode.core.signals import Archive, Effect, Event, RequestId
 from edgenode.core.situations import Situation
 from edgenode.core.types import (
     FOREVER,
@@ -27,8 +27,7 @@ from edgenode.sim.disk import Disk
 from edgenode.sim.network import first_host
 from edgenode.sim.pipeline import Pipeline
 from edgenode.sim.story import short
-
-Action = Callable[[], None]
+from edgenode.sim.timeline import Action
 
 
 class Core(Protocol):
@@ -72,6 +71,8 @@ class Life:
         self.pipeline: Pipeline
         self.alive = True
         self.paused = False
+        self.stood_still_at: Seconds = -FOREVER  # when it last did
+        self.asked_at: dict[RequestId, Seconds] = {}  # requests whose answers matter
         self.leaving = False
         self.drained_at: Seconds = FOREVER  # until when a leaving one waits for what runs on it
         self.resigned = False  # its disk refused a write, and it lives on

@@ -16,7 +16,6 @@ class Operation(StrEnum):
     LEAVING = "leaving"
     HOLDERS = "a change of holders"
     COPYING = "making copies"
-    CLAIM = "claiming a key"
     SUBMISSION = "a submission"
     EXPIRY = "an expiry"
     DISK = "a failing disk"
@@ -30,7 +29,6 @@ _WORDS: Final[dict[Operation, tuple[str, ...]]] = {
     Operation.LEAVING: ("LEAV", "LEFT"),
     Operation.HOLDERS: ("MOVE", "EPOCH", "NEWCOMER", "HOLDERS"),
     Operation.COPYING: ("SPARE", "OFFERED", "COPY", "COPIES", "ACKS"),
-    Operation.CLAIM: ("KEY", "CLAIM"),
     Operation.SUBMISSION: ("SUBMISSION", "READ"),
     Operation.EXPIRY: ("EXPIR", "CLOCK"),
     Operation.DISK: ("STORE", "STALLED"),

@@ -31,11 +31,13 @@ from edgenode.sim.disk import Disk, record_of
 from edgenode.sim.faults import Mood
 from edgenode.sim.judge import Judge
 from edgenode.sim.keyed import submit
-from edgenode.sim.machines import Action, Life, Machine, MakeCore, node_id
+from edgenode.sim.machines import Life, Machine, MakeCore, node_id
+from edgenode.sim.requests import Answer
 from edgenode.sim.story import Story, short
+from edgenode.sim.timeline import Action
 from edgenode.sim.violation import Violation
 from edgenode.sim.workers import TASK, WORKER_DIED, Manner, payload, raised, success
-from edgenode.sim.world import Answer, World
+from edgenode.sim.world import World
 
 FORM_S: Final[Seconds] = 2.0
 """How long a mesh gets to form before the story begins."""

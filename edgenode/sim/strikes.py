@@ -20,7 +20,6 @@ class Struck(StrEnum):
     CRASHED_IN_LEAVING = f"crash during {Operation.LEAVING}"
     CRASHED_IN_CHANGE_OF_HOLDERS = f"crash during {Operation.HOLDERS}"
     CRASHED_IN_COPYING = f"crash during {Operation.COPYING}"
-    CRASHED_IN_CLAIM = f"crash during {Operation.CLAIM}"
     CRASHED_IN_SUBMISSION = f"crash during {Operation.SUBMISSION}"
     CRASHED_IN_EXPIRY = f"crash during {Operation.EXPIRY}"
     CRASHED_WITH_DISK = f"crash during {Operation.DISK}"

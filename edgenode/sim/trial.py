@@ -91,12 +91,14 @@ class Trial:
         self._is_patient = not days.quick and Random(f"{plan.seed} patience").random() < PATIENCE
         settings = Settings(jobs=days.settings(jobs))
         self.world = World(plan.seed, make_core, settings=settings, story=story, codec=plan.codec)
+        self.world.answers_matter = True
         # Peers' clocks are read by question and answer, to within half of what that takes.
         self.world.ledger.clock_s += self.faults.answer_late_s / 2
         self.world.ledger.keys.is_faultless = self._is_faultless
         self.clients = Clients(self.world, self.faults, days)
         # Nodes that have not met yet are the sides of a cut: that is a fault.
-        self.keyed = KeyedClients(self.world, earliest_s=FORMED_S if self._is_faultless else 0.05)
+        is_hurt = self.faults.mood is Mood.HURT
+        self.keyed = KeyedClients(self.world, earliest_s=0.05 if is_hurt else FORMED_S)
 
     @property
     def _is_faultless(self) -> bool:

@@ -23,6 +23,7 @@ class Manner(StrEnum):
     BAD = "bad"  # every attempt raises
     FRAGILE = "fragile"  # its worker process may die under it
     POISON = "poison"  # kills its node
+    QUITTING = "quitting"  # cancels itself
 
 
 class Run(NamedTuple):
@@ -55,6 +56,10 @@ def raised(token: StartToken) -> Verdict:
     return Verdict(State.FAILED, b"", f"raised in start {tuple(token)}", BY_THE_JOBS_OWN_BACKOFF, False)
 
 
+def quits(token: StartToken) -> Verdict:
+    return Verdict(State.CANCELLED, b"", f"quits in start {tuple(token)}", BY_THE_JOBS_OWN_BACKOFF, False)
+
+
 STOPPED: Final = Verdict(State.CANCELLED, b"", "stopped", BY_THE_JOBS_OWN_BACKOFF, False)
 NEVER_BEGUN: Final = Verdict(State.FAILED, b"", "never begun", BY_THE_JOBS_OWN_BACKOFF, False)
 WORKER_DIED: Final = Verdict(State.FAILED, b"", "its worker died", BY_THE_JOBS_OWN_BACKOFF, False)
@@ -71,6 +76,8 @@ def play(spec: Spec, token: StartToken, attempt: int, runner: NodeId, dice: Rand
             return Run(lasts_s, WORKER_DIED, True, False)
         case Manner.BAD:
             return Run(lasts_s, raised(token), False, False)
+        case Manner.QUITTING:
+            return Run(lasts_s, quits(token), False, False)
         case Manner.FLAKY if attempt <= 1:
             return Run(lasts_s, raised(token), False, False)
         case _:

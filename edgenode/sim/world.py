@@ -1,17 +1,15 @@
-"""The world: a heap of what will happen, the machines, and how their effects are carried out."""
+"""The world: its machines, their processes, and how the effects of those are carried out."""
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import blake2b
 from random import Random
 from struct import pack
 from typing import Final
 
-from edgenode.core.jobs import Record
 from edgenode.core.node import Node
 from edgenode.core.settings import Settings
 from edgenode.core.signals import (
@@ -22,7 +20,6 @@ from edgenode.core.signals import (
     Cloned,
     Effect,
     Event,
-    InspectAsked,
     InspectDone,
     LeaveAsked,
     Left,
@@ -31,7 +28,6 @@ from edgenode.core.signals import (
     Peers,
     Persist,
     Persisted,
-    ReadAsked,
     ReadDone,
     Remember,
     RememberWords,
@@ -39,7 +35,6 @@ from edgenode.core.signals import (
     RowsDamaged,
     Run,
     RunEnded,
-    SearchAsked,
     SearchDone,
     SearchedHere,
     SearchHere,
@@ -47,7 +42,6 @@ from edgenode.core.signals import (
     StopRun,
     StoreRecovered,
     StoreRefused,
-    SubmitAsked,
     SubmitDone,
     TimePassed,
 )
@@ -69,12 +63,15 @@ from edgenode.sim.conditions import Conditions
 from edgenode.sim.disk import Disk
 from edgenode.sim.identities import Identities, forfeit
 from edgenode.sim.ledger import Ledger
-from edgenode.sim.machines import Action, Life, Machine, MakeCore, node_id
+from edgenode.sim.machines import Life, Machine, MakeCore, node_id
 from edgenode.sim.network import PORT, Network, Process, first_host
 from edgenode.sim.operations import Operation, operation_of
 from edgenode.sim.pipeline import Pipeline
+from edgenode.sim.requests import Answer, Asked, Requests, patience_s
 from edgenode.sim.story import Story, short
+from edgenode.sim.streams import Streams
 from edgenode.sim.strikes import Struck
+from edgenode.sim.timeline import Action, Timeline
 from edgenode.sim.violation import Violation
 from edgenode.sim.workers import NEVER_BEGUN, STOPPED, TASK, play
 
@@ -86,11 +83,8 @@ ROUNDING_S: Final = 1e-6
 RINGS_MAX: Final = 3
 """How often in a row a core may have more to do at once when its time has come. Beyond, it spins."""
 
-Asked = SubmitAsked | ReadAsked | SearchAsked | InspectAsked
-Answer = SubmitDone | ReadDone | SearchDone | InspectDone
 
-
-class World:
+class World(Timeline):
     """One simulated mesh. Everything in it happens in `step`, in one order."""
 
     def __init__(
@@ -103,8 +97,8 @@ class World:
         story: Story | None = None,
         codec: bool = True,
     ) -> None:
+        super().__init__()
         self.seed = seed
-        self.now: Seconds = 0.0
         self.settings = settings or Settings()
         self.conditions = conditions or Conditions()
         self.story = story or Story()
@@ -130,11 +124,10 @@ class World:
         self.on_log: Callable[[Life, Log], None] = lambda life, line: None
         self._make_core = make_core
         self._dice = self.random("machines")
-        self._heap: list[tuple[Seconds, int, Action]] = []
-        self._scheduled = 0
-        self._requests = 0
-        # With what anybody had been told as settled by then: nobody may be told less who asks later.
-        self._waiting: dict[RequestId, tuple[Callable[[Answer], None], frozenset[JobId]]] = {}
+        self._requests = Requests(self.ledger)
+        self.streams = Streams()
+        self.answers_matter = False
+        """Whether it is a violation that a node which lives does not answer in time."""
         self._digest = blake2b(digest_size=16)
 
     def random(self, purpose: str) -> Random:
@@ -150,29 +143,6 @@ class World:
     def reached(self) -> frozenset[Situation]:
         """Every situation that some node has come into."""
         return frozenset(self._reached).union(*(life.core.reached for life in self.lives()))
-
-    # ------------------------------------------------------------------------------------ time
-
-    def at(self, when: Seconds, action: Action) -> None:
-        self._scheduled += 1
-        heapq.heappush(self._heap, (max(when, self.now), self._scheduled, action))
-
-    def after(self, delay_s: Seconds, action: Action) -> None:
-        self.at(self.now + delay_s, action)
-
-    def step(self) -> None:
-        """Let the next thing happen."""
-        self.now, _, action = heapq.heappop(self._heap)
-        action()
-
-    def run_until(self, when: Seconds, done: Callable[[], bool] = lambda: False) -> bool:
-        """Let everything happen up to `when`, or until `done`; whether it was done."""
-        while not done():
-            if not self._heap or self._heap[0][0] > when:
-                self.now = max(self.now, when)
-                return done()
-            self.step()
-        return True
 
     # -------------------------------------------------------------------------------- machines
 
@@ -334,14 +304,14 @@ class World:
         """The process stands still; whatever comes in meanwhile waits."""
         life = machine.life
         assert life is not None
-        life.paused = True
+        life.paused, life.stood_still_at = True, self.now
         self.befell(machine, f"stands still for {for_s:.2f} s")
         self.after(for_s, lambda: self.resume(life))
 
     def resume(self, life: Life) -> None:
         if not life.alive or not life.paused:
             return
-        life.paused = False
+        life.paused, life.stood_still_at = False, self.now
         self.befell(life.machine, "goes on")
         backlog, life.backlog = life.backlog, []
         # Whether due time or the inbox goes first is chance, as in the real loop.
@@ -552,7 +522,7 @@ class World:
             case SearchHere(ticket):
                 self.post(life, 0.0, SearchedHere(ticket, (), False))
             case SubmitDone() | ReadDone() | SearchDone() | InspectDone():
-                self._waiting.pop(effect.request)  # its client is told that nobody knows
+                self._requests.drop(effect.request)
             case Peers() | Remember() | StopRun() | Log() | Left():
                 self._out(life, effect)
             case _:
@@ -613,6 +583,8 @@ class World:
         for stored in persist.rows:
             before = disk.row(stored.row.id)
             disk.write((stored,))
+            if before is None or before.blob != stored.row.blob:
+                self.streams.stored(life, (stored.row.id,))
             self._digest.update(stored.row.blob)
             self.ledger.durable(life.machine.place, before, stored.row)
         disk.write_claims(persist.claims, persist.forget_claims_before)
@@ -636,7 +608,7 @@ class World:
             case StopRun():
                 self._stop(life, effect)
             case SubmitDone() | ReadDone() | SearchDone() | InspectDone():
-                self._answered(life, effect)
+                self._requests.answered(effect, lambda: self.network.met(life) | {life.id})
             case SearchHere(ticket, query):
                 self.post(life, 0.001, life.machine.disk.search(ticket, query))
             case Peers(changes):
@@ -650,7 +622,8 @@ class World:
             case Behind() | Cloned():
                 raise AssertionError("nothing that waits comes before it")
             case Changed(records):
-                self._shown(records)
+                self._requests.shown(records)
+                self.streams.changed(life, records)
             case Left(handed_over):
                 if self.now >= life.drained_at:
                     self.ledger.evicted(life.running)
@@ -733,10 +706,12 @@ class World:
         answer: Callable[[Answer], None],
     ) -> None:  # fmt: skip
         """A local request; `answer` is called at most once (not at all if the node dies)."""
-        self._requests += 1
-        request = RequestId(self._requests)
-        self._waiting[request] = (answer, frozenset(self.ledger.told))
-        self.post(life, 0.0, make(request))
+        asked = self._requests.ask(make, answer)
+        self.post(life, 0.0, asked)
+        if self.answers_matter:
+            life.asked_at[asked.request] = self.now
+            wait_s = patience_s(asked)
+            self.after(wait_s, lambda: self._requests.demand_answer(life, asked, wait_s))
 
     def leave(self, machine: Machine) -> None:
         assert machine.life is not None
@@ -744,25 +719,3 @@ class World:
         machine.life.drained_at = self.now + self.settings.jobs.drain_s - ROUNDING_S
         self.befell(machine, "is asked to leave")
         self.post(machine.life, 0.0, LeaveAsked())
-
-    def _answered(self, life: Life, answer: Answer) -> None:
-        if answer.request not in self._waiting:
-            raise Violation(f"request {answer.request} is answered twice")
-        waiting, told_before = self._waiting.pop(answer.request)
-        match answer:
-            case SubmitDone(_, receipts):
-                self.ledger.receipts(receipts)
-            case ReadDone(_, records, errors):
-                self._shown(records.values())
-                for job, error in errors.items():
-                    met = self.network.met(life) | {life.id}
-                    self.ledger.unfound(job, error, met, told_before)
-            case SearchDone(_, records=found):
-                self._shown(found)
-            case InspectDone(_, copies):
-                self._shown(copy for copy in copies.values() if copy is not None)
-        waiting(answer)
-
-    def _shown(self, records: Iterable[Record]) -> None:
-        for record in records:
-            self.ledger.shown(record)

@@ -13,9 +13,10 @@ from edgenode.sim.faults import Mood
 from edgenode.sim.judge import Judge
 from edgenode.sim.ledger import Start
 from edgenode.sim.machines import Core, node_id
+from edgenode.sim.requests import Answer
 from edgenode.sim.violation import Violation
 from edgenode.sim.workers import STOPPED
-from edgenode.sim.world import Answer, World
+from edgenode.sim.world import World
 
 
 def mesh(names: str = "ab", core: type[Core] = Loner) -> World:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
-from sim_records import A, B, C, a_record, a_spec, row_of, stored_row
+from sim_records import A, B, C, D, a_record, a_spec, row_of, stored_row
 
 from edgenode.core.errors import JobNotFound, NotReady, OutcomeUnknown
 from edgenode.core.jobs import Options, Record, decided, settled, started, write_own
 from edgenode.core.signals import Persist, Receipt, Row, Run, StopRun
 from edgenode.core.types import Ballot, Delivery, NodeId, Promise, StartToken, State
-from edgenode.core.wire import Acks, Ask, AskItem, Promised, Promises, Stored
+from edgenode.core.wire import Acks, Ask, AskItem, Promised, Promises, Stored, Verdict
 from edgenode.sim.clock import EPOCH
 from edgenode.sim.disk import Disk
 from edgenode.sim.ledger import Ledger
 from edgenode.sim.violation import Violation
-from edgenode.sim.workers import raised, success
+from edgenode.sim.workers import STOPPED, quits, raised, success
 
 SPEC = a_spec(1)
 
@@ -150,7 +152,7 @@ def test_a_start_that_has_not_ended_has_no_result() -> None:
 
 def test_nobody_cancels_what_nobody_asked_to_cancel() -> None:
     mesh = Mesh()
-    with pytest.raises(Violation, match="nobody asked"):
+    with pytest.raises(Violation, match="I13"):
         mesh.store(A, decided(mesh.record, State.CANCELLED, firm=True, at=1.0))
 
 
@@ -401,3 +403,59 @@ def test_a_node_runs_a_job_again_only_when_the_first_start_is_over_or_stopped() 
     token = mesh.start().own.token
     mesh.ledger.ended(SPEC.id, token, raised(token), lost=False)
     mesh.ledger.run(A, 1, second(mesh))
+
+
+def test_an_owner_starts_a_job_elsewhere_only_when_the_first_start_is_over_or_lost() -> None:
+    def second(mesh: Mesh, lost: tuple[StartToken, ...]) -> None:
+        idle = write_own(mesh.record._replace(losses=lost), state=State.QUEUED)
+        again = started(idle, runner=B, boot=1, at=2.0)
+        mesh.store(A, again)
+        mesh.ledger.run(B, 1, Run(SPEC.id, again.own.token, SPEC, 2))
+
+    mesh = Mesh()
+    mesh.start()
+    with pytest.raises(Violation, match=r"I6: 1a.2 of .* begins, and 1a.1 runs"):
+        second(mesh, ())
+    mesh = Mesh()
+    token = mesh.start().own.token
+    second(mesh, (token,))
+
+
+@pytest.mark.parametrize("verdict", [quits, None, lambda token: STOPPED])
+def test_a_task_can_cancel_its_job_and_nobody_else_can(
+    verdict: Callable[[StartToken], Verdict] | None,
+) -> None:
+    mesh = Mesh()
+    token = mesh.start().own.token
+    if verdict is not None:
+        mesh.ledger.ended(SPEC.id, token, verdict(token), lost=False)
+    end = decided(mesh.record, State.CANCELLED, firm=True, at=2.0, token=token, runner=A)
+    if verdict is quits:
+        mesh.store(A, end)
+    else:
+        with pytest.raises(Violation, match=r"I13: .* is cancelled, and 1a.1 did not ask for it"):
+            mesh.store(A, end)
+
+
+def test_a_copy_of_a_disk_decides_alone_where_its_identity_does() -> None:
+    mesh = Mesh()
+    mesh.record = a_record(SPEC, (A,))
+    mesh.disks[D] = Disk()
+    mesh.ledger.identities[D] = A  # the machine at D bears the name of A
+    mesh.store(D, mesh.record)
+    own = mesh.record.own._replace(ballot=Ballot(2, A), write=0)
+    mesh.store(D, mesh.record._replace(epoch=1, holders=(A, B), own=own))
+
+
+def test_a_spare_copy_that_was_not_needed_any_more_may_still_be_in_a_receipt() -> None:
+    mesh = Mesh()
+    mesh.start()
+    done = mesh.finish()
+    mesh.acknowledge(B, done)
+    for node in (A, B, C):
+        mesh.store(node, settled(done))
+    mesh.disks[D] = Disk()
+    mesh.store(D, settled(done))
+    mesh.ledger.dropped(D, SPEC.id)
+    mesh.disks[D].drop(SPEC.id)
+    mesh.ledger.receipts((Receipt(SPEC.id, (A, D), None),))

@@ -1,0 +1,65 @@
+"""Every question is answered in time, and every change is told: planted silences and gaps are found."""
+
+from __future__ import annotations
+
+import pytest
+from sim_stories import running
+
+from edgenode.core.desk import Desk
+from edgenode.core.intake import Intake
+from edgenode.core.node import Node
+from edgenode.core.signals import Changed, Effect
+from edgenode.sim.scenario import Scenario
+from edgenode.sim.trial import Plan, Trial
+from edgenode.sim.violation import Violation
+
+
+def ended() -> Scenario:
+    story = running("abc")
+    story.finish("j")
+    story.heal_and_judge()
+    return story
+
+
+def run(seeds: int) -> None:
+    for seed in range(seeds):
+        Trial(Plan(seed), Node).run()
+
+
+def test_a_question_that_is_never_answered_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Intake, "_answer_reading", lambda *args: None)
+    with pytest.raises(Violation, match=r"I15: \w+ has not answered ReadAsked after 5\.0 s"):
+        run(20)
+
+
+def test_a_change_that_is_never_told_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A settled mark is news for whoever follows the job."""
+    flush = Desk.flush
+
+    def silent(desk: Desk) -> list[Effect]:
+        return [each for each in flush(desk) if not _is_of_settled(each)]
+
+    monkeypatch.setattr(Desk, "flush", silent)
+    story = ended()
+    with pytest.raises(Violation, match=r"I16: \w never told how .* is now"):
+        story.world.streams.check(story.world.lives())
+
+
+def _is_of_settled(effect: Effect) -> bool:
+    return isinstance(effect, Changed) and any(record.settled for record in effect.records)
+
+
+def test_a_node_that_tells_an_older_state_again_is_found() -> None:
+    story = running("abc")
+    before = story.copy("j", "a")
+    assert before is not None
+    story.finish("j")
+    story.heal_and_judge()
+    life = story.world.lives()[0]
+    with pytest.raises(Violation, match=r"I16: a tells of .* what it was before"):
+        story.world.streams.changed(life, (before,))
+
+
+def test_what_was_told_of_a_job_is_what_there_is() -> None:
+    story = ended()
+    story.world.streams.check(story.world.lives())
