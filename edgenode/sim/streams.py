@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from edgenode.core.jobs import Record, job_text, join
+from edgenode.core.node import Node
 from edgenode.core.types import JobId, NodeId
 from edgenode.sim.disk import record_of
 from edgenode.sim.machines import Life
@@ -41,6 +42,8 @@ class Streams:
     def check(self, lives: Iterable[Life]) -> None:
         """Nothing more is to come: what was told last is what there is."""
         for life in lives:
+            if not isinstance(life.core, Node):
+                continue  # a stand-in tells nobody of anything
             for job, stored in life.machine.disk.rows.items():
                 key = (life.place, life.boot, job)
                 record = record_of(stored.row)

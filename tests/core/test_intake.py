@@ -214,6 +214,19 @@ def test_a_leaving_node_takes_no_submissions() -> None:
     assert isinstance(receipt(mesh, request).error, NotReady)
 
 
+def test_a_submitter_that_waits_at_a_holder_is_answered_when_another_owner_has_ended_the_job() -> None:
+    """Or else it is remembered for ever that somebody waits."""
+    mesh = Mesh("abc")
+    spec = mesh.spec("abc")
+    mesh.rule = lambda source, to, message: source != B
+    mesh.tell(C, B, Submit(5, 1, 0, (mesh.item(spec),)))  # B is not the first: it asks, and nobody hears it
+    done = settled(decided(make_record(spec.id, (A, B, C)), State.SUCCEEDED, firm=True, at=WALL, result=b"1"))
+    assert sends(mesh.tell(A, B, Copies((encode(done),))), Submitted) == [
+        Submitted(5, (SubmitAnswer(spec.id, (B,), ""),))
+    ]
+    assert sends(mesh.tell(A, B, Copies((encode(done),))), Submitted) == []
+
+
 # --------------------------------------------------------------------------------------------- reads
 
 

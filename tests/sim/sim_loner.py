@@ -242,8 +242,8 @@ class Loner:
         said = decode_spec(record.spec).options
         if event.lost:
             self._lose(record)
-        elif event.verdict.state is State.SUCCEEDED:
-            self._end(record, State.SUCCEEDED, event.verdict.result)
+        elif event.verdict.state in (State.SUCCEEDED, State.CANCELLED):
+            self._end(record, event.verdict.state, event.verdict.result)
         elif record.failure_count + 1 >= said.max_attempts:
             self._end(record, State.FAILED, failed=True)
         else:

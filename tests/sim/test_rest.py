@@ -11,7 +11,6 @@ from sim_stories import running
 
 from edgenode.core.node import Node
 from edgenode.core.replication import Replication
-from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.types import JobId
 from edgenode.sim.rest import Rest, kept_of
 from edgenode.sim.scenario import Scenario
@@ -32,18 +31,6 @@ def test_after_an_ordinary_job_there_is_rest() -> None:
     story = ended(running("abc"))
     rest(story)
     assert story.world.now < 12.0
-
-
-def test_a_submitter_that_waits_at_a_holder_is_answered_when_another_owner_has_ended_the_job() -> None:
-    """Or else the node remembers for ever that somebody waits."""
-    story = Scenario("abc", Node, settings=Settings(jobs=JobSettings(replicas=2)))
-    story.pause("a")
-    story.submit("j", at="c", holders="ab")
-    story.until(lambda: story.copy("j", "b"))
-    story.wait(1.5)
-    story.resume("a")  # after so long it asks before it owns anything
-    story.until(lambda: story.runner("j") == "a")
-    rest(ended(story))
 
 
 def test_who_goes_on_talking_about_a_job_that_is_over_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
