@@ -558,6 +558,7 @@ class Membership(Roster):
             member.since = self._now
             if member.is_alive:
                 self._alive.add(member.belief.info.id)
+                self._log_met(member)
             self._touch(member.belief.info.id)
 
     def _adopt(self, member: Member, rumour: Rumour) -> None:
@@ -592,9 +593,9 @@ class Membership(Roster):
             self._alive.add(node)
         else:
             self._alive.remove(node)
-        self._publish(member, before, was_alive)
+        self._publish(member, before, was_alive, was_met=was_met)
 
-    def _publish(self, member: Member, before: Rumour, was_alive: bool) -> None:
+    def _publish(self, member: Member, before: Rumour, was_alive: bool, *, was_met: bool) -> None:
         """Tell everybody who has to know that a belief changed: the mesh, the shell, the job side."""
         rumour = member.belief
         node = rumour.info.id
@@ -613,12 +614,17 @@ class Membership(Roster):
         elif before.info.stores and not rumour.info.stores:
             text = f"{self._name(member)} lives, but its disk takes no writes: its jobs move"
             self._effects.append(Log("member-resigned", text, warning=True))
+        elif member.is_alive and not was_met:
+            self._log_met(member)
         elif member.is_alive and not was_alive:
             self._effects.append(Log("member-returned", f"{self._name(member)} is alive after all"))
         elif rumour.state is MemberState.DEAD and was_alive:
             why = "its port refuses" if is_proven(rumour) else "it is silent"
             self._effects.append(Log("member-dead", f"{self._name(member)} is dead: {why}", warning=True))
         self._touch(node)
+
+    def _log_met(self, member: Member) -> None:
+        self._effects.append(Log("member-met", f"{self._name(member)}, known from before, is alive"))
 
     def _is_isolated(self) -> bool:
         """Is every other member silent, several of them? A single one may be the silent one itself."""
