@@ -177,6 +177,11 @@ class Node:
         """What this node has lived through."""
         return self._desk.reached
 
+    @property
+    def has_vote(self) -> bool:
+        """Whether what this disk says decides anything: not before it is known to be the latest."""
+        return self._vouching.has_vote
+
     def remembers(self, node: NodeId) -> Sequence[Word]:
         """What this node knows of the lives of another one. For inspection only."""
         return self._vouching.words(node)

@@ -99,7 +99,8 @@ class Ledger:
         self.clock_s = INACCURACY_S
         self.misled: Callable[[NodeId], bool] = lambda node: False
         """Whether half or more of the clocks that a node may know of have been wrong: it knows no better."""
-        self.on_own_vote: Callable[[NodeId], None] = lambda node: None
+        self.on_own_vote: Callable[[NodeId], bool] = lambda node: True
+        """Hears of a place whose disk would accept its own proposal. Whether that counts."""
         """Told where an owner accepts its own proposal, before it counts."""
         self._ended_early: set[JobId] = set()  # by nodes that knew no better
         self.finished: set[JobId] = set()  # some disk had an end of it once
@@ -355,9 +356,10 @@ class Ledger:
             raise Violation(f"I4: two values of {job_text(record.id)} in {ballot_text(ballot)}")
         for early in self._early.pop(key, set()):
             self._accepted(early, *key)
-        # An owner that gets its own old proposal back has promised more by then: it accepts nothing.
-        if promises == Promise(record.epoch, ballot) and ballot.owner == self._identity(node):
-            self.on_own_vote(node)
+        # An owner that gets its own old proposal back has promised more by then: it accepts nothing. Nor does
+        # a copied or an old disk of its that has no vote.
+        is_own = promises == Promise(record.epoch, ballot) and ballot.owner == self._identity(node)
+        if is_own and self.on_own_vote(node):
             self._accepted(ballot.owner, *key)
 
     def _outcome_happened(self, node: NodeId, job: JobId, outcome: Outcome) -> None:

@@ -40,6 +40,9 @@ class Core(Protocol):
     @property
     def reached(self) -> Set[Situation]: ...
 
+    @property
+    def has_vote(self) -> bool: ...
+
     def remembers(self, node: NodeId) -> Sequence[Word]: ...
 
 

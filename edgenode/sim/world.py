@@ -657,10 +657,13 @@ class World(Timeline):
                 )
         self.on_forfeit(f"{life.machine} votes, unaware of {word}, and so are its peers")
 
-    def _own_vote(self, place: NodeId) -> None:
+    def _own_vote(self, place: NodeId) -> bool:
         life = self.machines[place].life
-        if life is not None:
+        if life is None:
+            return True
+        if life.core.has_vote:
             self._check_vote(life)
+        return life.core.has_vote
 
     def _run(self, life: Life, effect: Run) -> None:
         if effect.token.owner == life.id:

@@ -105,6 +105,8 @@ class Loner:
         self.reached: set[Situation] = set()
         self.storing = True
 
+    has_vote = True
+
     def remembers(self, node: NodeId) -> tuple[Word, ...]:
         return ()
 

@@ -54,6 +54,8 @@ class Silent:
         says, self.says = self.says, []
         return says
 
+    has_vote = True
+
     def remembers(self, node: NodeId) -> tuple[Word, ...]:
         return ()
 
