@@ -83,6 +83,7 @@ class Weather:
         world.conditions = Conditions()
         world.network.block(frozenset())
         self._put_clocks_right()
+        self._introduce()
         world.announce()
         for machine in world.machines.values():
             world.make_room(machine)
@@ -90,6 +91,12 @@ class Weather:
                 world.resume(machine.life)
             else:
                 world.start_if_down(machine)
+
+    def _introduce(self) -> None:
+        """Who was to find the others by one that moved, or left, before they had met is told of another."""
+        there = [machine for machine in self._world.machines.values() if not machine.gone]
+        for machine in there[1:]:
+            machine.seeds |= {there[0].id} - {machine.id}
 
     def _counted(self) -> list[Machine]:
         """Whose clocks the members know of: the dead are remembered for longer than a run."""
