@@ -41,10 +41,10 @@ class Clients:
         self.unanswered = 0  # submissions without an answer (yet)
         self.refusals = 0
 
-    def begin(self, until: Seconds) -> None:
-        """Submit and read until then."""
+    def begin(self, until: Seconds, *, since: Seconds = 0.6) -> None:
+        """Submit and read until then; the first nodes may not have met before `since`."""
         for _ in range(self._dice.randint(2, 7) * times(until)):
-            self._world.at(self._dice.uniform(0.6, max(0.7, until * 0.9)), self._submit)
+            self._world.at(self._dice.uniform(since, max(since + 0.1, until * 0.9)), self._submit)
         self._world.at(1.0, lambda: self._read_on(until))
 
     # ------------------------------------------------------------------------------ submitting

@@ -133,7 +133,7 @@ class Trial:
         world, plan = self.world, self.plan
         weather = Weather(world, self.faults)
         weather.begin()
-        self.clients.begin(plan.hurt_s)
+        self.clients.begin(plan.hurt_s, since=2.0 if self.faults.mood is Mood.CALM else 0.6)
         if plan.keyed:
             self.keyed.begin(plan.hurt_s, [blow.at for blow in self.faults.blows])
             self.clients.jobs += [key.job for key in self.keyed.keys]
