@@ -190,11 +190,16 @@ class Judge:
             self._pending[life].discard(record.id)
 
     def _ask_again(self) -> None:
-        """Those who have shown an end as unsettled, of jobs that were settled since."""
+        """Those who have shown an end as unsettled, of jobs that were settled since, or gave way to another."""
         for life in self._world.lives():
             for (job, node), shown in self._answers.items():
-                if node == life.id and not shown.settled and any(c.settled for c in self._copies(job)):
+                if node == life.id and not shown.settled and self._is_old(shown):
                     self._pending.setdefault(life, set()).add(job)
+
+    def _is_old(self, shown: Record) -> bool:
+        assert shown.outcome is not None
+        ends = [copy.outcome for copy in self._copies(shown.id) if copy.outcome is not None]
+        return any(end.settled or not agree(end.value, shown.outcome.value) for end in ends)
 
     def _tell(self, required: list[JobId]) -> str:
         missing = self._unfinished(required)
