@@ -594,15 +594,20 @@ class Custody:
         elif who is None:
             desk.reach(Situation.UNKNOWN_WAITED_FOR)
             self._later.set(job, desk.now + desk.settings.check_s)  # somebody may still turn up
-        elif self._confirmed.get(job) != who:
+        elif self._confirmed.get(job) != (listener := self._listener(record, who)):
             if desk.leading(job):
                 return
-            self._offered[job] = who
-            # Who owns it without being a holder keeps it only until they all have its end.
-            others = () if who in record.holders else desk.living_holders(record)
-            for node in (who, *others):
-                desk.post.add(node, Offer, DigestItem(job, digest(record)))
+            self._offered[job] = listener
+            desk.post.add(listener, Offer, DigestItem(job, digest(record)))
             self._later.set(job, desk.now + desk.settings.retry_max_s)
+
+    def _listener(self, record: Record, who: NodeId) -> NodeId:
+        """Whom to tell of the copy here, for who is responsible. An owner that is no holder keeps the job only
+        until all holders have its end: who is no holder either asks those."""
+        me, holders = self._desk.me, record.holders
+        if who in holders or me in holders:
+            return who
+        return next(iter(self._desk.living_holders(record)), who)
 
     def _waits_for_asker(self, record: Record) -> bool:
         """Whether this disk has just promised the job to a node that lives, and needs a moment to act."""
