@@ -602,8 +602,8 @@ class Custody:
             self._later.set(job, desk.now + desk.settings.retry_max_s)
 
     def _listener(self, record: Record, who: NodeId) -> NodeId:
-        """Whom to tell of the copy here, for who is responsible. An owner that is no holder keeps the job only
-        until all holders have its end: who is no holder either asks those."""
+        """Whom to tell of the copy here. An owner that is no holder keeps the job only until all holders have
+        its end: who is no holder either tells one of those."""
         me, holders = self._desk.me, record.holders
         if who in holders or me in holders:
             return who

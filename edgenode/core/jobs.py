@@ -592,7 +592,7 @@ def join(a: Record, b: Record) -> Record:
     Returns one of the arguments, unchanged, where it already does: `join(a, b) is a` means b is no news.
 
     Of two lives the one that is settled stands, else the one whose holders a majority of the members stands
-    behind (there is one such set, as far as members know each other), else the one with the greater spec.
+    behind (there is one such set, as far as members know each other), else that with the greater fingerprint.
     Field by field the result of one submission would be shown for the other.
     """
     if a is b or a == b:
@@ -647,8 +647,11 @@ def is_same_content(a: Record, b: Record) -> bool:
     return decode_spec(a.spec).options.fingerprint == decode_spec(b.spec).options.fingerprint
 
 
-def _standing(record: Record) -> tuple[bool, bool, int, bytes, tuple[NodeId, ...]]:
-    return (record.settled, record.claimed, record.epoch, record.spec, record.holders)
+def _standing(record: Record) -> tuple[bool, bool, int, str, tuple[NodeId, ...]]:
+    """What orders the lives of a key. (Not the spec: copies of one life may have several, and the greater of
+    these would count only after they have met.)"""
+    content = decode_spec(record.spec).options.fingerprint
+    return (record.settled, record.claimed, record.epoch, content, record.holders)
 
 
 def _join_marker(marker: Record, other: Record) -> Record:

@@ -190,7 +190,7 @@ class Judge:
             self._pending[life].discard(record.id)
 
     def _ask_again(self) -> None:
-        """Those who have shown an end as unsettled, of jobs that were settled since, or gave way to another."""
+        """Those who have shown an end as unsettled that was settled since, or gave way to another."""
         for life in self._world.lives():
             for (job, node), shown in self._answers.items():
                 if node == life.id and not shown.settled and self._is_old(shown):
