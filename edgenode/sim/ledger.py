@@ -100,8 +100,7 @@ class Ledger:
         self.misled: Callable[[NodeId], bool] = lambda node: False
         """Whether half or more of the clocks that a node may know of have been wrong: it knows no better."""
         self.on_own_vote: Callable[[NodeId], bool] = lambda node: True
-        """Hears of a place whose disk would accept its own proposal. Whether that counts."""
-        """Told where an owner accepts its own proposal, before it counts."""
+        """Told where an owner accepts its own proposal, before it counts. Whether it does."""
         self._ended_early: set[JobId] = set()  # by nodes that knew no better
         self.finished: set[JobId] = set()  # some disk had an end of it once
         self.forgotten: defaultdict[JobId, set[NodeId]] = defaultdict(set)

@@ -28,6 +28,12 @@ class Streams:
         """Copies of these are on its disk, other than before."""
         self._stored.update((life.place, life.boot, job) for job in jobs)
 
+    def dropped(self, life: Life, job: JobId) -> None:
+        """Its copy is gone, being needed no more: what it tells from here on is what others still have of it."""
+        key = (life.place, life.boot, job)
+        self._told.pop(key, None)
+        self._stored.discard(key)
+
     def changed(self, life: Life, records: Sequence[Record]) -> None:
         """A node tells of these."""
         for record in records:

@@ -579,6 +579,7 @@ class World(Timeline):
         disk.forgotten = persist.forgotten or disk.forgotten
         for job in persist.dropped:
             self.ledger.dropped(life.machine.place, job)
+            self.streams.dropped(life, job)
             disk.drop(job)
         for stored in persist.rows:
             before = disk.row(stored.row.id)
