@@ -29,7 +29,7 @@ class Streams:
         self._stored.update((life.place, life.boot, job) for job in jobs)
 
     def dropped(self, life: Life, job: JobId) -> None:
-        """Its copy is gone, being needed no more: what it tells from here on is what others still have of it."""
+        """Its copy is gone, being needed no more: what it tells then is what others still have of it."""
         key = (life.place, life.boot, job)
         self._told.pop(key, None)
         self._stored.discard(key)

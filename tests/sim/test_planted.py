@@ -41,7 +41,7 @@ def run_seeds() -> None:
         (promise_not_persisted, "T4: .* asserts a promise"),
         (loose_match_of_acknowledgements, "P4: .* settled without a majority|T22: .* decided was"),
         (own_clock_is_believed, "I1: .* drops .* before its day|I12: .* before its day"),
-        (restart_goes_on_without_asking, "I3|I4|I5|I9"),
+        (restart_goes_on_without_asking, "I3|I4|I5|I9|P4"),
     ],
 )
 def test_seeds_find(bug: Bug, law: str) -> None:

@@ -15,7 +15,7 @@ from edgenode.sim.strikes import FAMILY, Struck, possible, told
 from edgenode.sim.trial import Plan, Trial
 
 DRAWN = 4000
-TRIED = 60
+TRIED = 200
 """So many seeds in which a fault may strike are run before it counts as one that never does."""
 Condition = Callable[[Faults], object]
 OF_CONDITIONS: dict[str, Condition] = {
