@@ -205,6 +205,8 @@ class Node:
             return []
         stalled = desk.storing and now > self._due + self._settings.jobs.stall_s
         desk.now = now
+        if stalled:
+            self._scheduler.stood_still()
         effects = self._route(event, now)
         verdicts = self._vouch(now)
         if any(isinstance(verdict, Behind | Cloned) for verdict in verdicts):

@@ -156,6 +156,7 @@ class Scheduler:
             JobId, tuple[NodeId, Instant]
         ] = {}  # who refused a start, and until when to believe it
         self._denied: dict[Start, None] = {}
+        self._wary_until: Instant = -FOREVER
         self._begun: dict[Start, None] = {}  # what began here, and is over
         self._want_at: Instant = 0.0
         self._wanted = 0  # slots that peers were offered, and may still grant
@@ -201,6 +202,11 @@ class Scheduler:
                 self._keep_or_lose(record)
             else:
                 self._enrol(record)
+
+    def stood_still(self) -> None:
+        """This node was not there for a while. What was granted to it meanwhile waits to be read now, and its
+        owners may have given those starts up: they are denied, and granted anew."""
+        self._wary_until = self._desk.now + self._desk.settings.retry_s
 
     def _keep_or_lose(self, record: Record) -> None:
         """Whether the start that the record speaks of is still run by somebody; if not, it is lost."""
@@ -633,7 +639,7 @@ class Scheduler:
             mine = self._table.peek(item.job)
             is_over = mine is not None and (mine.outcome is not None or mine.own.ballot > item.token.ballot)
             usable = record is not None and item.boot == desk.view.boot and not desk.leaving and not is_over
-            usable = usable and self._table.has_vote
+            usable = usable and self._table.has_vote and desk.now >= self._wary_until
             if record is not None and desk.is_forgotten(decode_spec(record.spec).expires_at):
                 usable = usable and mine is not None
             if (
@@ -662,6 +668,8 @@ class Scheduler:
             self._desk.reach(Situation.GRANT_TO_EARLIER_LIFE)
         elif (item.job, item.token) in self._denied:
             self._desk.reach(Situation.GRANT_DENIED_BEFORE)
+        elif self._desk.now < self._wary_until:
+            self._desk.reach(Situation.GRANT_AFTER_A_STALL)
         elif self._free() <= 0:
             self._desk.reach(Situation.GRANT_WITHOUT_SLOT)
 

@@ -101,6 +101,7 @@ class Situation(StrEnum):
     RUNNER_LEFT = "a runner left, which is not held against the job"
     GRANT_AFTER_THE_END = "a grant comes for a job that is over, or owned under a higher ballot"
     GRANT_TO_EARLIER_LIFE = "a grant comes for an earlier life of its runner"
+    GRANT_AFTER_A_STALL = "a grant comes to a node that stood still, and may have been given up meanwhile"
     GRANT_DENIED_BEFORE = "a grant comes of a start that was denied, or is spent"
     GRANT_WITHOUT_SLOT = "a grant comes when all slots are taken"
     GRANT_DOUBLED = "a grant comes twice"

@@ -146,6 +146,20 @@ def test_a_grant_to_an_earlier_life_starts_nothing() -> None:
     story.heal_and_judge()
 
 
+def test_a_grant_that_waited_while_its_runner_stood_still_starts_nothing() -> None:
+    """Its owner has given that start up, and begun another: the two would run at the same time."""
+    story = grant_lost("ab", "a", to="b")
+    story.pause("b")
+    story.deliver_late()
+    story.finish("of a")
+    story.until(lambda: story.runner("j") == "a")
+    story.resume("b")
+    story.until(lambda: Situation.GRANT_AFTER_A_STALL in story.reached)
+    assert [runner for runner, _ in story.runs("j")] == ["a"]
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
 def test_a_grant_of_a_start_that_is_spent_starts_nothing() -> None:
     story = granted("ab")
     story.finish("j")
