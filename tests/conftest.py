@@ -1,7 +1,9 @@
-"""Which tests run in one process when many run side by side (`make test`); how long a property may take."""
+"""Which tests run in one process when many run side by side (`make test`); how long a property may take; that
+interrupts are heard."""
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import hypothesis
@@ -11,6 +13,11 @@ from xdist.scheduler import LoadScopeScheduling
 # How long an example takes on a busy machine says nothing; pytest-timeout ends what hangs.
 hypothesis.settings.register_profile("edgenode", deadline=None)
 hypothesis.settings.load_profile("edgenode")
+
+
+# What runs in the background of a script has them ignored, and so have all programs that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class ByMesh(LoadScopeScheduling):

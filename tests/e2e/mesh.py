@@ -338,8 +338,6 @@ class Up:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                # A shell that runs the tests in the background has told them to ignore it.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         until(lambda: " nodes are ready" in self.output, lambda: f"up is ready:\n{self.output}")
         return Client(self.urls)

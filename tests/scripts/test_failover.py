@@ -276,8 +276,6 @@ def test_a_run_that_is_told_to_end_takes_its_nodes_and_files_along(
         stderr=subprocess.STDOUT,
         text=True,
         env=os.environ | {"TMPDIR": str(tmp_path)},
-        # A shell that runs the tests in the background has told them to ignore it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
     with process:
