@@ -254,9 +254,9 @@ def test_a_short_run_sees_jobs_start_elsewhere_and_leaves_nothing_behind(tmp_pat
         assert each["jobs"] >= 2
         assert None not in each.values(), "something never happened"
         assert 0 < each["dead_s"] <= each["all_dead_s"]
-        assert 0 < each["dead_s"] <= each["taken_s"]
         assert 0 < each["first_s"] <= each["last_s"]
-        # A record's time has milliseconds, and the clocks are set once a second.
+        # A takeover's time is a record's: in whole milliseconds, of a clock that is set once a second.
+        assert each["dead_s"] <= each["taken_s"] + 0.02
         assert each["taken_s"] <= each["last_s"] + 0.02
     (left,) = told["leaves"]
     assert left["moved"] > 0
