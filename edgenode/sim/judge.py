@@ -25,6 +25,7 @@ from edgenode.core.jobs import Record, decode_spec, is_claimed, is_keyed, job_te
 from edgenode.core.quorums import majority_of
 from edgenode.core.types import TERMINAL, Delivery, JobId, NodeId, Partition, Seconds, State
 from edgenode.sim.clients import read_everywhere
+from edgenode.sim.clock import EPOCH
 from edgenode.sim.faults import Mood
 from edgenode.sim.keyed import Repetition
 from edgenode.sim.keylaw import submission_of
@@ -64,7 +65,7 @@ class Judge:
         world, deadline = self._world, self._world.now + bound_s
         required = sorted(job for job in world.ledger.acked if self._must_end(job))
         if not world.run_until(deadline, self._every(lambda: not self._unfinished(required))):
-            if not self._wait_for_clocks(required):
+            if not self._wait_for_the_dead(required):
                 raise Violation(f"I3: not finished in {bound_s:.0f} s after healing: {self._tell(required)}")
             deadline = world.now + bound_s
         asked: dict[NodeId, Life] = {}
@@ -173,14 +174,32 @@ class Judge:
             if not over(job) and not any(self._ended(job, copy) for copy in self._copies(job))
         ]
 
-    def _wait_for_clocks(self, required: list[JobId]) -> bool:
-        """What is over its deadline ends by the time of most members, dead ones included until they are
-        forgotten. Who restarted after most had gone never heard their clocks."""
+    def _wait_for_the_dead(self, required: list[JobId]) -> bool:
+        """Some things wait for what dead members would say until they are forgotten."""
         world = self._world
-        if not all(world.ledger.specs[job].options.deadline for job in self._unfinished(required)):
+        if not all(
+            self._is_past_its_day(job) or self._is_anothers(job) for job in self._unfinished(required)
+        ):
             return False
         forgotten = world.now + world.settings.membership.dead_keep_s
         return world.run_until(forgotten, self._every(lambda: not self._unfinished(required)))
+
+    def _is_past_its_day(self, job: JobId) -> bool:
+        """It ends by the time of most members: who restarted after most had gone never heard their clocks."""
+        spec = self._world.ledger.specs[job]
+        return min(spec.expires_at, spec.options.deadline or spec.expires_at) <= EPOCH + self._world.now
+
+    def _is_anothers(self, job: JobId) -> bool:
+        """Its key is used for something else, with somebody who is not there: he may have that job."""
+        uses = {
+            row.accepted: row.use for disk in self._world.disks.values() if (row := disk.claim_rows.get(job))
+        }
+        if not uses:
+            return False
+        latest = uses[max(uses)]
+        living = {life.id for life in self._world.lives()}
+        said = {submission_of(copy)[1] for copy in self._copies(job)}
+        return latest.content not in said and not living.issuperset(latest.holders)
 
     def _answer(self, life: Life, record: Record) -> None:
         if not self._ended(record.id, record):

@@ -350,15 +350,16 @@ class Ledger:
     ) -> None:
         """A firm owner's value is on a disk: one ballot has one value; who proposes it has accepted it."""
         key = (record.id, Promise(record.epoch, ballot))
+        # An owner that gets its own old proposal back has promised more by then: it accepts nothing. Nor does
+        # a copied or an old disk of its that has no vote.
+        is_own = promises == Promise(record.epoch, ballot) and ballot.owner == self._identity(node)
+        is_accepted = is_own and self.on_own_vote(node)
         proposal = self._proposals.setdefault(key, Proposal(value, record.holders))
         if proposal.value != value and record.id not in self.keys.excused:
             raise Violation(f"I4: two values of {job_text(record.id)} in {ballot_text(ballot)}")
         for early in self._early.pop(key, set()):
             self._accepted(early, *key)
-        # An owner that gets its own old proposal back has promised more by then: it accepts nothing. Nor does
-        # a copied or an old disk of its that has no vote.
-        is_own = promises == Promise(record.epoch, ballot) and ballot.owner == self._identity(node)
-        if is_own and self.on_own_vote(node):
+        if is_accepted:
             self._accepted(ballot.owner, *key)
 
     def _outcome_happened(self, node: NodeId, job: JobId, outcome: Outcome) -> None:
