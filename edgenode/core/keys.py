@@ -300,6 +300,7 @@ class Keys:
         for item in items:
             claiming = self._claiming.get(item.job)
             if claiming is None:
+                self._correct(source, item)
                 continue
             claiming.term_seen = max(claiming.term_seen, item.promised.term)
             claiming.heard.add(source)
@@ -444,9 +445,19 @@ class Keys:
         claiming.copies[_use_of(copy)] = copy
         if not copy.claimed:
             return False
-        self._yield_to(mine, copy)
+        self._yield_to(mine, copy, claiming)
         self._drop(job)
         return True
+
+    def _correct(self, source: NodeId, item: Claimed) -> None:
+        """The claim is over. A member that still has another life of the key, and may be none of its holders
+        (it stood in for one), would offer that to them again and again."""
+        record = self._table.peek(item.job)
+        copy = self._desk.read(item.copy) if item.copy else None
+        if record is None or copy is None or not record.claimed or is_same_life(record, copy):
+            return
+        if not copy.claimed:
+            self._desk.post.add(source, Copies, encode(record))
 
     def _give_way(self, job: JobId, claiming: Claiming, record: Record, use: KeyUse) -> None:
         """The key is used otherwise: what is here of the job becomes theirs, unless they have their own."""
@@ -467,10 +478,11 @@ class Keys:
             # Nobody runs it there. The ballot is one that nobody has used: its owner has to ask.
             own = record.own._replace(ballot=Ballot(record.own.ballot.term + 1, holders[0]), write=0)
             theirs = record._replace(holders=holders, own=own, move=None)
-        self._yield_to(record, theirs._replace(claimed=True))
+        self._yield_to(record, theirs._replace(claimed=True), claiming)
 
-    def _yield_to(self, mine: Record, theirs: Record) -> None:
-        """Another life of this key stands. Its holders learn what this one counted, and this one's of it."""
+    def _yield_to(self, mine: Record, theirs: Record, claiming: Claiming) -> None:
+        """Another life of this key stands. Its holders learn what this one counted, and this one's of it, and
+        so do all others that are known to have a copy."""
         desk = self._desk
         joined = desk.merge(theirs)
         if joined is None or is_same_life(joined, mine):
@@ -478,7 +490,8 @@ class Keys:
         note = desk.note(SUPERSEDED, f"the key is {', '.join(joined.holders)}'s")
         joined = with_note(joined, note)
         self._table.put(joined)
-        for holder in dict.fromkeys((*mine.holders, *joined.holders)):
+        having = [node for node, word in claiming.said.items() if word.home]
+        for holder in dict.fromkeys((*mine.holders, *joined.holders, *having)):
             if holder != desk.me and desk.view.is_living(holder):
                 desk.post.add(holder, Copies, encode(joined))
         desk.overdue.add(mine.id)
