@@ -318,11 +318,18 @@ class Judge:
         """I6 without faults: one start, and one more for each that failed or whose worker died. Those that a
         leaving node gave up after all may have been repeated; if one node died, one by each other owner."""
         starts = self._world.ledger.starts[job]
+        lives = {(life.id, life.boot) for life in self._world.lives()}
+        # What one that died had not told of the end of a start is lost with it.
+        cut_short = {
+            token
+            for token, start in starts.items()
+            if start.cut_short or (token in known.losses and (start.node, start.boot) not in lives)
+        }
         spoilt = sum(
-            start.lost
-            or start.cut_short
+            token in cut_short
+            or start.lost
             or (start.verdict is not None and start.verdict.state is State.FAILED)
-            for start in starts.values()
+            for token, start in starts.items()
         )
         ended = known.state in (State.SUCCEEDED, State.CANCELLED)
         evicted = sum(start.evicted for start in starts.values())
@@ -335,6 +342,5 @@ class Judge:
         if not len(starts) <= known.start_count <= len(starts) + more:
             raise Violation(f"I6: {job_text(job)} counts {known.start_count} starts of {len(starts)}")
         too_late = known.state is State.EXPIRED  # the ledger has seen that its deadline was over
-        was_cut_short = any(start.cut_short for start in starts.values())
-        if manner_of(decode_spec(known.spec)) is Manner.GOOD and not (ended or too_late or was_cut_short):
+        if manner_of(decode_spec(known.spec)) is Manner.GOOD and not (ended or too_late or cut_short):
             raise Violation(f"I6: without faults {job_text(job)} ended as {known.state}")
