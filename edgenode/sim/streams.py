@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 
 from edgenode.core.jobs import Record, job_text, join
 from edgenode.core.node import Node
-from edgenode.core.types import JobId, NodeId
+from edgenode.core.types import JobId
 from edgenode.sim.disk import record_of
 from edgenode.sim.machines import Life
 from edgenode.sim.story import short
 from edgenode.sim.violation import Violation
 
-Key = tuple[NodeId, int, JobId]
-"""One node, in one of its lives, and a job."""
+Key = tuple[Life, JobId]
+"""One life of a node, and a job. (A disk that was put back counts the same lives again.)"""
 
 
 class Streams:
@@ -26,18 +26,18 @@ class Streams:
 
     def stored(self, life: Life, jobs: Iterable[JobId]) -> None:
         """Copies of these are on its disk, other than before."""
-        self._stored.update((life.place, life.boot, job) for job in jobs)
+        self._stored.update((life, job) for job in jobs)
 
     def dropped(self, life: Life, job: JobId) -> None:
         """Its copy is gone, being needed no more: what it tells then is what others still have of it."""
-        key = (life.place, life.boot, job)
+        key = (life, job)
         self._told.pop(key, None)
         self._stored.discard(key)
 
     def changed(self, life: Life, records: Sequence[Record]) -> None:
         """A node tells of these."""
         for record in records:
-            key = (life.place, life.boot, record.id)
+            key = (life, record.id)
             last = self._told.get(key)
             if record.id in life.machine.disk.damaged:
                 last = None  # what another one still has of it may be older
@@ -51,7 +51,7 @@ class Streams:
             if not isinstance(life.core, Node):
                 continue  # a stand-in tells nobody of anything
             for job, stored in life.machine.disk.rows.items():
-                key = (life.place, life.boot, job)
+                key = (life, job)
                 record = record_of(stored.row)
                 if key in self._stored and record is not None and self._told.get(key) != record:
                     raise Violation(f"I16: {short(life.id)} never told how {job_text(job)} is now")
