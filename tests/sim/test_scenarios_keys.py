@@ -9,6 +9,7 @@ import pytest
 from sim_stories import ONCE, end, the_copy
 
 from edgenode.core.node import Node
+from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.types import State
 from edgenode.core.wire import Submitted
 from edgenode.sim.scenario import Scenario, Use
@@ -130,6 +131,31 @@ def test_same_key_other_payload_across_cut() -> None:
     assert answers(story, *uses) == ["replayed", "key-reused"]
     story.heal_and_judge()
     assert story.starts("k") == 2
+
+
+def test_same_key_stand_in_is_away_when_its_life_gives_way() -> None:
+    """On the smaller side of a cut e, first in rank, is dead: d has a copy in its place, and goes down. When
+    it is back the other side's job stands, and b has dropped its own; d learns of it all the same."""
+    two = Settings(jobs=JobSettings(replicas=2, rereplicate_after_s=1.0))
+    story = Scenario("abcdefgh", Node, settings=two)
+    story.choose_key("k", holders="ebd")
+    story.cut("bde", "acfgh")
+    story.wait(3.0)
+    story.kill("e")
+    story.use_key("k", at="d", content="this")
+    story.until(lambda: story.copy("k", "b") and story.copy("k", "d"))
+    assert the_copy(story, "d", "k").holders == the_copy(story, "b", "k").holders
+    assert "d" not in map(short, the_copy(story, "d", "k").holders)
+    story.kill("d")
+    other = story.use_key("k", at="a", content="that")
+    assert answers(story, other) == ["taken"]
+    story.until(lambda: story.runs("k"))
+    story.finish("k")
+    story.mend()
+    story.until(lambda: story.copy("k", "b") is None)
+    story.restart("d")
+    story.until(lambda: story.copy("k", "d") is None)
+    story.heal_and_judge()
 
 
 @pytest.mark.parametrize("keyed", [False, True])
