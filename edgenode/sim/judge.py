@@ -96,7 +96,7 @@ class Judge:
         """I11: of all lives of a key one is left; and a key that is used again is answered with its job, and
         starts nothing."""
         world = self._world
-        keyed = [job for job in required if is_keyed(job) and job not in world.ledger.keys.excused]
+        keyed = [job for job in required if is_keyed(job) and not self._is_excused(job)]
         if not world.run_until(world.now + REPETITION_S, self._every(lambda: not self._divided(keyed))):
             raise Violation(f"I11: {'; '.join(map(self._tell_one, self._divided(keyed)))}")
         decided = [job for job in keyed if any(copy.settled for copy in self._copies(job))]
@@ -157,14 +157,19 @@ class Judge:
     def _ended(self, job: JobId, record: Record) -> bool:
         if record.settled:
             return True
-        can_settle = self._majority_lives(job) and (is_claimed(record) or self._most_members_live())
+        can_settle = self._majority_lives(job) and (is_claimed(record) or self._can_decide_key(job))
         return record.state in TERMINAL and not can_settle
 
-    def _most_members_live(self) -> bool:
-        """Whether a key can be decided: a majority of all members, the dead included."""
+    def _can_decide_key(self, job: JobId) -> bool:
+        """Whether a majority of all members, the dead included, can vote on the job's key."""
         members = set(self._world.ledger.keys.members())
-        voting = {life.id for life in self._world.lives() if not life.machine.disk.behind}
+        disks = {life.id: life.machine.disk for life in self._world.lives()}
+        voting = {node for node, disk in disks.items() if not disk.behind and job not in disk.damaged}
         return len(voting & members) >= majority_of(len(members))
+
+    def _stays_open(self, job: JobId) -> bool:
+        """Whether its key will never be decided, so that each life of it keeps the end that it has."""
+        return is_keyed(job) and not any(map(is_claimed, self._copies(job))) and not self._can_decide_key(job)
 
     def _unfinished(self, required: list[JobId]) -> list[JobId]:
         over = self._world.ledger.is_over
@@ -218,6 +223,8 @@ class Judge:
     def _is_old(self, shown: Record) -> bool:
         assert shown.outcome is not None
         ends = [copy.outcome for copy in self._copies(shown.id) if copy.outcome is not None]
+        if self._stays_open(shown.id):
+            return any(end.settled for end in ends)
         return any(end.settled or not agree(end.value, shown.outcome.value) for end in ends)
 
     def _tell(self, required: list[JobId]) -> str:
@@ -238,6 +245,10 @@ class Judge:
     def _unshown(self) -> str:
         jobs = sorted(set().union(*self._pending.values()))
         return "; ".join(self._tell_one(job) for job in jobs[:MISSING_SHOWN])
+
+    def _is_excused(self, job: JobId) -> bool:
+        """Whether its key may have two jobs in the end."""
+        return job in self._world.ledger.keys.excused or self._stays_open(job)
 
     # --------------------------------------------------------------------------------- copies
 
@@ -281,8 +292,7 @@ class Judge:
         for (job, node), record in self._answers.items():
             assert record.outcome is not None
             value = record.outcome.value
-            is_excused = job in self._world.ledger.keys.excused
-            if not agree(self._shown.setdefault(job, value), value) and not is_excused:
+            if not agree(self._shown.setdefault(job, value), value) and not self._is_excused(job):
                 raise Violation(f"I4: {short(node)} shows {value} of {job_text(job)}, not {self._shown[job]}")
 
     def _check_counts(self) -> None:
