@@ -29,9 +29,11 @@ BOUNDED: Final = (
     "._scheduler._denied",
     "._scheduler._queued._lines",
     "._mending._tries",
+    "._mending._due",
+    "._upkeep._cursor",
 )
-"""Where a core remembers so many of the latest starts, lest one begins twice; heaps that are swept; and rows
-that were damaged, of which a member that returns may have a copy."""
+"""Where a core remembers so many of the latest starts, lest one begins twice; rows that were damaged, which
+are asked for some 15 s long, and again of a member that returns; and how far a walk through all rows is."""
 SWEPT: Final = "._heap[][]"
 PROMISES: Final = "._promises[]"
 """A promise without a copy: its disk is bound by it until the job's last day, though others became the
