@@ -463,8 +463,9 @@ class Ledger:
 
     def _check_ack(self, node: NodeId, stored: Stored) -> None:
         record = self._disks[node].record(stored.job)
-        # Bits may have flipped in it since it was written.
-        if not self.has(node, stored) and (node, stored.job) not in self._lost_rows:
+        # Since it was written bits may have flipped in it, or it was dropped, its last day being over.
+        is_gone = (node, stored.job) in self._lost_rows or node in self.forgotten[stored.job]
+        if not self.has(node, stored) and not is_gone:
             raise Violation(f"T4: {short(node)} acknowledges of {job_text(stored.job)} what its disk has not")
         under = Promise(stored.epoch, stored.ballot)
         move = None if record is None else record.move
