@@ -383,7 +383,9 @@ class Keys:
     def _choose(self, claiming: Claiming, said: Sequence[Claimed], count: int) -> KeyUse:
         """What a majority that promised leaves to propose (Fast Paxos, section 2.2, rule 2b).
 
-        Holders of which no member is known any more can have decided nothing that anybody will ever see.
+        Holders of which no member is known any more can have decided nothing that anybody will ever see. If
+        as many members as there are can have decided nothing, fewer may have, before others came: so the use
+        of whoever else came first goes before this node's own.
         """
         members = set(self._electorate())
         words = [word for word in said if members.intersection(word.use.holders)]
@@ -395,7 +397,8 @@ class Keys:
         for use, number in votes.items():
             if number >= may_be_decided:
                 return use
-        return claiming.use
+        others = {use: number for use, number in votes.items() if use != claiming.use}
+        return max(others, key=lambda use: (others[use], use), default=claiming.use)
 
     def _do_without(
         self, job: JobId, claiming: Claiming, said: Sequence[Claimed], unheard: dict[NodeId, Standing]

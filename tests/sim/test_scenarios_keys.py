@@ -133,6 +133,23 @@ def test_same_key_other_payload_across_cut() -> None:
     assert story.starts("k") == 2
 
 
+def test_same_key_in_a_mesh_that_has_grown() -> None:
+    """a and b, who were all, have decided the key for a, which dies. Then c joins: b and c are a majority of
+    three, and only b knows. They give the key to nobody else."""
+    story = Scenario("ab", Node, settings=Settings(jobs=JobSettings(replicas=1)))
+    story.choose_key("k", holders="a")
+    assert answers(story, story.use_key("k", at="a", content="this")) == ["taken"]
+    story.kill("a")
+    story.join("c")
+    story.until(lambda: story.is_ready("c"))
+    assert answers(story, story.use_key("k", at="c", content="that")) == ["key-in-flight"]
+    story.restart("a")
+    story.until(lambda: story.runs("k"))
+    assert answers(story, story.use_key("k", at="c", content="that")) == ["key-reused"]
+    story.finish("k")
+    story.heal_and_judge()
+
+
 def test_same_key_stand_in_is_away_when_its_life_gives_way() -> None:
     """On the smaller side of a cut e, first in rank, is dead: d has a copy in its place, and goes down. When
     it is back the other side's job stands, and b has dropped its own; d learns of it all the same."""
