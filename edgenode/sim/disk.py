@@ -55,6 +55,7 @@ class Disk:
         """Told of the jobs whose rows or claims were just refused, unless a new life is told of them."""
         self._order: list[JobId] = []
         self._damaged: set[JobId] = set()  # refused, ever
+        self.damaged_rows: set[JobId] = set()  # of those the ones whose rows were, not only their claims
         self._bad_rows: set[JobId] = set()  # not what was written, and nobody knows
         self._bad_claims: set[JobId] = set()
 
@@ -71,7 +72,7 @@ class Disk:
         self.peers, self.words, self.behind = snapshot.peers, snapshot.words, snapshot.behind
         self.lives, self.written = snapshot.lives, snapshot.written
         self.clock, self.forgotten = snapshot.clock, snapshot.forgotten
-        self._damaged = set(snapshot._damaged)
+        self._damaged, self.damaged_rows = set(snapshot._damaged), set(snapshot.damaged_rows)
         self._bad_rows, self._bad_claims = set(snapshot._bad_rows), set(snapshot._bad_claims)
 
     def salvage(self, source: Disk, jobs: Iterable[JobId]) -> None:
@@ -102,6 +103,7 @@ class Disk:
     def _read(self, jobs: Iterable[JobId]) -> None:
         if self._bad_rows:
             refused = sorted(self._bad_rows.intersection(jobs))
+            self.damaged_rows.update(refused)
             for job in refused:
                 self.drop(job)
             self._report(refused)

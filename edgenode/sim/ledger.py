@@ -433,8 +433,9 @@ class Ledger:
                 )
 
     def _check_health(self, node: NodeId, jobs: Iterable[JobId]) -> None:
-        """Nobody knows what a row that was damaged had promised."""
-        for job in self._disks[node].damaged.intersection(jobs):
+        """Nobody knows what a row that was damaged had promised. (The core gives no word on a job whose claim
+        was, either; but one event may make it promise first, and then read the claim.)"""
+        for job in self._disks[node].damaged_rows.intersection(jobs):
             raise Violation(f"{short(node)} gives its word on {job_text(job)}, whose row was damaged there")
 
     def left(self, node: NodeId, to: NodeId, message: Message) -> None:
