@@ -83,8 +83,7 @@ class Weather:
         world.conditions = Conditions()
         world.network.block(frozenset())
         self._put_clocks_right()
-        self._introduce()
-        world.announce()
+        self._introduce(machine for machine in world.machines.values() if not machine.gone)
         for machine in world.machines.values():
             world.make_room(machine)
             if machine.life is not None:
@@ -92,11 +91,12 @@ class Weather:
             else:
                 world.start_if_down(machine)
 
-    def _introduce(self) -> None:
+    def _introduce(self, machines: Iterable[Machine]) -> None:
         """Who was to find the others by one that moved, or left, before they had met is told of another."""
-        there = [machine for machine in self._world.machines.values() if not machine.gone]
+        there = list(machines)
         for machine in there[1:]:
-            machine.seeds |= {there[0].id} - {machine.id}
+            machine.seeds |= {there[0].id}
+        self._world.announce()
 
     def _counted(self) -> list[Machine]:
         """Whose clocks the members know of: the dead are remembered for longer than a run."""
@@ -243,7 +243,11 @@ class Weather:
         staying = [life for life in lives if not life.leaving]
         if len(staying) < 2:
             return False
-        self._world.leave(self._dice.choice(staying).machine)
+        leaver = self._dice.choice(staying).machine
+        self._world.leave(leaver)
+        if self._faults.mood is not Mood.HURT:
+            machines = self._world.machines.values()
+            self._introduce(machine for machine in machines if not machine.gone and machine is not leaver)
         return True
 
     def _move(self, life: Life) -> None:
