@@ -432,6 +432,8 @@ class Custody:
             desk.reach(Situation.PROVISIONAL_OUTCOME_TURNS_FIRM)
         if record.moving or record.outcome is not None:
             table.put(adopted(record, lead.ballot))
+            if record.moving:
+                desk.released.add(job)  # a start that was not begun yet would outlast the epoch it is of
         else:
             # The same record again, under a new number: acknowledgements of a provisional write never count
             # once firm.

@@ -95,7 +95,7 @@ class Weather:
         """Who was to find the others by one that moved, or left, before they had met is told of another."""
         there = list(machines)
         for machine in there[1:]:
-            machine.seeds |= {there[0].id}
+            machine.seeds |= {there[0].id} - {machine.id}  # a copied disk has the same
         self._world.announce()
 
     def _counted(self) -> list[Machine]:
