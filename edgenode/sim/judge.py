@@ -309,7 +309,7 @@ class Judge:
                     if counted.get(token.ballot, 0) < token.start:
                         raise Violation(f"P3: start {token_text(token)} of {job_text(job)} is not counted")
             self._check_bound(job, known)
-            if self._mood is not Mood.HURT and known.outcome is not None:
+            if self._mood is not Mood.HURT and known.outcome is not None and not self._is_excused(job):
                 self._check_exact(job, known)
 
     def _left(self) -> bool:
