@@ -155,10 +155,11 @@ class Replication:
                 self._count(record, writing)
 
     def await_acks(self, job: JobId) -> None:
-        """Say `acknowledged` when the submission is on enough disks."""
-        self._waiting[job] = None
+        """Say `acknowledged` when the submission is on enough disks. (Not if this node owns it no longer: its
+        next owner says so, or it is asked for again when this one is.)"""
         record, writing = self._table.peek(job), self._writing.get(job)
         if record is not None and writing is not None:
+            self._waiting[job] = None
             self._count(record, writing)
 
     def await_gate(self, job: JobId) -> None:
