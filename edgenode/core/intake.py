@@ -62,6 +62,7 @@ from edgenode.core.wire import (
     REFUSED_MOVED,
     REFUSED_NOT_READY,
     REFUSED_REUSED,
+    REFUSED_UNSURE,
     Inspect,
     Inspected,
     Query,
@@ -91,7 +92,7 @@ class Outgoing:
     holders: tuple[NodeId, ...]
     place: int = 0
     target: NodeId | None = None  # who owns it, if that is not the holder at `place`
-    is_unsure: bool = False  # it was sent to a node that died without an answer: it may be there
+    is_unsure: bool = False  # who was asked died without an answer, or cannot tell: it may be there
     is_elsewhere: bool = False  # its key is others': the job exists, or soon will, without this submission
     hops: int = 0
 
@@ -277,6 +278,7 @@ class Intake:
                 out.target = NodeId(answer.refused.removeprefix(REFUSED_MOVED))
             elif source in (out.target, out.holders[out.place]):
                 self._desk.reach(Situation.SUBMISSION_GOES_DOWN_RANK)
+                out.is_unsure |= answer.refused == REFUSED_UNSURE
                 out.place += out.target is None
                 out.target = None
                 if out.place < len(out.holders):
@@ -315,8 +317,9 @@ class Intake:
             is_open = is_keyed(job) and job not in desk.admitted
             is_able = is_open or table.may_vote(job)
             if not ready or is_over or desk.me not in item.holders or not is_able:
-                refusal = SubmitAnswer(job, (), REFUSED_EXPIRED if is_over else REFUSED_NOT_READY)
-                desk.post.send(source, Submitted(message.request, (refusal,)))
+                is_unsure = record is not None or not table.may_vote(job)
+                why = REFUSED_EXPIRED if is_over else REFUSED_UNSURE if is_unsure else REFUSED_NOT_READY
+                desk.post.send(source, Submitted(message.request, (SubmitAnswer(job, (), why),)))
                 continue
             if is_open:
                 keyed.append((spec, item))
@@ -811,7 +814,8 @@ def _unknown(job: JobId, out: Outgoing, why: str) -> EdgeNodeError:
 def _not_taken(answer: SubmitAnswer, out: Outgoing) -> EdgeNodeError:
     """Every holder refused; whether that is certain depends on those that were never heard."""
     if out.is_unsure or out.is_elsewhere:
-        return _unknown(answer.job, out, "a holder died before it answered: the job may exist")
+        why = "a holder died before it answered, or its disk is damaged: the job may exist"
+        return _unknown(answer.job, out, why)
     return NotReady("every holder of the job refused it: " + answer.refused, job=job_text(answer.job))
 
 

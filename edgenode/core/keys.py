@@ -55,6 +55,7 @@ from edgenode.core.wire import (
     REFUSED_CLAIMED,
     REFUSED_NOT_READY,
     REFUSED_REUSED,
+    REFUSED_UNSURE,
     Claim,
     Claimed,
     ClaimItem,
@@ -371,7 +372,7 @@ class Keys:
             self._send_on(job, holders)
         else:
             for each in self._drop(job).parked:
-                self._refuse(each, job, REFUSED_NOT_READY)
+                self._refuse(each, job, REFUSED_UNSURE)
 
     def _prepare(self, job: JobId, claiming: Claiming) -> None:
         """Ask for promises on a ballot above all that were seen."""

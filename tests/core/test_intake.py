@@ -168,12 +168,30 @@ def test_no_answer_after_a_holder_died_is_an_unknown_outcome() -> None:
 def test_a_refusal_by_all_holders_that_were_heard_is_definite() -> None:
     mesh = Mesh("abcd")
     spec = mesh.spec("abc")
-    for name in (A, B, C):
-        mesh.disks[name].lost.add(spec.id)
+    mesh.rule = lambda source, to, message: not isinstance(message, Submit)
     request = mesh.submit(D, spec)
-    error = receipt(mesh, request).error
+    mesh.run(0.01)
+    for name in (A, B, C):
+        mesh.tell(name, D, Submitted(request, (SubmitAnswer(spec.id, (), REFUSED_NOT_READY),)))
+    error = mesh.submits[request].receipts[0].error
     assert isinstance(error, NotReady)
     assert error.definite
+
+
+@pytest.mark.parametrize("damaged", [A, B, C])
+def test_a_refusal_by_a_holder_whose_row_was_damaged_is_an_unknown_outcome(damaged: NodeId) -> None:
+    """It may be there from an earlier try of the same submission, whose receipt was lost."""
+    mesh = Mesh("abcd")
+    spec = mesh.spec("abc")
+    mesh.disks[damaged].lost.add(spec.id)
+    mesh.rule = lambda source, to, message: not (isinstance(message, Submit) and to != damaged)
+    request = mesh.submit(D, spec)
+    mesh.run(0.01)
+    for name in sorted({A, B, C} - {damaged}):
+        mesh.tell(name, D, Submitted(request, (SubmitAnswer(spec.id, (), REFUSED_NOT_READY),)))
+        mesh.run(0.01)
+    error = receipt(mesh, request).error
+    assert isinstance(error, OutcomeUnknown)
 
 
 def test_a_refusal_by_a_holder_that_then_dies_stays_definite() -> None:

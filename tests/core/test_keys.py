@@ -20,8 +20,8 @@ from edgenode.core.types import NO_BALLOT, Ballot, KeyUse, NodeId
 from edgenode.core.view import Standing
 from edgenode.core.wire import (
     REFUSED_CLAIMED,
-    REFUSED_NOT_READY,
     REFUSED_REUSED,
+    REFUSED_UNSURE,
     Claim,
     Claimed,
     ClaimItem,
@@ -229,7 +229,7 @@ def test_a_disk_without_a_vote_on_a_key_sends_its_submitters_to_the_job_and_clai
     submit_at(mesh, B, (B,))
     mesh.run(1.0)
     (answer,) = mesh.messages(Submitted, source=B)[-1].answers
-    assert answer.refused == REFUSED_NOT_READY
+    assert answer.refused == REFUSED_UNSURE
     assert not any(JOB in disk.claim_rows for disk in mesh.disks.values())
     submit_at(mesh, A, (A,))
     mesh.run_until(lambda: mesh.has_settled(A, JOB))
