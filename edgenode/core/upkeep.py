@@ -291,6 +291,9 @@ class Upkeep:
                 self._leave_behind(record)
             elif record.settled and me not in record.holders:
                 self._look_at(record)
+            elif record.settled and record.owner == me and (spares := self._desk.spares(job, record.holders)):
+                self._desk.reach(Situation.SPARE_OF_SETTLED)
+                self._offer(record, spares)  # the walk after that holder's death was over by then
 
     def _look_at(self, record: Record) -> None:
         if self._is_superfluous(record):

@@ -106,6 +106,24 @@ def test_a_spare_copy_goes_when_all_holders_have_the_job() -> None:
     story.heal_and_judge()
 
 
+def test_a_job_that_ends_long_after_a_holder_died_gets_a_spare_copy() -> None:
+    """d was to follow c, and never heard of it: the job is settled without."""
+    story = Scenario("abcd", Node, settings=SOON)
+    story.submit("j", at="a", holders="abc")
+    story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
+    story.lose(Write, source="a", to="d")
+    story.lose(Copies, source="a", to="d")
+    lost(story, "c")
+    story.wait(10.0)
+    story.finish("j")
+    story.until(lambda: the_copy(story, "a").settled)
+    story.wait(1.0)
+    assert not has(story, "j", "d")
+    story.lose_nothing()
+    story.until(lambda: has(story, "j", "d"))
+    story.heal_and_judge()
+
+
 def test_a_spare_copy_stays_while_one_of_the_holders_is_leaving() -> None:
     story = Scenario("ab", Node, settings=Settings(jobs=JobSettings(replicas=1)))
     story.submit("j", at="a", holders="a")
