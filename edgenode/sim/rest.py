@@ -28,8 +28,7 @@ BOUNDED: Final = (
     "._scheduler._begun",
     "._scheduler._denied",
     "._scheduler._queued._lines",
-    "._mending._tries",
-    "._mending._due",
+    "._mending.",
     "._upkeep._cursor",
 )
 """Where a core remembers so many of the latest starts, lest one begins twice; rows that were damaged, which
