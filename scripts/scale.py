@@ -35,7 +35,10 @@ JOIN_ALL = 100
 JOIN_LAST = 20
 JOIN_EVERY_S = 0.05
 SETTLE_S = 12.0
-"""Longer than one round of probes over 64 members, in which the links are made, and a rumour's life."""
+"""Longer than one round of probes over 64 members, in which the links are made."""
+LISTEN_S: Seconds = 10.0
+STILL = 0.97
+"""News of who joined rides on the probes for as long as these seconds cost less than the ones before them."""
 DEATH_LIMIT_S = 60.0
 JOBS_EACH = 20
 """New jobs per member, for their balance: of chance alone, a member's share then differs by 1 / sqrt(20)."""
@@ -119,7 +122,16 @@ def settled(size: int, *, seed: int) -> Swarm:
         swarm.run(JOIN_EVERY_S)
     swarm.run(SETTLE_S)
     assert swarm.is_whole(), "somebody does not know somebody"
+    before, sent = sys.maxsize, spoken(swarm)
+    while sent < before * STILL:
+        before, sent = sent, spoken(swarm)
     return swarm
+
+
+def spoken(swarm: Swarm) -> int:
+    """How many bytes are sent in the next seconds."""
+    swarm.count(LISTEN_S)
+    return sum(member.bytes for member in swarm.members.values())
 
 
 def placement(ranking: Ranking, *, seed: int) -> tuple[float, float]:

@@ -67,6 +67,7 @@ class Upkeep:
         self._due: Agenda[JobId] = Agenda()
         self._leaving_at: JobId | None = None  # how far a leaving node has looked for what others need
         self._is_leaving = False
+        self._ranked: frozenset[NodeId] = frozenset()  # who takes jobs, as far as is known
         self._counted_on: frozenset[NodeId] = frozenset()  # by this leaving node: all that stay
         self.stranded = 0  # copies of a leaving node that nobody else can take
 
@@ -82,18 +83,26 @@ class Upkeep:
                 if self._met.get(node) != view.boot_of(node):
                     self._met[node] = view.boot_of(node)
                     self._came.add(node)
-                    self._is_wanted = True
-                    # A moment later: more may come, and it has its own start behind it then.
-                    self._walk_at = min(self._walk_at, desk.now + desk.settings.retry_s)
+                    self._walk_soon()
+                elif node in view.ranking().members - self._ranked and any(
+                    map(self._is_lost, view.members())
+                ):
+                    self._walk_soon()  # when it came it took no jobs yet: it may be the next in rank
                 continue
             self._met.pop(node, None)
             self._came.discard(node)
             if self._is_lost(node) and node not in self._dead_by:
                 self._dead_by[node] = desk.now + desk.settings.rereplicate_after_s
                 self._walk_at = min(self._walk_at, self._dead_by[node])
-        if self._is_leaving and not self._counted_on <= view.ranking().members:
+        self._ranked = view.ranking().members
+        if self._is_leaving and not self._counted_on <= self._ranked:
             desk.reach(Situation.LEAVING_RECOUNTED)
             self.part()  # somebody that was counted on is gone, or leaves
+
+    def _walk_soon(self) -> None:
+        """In a moment: more may come, and who came has its own start behind it then."""
+        self._is_wanted = True
+        self._walk_at = min(self._walk_at, self._desk.now + self._desk.settings.retry_s)
 
     def deadline(self) -> Instant:
         return min(self._walk_at, self._due.next())

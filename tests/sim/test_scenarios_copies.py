@@ -145,6 +145,27 @@ def test_who_joins_long_after_a_death_gets_spare_copies() -> None:
     story.heal_and_judge()
 
 
+def test_who_takes_jobs_long_after_it_came_gets_spare_copies() -> None:
+    """a has restarted, and waits for b, which might know that its disk is an old one. It is the next in rank,
+    and takes nothing when f is given up."""
+    story = Scenario("ab", Node, settings=SOON)
+    story.kill("a", "b")
+    story.destroy("b")
+    story.restart("a")
+    for name in "def":
+        story.join(name)
+    story.wait(1.0)
+    story.submit("j", at="d", holders="def")
+    ended(story, "j")
+    lost(story, "f")
+    story.wait(2.0)
+    assert not story.is_ready("a")
+    assert not has(story, "j", "a")
+    story.until(lambda: story.is_ready("a"), within_s=20.0)
+    story.until(lambda: has(story, "j", "a"))
+    story.heal_and_judge()
+
+
 def test_a_spare_that_dies_is_replaced() -> None:
     story = Scenario("abcde", Node, settings=SOON)
     story.submit("j", at="a", holders="abc")
