@@ -94,8 +94,9 @@ class Weather:
     def _introduce(self, machines: Iterable[Machine]) -> None:
         """Who was to find the others by one that moved, or left, before they had met is told of another."""
         there = list(machines)
-        for machine in there[1:]:
-            machine.seeds |= {there[0].id} - {machine.id}  # a copied disk has the same
+        told = {machine.id for machine in there[:2]}  # the first of them is to know somebody too
+        for machine in there:
+            machine.seeds |= told - {machine.id}
         self._world.announce()
 
     def _counted(self) -> list[Machine]:
