@@ -30,7 +30,7 @@ def test_members_that_have_known_each_other_for_long_are_as_those_that_joined() 
     joined = scale.settled(12, seed=2)
     known = Swarm(2, PRESETS["lan"])
     known.acquaint(12)
-    known.run(scale.SETTLE_S)
+    known.run(joined.now - known.now)
     for swarm in (joined, known):
         assert swarm.is_whole()
         swarm.count(10.0)
