@@ -37,8 +37,9 @@ JOIN_EVERY_S = 0.05
 SETTLE_S = 12.0
 """Longer than one round of probes over 64 members, in which the links are made."""
 LISTEN_S: Seconds = 10.0
-STILL = 0.97
-"""News of who joined rides on the probes for as long as these seconds cost less than the ones before them."""
+LISTENED_MAX = 30
+LOUD = 1.5
+"""Whoever sends so many times more than the others still passes on who has joined."""
 DEATH_LIMIT_S = 60.0
 JOBS_EACH = 20
 """New jobs per member, for their balance: of chance alone, a member's share then differs by 1 / sqrt(20)."""
@@ -122,16 +123,12 @@ def settled(size: int, *, seed: int) -> Swarm:
         swarm.run(JOIN_EVERY_S)
     swarm.run(SETTLE_S)
     assert swarm.is_whole(), "somebody does not know somebody"
-    before, sent = sys.maxsize, spoken(swarm)
-    while sent < before * STILL:
-        before, sent = sent, spoken(swarm)
-    return swarm
-
-
-def spoken(swarm: Swarm) -> int:
-    """How many bytes are sent in the next seconds."""
-    swarm.count(LISTEN_S)
-    return sum(member.bytes for member in swarm.members.values())
+    for _ in range(LISTENED_MAX):
+        swarm.count(LISTEN_S)
+        sent = [member.bytes for member in swarm.members.values()]
+        if max(sent) < LOUD * mean(sent):
+            return swarm
+    raise AssertionError("some have news to tell for ever")
 
 
 def placement(ranking: Ranking, *, seed: int) -> tuple[float, float]:

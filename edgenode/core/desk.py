@@ -104,6 +104,7 @@ class Desk:
         damaged once."""
         self.overdue = News()  # responsibility must be looked at again
         self.dropped = News()  # nothing of it is here any more
+        self.mended = News()  # rows of these were damaged, and fetched again
         self.hopeless = News()  # so many holders have forgotten it that the rest decide nothing any more
         self.clock_wanted = News()  # its day has come, but this node's clock is not good enough to say so
         self.unclaimed = News()  # this node would own them, and their key is not known to be theirs

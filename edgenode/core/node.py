@@ -592,6 +592,8 @@ class Node:
                 replication.forget(jobs)
                 self._upkeep.forget(jobs)
                 intake.forget(jobs)
+            elif desk.mended:
+                self._upkeep.mended(desk.mended.take())
             elif desk.hopeless:
                 self._retention.let_go(desk.hopeless.take())
             elif desk.clock_wanted:

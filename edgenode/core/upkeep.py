@@ -304,6 +304,17 @@ class Upkeep:
                 self._desk.reach(Situation.SPARE_OF_SETTLED)
                 self._offer(record, spares)  # the walk after that holder's death was over by then
 
+    def mended(self, jobs: Iterable[JobId]) -> None:
+        """These were fetched again after damage. While they were not here this node had nothing to offer to a
+        holder that came, and the others may have left that to it."""
+        desk = self._desk
+        for job in jobs:
+            record = self._table.get(job)
+            if record is None or not record.settled or desk.me not in record.holders:
+                continue
+            if others := [holder for holder in desk.living_holders(record) if holder != desk.me]:
+                self._offer(record, others)
+
     def _look_at(self, record: Record) -> None:
         if self._is_superfluous(record):
             self._offer(record, record.holders).is_spare = True

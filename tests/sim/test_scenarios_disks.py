@@ -8,9 +8,14 @@ from edgenode.core.jobs import Options
 from edgenode.core.node import Node
 from edgenode.core.situations import Situation
 from edgenode.core.types import State
-from edgenode.core.wire import Promises
+from edgenode.core.wire import Copies, Promises
 from edgenode.sim.scenario import Scenario
 from edgenode.sim.story import short
+
+
+def has_end(story: Scenario, name: str) -> bool:
+    copy = story.copy("j", name)
+    return copy is not None and copy.settled
 
 
 def test_damaged_row_asked() -> None:
@@ -48,6 +53,26 @@ def test_a_holder_whose_row_is_damaged_does_not_hold_up_a_change_of_holders() ->
     story.until(lambda: the_copy(story, "a").outcome is not None, within_s=20.0)
     assert Situation.MOVE_UNDECIDABLE in story.reached
     assert story.starts("j") == 1
+    story.heal_and_judge()
+
+
+def test_a_row_that_was_being_mended_is_offered_to_who_came_meanwhile() -> None:
+    """c was away when j ended. When it is back it is for a, the first holder, to offer it j, as b believes;
+    but a has lost its row, and fetches it only later."""
+    story = running("abcd")
+    story.kill("c")
+    story.finish("j")
+    story.until(lambda: story.is_told("j") and the_copy(story, "b").settled)
+    story.kill("a")
+    story.damage("a", "j")
+    story.lose(Copies, source="b", to="a")
+    story.restart("a")
+    story.restart("c")
+    story.wait(3.0)
+    assert not has_end(story, "a")
+    assert not has_end(story, "c")
+    story.lose_nothing()
+    story.until(lambda: has_end(story, "a") and has_end(story, "c"))
     story.heal_and_judge()
 
 
