@@ -32,17 +32,19 @@ def show_nodes(url: UrlOption = None, as_json: JsonOption = False) -> None:
     table.add_column("NAME", no_wrap=True)
     table.add_column("STATE")
     table.add_column("API", no_wrap=True)
-    for heading in ("OWNED", "QUEUED", "RUNNING", "DONE", "FREE"):
-        table.add_column(heading, justify="right")
+    figures = ("owned", "queued", "running", "done", "free")
+    for figure in figures:
+        table.add_column(figure.upper(), justify="right")
     table.add_column("HEARD", justify="right")
     table.add_column("ID", no_wrap=True)
     for node in nodes:
         load = node["load"]
+        is_over = node["state"] in ("dead", "left")  # what it said last is not so any more
         table.add_row(
             plain(node["name"]),
             styled(node["state"]),
             plain(node["api"]),
-            *(str(load[name]) for name in ("owned", "queued", "running", "done", "free")),
+            *("-" if is_over else str(load[figure]) for figure in figures),
             "here" if node["self"] else "never" if node["heard_s"] is None else f"{node['heard_s']:.1f} s",
             plain(node["id"]),
         )

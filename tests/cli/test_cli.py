@@ -323,7 +323,7 @@ def test_nodes_lists_members(node: Served) -> None:
     assert lines[1].split() == [
         "node-a", "ready", "http://127.0.0.1:8701", "1", "2", "3", "4", "5", "here", NODES[0],
     ]  # fmt: skip
-    assert lines[5].split()[1] == "dead"
+    assert lines[5].split()[1:8] == ["dead", "http://127.0.0.1:8705", "-", "-", "-", "-", "-"]
     assert len(json.loads(edgenode("nodes", "--json").stdout)["nodes"]) == 5
 
 
