@@ -165,8 +165,10 @@ class Desk:
 
     def is_forgotten(self, expires_at: Wall) -> bool:
         """Whether jobs of this last day were dropped here, so that one of which nothing is here may long have
-        ended. (By the present time as well: a clock that ran ahead once must not refuse new jobs.)"""
-        return expires_at <= min(self.table.forgotten, self.wall)
+        ended. (By the present time as well: a clock that ran ahead once must not refuse new jobs. But not by
+        one that too few others agree with, as right after a start.)"""
+        forgotten = self.table.forgotten
+        return expires_at <= (min(forgotten, self.wall) if self.may_end_by_clock else forgotten)
 
     def drop(self, record: Record) -> None:
         """Let a copy go whose job is over. `merged` tells."""
