@@ -281,7 +281,7 @@ class Custody:
             gone = self._forgotten_by.setdefault(job, set())
             gone.add(source)
             rest = [holder for holder in record.holders if holder not in gone]
-            if desk.me not in record.holders or not majority(len(rest), record.holders):
+            if not majority(len(rest), record.holders):
                 desk.hopeless.add(job)
             elif asking is not None:
                 asking.answered.add(source)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from job_mesh import DAY_S, A, B, Begun, C, D, Mesh, let_pass, sends, succeeded
+from job_mesh import DAY_S, A, B, Begun, C, D, E, Mesh, let_pass, sends, succeeded
 
 from edgenode.core.jobs import Record, Spec, digest, encode, is_marker, new_record, started
 from edgenode.core.settings import JobSettings, Settings
@@ -293,6 +293,20 @@ def test_what_a_majority_still_remembers_one_that_forgot_does_not_end_silently()
     mesh.run_until(lambda: mesh.has_settled(B, spec.id) and mesh.has_settled(C, spec.id), limit_s=30.0)
     assert mesh.record(C, spec.id).state is State.EXPIRED
     assert not mesh.has(A, spec.id)
+
+
+def test_a_spare_copy_does_not_go_because_somebody_who_never_had_the_job_forgot_others() -> None:
+    """D has the last copy that can be reached: A is no holder, and its word decides nothing."""
+    mesh = quick_mesh("abcde", slots=0)
+    spec = short(mesh, 3.0, ttl_s=30.0)
+    record = new_record(mesh.item(spec).spec, spec.id, (B, C, E), 0.0, mesh.wall())
+    for name in (B, C, E):
+        mesh.kill(name)
+    mesh.tell(A, D, Copies((encode(record),)))
+    mesh.run(5.0)
+    mesh.tell(A, D, Expired((spec.id,)))
+    mesh.run(1.0)
+    assert mesh.has(D, spec.id)
 
 
 def test_a_promise_without_a_copy_is_kept_no_longer_than_a_marker() -> None:
