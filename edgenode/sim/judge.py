@@ -26,6 +26,7 @@ from edgenode.core.quorums import majority_of
 from edgenode.core.types import TERMINAL, Delivery, JobId, NodeId, Partition, Seconds, State
 from edgenode.sim.clients import read_everywhere
 from edgenode.sim.clock import EPOCH
+from edgenode.sim.disk import record_of
 from edgenode.sim.faults import Mood
 from edgenode.sim.keyed import Repetition
 from edgenode.sim.keylaw import submission_of
@@ -99,6 +100,7 @@ class Judge:
         keyed = [job for job in required if is_keyed(job) and not self._is_excused(job)]
         if not world.run_until(world.now + REPETITION_S, self._every(lambda: not self._divided(keyed))):
             raise Violation(f"I11: {'; '.join(map(self._tell_one, self._divided(keyed)))}")
+        world.run_until(world.now + REPETITION_S, self._every(lambda: not self._may_die()))
         decided = [job for job in keyed if any(copy.settled for copy in self._copies(job))]
         repetition = Repetition(world, decided)
         if not world.run_until(world.now + REPETITION_S, self._every(repetition.is_over)):
@@ -110,6 +112,15 @@ class Judge:
         done = [job for job in self._world.ledger.acked if self._is_settled(job)]
         Rest(self._world, done).demand()
         self._world.streams.check(self._world.lives())
+
+    def _may_die(self) -> bool:
+        """Whether a node is down, or may be taken down by a job: one that nobody was promised may go on."""
+        world = self._world
+        if any(machine.life is None and not machine.gone for machine in world.machines.values()):
+            return True
+        rows = (stored.row for disk in world.disks.values() for stored in disk.rows.values())
+        open_jobs = (record for row in rows if (record := record_of(row)) and record.state not in TERMINAL)
+        return any(manner_of(decode_spec(record.spec)) is Manner.POISON for record in open_jobs)
 
     def _is_settled(self, job: JobId) -> bool:
         """Whether all that have it say so, and no holder is away, who is to be told yet."""

@@ -140,7 +140,8 @@ class Trial:
         world.run_until(plan.hurt_s)
         weather.heal()
         judge = Judge(world, self.faults.mood, wiped=weather.wiped)
-        judge.demand(plan.heal_s)
+        # Longer under faults, more jobs have gathered.
+        judge.demand(plan.heal_s * max(1.0, plan.hurt_s / HURT_S))
         if self._is_patient:
             judge.demand_rest()
 
