@@ -77,6 +77,7 @@ class Upkeep:
         """See who came, and who is gone."""
         desk = self._desk
         view = desk.view
+        has_lost = any(map(self._is_lost, view.members()))
         for node in changed - {desk.me}:
             if view.is_living(node) and not view.is_behind(node):
                 self._dead_by.pop(node, None)
@@ -84,9 +85,7 @@ class Upkeep:
                     self._met[node] = view.boot_of(node)
                     self._came.add(node)
                     self._walk_soon()
-                elif node in view.ranking().members - self._ranked and any(
-                    map(self._is_lost, view.members())
-                ):
+                elif has_lost and node in view.ranking().members - self._ranked:
                     self._walk_soon()  # when it came it took no jobs yet: it may be the next in rank
                 continue
             self._met.pop(node, None)

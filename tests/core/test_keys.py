@@ -7,12 +7,12 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from job_mesh import DAY_S, A, B, C, D, Disk, E, Mesh, StillView, make_desk, make_record, make_spec
+from job_mesh import DAY_S, A, B, C, D, Disk, E, Mesh, StillView, make_desk, make_record, make_spec, sends
 
 from edgenode.core.claims import ClaimBook
 from edgenode.core.desk import Desk
 from edgenode.core.errors import KeyInFlight, KeyReused
-from edgenode.core.jobs import Spec, encode_spec, is_claimed, keyed_job_id
+from edgenode.core.jobs import Spec, decode, encode, encode_spec, is_claimed, keyed_job_id
 from edgenode.core.keys import Keys
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import Receipt, RequestId
@@ -26,6 +26,7 @@ from edgenode.core.wire import (
     Claimed,
     ClaimItem,
     Claims,
+    Copies,
     Submit,
     SubmitAnswer,
     SubmitItem,
@@ -83,6 +84,24 @@ def test_what_disks_that_are_behind_say_of_a_key_decides_nothing() -> None:
 
 
 # ------------------------------------------------------------------------------------- the same key again
+
+
+def test_who_comes_late_with_another_life_of_a_key_is_told_which_one_stands() -> None:
+    """D stood in for holders of the other life: its answer to the claim comes when that is over."""
+    mesh = Mesh("abcd")
+    mesh.verdict = lambda begun: None
+    mesh.submit(A, keyed(mesh))
+    mesh.run_until(lambda: mesh.runs(JOB))
+    owner = mesh.holders(JOB)[0]
+    mine = mesh.record(owner, JOB)
+    stranger = next(name for name in (A, B, C, D) if name not in mine.holders)
+    other = mine._replace(holders=(mine.holders[1], stranger), claimed=False)
+    use = KeyUse(other.holders, "")
+    late = Claims((Claimed(JOB, NO_BALLOT, NO_BALLOT, use, other.holders, encode(other)),))
+    (copies,) = sends(mesh.tell(stranger, owner, late), Copies)
+    assert [decode(blob) for blob in copies.records] == [mine]
+    same = Claims((Claimed(JOB, NO_BALLOT, NO_BALLOT, use, mine.holders, encode(mine)),))
+    assert not sends(mesh.tell(stranger, owner, same), Copies)
 
 
 def test_a_repetition_at_another_node_is_the_same_job_and_says_so() -> None:
