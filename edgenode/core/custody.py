@@ -606,10 +606,10 @@ class Custody:
     def _listener(self, record: Record, who: NodeId) -> NodeId:
         """Whom to tell of the copy here. An owner that is no holder keeps the job only until all holders have
         its end: who is no holder either tells one of those."""
-        me, holders = self._desk.me, record.holders
+        me, holders, gone = self._desk.me, record.holders, self._forgotten_by.get(record.id, ())
         if who in holders or me in holders:
             return who
-        return next(iter(self._desk.living_holders(record)), who)
+        return next((holder for holder in self._desk.living_holders(record) if holder not in gone), who)
 
     def _waits_for_asker(self, record: Record) -> bool:
         """Whether this disk has just promised the job to a node that lives, and needs a moment to act."""

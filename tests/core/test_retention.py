@@ -309,6 +309,21 @@ def test_a_spare_copy_does_not_go_because_somebody_who_never_had_the_job_forgot_
     assert mesh.has(D, spec.id)
 
 
+def test_a_spare_copy_is_not_offered_again_and_again_to_a_holder_that_forgot_its_job() -> None:
+    """E, which is no holder, went on with the job; D tells a holder of its copy, and only A is left."""
+    mesh = quick_mesh("abcde", slots=0)
+    spec = short(mesh, 3.0, ttl_s=30.0)
+    record = new_record(mesh.item(spec).spec, spec.id, (A, B, C), 0.0, mesh.wall())
+    record = record._replace(own=record.own._replace(ballot=Ballot(2, E)))
+    mesh.nodes[A].desk.table.drop(JobId(b"x" * 16), spec.expires_at + 1.0)
+    for name in (B, C):
+        mesh.kill(name)
+    mesh.run(5.0)
+    mesh.tell(E, D, Copies((encode(record),)))
+    mesh.run(5.0)
+    assert 0 < len(mesh.messages(Offer, source=D)) < 20
+
+
 def test_a_promise_without_a_copy_is_kept_no_longer_than_a_marker() -> None:
     mesh = quick_mesh("abcd")
     spec = short(mesh, 5.0)
