@@ -43,7 +43,7 @@ LOUD = 1.5
 DEATH_LIMIT_S = 60.0
 JOBS_EACH = 20
 """New jobs per member, for their balance: of chance alone, a member's share then differs by 1 / sqrt(20)."""
-MOVES = 2000
+MOVES = 20_000
 """Jobs whose rank is compared before and after one join."""
 FINISHED = 5000
 COLUMNS = (
