@@ -14,7 +14,7 @@ from typing import Final
 from edgenode.core.custody import Custody
 from edgenode.core.desk import Desk
 from edgenode.core.replication import Replication
-from edgenode.core.scheduler import Scheduler
+from edgenode.core.runner import Runner
 from edgenode.core.types import FOREVER, Instant, JobId, Seconds
 from edgenode.core.upkeep import Upkeep
 from edgenode.core.voters import Voters
@@ -33,13 +33,13 @@ class Leaving:
         desk: Desk,
         custody: Custody,
         replication: Replication,
-        scheduler: Scheduler,
+        runner: Runner,
         upkeep: Upkeep,
         voters: Voters,
     ) -> None:
         self._desk = desk
         self._custody, self._replication = custody, replication
-        self._scheduler, self._upkeep, self._voters = scheduler, upkeep, voters
+        self._runner, self._upkeep, self._voters = runner, upkeep, voters
         self._leads = desk.table.leads
         self._due: dict[JobId, None] = dict.fromkeys(self._leads)
         self._waiting: set[JobId] = set()  # others are to take these
@@ -88,7 +88,7 @@ class Leaving:
         for job in list(islice(self._due, desk.settings.batch)):
             self._give(job)
         unspread = self._replication.unspread or not self._upkeep.parted
-        unfinished = bool(self._due or self._waiting or not self._scheduler.idle or unspread)
+        unfinished = bool(self._due or self._waiting or not self._runner.idle or unspread)
         # Who stays can do without this node's vote as soon as the holders have decided so.
         self._needed = 0 if unfinished else self._needed_votes()
         is_needed = self._needed > 0 and bool(desk.view.ranking().members - {desk.me})
@@ -99,7 +99,7 @@ class Leaving:
     def _give(self, job: JobId) -> None:
         """Have another holder, or another node, take this job."""
         del self._due[job]
-        is_busy = self._desk.now < self._patience_ends and self._scheduler.is_running(job)
+        is_busy = self._desk.now < self._patience_ends and job in self._runner
         if is_busy or self._custody.give_away(job) or self._voters.give_away(job):
             self._waiting.add(job)
             self._stranded.discard(job)

@@ -1,10 +1,11 @@
 """The switchboard of one node: an event in, effects out. It routes, and owns no policy.
 
 `membership` knows who lives. `custody` decides who owns a job, `replication` who has a copy, `voters` who
-should, `scheduler` what runs, `retention` what is forgotten; `intake` speaks for local clients. None of them
-knows another: each leaves news on the desk, and `_spread` passes it on until there is none. Then the desk is
-emptied: what must be on disk first, and what may be said once it is. An N-node mesh of these runs inside one
-thread of the simulator, unchanged.
+should, `scheduler` what starts and where, `runner` runs it, `retention` decides what is forgotten; `intake`
+speaks for local clients. None of them knows another, but for the scheduler, which has a runner: each leaves
+news on the desk, and `_spread` passes it on until there is none. Then the desk is emptied: what must be on
+disk first, and what may be said once it is. An N-node mesh of these runs inside one thread of the simulator,
+unchanged.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from edgenode.core.mending import Mending
 from edgenode.core.meshclock import MeshClock
 from edgenode.core.replication import Replication
 from edgenode.core.retention import Retention
+from edgenode.core.runner import Runner
 from edgenode.core.scheduler import Scheduler
 from edgenode.core.settings import Settings
 from edgenode.core.signals import (
@@ -147,7 +149,8 @@ class Node:
         self._custody = Custody(self._desk)
         self._replication = Replication(self._desk)
         self._voters = Voters(self._desk)
-        self._scheduler = Scheduler(self._desk, slots=info.slots, tasks=frozenset(info.tasks))
+        self._runner = Runner(self._desk, slots=info.slots, tasks=frozenset(info.tasks))
+        self._scheduler = Scheduler(self._desk, self._runner)
         self._upkeep = Upkeep(self._desk)
         self._mending = Mending(self._desk)
         self._retention = Retention(self._desk)
@@ -178,6 +181,11 @@ class Node:
         return self._desk.reached
 
     @property
+    def _wants_work(self) -> bool:
+        """Whether slots are free here for which no owner here has anything."""
+        return self._runner.free > 0 and not self._scheduler.has_work_here
+
+    @property
     def has_vote(self) -> bool:
         """Whether what this disk says decides anything: not before it is known to be the latest."""
         return self._vouching.has_vote
@@ -206,7 +214,7 @@ class Node:
         stalled = desk.storing and now > self._due + self._settings.jobs.stall_s
         desk.now = now
         if stalled:
-            self._scheduler.stood_still()
+            self._runner.stood_still()
         effects = self._route(event, now)
         verdicts = self._vouch(now)
         if any(isinstance(verdict, Behind | Cloned) for verdict in verdicts):
@@ -223,6 +231,7 @@ class Node:
             self._replication.on_time()
             self._voters.on_time()
             self._scheduler.on_time()
+            self._runner.on_time(wants_work=self._wants_work)
             self._upkeep.on_time()
             self._mending.on_time()
             self._retention.on_time()
@@ -264,6 +273,7 @@ class Node:
             self._replication.deadline(),
             self._voters.deadline(),
             self._scheduler.deadline(),
+            self._runner.deadline(wants_work=self._wants_work),
             self._upkeep.deadline(),
             self._mending.deadline(),
             self._retention.deadline(),
@@ -328,13 +338,13 @@ class Node:
                 if self._leaving is not None:
                     self._leaving.look_at((job,))
             case SlotsChanged(slots):
-                self._scheduler.set_slots(slots)
+                self._runner.set_slots(slots)
             case LeaveAsked() | StopAsked() if not desk.storing:
                 return self._end_unheard()
             case LeaveAsked():
                 desk.leaving = True
                 if not self._said_goodbye:
-                    parts = (self._replication, self._scheduler, self._upkeep, self._voters)
+                    parts = (self._replication, self._runner, self._upkeep, self._voters)
                     self._leaving = Leaving(desk, self._custody, *parts)
                 return self._membership.handle(event, now)
             case StopAsked():
@@ -463,13 +473,13 @@ class Node:
             case WantWork(slots):
                 scheduler.on_want(source, slots)
             case Grant(items):
-                scheduler.on_grant(source, items)
+                self._runner.on_grant(source, items)
             case Result(items):
                 scheduler.on_results(source, items)
             case ResultTaken(items):
-                scheduler.on_taken(items)
+                self._runner.on_taken(items)
             case Have(items):
-                scheduler.on_have(source, items)
+                self._runner.on_have(source, items)
             case Has():
                 scheduler.on_has(source, message)
             case Stop(items):
@@ -624,7 +634,7 @@ class Node:
         desk = self._desk
         desk.forget()
         desk.log("store-refused", f"{reason}; this node's jobs move to others", warning=True)
-        self._scheduler = self._scheduler.give_up()
+        self._runner, self._scheduler = self._scheduler.give_up()
         self._custody = Custody(desk)
         self._replication = Replication(desk)
         self._voters = Voters(desk)

@@ -1,8 +1,7 @@
-"""Which job starts when and where, and what becomes of each start.
+"""Which of the jobs that this node owns starts when and where, and what becomes of each start.
 
-For jobs that this node owns: a queue by priority and age, the day on which a job falls due, starts on free
-slots here or granted to a peer that asked for work, verdicts, lost runners. For starts that run here under
-another owner: the result is kept until a holder says it is stored.
+A queue by priority and age, the day on which a job falls due, starts on free slots here or granted to a peer
+that asked for work, verdicts, lost runners. What runs here, for this owner or for others, is the runner's.
 
 Task failures and lost runners are counted apart, both bounded: a job that kills its node must not walk down
 the rank and kill the mesh.
@@ -35,7 +34,8 @@ from edgenode.core.jobs import (
     write_own,
 )
 from edgenode.core.lines import Lines, Need, Place
-from edgenode.core.signals import Run, RunEnded, StopRun
+from edgenode.core.runner import Runner, Running
+from edgenode.core.signals import RunEnded
 from edgenode.core.situations import Situation
 from edgenode.core.types import (
     FOREVER,
@@ -64,7 +64,6 @@ from edgenode.core.wire import (
     ResultTaken,
     Stop,
     TokenItem,
-    WantWork,
 )
 
 ATTEMPT_FAILED: Final = "attempt failed"
@@ -72,22 +71,6 @@ EXPIRED: Final = "its deadline or last day passed before it could start"
 EXPIRED_RUNNING: Final = "its last day passed while it ran"
 LOOK_AGAIN_S: Final = 10.0
 """When a day that has come is looked at again by a node whose clock is not good enough to end a job."""
-TOKENS_MAX: Final = 10_000
-"""Starts that this runner remembers having ended, or having denied and so must never begin. The oldest are
-forgotten: a grant is not late by ten thousand others."""
-
-
-Start = tuple[JobId, StartToken]
-"""A token is unique within its job only: every job's first start is number 1 of its owner."""
-
-
-@dataclass(slots=True)
-class Running:
-    """A start that occupies a slot here."""
-
-    token: StartToken
-    fingerprint: str  # of what it runs, see `ResultItem`
-    stopped: bool = False
 
 
 class Wait(Enum):
@@ -114,53 +97,22 @@ class Away:
     ask_at: Instant
 
 
-@dataclass(slots=True)
-class Unthanked:
-    """A result that no owner has on disk yet, as far as this runner knows."""
-
-    item: ResultItem
-    owner: NodeId
-    holders: tuple[NodeId, ...]
-    until: Wall  # after this nobody takes it: no holder has an unfinished copy whose clock is right
-    again_at: Instant
-    pause_s: Seconds
-    tries: int = 0
-
-
 class Scheduler:
     """Drive it with news of ownership, verdicts, messages and time; it answers through the desk."""
 
-    def __init__(
-        self, desk: Desk, *, slots: int, tasks: frozenset[str], ending: Iterable[Start] = ()
-    ) -> None:
-        """
-        Args:
-            ending: starts of an earlier life that occupy slots until their `RunEnded`.
-        """
+    def __init__(self, desk: Desk, runner: Runner) -> None:
         self._desk = desk
         self._table = desk.table
-        self._slots = slots
-        self._ending = set(ending)
-        self._tasks = tasks
+        self._runner = runner
         self._queued = Lines()
         self._days: Agenda[JobId] = Agenda()  # unfinished jobs, by the day (mesh time) that changes them
         self._doubted: Agenda[JobId] = Agenda()  # whose day has come, if the clock is right
         self._pauses: Agenda[JobId] = Agenda()  # jobs to be tried again, by when
         self._unacknowledged: dict[JobId, None] = {}  # submitted here, not yet on enough disks
         self._opening: dict[JobId, Opening] = {}
-        self._running: dict[JobId, Running] = {}
-        self._grants: dict[JobId, GrantItem] = {}  # of what runs here for another owner
         self._away: dict[JobId, Away] = {}
-        self._unthanked: dict[tuple[JobId, StartToken], Unthanked] = {}
-        self._refused: dict[
-            JobId, tuple[NodeId, Instant]
-        ] = {}  # who refused a start, and until when to believe it
-        self._denied: dict[Start, None] = {}
-        self._wary_until: Instant = -FOREVER
-        self._begun: dict[Start, None] = {}  # what began here, and is over
-        self._want_at: Instant = 0.0
-        self._wanted = 0  # slots that peers were offered, and may still grant
-        self._wanted_until: Instant = 0.0
+        self._refused: dict[JobId, tuple[NodeId, Instant]] = {}
+        """Who refused a start, and until when to believe it."""
         self._wake: Instant = FOREVER
         self._done = 0
 
@@ -172,7 +124,7 @@ class Scheduler:
         self._unacknowledged[record.id] = None
         spec = decode_spec(record.spec)
         plain = not _is_strict(spec.options) and record.own.state is State.QUEUED
-        if plain and not self._desk.leaving and self._fits_here(spec) and not self._has_work_here():
+        if plain and not self._desk.leaving and self._fits_here(spec) and not self.has_work_here:
             record = self._reserve(record, self._desk.me, self._desk.view.boot, Wait.ACKS)
         return record
 
@@ -203,11 +155,6 @@ class Scheduler:
             else:
                 self._enrol(record)
 
-    def stood_still(self) -> None:
-        """This node was not there for a while. What was granted to it meanwhile waits to be read now, and its
-        owners may have given those starts up: they are denied, and granted anew."""
-        self._wary_until = self._desk.now + self._desk.settings.retry_s
-
     def _keep_or_lose(self, record: Record) -> None:
         """Whether the start that the record speaks of is still run by somebody; if not, it is lost."""
         job, own, desk = record.id, record.own, self._desk
@@ -218,11 +165,9 @@ class Scheduler:
                 opening.wait = Wait.GATE
                 desk.gate_wanted.add(job)
         elif own.runner == desk.me:
-            running = self._running.get(job)
+            running = self._runner.get(job)
             if running is None or running.token != own.token or running.stopped:
-                is_of_this_life = own.boot == desk.view.boot
-                start = (job, own.token)
-                if is_of_this_life and start in self._denied and start not in self._begun:
+                if own.boot == desk.view.boot and self._runner.never_began(job, own.token):
                     self._void(record)
                 else:
                     self._lose(record, "not running here", counted=True)
@@ -233,11 +178,10 @@ class Scheduler:
 
     def _use_kept_results(self, record: Record) -> Record:
         """What ended here while another owned the job: its verdict is for this owner to judge."""
-        for key in [key for key in self._unthanked if key[0] == record.id] if self._unthanked else ():
-            kept = self._unthanked.pop(key)
+        for item in self._runner.take_kept(record.id):
             if record.outcome is None:
                 self._desk.reach(Situation.RESULT_WAS_KEPT)
-                self._receive(record, kept.item)
+                self._receive(record, item)
                 record = self._table.peek(record.id) or record
         return record
 
@@ -311,17 +255,17 @@ class Scheduler:
         opening = self._opening.pop(job, None)
         if opening is not None:
             self._desk.reach(Situation.START_REVOKED)
-            self._deny(job, opening.token)
+            self._runner.deny(job, opening.token)
             if opening.runner == self._desk.me:
-                del self._running[job]
+                self._runner.revoke(job)
 
     def react(self, jobs: Iterable[JobId]) -> None:
         """Copies changed: stop the starts that the record knows no more, honour cancels."""
         for job in jobs:
             record = self._table.peek(job)
-            running = self._running.get(job)
+            running = self._runner.get(job)
             if record is None:
-                if running is not None and job not in self._grants and self._table.get(job) is None:
+                if running is not None and running.grant is None and self._table.get(job) is None:
                     self._stop(job, running, "its last day is over")
                 continue
             # A copy may be older than a grant, but what this owner itself began it has in its own copy,
@@ -356,19 +300,17 @@ class Scheduler:
         opening = self._opening.get(job)
         if opening is not None and opening.token == running.token:
             self._revoke(job)
-        elif not running.stopped:
-            self._desk.reach(Situation.START_STOPPED)
-            running.stopped = True
-            self._desk.emit(StopRun(job, running.token, reason))
+        else:
+            self._runner.stop(job, running, reason)
 
     # ------------------------------------------------------------------------------------- starts
 
     def fill(self) -> bool:
         """Start what may start on the slots that are free. Whether anything did."""
-        if self._free() <= 0 or not self._queued or self._desk.leaving:
+        runner, me = self._runner, self._desk.me
+        if runner.free <= 0 or not self._queued or self._desk.leaving:
             return False
-        me = self._desk.me
-        picked = self._pick(self._free(), me, self._tasks)
+        picked = self._pick(runner.free, me, runner.tasks)
         for record in picked:
             self._start(record, me, self._desk.view.boot)
         return bool(picked)
@@ -395,20 +337,18 @@ class Scheduler:
             self._queued.add(need, place)
         return picked
 
-    def _has_work_here(self) -> bool:
+    @property
+    def has_work_here(self) -> bool:
         """Whether anything waits that this node can run itself."""
-        return self._queued.has_work_for(self._tasks, self._labels_of(self._desk.me))
-
-    def _free(self) -> int:
-        return self._slots - len(self._running) - len(self._ending)
+        return self._queued.has_work_for(self._runner.tasks, self._labels_of(self._desk.me))
 
     def _labels_of(self, node: NodeId) -> frozenset[tuple[str, str]]:
         info = self._desk.view.info(node)
         return frozenset() if info is None else frozenset(info.labels)
 
     def _fits_here(self, spec: Spec) -> bool:
-        labels = self._labels_of(self._desk.me)
-        return self._free() > 0 and spec.task in self._tasks and labels.issuperset(spec.options.requires)
+        labels, runner = self._labels_of(self._desk.me), self._runner
+        return runner.free > 0 and spec.task in runner.tasks and labels.issuperset(spec.options.requires)
 
     def _may_start(self, record: Record, spec: Spec) -> bool:
         """Whether the rules let an owner start this job now. If not it waits for news, or ends."""
@@ -420,7 +360,7 @@ class Scheduler:
         # `take_on` comes again when it is firm, `acknowledged` when enough disks have it, and the end of the
         # stopped start that still occupies its place here.
         waits = (_is_strict(spec.options) and not lead.firm) or job in self._unacknowledged
-        return not waits and job not in self._running
+        return not waits and job not in self._runner
 
     def _start(self, record: Record, runner: NodeId, boot: int) -> None:
         options = decode_spec(record.spec).options
@@ -433,11 +373,12 @@ class Scheduler:
             self._launch(record.id)
 
     def _reserve(self, record: Record, runner: NodeId, boot: int, wait: Wait) -> Record:
+        spec = decode_spec(record.spec)
         record = started(record, runner=runner, boot=boot, at=round(self._desk.wall, 3))
         if runner == self._desk.me:
-            self._running[record.id] = Running(record.own.token, decode_spec(record.spec).options.fingerprint)
+            self._runner.reserve(record.id, record.own.token, spec)
         self._opening[record.id] = Opening(record.own.token, runner, wait)
-        self._days.set(record.id, decode_spec(record.spec).expires_at)
+        self._days.set(record.id, spec.expires_at)
         return record
 
     def gated(self, jobs: Iterable[JobId]) -> None:
@@ -452,7 +393,7 @@ class Scheduler:
         assert record is not None
         assert record.own.token == opening.token
         if opening.runner == self._desk.me:
-            self._run(job, opening.token, record)
+            self._runner.begin(job, opening.token, record)
         else:
             boot = record.own.boot
             item = GrantItem(job, opening.token, boot, encode(record))
@@ -461,9 +402,6 @@ class Scheduler:
             ask_at = self._desk.now + self._desk.settings.retry_max_s * lives
             self._away[job] = Away(opening.token, opening.runner, boot, ask_at)
             self._wake = min(self._wake, ask_at)
-
-    def _run(self, job: JobId, token: StartToken, record: Record) -> None:
-        self._desk.emit(Run(job, token, decode_spec(record.spec), record.failure_count + 1))
 
     # --------------------------------------------------------------------------------------- ends
 
@@ -475,7 +413,7 @@ class Scheduler:
         """The job is over, as far as this owner can say."""
         job, lead = record.id, self._table.acting(record.id)
         assert lead is not None
-        running = self._running.get(job)
+        running = self._runner.get(job)
         if running is not None and (item is None or running.token != item.token):
             self._stop(job, running, state)
         away = self._away.pop(job, None)
@@ -544,59 +482,21 @@ class Scheduler:
 
     def run_ended(self, event: RunEnded) -> None:
         """A worker here finished with a start: judged at once by an owner, else sent to whoever owns."""
-        job, token = event.job, event.token
-        if (job, token) in self._ending:
-            self._ending.discard((job, token))
-            self._want_at = self._desk.now
+        ended = self._runner.ended(event)
+        if ended is None:
             return
-        running = self._running.get(job)
-        if running is None or running.token != token:
-            return
-        del self._running[job]
-        if event.begun:
-            _remember(self._begun, (job, token))  # until now `_running` knew it, however long it ran
-        self._deny(job, token)  # spent: a late or doubled grant of it starts nothing
-        grant = self._grants.pop(job, None)
-        self._want_at = self._desk.now
-        ended_at = round(self._desk.wall, 3)
-        item = ResultItem(job, token, self._desk.me, event.verdict, ended_at, event.lost, running.fingerprint)
-        record = self._table.peek(job)
-        if not event.begun:
-            self._give_back(job, token, record, grant)
-            return
-        if record is not None and self._table.acting(job) is not None:
+        job, record = event.job, self._table.peek(event.job)
+        if not ended.begun:
+            if record is not None and self._owns_unfinished(record) and record.own.token == event.token:
+                self._void(record)
+            self._runner.give_back(ended, record)
+        elif record is not None and self._table.acting(job) is not None:
             if record.outcome is None:
-                self._receive(record, item)
+                self._receive(record, ended.item)
             if record.outcome is None and record.own.state is not State.RUNNING:
                 self.take_on((job,))  # it waited for this start's place here
-            return
-        if record is not None and record.outcome is not None:
-            return
-        if running.stopped and event.verdict.state is not State.SUCCEEDED:
-            return
-        known = record if record is not None else grant and self._desk.read(grant.record)
-        if known:
-            settings = self._desk.settings
-            until = decode_spec(known.spec).expires_at + 2 * settings.clock_skew_max_s
-            kept = Unthanked(item, known.owner, known.holders, until, self._desk.now, settings.retry_s)
-            self._unthanked[job, token] = kept
-            self._wake = self._desk.now
-
-    def _give_back(
-        self, job: JobId, token: StartToken, record: Record | None, grant: GrantItem | None
-    ) -> None:
-        """A start that found no worker here: as if it had not been, and for another node to run."""
-        if record is not None and self._owns_unfinished(record) and record.own.token == token:
-            self._void(record)
-        known = record if record is not None else grant and self._desk.read(grant.record)
-        if known and known.owner != self._desk.me:
-            voids = (TokenItem(job, token),)
-            self._desk.post.send(known.owner, Has(self._desk.view.boot, (), (), voids))
-
-    def set_slots(self, slots: int) -> None:
-        """So many starts can run here from now on."""
-        self._slots = slots
-        self._want_at = self._desk.now
+        elif record is None or record.outcome is None:
+            self._runner.keep(ended, record)
 
     def _receive(self, record: Record, item: ResultItem) -> None:
         """A verdict reached the owner of an unfinished job."""
@@ -612,7 +512,7 @@ class Scheduler:
                 self._desk.reach(Situation.LOST_START_SUCCEEDS)
                 self._judge(record, item)
 
-    # ----------------------------------------------------------------------- work for other owners
+    # ------------------------------------------------------------------------------------- messages
 
     def on_want(self, source: NodeId, slots: int) -> None:
         """An idle peer asks for work: grant it what waits here, if it can run it."""
@@ -623,78 +523,6 @@ class Scheduler:
         count = min(slots, desk.settings.batch)
         for record in self._pick(count, source, frozenset(info.tasks)):
             self._start(record, source, info.boot)
-
-    def on_grant(self, source: NodeId, items: Sequence[GrantItem]) -> None:
-        """Run these, or say that they will not be run here."""
-        desk = self._desk
-        self._wanted = max(0, self._wanted - len(items))
-        for item in items:
-            running = self._running.get(item.job)
-            if running is not None and running.token == item.token:
-                desk.reach(Situation.GRANT_DOUBLED)
-                continue
-            if (item.job, item.token) in self._unthanked:
-                continue
-            record = desk.read(item.record)
-            mine = self._table.peek(item.job)
-            is_over = mine is not None and (mine.outcome is not None or mine.own.ballot > item.token.ballot)
-            usable = record is not None and item.boot == desk.view.boot and not desk.leaving and not is_over
-            usable = usable and self._table.has_vote and desk.now >= self._wary_until
-            if record is not None and desk.is_forgotten(decode_spec(record.spec).expires_at):
-                usable = usable and mine is not None
-            if (
-                not usable
-                or (item.job, item.token) in self._denied
-                or running is not None
-                or self._free() <= 0
-            ):
-                self._mark_refusal(item, is_over=is_over)
-                self._deny(item.job, item.token)
-                is_new = (item.job, item.token) not in self._begun
-                refused = (TokenItem(item.job, item.token),)
-                denied, voids = ((), refused) if is_new else (refused, ())
-                desk.post.send(source, Has(desk.view.boot, (), denied, voids))
-                continue
-            assert record is not None
-            self._running[item.job] = Running(item.token, decode_spec(record.spec).options.fingerprint)
-            self._grants[item.job] = item
-            self._run(item.job, item.token, record)
-
-    def _mark_refusal(self, item: GrantItem, *, is_over: bool) -> None:
-        """Why a grant starts nothing."""
-        if is_over:
-            self._desk.reach(Situation.GRANT_AFTER_THE_END)
-        elif item.boot != self._desk.view.boot:
-            self._desk.reach(Situation.GRANT_TO_EARLIER_LIFE)
-        elif (item.job, item.token) in self._denied:
-            self._desk.reach(Situation.GRANT_DENIED_BEFORE)
-        elif self._desk.now < self._wary_until:
-            self._desk.reach(Situation.GRANT_AFTER_A_STALL)
-        elif self._free() <= 0:
-            self._desk.reach(Situation.GRANT_WITHOUT_SLOT)
-
-    def _deny(self, job: JobId, token: StartToken) -> None:
-        _remember(self._denied, (job, token))
-
-    def on_have(self, source: NodeId, items: Sequence[TokenItem]) -> None:
-        """An owner asks what became of its starts. What is denied now must never start."""
-        held: list[TokenItem] = []
-        denied: list[TokenItem] = []
-        voids: list[TokenItem] = []
-        for item in items:
-            running = self._running.get(item.job)
-            kept = self._unthanked.get((item.job, item.token))
-            if kept is not None:
-                kept.owner, kept.again_at, kept.tries = source, self._desk.now, 0
-                self._wake = self._desk.now
-                held.append(item)
-            elif running is not None and running.token == item.token:
-                held.append(item)  # running, or about to: if that is revoked the next question is denied
-            else:
-                self._deny(item.job, item.token)
-                (denied if (item.job, item.token) in self._begun else voids).append(item)
-        boot = self._desk.view.boot
-        self._desk.post.send(source, Has(boot, tuple(held), tuple(denied), tuple(voids)))
 
     def on_has(self, source: NodeId, message: Has) -> None:
         for item in message.held:
@@ -721,11 +549,11 @@ class Scheduler:
 
     def on_stop(self, items: Sequence[TokenItem]) -> None:
         for item in items:
-            running = self._running.get(item.job)
+            running = self._runner.get(item.job)
             if running is not None and running.token == item.token:
                 self._stop(item.job, running, "superseded")
             else:
-                self._deny(item.job, item.token)
+                self._runner.deny(item.job, item.token)
 
     def on_results(self, source: NodeId, items: Sequence[ResultItem]) -> None:
         """Results of starts that ran elsewhere. Thanks follow when they are on enough disks."""
@@ -746,10 +574,6 @@ class Scheduler:
                 desk.reach(Situation.RESULT_PASSED_ON)
                 desk.post.add(record.owner, Result, item)  # one hop: whoever has it will thank the runner
 
-    def on_taken(self, items: Sequence[TokenItem]) -> None:
-        for item in items:
-            self._unthanked.pop((item.job, item.token), None)
-
     # ------------------------------------------------------------------------------- members and time
 
     def members_changed(self, changed: frozenset[NodeId]) -> None:
@@ -763,10 +587,7 @@ class Scheduler:
         day = self._days.next()
         if day < FOREVER:
             soonest = min(soonest, self._desk.now + max(0.001, day - self._desk.wall))
-        soonest = min(soonest, self._doubted.next(), self._pauses.next())
-        if self._free() > 0 and not self._desk.leaving and not self._has_work_here():
-            soonest = min(soonest, max(self._want_at, self._desk.now + 0.001))
-        return soonest
+        return min(soonest, self._doubted.next(), self._pauses.next())
 
     def on_time(self) -> None:
         desk = self._desk
@@ -775,12 +596,9 @@ class Scheduler:
         self.take_on(self._doubted.take_due(desk.now))
         for job in self._pauses.take_due(desk.now):
             self._fall_due(job)
-        if self._want_at <= desk.now:
-            self._want_work()
         if self._wake <= desk.now:
             self._wake = FOREVER
             self._ask_about_away()
-            self._send_results()
 
     def _fall_due(self, job: JobId) -> None:
         """A day or a pause of this job is over: it may start, or it may not any more."""
@@ -828,97 +646,34 @@ class Scheduler:
             for at in range(0, len(items), desk.settings.batch):
                 desk.post.send(runner, Have(tuple(items[at : at + desk.settings.batch])))
 
-    def _send_results(self) -> None:
-        """To the owner; when it does not thank, to each living holder in turn, while anybody may take it."""
-        desk = self._desk
-        for (job, token), kept in list(self._unthanked.items()):
-            if kept.until <= desk.wall and desk.may_end_by_clock:
-                del self._unthanked[job, token]
-                continue
-            if kept.again_at <= desk.now:
-                record = self._table.peek(job)
-                first = kept.owner if record is None else record.owner
-                candidates = [n for n in (first, *kept.holders) if n != desk.me and desk.view.is_living(n)]
-                if candidates:
-                    target = candidates[kept.tries % len(candidates)]
-                    if target != first:
-                        desk.reach(Situation.RESULT_AWAITS_OWNER)
-                    desk.post.add(target, Result, kept.item)
-                    kept.tries += 1
-                kept.again_at = desk.now + kept.pause_s
-                kept.pause_s = min(kept.pause_s * 2, desk.settings.retry_max_s)
-            self._wake = min(self._wake, kept.again_at)
-
-    def _want_work(self) -> None:
-        """Ask a busy peer for work when there is none here. By chance, by the length of their queues: the
-        busiest may have nothing that this node can run."""
-        desk = self._desk
-        self._want_at = desk.now + desk.settings.want_s
-        if self._wanted_until <= desk.now:
-            self._wanted = 0
-        slots = self._free() - self._wanted
-        if slots <= 0 or desk.leaving or not self._table.has_vote or self._has_work_here():
-            return
-        peers = [n for n in desk.view.members() if n != desk.me and desk.view.is_living(n)]
-        queued = [(desk.view.load(n).queued, n) for n in peers if desk.view.load(n).queued > 0]
-        pick = desk.dice.uniform(0.0, float(sum(count for count, _ in queued)))
-        for count, peer in queued:
-            pick -= count
-            if pick <= 0:
-                desk.post.send(peer, WantWork(slots))
-                self._wanted += slots
-                self._wanted_until = desk.now + desk.settings.want_s
-                return
-
     # ------------------------------------------------------------------------------------ for others
 
     def load(self) -> Load:
-        owned, free = len(self._table.leads), max(0, self._free())
-        taken = self._desk.taken_over
-        return Load(owned, len(self._queued), len(self._running), self._done, free, taken)
+        owned, free = len(self._table.leads), max(0, self._runner.free)
+        return Load(owned, len(self._queued), len(self._runner), self._done, free, self._desk.taken_over)
 
     def stop_all(self) -> None:
         """The node ends by somebody's wish: what runs is stopped, and that is not held against the jobs."""
-        for job, running in list(self._running.items()):
-            record, grant = self._table.peek(job), self._grants.get(job)
+        for job, token in self._runner.starts():
+            running, record = self._runner.get(job), self._table.peek(job)
+            assert running is not None
             self._stop(job, running, "the node was stopped")
-            known = record if record is not None else grant and self._desk.read(grant.record)
-            if known and self._table.acting(job) is None:
-                denied = (TokenItem(job, running.token),)
-                self._desk.post.send(known.owner, Has(self._desk.view.boot, (), denied, ()))
-            if record is not None and self._table.acting(job) is not None and record.outcome is None:
-                if record.own.token == running.token:
-                    self._lose(record, "the node was stopped", counted=False)
+            if self._table.acting(job) is None:
+                self._runner.disown(job, running, record)
+            elif record is not None and record.outcome is None and record.own.token == token:
+                self._lose(record, "the node was stopped", counted=False)
 
-    def give_up(self) -> Scheduler:
-        """The disk refused a write: stop what runs here, whose starts and results nobody will hear of.
+    def give_up(self) -> tuple[Runner, Scheduler]:
+        """The disk refused a write: what runs here is stopped.
 
         That counts against those jobs, as any lost runner does: a job that fills the disk of one node after
         another must be stopped by its limit.
 
-        Returns: a scheduler without memory, for the next life.
+        Returns: both without memory, for the next life.
         """
-        ending = set(self._ending)
-        for job, running in self._running.items():
-            opening = self._opening.get(job)
-            if opening is None or opening.token != running.token:
-                ending.add((job, running.token))
-                self._desk.emit(StopRun(job, running.token, "the node's disk takes no writes"))
-        return Scheduler(self._desk, slots=self._slots, tasks=self._tasks, ending=ending)
-
-    def is_running(self, job: JobId) -> bool:
-        return job in self._running
-
-    @property
-    def idle(self) -> bool:
-        """Nothing runs here, and every result is with an owner."""
-        return not self._running and not self._unthanked
-
-
-def _remember(memory: dict[Start, None], start: Start) -> None:
-    memory[start] = None
-    if len(memory) > TOKENS_MAX:
-        del memory[next(iter(memory))]
+        reserved = {(job, opening.token) for job, opening in self._opening.items()}
+        runner = self._runner.give_up(start for start in self._runner.starts() if start not in reserved)
+        return runner, Scheduler(self._desk, runner)
 
 
 def _is_older(record: Record, token: StartToken) -> bool:

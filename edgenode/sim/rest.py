@@ -25,8 +25,8 @@ REST_S: Final[Seconds] = 60.0
 """Until when there has to be such a silence."""
 SHOWN: Final = 5
 BOUNDED: Final = (
-    "._scheduler._begun",
-    "._scheduler._denied",
+    "._runner._begun",
+    "._runner._denied",
     "._scheduler._queued._lines",
     "._mending.",
     "._upkeep._cursor",
@@ -68,7 +68,7 @@ class Rest:
             kept = {
                 path
                 for path, job in kept_of(life.core, self._done)
-                if not path.startswith(BOUNDED)
+                if not any(place in path for place in BOUNDED)
                 and not path.endswith(SWEPT)
                 and not (path.endswith(PROMISES) and disk.record(job) is None)
             }

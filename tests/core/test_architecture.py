@@ -28,6 +28,7 @@ LAYERS: list[set[str]] = [
     {"core.claims", "core.followers", "core.post"},
     {"core.table"},
     {"core.desk"},
+    {"core.runner"},
     {
         "core.custody",
         "core.replication",

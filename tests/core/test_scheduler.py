@@ -25,7 +25,7 @@ from job_mesh import (
     succeeded,
 )
 
-from edgenode.core import scheduler
+from edgenode.core import runner, scheduler
 from edgenode.core.jobs import Backoff, encode
 from edgenode.core.scheduler import backoff_s
 from edgenode.core.signals import RunEnded, SlotsChanged
@@ -1031,7 +1031,7 @@ def test_a_crowd_of_jobs_is_shared_by_all_and_runs_once_each() -> None:
 
 def test_a_start_that_ran_for_long_is_not_said_to_have_never_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many others began meanwhile: its owner would start an at-most-once job a second time."""
-    monkeypatch.setattr(scheduler, "TOKENS_MAX", 3)
+    monkeypatch.setattr(runner, "TOKENS_MAX", 3)
     mesh = Mesh("ab", slots={A: 0, B: 2})
     long = mesh.spec("a")
     mesh.verdict = lambda begun: None if begun.job == long.id else (0.01, succeeded())

@@ -30,8 +30,8 @@ BOUNDED = {
     "Desk.reached": len(Situation),
     "Roster._graves": 1024,
     "Ranking._cache": 65_536,
-    "Scheduler._begun": 10_000,
-    "Scheduler._denied": 10_000,
+    "Runner._begun": 10_000,
+    "Runner._denied": 10_000,
     "Witness._words": LAN.vouching.identities_max,
     "Witness._words[]": 4 * LAN.vouching.identities_max,
 }

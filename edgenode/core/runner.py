@@ -1,0 +1,371 @@
+"""What runs on this node, for whichever owner.
+
+A start has one slot here until its worker ends, and its result is kept until an owner has stored it:
+
+    (asked)    free slots were offered to a busy peer, which may grant starts of its jobs
+    reserved   an owner here has a slot for a start, and has not begun it yet
+    running    `Run` went out
+    stopped    `StopRun` went out as well: the slot is free when the worker has ended
+    kept       it ended under another owner: `Result` goes to that one, or to a holder, until somebody thanks
+    denied     it may never begin here (any more): given up before it began, refused, or spent
+
+A runner judges nothing. What its verdicts mean is for the job's owner to say (scheduler).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from edgenode.core.desk import Desk
+from edgenode.core.jobs import Record, Spec, decode_spec
+from edgenode.core.signals import Run, RunEnded, StopRun
+from edgenode.core.situations import Situation
+from edgenode.core.types import FOREVER, Instant, JobId, NodeId, Seconds, StartToken, State, Wall
+from edgenode.core.wire import GrantItem, Has, Result, ResultItem, TokenItem, WantWork
+
+TOKENS_MAX: Final = 10_000
+"""Starts that this runner remembers having ended, or having denied and so must never begin. The oldest are
+forgotten: a grant is not late by ten thousand others."""
+
+
+Start = tuple[JobId, StartToken]
+"""A token is unique within its job only: every job's first start is number 1 of its owner."""
+
+
+@dataclass(slots=True)
+class Running:
+    """A start that occupies a slot here."""
+
+    token: StartToken
+    fingerprint: str  # of what it runs, see `ResultItem`
+    grant: GrantItem | None = None  # if another owner granted it
+    stopped: bool = False
+
+
+class Ended(NamedTuple):
+    """A worker here is done with a start."""
+
+    item: ResultItem
+    begun: bool  # False: it found no worker
+    stopped: bool
+    grant: GrantItem | None
+
+
+@dataclass(slots=True)
+class Kept:
+    """A result that no owner has on disk yet, as far as this runner knows."""
+
+    item: ResultItem
+    owner: NodeId
+    holders: tuple[NodeId, ...]
+    until: Wall  # after this nobody takes it: no holder has an unfinished copy whose clock is right
+    again_at: Instant
+    pause_s: Seconds
+    tries: int = 0
+
+
+class Runner:
+    """Drive it with grants, verdicts, messages and time; it answers through the desk."""
+
+    def __init__(
+        self, desk: Desk, *, slots: int, tasks: frozenset[str], ending: Iterable[Start] = ()
+    ) -> None:
+        """
+        Args:
+            ending: starts of an earlier life that occupy slots until their `RunEnded`.
+        """
+        self._desk = desk
+        self._table = desk.table
+        self._slots = slots
+        self._ending = set(ending)
+        self.tasks = tasks
+        self._running: dict[JobId, Running] = {}
+        self._kept: dict[Start, Kept] = {}
+        self._denied: dict[Start, None] = {}
+        self._begun: dict[Start, None] = {}  # what began here, and is over
+        self._wary_until: Instant = -FOREVER
+        self._want_at: Instant = 0.0
+        self._wanted = 0  # slots that peers were offered, and may still grant
+        self._wanted_until: Instant = 0.0
+        self._wake: Instant = FOREVER
+
+    def give_up(self, begun: Iterable[Start]) -> Runner:
+        """The disk refused a write: stop what runs here, whose starts and results nobody will hear of.
+
+        Args:
+            begun: what really runs, and is not only reserved.
+
+        Returns: a runner without memory, for the next life.
+        """
+        ending = set(self._ending)
+        for job, token in begun:
+            ending.add((job, token))
+            self._desk.emit(StopRun(job, token, "the node's disk takes no writes"))
+        return Runner(self._desk, slots=self._slots, tasks=self.tasks, ending=ending)
+
+    # ------------------------------------------------------------------------------------- slots
+
+    @property
+    def free(self) -> int:
+        """Slots in which nothing runs or is about to; below 0 when there are fewer than were used."""
+        return self._slots - len(self._running) - len(self._ending)
+
+    def set_slots(self, slots: int) -> None:
+        """So many starts can run here from now on."""
+        self._slots = slots
+        self._want_at = self._desk.now
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def __contains__(self, job: JobId) -> bool:
+        return job in self._running
+
+    def get(self, job: JobId) -> Running | None:
+        """The start of this job that occupies a slot here."""
+        return self._running.get(job)
+
+    def starts(self) -> list[Start]:
+        """All that occupy a slot, but for those of an earlier life."""
+        return [(job, running.token) for job, running in self._running.items()]
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs here, and every result is with an owner."""
+        return not self._running and not self._kept
+
+    # ------------------------------------------------------------------------- starts of an owner here
+
+    def reserve(self, job: JobId, token: StartToken, spec: Spec) -> None:
+        """An owner here is to begin this start when it may."""
+        self._running[job] = Running(token, spec.options.fingerprint)
+
+    def begin(self, job: JobId, token: StartToken, record: Record) -> None:
+        """Order the run. It leaves after the Persist that says so."""
+        self._desk.emit(Run(job, token, decode_spec(record.spec), record.failure_count + 1))
+
+    def revoke(self, job: JobId) -> None:
+        """A start that was reserved does not begin: its slot is free."""
+        del self._running[job]
+
+    def stop(self, job: JobId, running: Running, reason: str) -> None:
+        """Take a run back. Its slot is free when `RunEnded` comes."""
+        if not running.stopped:
+            self._desk.reach(Situation.START_STOPPED)
+            running.stopped = True
+            self._desk.emit(StopRun(job, running.token, reason))
+
+    def deny(self, job: JobId, token: StartToken) -> None:
+        """This start may never begin here."""
+        _remember(self._denied, (job, token))
+
+    def never_began(self, job: JobId, token: StartToken) -> bool:
+        """Whether it is certain that this start, granted in this life, did not and will not begin here."""
+        return (job, token) in self._denied and (job, token) not in self._begun
+
+    def stood_still(self) -> None:
+        """This node was not there for a while. What was granted to it meanwhile waits to be read now, and its
+        owners may have given those starts up: they are denied, and granted anew."""
+        self._wary_until = self._desk.now + self._desk.settings.retry_s
+
+    # --------------------------------------------------------------------------------- ends of starts
+
+    def ended(self, event: RunEnded) -> Ended | None:
+        """A worker is done. None if nobody waits for that."""
+        job, token = event.job, event.token
+        if (job, token) in self._ending:
+            self._ending.discard((job, token))
+            self._want_at = self._desk.now
+            return None
+        running = self._running.get(job)
+        if running is None or running.token != token:
+            return None
+        del self._running[job]
+        if event.begun:
+            _remember(self._begun, (job, token))  # until now `_running` knew it, however long it ran
+        self.deny(job, token)  # spent: a late or doubled grant of it starts nothing
+        self._want_at = self._desk.now
+        ended_at = round(self._desk.wall, 3)
+        item = ResultItem(job, token, self._desk.me, event.verdict, ended_at, event.lost, running.fingerprint)
+        return Ended(item, event.begun, running.stopped, running.grant)
+
+    def keep(self, ended: Ended, record: Record | None) -> None:
+        """Another node owns the job: tell it, until it thanks.
+
+        Args:
+            record: the copy here, if there is one.
+        """
+        if ended.stopped and ended.item.verdict.state is not State.SUCCEEDED:
+            return
+        known = self._known(record, ended.grant)
+        if known is not None:
+            settings, item = self._desk.settings, ended.item
+            until = decode_spec(known.spec).expires_at + 2 * settings.clock_skew_max_s
+            kept = Kept(item, known.owner, known.holders, until, self._desk.now, settings.retry_s)
+            self._kept[item.job, item.token] = kept
+            self._wake = self._desk.now
+
+    def give_back(self, ended: Ended, record: Record | None) -> None:
+        """A start that found no worker here: as if it had not been, and for another node to run."""
+        known = self._known(record, ended.grant)
+        if known is not None and known.owner != self._desk.me:
+            voids = (TokenItem(ended.item.job, ended.item.token),)
+            self._desk.post.send(known.owner, Has(self._desk.view.boot, (), (), voids))
+
+    def disown(self, job: JobId, running: Running, record: Record | None) -> None:
+        """Tell the other owner of a start that was stopped here by somebody's wish not to wait for it."""
+        known = self._known(record, running.grant)
+        if known is not None:
+            denied = (TokenItem(job, running.token),)
+            self._desk.post.send(known.owner, Has(self._desk.view.boot, (), denied, ()))
+
+    def _known(self, record: Record | None, grant: GrantItem | None) -> Record | None:
+        """What is known of a start's job: the copy here, or what came with the grant."""
+        if record is not None or grant is None:
+            return record
+        return self._desk.read(grant.record)
+
+    def take_kept(self, job: JobId) -> list[ResultItem]:
+        """Results of a job that this node owns now: for it to judge, and nobody else to thank for."""
+        keys = [key for key in self._kept if key[0] == job] if self._kept else []
+        return [self._kept.pop(key).item for key in keys]
+
+    # ------------------------------------------------------------------------------------- messages
+
+    def on_grant(self, source: NodeId, items: Sequence[GrantItem]) -> None:
+        """Run these, or say that they will not be run here."""
+        desk = self._desk
+        self._wanted = max(0, self._wanted - len(items))
+        for item in items:
+            running = self._running.get(item.job)
+            if running is not None and running.token == item.token:
+                desk.reach(Situation.GRANT_DOUBLED)
+                continue
+            if (item.job, item.token) in self._kept:
+                continue
+            record = desk.read(item.record)
+            mine = self._table.peek(item.job)
+            is_over = mine is not None and (mine.outcome is not None or mine.own.ballot > item.token.ballot)
+            usable = record is not None and item.boot == desk.view.boot and not desk.leaving and not is_over
+            usable = usable and self._table.has_vote and desk.now >= self._wary_until
+            if record is not None and desk.is_forgotten(decode_spec(record.spec).expires_at):
+                usable = usable and mine is not None
+            is_denied = (item.job, item.token) in self._denied
+            if not usable or is_denied or running is not None or self.free <= 0:
+                self._mark_refusal(item, is_over=is_over)
+                self.deny(item.job, item.token)
+                is_new = (item.job, item.token) not in self._begun
+                refused = (TokenItem(item.job, item.token),)
+                denied, voids = ((), refused) if is_new else (refused, ())
+                desk.post.send(source, Has(desk.view.boot, (), denied, voids))
+                continue
+            assert record is not None
+            fingerprint = decode_spec(record.spec).options.fingerprint
+            self._running[item.job] = Running(item.token, fingerprint, item)
+            self.begin(item.job, item.token, record)
+
+    def _mark_refusal(self, item: GrantItem, *, is_over: bool) -> None:
+        """Why a grant starts nothing."""
+        if is_over:
+            self._desk.reach(Situation.GRANT_AFTER_THE_END)
+        elif item.boot != self._desk.view.boot:
+            self._desk.reach(Situation.GRANT_TO_EARLIER_LIFE)
+        elif (item.job, item.token) in self._denied:
+            self._desk.reach(Situation.GRANT_DENIED_BEFORE)
+        elif self._desk.now < self._wary_until:
+            self._desk.reach(Situation.GRANT_AFTER_A_STALL)
+        elif self.free <= 0:
+            self._desk.reach(Situation.GRANT_WITHOUT_SLOT)
+
+    def on_have(self, source: NodeId, items: Sequence[TokenItem]) -> None:
+        """An owner asks what became of its starts. What is denied now must never start."""
+        held: list[TokenItem] = []
+        denied: list[TokenItem] = []
+        voids: list[TokenItem] = []
+        for item in items:
+            running = self._running.get(item.job)
+            kept = self._kept.get((item.job, item.token))
+            if kept is not None:
+                kept.owner, kept.again_at, kept.tries = source, self._desk.now, 0
+                self._wake = self._desk.now
+                held.append(item)
+            elif running is not None and running.token == item.token:
+                held.append(item)  # running, or about to: if that is revoked the next question is denied
+            else:
+                self.deny(item.job, item.token)
+                (denied if (item.job, item.token) in self._begun else voids).append(item)
+        boot = self._desk.view.boot
+        self._desk.post.send(source, Has(boot, tuple(held), tuple(denied), tuple(voids)))
+
+    def on_taken(self, items: Sequence[TokenItem]) -> None:
+        """An owner has stored these results, on enough disks."""
+        for item in items:
+            self._kept.pop((item.job, item.token), None)
+
+    # ----------------------------------------------------------------------------------------- time
+
+    def deadline(self, *, wants_work: bool) -> Instant:
+        """Args:
+        wants_work: whether slots are free for which no owner here has anything.
+        """
+        if wants_work and not self._desk.leaving:
+            return min(self._wake, max(self._want_at, self._desk.now + 0.001))
+        return self._wake
+
+    def on_time(self, *, wants_work: bool) -> None:
+        if self._want_at <= self._desk.now:
+            self._want_at = self._desk.now + self._desk.settings.want_s
+            if wants_work and self._table.has_vote and not self._desk.leaving:
+                self._want_work()
+        if self._wake <= self._desk.now:
+            self._wake = FOREVER
+            self._send_results()
+
+    def _send_results(self) -> None:
+        """To the owner; when it does not thank, to each living holder in turn, while anybody may take it."""
+        desk = self._desk
+        for (job, token), kept in list(self._kept.items()):
+            if kept.until <= desk.wall and desk.may_end_by_clock:
+                del self._kept[job, token]
+                continue
+            if kept.again_at <= desk.now:
+                record = self._table.peek(job)
+                first = kept.owner if record is None else record.owner
+                candidates = [n for n in (first, *kept.holders) if n != desk.me and desk.view.is_living(n)]
+                if candidates:
+                    target = candidates[kept.tries % len(candidates)]
+                    if target != first:
+                        desk.reach(Situation.RESULT_AWAITS_OWNER)
+                    desk.post.add(target, Result, kept.item)
+                    kept.tries += 1
+                kept.again_at = desk.now + kept.pause_s
+                kept.pause_s = min(kept.pause_s * 2, desk.settings.retry_max_s)
+            self._wake = min(self._wake, kept.again_at)
+
+    def _want_work(self) -> None:
+        """Ask a busy peer for work. By chance, by the length of their queues: the busiest may have nothing
+        that this node can run."""
+        desk = self._desk
+        if self._wanted_until <= desk.now:
+            self._wanted = 0
+        slots = self.free - self._wanted
+        if slots <= 0:
+            return
+        peers = [n for n in desk.view.members() if n != desk.me and desk.view.is_living(n)]
+        queued = [(desk.view.load(n).queued, n) for n in peers if desk.view.load(n).queued > 0]
+        pick = desk.dice.uniform(0.0, float(sum(count for count, _ in queued)))
+        for count, peer in queued:
+            pick -= count
+            if pick <= 0:
+                desk.post.send(peer, WantWork(slots))
+                self._wanted += slots
+                self._wanted_until = desk.now + desk.settings.want_s
+                return
+
+
+def _remember(memory: dict[Start, None], start: Start) -> None:
+    memory[start] = None
+    if len(memory) > TOKENS_MAX:
+        del memory[next(iter(memory))]
