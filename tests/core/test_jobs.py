@@ -342,6 +342,14 @@ def test_no_two_starts_share_a_token() -> None:
     assert set(record.losses) == seen
 
 
+def test_two_submissions_that_say_the_same_are_one_life_and_one_that_does_not_is_another() -> None:
+    first, later, other = (
+        new_record(spec, JOB, HOLDERS, 0.0, 1.0) for spec in (SPEC, LATER_SPEC, OTHER_SPEC)
+    )
+    assert is_same_life(first, later)
+    assert not is_same_life(first, other)
+
+
 def test_a_loss_that_proved_false_stays_so_in_every_merge() -> None:
     """Nothing is ever taken out of the set of losses, or an older copy would bring it back."""
     running = started(new_record(SPEC, JOB, HOLDERS, 0.0, 1.0), runner=A, boot=1, at=1.0)

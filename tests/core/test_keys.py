@@ -7,7 +7,22 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from job_mesh import DAY_S, A, B, C, D, Disk, E, Mesh, StillView, make_desk, make_record, make_spec, sends
+from job_mesh import (
+    DAY_S,
+    A,
+    B,
+    C,
+    D,
+    Disk,
+    E,
+    Mesh,
+    StillView,
+    let_pass,
+    make_desk,
+    make_record,
+    make_spec,
+    sends,
+)
 
 from edgenode.core.claims import ClaimBook
 from edgenode.core.desk import Desk
@@ -327,6 +342,24 @@ def test_a_key_whose_holders_cannot_be_asked_is_in_flight_and_never_runs_elsewhe
     mesh.heal()
     mesh.run(2.0)
     assert receipt(mesh, mesh.submit(outside[0], keyed(mesh))).replayed
+
+
+def test_a_use_that_may_be_decided_goes_before_one_that_cannot_be() -> None:
+    """Of five members three are left. Only C has heard of D's claim, which needed four; A's, of which A and B
+    have heard, D and E may have accepted as well."""
+    mesh = Mesh("abcde")
+    mesh.rule = lambda source, to, message: not isinstance(message, Claim) or (source, to) == (D, C)
+    submit_at(mesh, D, (D, E))
+    mesh.run(0.1)
+    for name in (D, E):
+        mesh.kill(name)
+    mesh.run_until(partial(mesh.agree, [A, B, C]))
+    assert JOB in mesh.disks[C].claim_rows
+    mesh.rule = let_pass
+    submit_at(mesh, A, (A, B, C))
+    mesh.run_until(lambda: bool(mesh.runs(JOB)), limit_s=10.0)
+    assert mesh.record(A, JOB).holders == (A, B, C)
+    assert mesh.record(A, JOB).claimed
 
 
 def cut_in_two(mesh: Mesh, one: str, other: str) -> None:
