@@ -303,7 +303,7 @@ class Record(NamedTuple):
     own: Own
     outcome: Outcome | None = None
     starts: Counts = ()
-    failures: Counts = ()
+    failures: Counts = ()  # by the ballot of the starts that failed: two owners may have judged one
     losses: tuple[StartToken, ...] = ()
     voids: tuple[StartToken, ...] = ()  # starts that were stored, but never begun
     pardons: tuple[StartToken, ...] = ()  # losses that proved false: the runner lived, and had the start
@@ -440,7 +440,7 @@ def failed_once(record: Record, *, due_at: Wall, note: Note) -> Record:
     """RETRY: the task raised, and runs again on `due_at`."""
     state = _stepped(record, Step.RETRY)
     after = _idle(with_note(record, note), state, due_at)
-    return after._replace(failures=_bump(record.failures, record.own.ballot))
+    return after._replace(failures=_bump(record.failures, record.own.token.ballot))
 
 
 def fallen_due(record: Record) -> Record:
@@ -474,7 +474,7 @@ def decided(
         False, firm, record.own.ballot, state, result, error[:ERROR_CHARS_MAX], token, runner, at
     )
     after = write_own(record)._replace(outcome=outcome)
-    return after._replace(failures=_bump(record.failures, record.own.ballot)) if failed else after
+    return after._replace(failures=_bump(record.failures, token.ballot)) if failed else after
 
 
 def adopted(record: Record, ballot: Ballot) -> Record:

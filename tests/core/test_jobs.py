@@ -360,6 +360,17 @@ def test_a_loss_that_proved_false_stays_so_in_every_merge() -> None:
     assert pardoned(running, running.own.token).loss_count == 0  # heard of before the loss itself
 
 
+def test_a_failure_that_two_owners_have_judged_is_one() -> None:
+    """The first judged it on one side of a cut; its runner, which was not thanked, told the second too."""
+    running = started(new_record(SPEC, JOB, HOLDERS, 0.0, 1.0), runner=C, boot=1, at=1.0)
+    taken = taken_over(running, Ballot(2, B), NOTE)
+    once = failed_once(running, due_at=2.0, note=NOTE)
+    again = failed_once(taken, due_at=3.0, note=NOTE)
+    assert join(once, again).failure_count == 1
+    second = started(fallen_due(again), runner=C, boot=1, at=3.0)
+    assert join(once, failed_once(second, due_at=4.0, note=NOTE)).failure_count == 2
+
+
 def test_two_sides_that_each_started_it_once_count_two() -> None:
     base = new_record(SPEC, JOB, HOLDERS, 0.0, 1.0)
     left = started(base, runner=A, boot=1, at=1.0)
