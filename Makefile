@@ -42,7 +42,7 @@ bench: $(VENV)/ready  ## throughput and latency of three nodes on this machine
 	@$(PY) scripts/bench.py
 
 scale: $(VENV)/ready  ## bytes, links and times of 10 to 1,000 simulated members, and their plot (long)
-	@$(PY) scripts/scale.py --plot docs/scale.svg
+	@$(PY) scripts/scale.py --plot scripts/scale.svg
 
 chaos: $(VENV)/ready  ## hurt real nodes and their network at random, and judge the history (ARGS="--seed 7")
 	@$(PY) scripts/chaos.py $(ARGS)
