@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -88,6 +89,17 @@ class LocalNode:
             connection.close()
 
 
+def _is_free(port: int) -> bool:
+    """Whether a node can listen here. Where another mesh does, its nodes would be taken for these."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
 class LocalMesh:
     """Several nodes on 127.0.0.1. Starts them, watches them, ends them: a context manager."""
 
@@ -123,6 +135,11 @@ class LocalMesh:
             self.nodes.append(LocalNode(name, api, command, data_dir / name / "node.log"))
 
     def __enter__(self) -> LocalMesh:
+        for node in self.nodes:
+            for port in (node.api_port, node.api_port + PEER_OFFSET):
+                if not _is_free(port):
+                    what_to_do = "end what has it, or choose another --base-port"
+                    raise EdgeNodeError(f"port {port}, for {node.name}, is in use: {what_to_do}")
         try:
             for node in self.nodes:
                 node.start()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from edgenode.cli import app
-from edgenode.cli.up import Ending, LocalMesh, LocalNode
+from edgenode.cli.up import PEER_OFFSET, Ending, LocalMesh, LocalNode
+from edgenode.core.errors import EdgeNodeError
 from tests.processes import processes_of
 
 
@@ -37,6 +39,19 @@ def test_a_signal_interrupts_nothing_and_ends_every_wait(tmp_path: Path, number:
         assert ending.wait(60)  # it stays said
     assert processes_of(tmp_path) == {}
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("offset", [1, 1 + PEER_OFFSET, 2])
+def test_a_port_that_another_mesh_has_is_named_and_nothing_is_started(tmp_path: Path, offset: int) -> None:
+    """Its nodes would answer for ours, which end."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        mesh = LocalMesh(2, data_dir=tmp_path, base_port=port - offset)
+        with pytest.raises(EdgeNodeError, match=f"port {port}, for node-"), mesh:
+            pass
+    assert all(node.process is None for node in mesh.nodes)
 
 
 def test_a_file_where_a_node_s_folder_should_be_is_named(tmp_path: Path) -> None:
