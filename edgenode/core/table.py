@@ -234,6 +234,10 @@ class Table:
     def unsettled(self) -> Iterable[Record]:
         return (record for record in self._records.values() if not record.settled)
 
+    def settling(self) -> list[Record]:
+        """What is settled and on its way to the disk."""
+        return [self._records[job] for job in self._leaving if job in self._records]
+
     def __len__(self) -> int:
         return len(self._records)
 

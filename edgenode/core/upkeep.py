@@ -137,6 +137,14 @@ class Upkeep:
         view = self._desk.view
         self._dead = {n for n in view.members() if view.is_behind(n) or self._desk.is_long_dead(n)}
         self._cursor = START
+        for record in self._table.settling():
+            self._visit(record)  # the rows that the disk has do not show it yet
+
+    def _visit(self, record: Record) -> None:
+        takers = self._takers(record)
+        if takers:
+            self._offer(record, takers)
+        self._look_at(record)
 
     def _walk(self) -> None:
         """Look at the next rows."""
@@ -146,12 +154,8 @@ class Upkeep:
         rows = self._table.scan(self._cursor, WALK_ROWS)
         for row in rows:
             record = self._read(row)
-            if record is None or not record.settled:
-                continue  # it has an owner
-            takers = self._takers(record)
-            if takers:
-                self._offer(record, takers)
-            self._look_at(record)
+            if record is not None and record.settled:  # or else it has an owner
+                self._visit(record)
         self._cursor = rows[-1].id if rows else None
         if self._cursor is not None:
             return

@@ -106,6 +106,24 @@ def test_a_spare_copy_goes_when_all_holders_have_the_job() -> None:
     story.heal_and_judge()
 
 
+def test_a_spare_copy_that_was_being_written_when_the_holder_came_back_goes_too() -> None:
+    """The walk for c finds no row of it on the disk."""
+    story = Scenario("abcd", Node, settings=SOON)
+    story.submit("j", at="a", holders="abc")
+    ended(story, "j")
+    story.until(lambda: has(story, "j", "c"))
+    story.slow_disk("d")
+    story.kill("c")
+    story.wait(6.0)
+    story.restart("c")
+    story.wait(5.0)
+    assert not has(story, "j", "d")
+    story.quick_disk("d")
+    story.until(lambda: has(story, "j", "d"))
+    story.until(lambda: story.copy("j", "d") is None)
+    story.heal_and_judge()
+
+
 def test_a_job_that_ends_long_after_a_holder_died_gets_a_spare_copy() -> None:
     """d was to follow c, and never heard of it: the job is settled without."""
     story = Scenario("abcd", Node, settings=SOON)
