@@ -193,9 +193,8 @@ class Judge:
     def _wait_for_the_dead(self, required: list[JobId]) -> bool:
         """Some things wait for what dead members would say until they are forgotten."""
         world = self._world
-        if not all(
-            self._is_past_its_day(job) or self._is_anothers(job) for job in self._unfinished(required)
-        ):
+        waits = (self._is_past_its_day, self._is_anothers, self._waits_for_who_left)
+        if not all(any(why(job) for why in waits) for job in self._unfinished(required)):
             return False
         forgotten = world.now + world.settings.membership.dead_keep_s
         return world.run_until(forgotten, self._every(lambda: not self._unfinished(required)))
@@ -204,6 +203,13 @@ class Judge:
         """It ends by the time of most members: who restarted after most had gone never heard their clocks."""
         spec = self._world.ledger.specs[job]
         return min(spec.expires_at, spec.options.deadline or spec.expires_at) <= EPOCH + self._world.now
+
+    def _waits_for_who_left(self, job: JobId) -> bool:
+        """A vote on its key is still expected of somebody who left, for all that this member has heard."""
+        if not is_keyed(job) or any(map(is_claimed, self._copies(job))):
+            return False
+        keys, living = self._world.ledger.keys, [life.id for life in self._world.lives()]
+        return any(not set(keys.known_to(node)) <= set(keys.members()) for node in living)
 
     def _is_anothers(self, job: JobId) -> bool:
         """Its key is used for something else, with somebody who is not there: he may have that job."""
