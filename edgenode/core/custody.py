@@ -457,6 +457,8 @@ class Custody:
             held = table.leads.get(job)
             if held is not None and (record is None or record.settled or table.lead(job) is None):
                 self.release(job)
+                if asking is not None and asking.provisional:
+                    self._give_up(job)  # it went on as the owner of another life of the key
                 if record is not None and not record.settled:
                     stands = record.own.ballot != held.ballot
                     desk.reach(Situation.STALE_OWNER_STEPS_DOWN if stands else Situation.OWNER_OUTPROMISED)

@@ -66,6 +66,8 @@ class Judge:
         world, deadline = self._world, self._world.now + bound_s
         required = sorted(job for job in world.ledger.acked if self._must_end(job))
         if not world.run_until(deadline, self._every(lambda: not self._unfinished(required))):
+            # A move decided only now can have made holders of disks that were damaged after it was proposed.
+            required = [job for job in required if self._must_end(job)]
             if not self._wait_for_the_dead(required):
                 raise Violation(f"I3: not finished in {bound_s:.0f} s after healing: {self._tell(required)}")
             deadline = world.now + bound_s
@@ -156,8 +158,12 @@ class Judge:
         newest = max(self._copies(job), key=lambda record: record.epoch, default=None)
         if newest is None:
             return True  # no copy at all: let it be found missing
-        living = sum(self._world.ledger.keeps(node, job) for node in newest.holders)
-        return majority(living, newest.holders)
+        ledger, disks = self._world.ledger, self._world.disks
+        last_day = ledger.specs[job].expires_at
+        # By a clock that was far ahead a disk may have forgotten all jobs of that day before it had this one.
+        living = [node for node in newest.holders if ledger.keeps(node, job)]
+        taking = sum(disks[node].forgotten < last_day for node in living)
+        return majority(taking, newest.holders)
 
     def _copies(self, job: JobId) -> Iterable[Record]:
         for disk in self._world.disks.values():

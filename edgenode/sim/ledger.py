@@ -13,6 +13,7 @@ from typing import Final
 
 from edgenode.core.errors import EdgeNodeError
 from edgenode.core.jobs import (
+    NO_TOKEN,
     Outcome,
     Record,
     Spec,
@@ -277,13 +278,16 @@ class Ledger:
             )
 
     def _is_spare(self, node: NodeId, record: Record) -> bool:
-        """Whether a majority of its holders have what this node has, which is none of them."""
+        """Whether a majority of its holders have what this node has, which is none of them; or have had it:
+        some disk may be lost since they said so."""
         if not record.settled or self._identity(node) in record.holders:
             return False
         having = {
             self._identity(place) for place, disk in self._disks.items() if disk.record(record.id) is not None
         }
-        return majority(sum(holder in having for holder in record.holders), record.holders)
+        have = having.intersection(record.holders)
+        had = {holder for holder in record.holders if holder not in self._disks or holder in self._lost_disks}
+        return bool(have) and majority(len(have | had), record.holders)
 
     def is_over(self, job: JobId) -> bool:
         """Whether it ended, and some have forgotten it since."""
@@ -340,6 +344,8 @@ class Ledger:
             self._settled(record, outcome.value)
             return
         self._outcome_happened(node, record.id, outcome)
+        if outcome.state is State.FAILED:
+            self._failed(record, outcome.token)
         if outcome.firm:
             self._proposed(node, record, outcome.ballot, outcome.value, promises)
         if outcome.settled:
@@ -375,6 +381,22 @@ class Ledger:
         made = (start.verdict.state, start.verdict.result, start.node)
         if made != (State.SUCCEEDED, outcome.result, outcome.runner):
             raise Violation(f"I2: {job_text(job)} has a result that {token_text(outcome.token)} did not give")
+
+    def _failed(self, record: Record, token: StartToken) -> None:
+        """I10: not before so many starts of it have failed, or were lost, as the options say; or one of them
+        said that it is no use; or it may start only once, and has."""
+        said, starts = decode_spec(record.spec).options, self.starts[record.id]
+        verdicts = [start.verdict for start in starts.values() if start.verdict is not None]
+        failures = sum(verdict.state is State.FAILED for verdict in verdicts)
+        if token == NO_TOKEN:
+            is_over = said.delivery is Delivery.AT_MOST_ONCE or record.loss_count >= said.max_losses
+        else:
+            is_over = failures >= said.max_attempts or any(verdict.final for verdict in verdicts)
+        if not is_over:
+            raise Violation(
+                f"I10: {job_text(record.id)} is given up after {failures} failures of {said.max_attempts}, "
+                f"and {record.loss_count} losses of {said.max_losses}"
+            )
 
     def _cancelled(self, job: JobId, token: StartToken) -> None:
         """I13: only a task can cancel its job today, by its own end; who is stopped has not wished for it."""

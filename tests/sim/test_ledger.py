@@ -8,7 +8,19 @@ import pytest
 from sim_records import A, B, C, D, a_record, a_spec, row_of, stored_row
 
 from edgenode.core.errors import JobNotFound, NotReady, OutcomeUnknown
-from edgenode.core.jobs import Options, Record, decided, settled, started, write_own
+from edgenode.core.jobs import (
+    NO_TOKEN,
+    Note,
+    Options,
+    Record,
+    decided,
+    failed_once,
+    fallen_due,
+    lost,
+    settled,
+    started,
+    write_own,
+)
 from edgenode.core.signals import Persist, Receipt, Row, Run, StopRun
 from edgenode.core.types import Ballot, Delivery, NodeId, Promise, StartToken, State
 from edgenode.core.wire import Acks, Ask, AskItem, Promised, Promises, Stored, Verdict
@@ -150,6 +162,51 @@ def test_a_start_that_has_not_ended_has_no_result() -> None:
         mesh.store(A, early)
 
 
+def given_up(mesh: Mesh, *verdicts: Verdict) -> None:
+    """Its starts ended so, and its owner gives it up at the last of them."""
+    for number, verdict in enumerate(verdicts, 1):
+        record = mesh.start()
+        token = record.own.token
+        assert token.start == number
+        mesh.ledger.ended(record.id, token, verdict, lost=False)
+        mesh.record = fallen_due(failed_once(record, due_at=0.0, note=Note(0.0, "failed", A, "")))
+    over = decided(
+        record, State.FAILED, firm=True, at=2.0, error="it raised", token=token, runner=A, failed=True
+    )
+    mesh.store(A, over)
+
+
+def test_a_job_fails_after_as_many_failures_as_it_may_have() -> None:
+    once = raised(StartToken(1, A, 1))
+    given_up(Mesh(Options(max_attempts=2)), once, once)
+    with pytest.raises(Violation, match=r"I10: .* after 1 failures of 2"):
+        given_up(Mesh(Options(max_attempts=2)), once)
+
+
+def test_a_start_that_did_not_fail_is_no_failure() -> None:
+    once = raised(StartToken(1, A, 1))
+    with pytest.raises(Violation, match="I10"):
+        given_up(Mesh(Options(max_attempts=2)), once, success(StartToken(1, A, 2), A))
+
+
+def test_a_task_may_say_that_another_attempt_is_no_use() -> None:
+    given_up(Mesh(Options(max_attempts=5)), raised(StartToken(1, A, 1))._replace(final=True))
+
+
+def test_a_job_is_given_up_after_as_many_losses_as_it_may_have() -> None:
+    for losses, is_over in ((1, False), (2, True)):
+        mesh = Mesh(Options(max_losses=2))
+        for _ in range(losses):
+            mesh.record = lost(mesh.start(), counted=True, note=Note(0.0, "lost", A, ""))
+            mesh.ledger.died(A, 1)
+        over = decided(mesh.record, State.FAILED, firm=True, at=2.0, error="lost")
+        if is_over:
+            mesh.store(A, over)
+        else:
+            with pytest.raises(Violation, match=r"I10: .* 1 losses of 2"):
+                mesh.store(A, over)
+
+
 def test_nobody_cancels_what_nobody_asked_to_cancel() -> None:
     mesh = Mesh()
     with pytest.raises(Violation, match="I13"):
@@ -253,11 +310,12 @@ def test_two_results_may_not_both_be_accepted_by_a_majority() -> None:
 
 
 def test_one_ballot_has_one_outcome() -> None:
-    mesh = Mesh()
+    mesh = Mesh(Options(delivery=Delivery.AT_MOST_ONCE))
     mesh.start()
     done = mesh.finish()
     assert done.outcome is not None
-    other = done._replace(outcome=done.outcome._replace(state=State.FAILED, result=b"", error="x"))
+    lost_for_good = done.outcome._replace(state=State.FAILED, token=NO_TOKEN, result=b"", error="x")
+    other = done._replace(outcome=lost_for_good)
     with pytest.raises(Violation, match="two values"):
         mesh.store(B, other)
 

@@ -175,6 +175,34 @@ def test_same_key_stand_in_is_away_when_its_life_gives_way() -> None:
     story.heal_and_judge()
 
 
+def test_same_key_owner_of_the_wrong_life_becomes_a_bystander() -> None:
+    """On its side of a cut g has taken the key's job over from x. On the other side, where most members are,
+    the key is a's and f's. When g hears of that it has a copy of their job, and waits for no answers as the
+    owner of its own any more: it learns how theirs ends, and that its copy may go."""
+    story = Scenario("xgafc", Node, settings=Settings(jobs=JobSettings(replicas=2)))
+    story.choose_key("k", holders="xgaf")
+    story.cut("xg", "afc")
+    story.wait(RESTARTED_S)
+    uses = story.use_key("k", at="x"), story.use_key("k", at="a")
+    assert answers(story, *uses) == ["taken", "taken"]
+    story.until(lambda: len(story.runs("k")) == 2, within_s=40.0)
+    story.kill("x")
+    story.until(lambda: "g" in {name for name, _ in story.runs("k")}, within_s=40.0)
+    story.mend()
+    story.until(lambda: is_of_the_other_side(story))
+    bystander = next(life.core for life in story.world.lives() if short(life.id) == "g")
+    assert isinstance(bystander, Node)
+    assert not bystander._custody.is_asking(the_copy(story, "g", "k").id)
+    story.finish("k", on="a")
+    story.until(lambda: story.copy("k", "g") is None)
+    story.heal_and_judge()
+
+
+def is_of_the_other_side(story: Scenario) -> bool:
+    copy = story.copy("k", "g")
+    return copy is not None and {*map(short, copy.holders)} == {"a", "f"}
+
+
 @pytest.mark.parametrize("keyed", [False, True])
 @pytest.mark.parametrize("fate", ["dies", "is cut off"])
 def test_at_most_once_entry_retries_elsewhere(fate: str, keyed: bool) -> None:
