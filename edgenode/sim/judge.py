@@ -21,7 +21,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from edgenode.core.jobs import Record, decode_spec, is_claimed, is_keyed, job_text, join, majority
+from edgenode.core.jobs import (
+    Record,
+    decode_spec,
+    is_claimed,
+    is_keyed,
+    is_same_life,
+    job_text,
+    join,
+    majority,
+)
 from edgenode.core.quorums import majority_of
 from edgenode.core.types import TERMINAL, Delivery, JobId, NodeId, Partition, Seconds, State
 from edgenode.sim.clients import read_everywhere
@@ -154,8 +163,12 @@ class Judge:
         careful = said.delivery is Delivery.AT_MOST_ONCE or said.partition is Partition.WAIT
         return not careful or self._majority_lives(job)
 
-    def _majority_lives(self, job: JobId) -> bool:
-        newest = max(self._copies(job), key=lambda record: record.epoch, default=None)
+    def _majority_lives(self, job: JobId, life: Record | None = None) -> bool:
+        """Args:
+        life: under a key, which of the jobs that it may have.
+        """
+        copies = [copy for copy in self._copies(job) if life is None or is_same_life(life, copy)]
+        newest = max(copies, key=lambda record: record.epoch, default=None)
         if newest is None:
             return True  # no copy at all: let it be found missing
         ledger, disks = self._world.ledger, self._world.disks
@@ -174,7 +187,7 @@ class Judge:
     def _ended(self, job: JobId, record: Record) -> bool:
         if record.settled:
             return True
-        can_settle = self._majority_lives(job) and (is_claimed(record) or self._can_decide_key(job))
+        can_settle = self._majority_lives(job, record) and (is_claimed(record) or self._can_decide_key(job))
         return record.state in TERMINAL and not can_settle
 
     def _can_decide_key(self, job: JobId) -> bool:
