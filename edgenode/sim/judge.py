@@ -313,7 +313,9 @@ class Judge:
             here = [node for node in settled.holders if node in living]
             lacking = [node for node in here if node not in copies or not copies[node].settled]
             spare = [node for node in copies if node not in settled.holders]
-            wanted = min(len(settled.holders), len(living))
+            last_day = world.ledger.specs[job].expires_at
+            taking = [node for node, disk in living.items() if node in copies or disk.forgotten < last_day]
+            wanted = min(len(settled.holders), len(taking))
             if lacking or len(copies) < wanted:
                 found.append(
                     f"{self._tell_one(job)}, and {','.join(map(short, lacking)) or 'others'} lack it"
