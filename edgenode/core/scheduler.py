@@ -279,6 +279,7 @@ class Scheduler:
                 if record.outcome is not None or is_other:
                     self._stop(job, running, "superseded")
             if record.outcome is not None:
+                self._revoke(job)
                 away = self._away.pop(job, None)
                 if away is not None and away.token != record.outcome.token:
                     self._desk.post.add(away.runner, Stop, TokenItem(job, away.token))

@@ -409,6 +409,25 @@ def test_a_successor_adopts_the_end_that_another_holder_has() -> None:
     assert story.starts("j") == 1
 
 
+def test_a_start_that_waits_for_its_disks_is_given_up_when_the_end_is_heard_of() -> None:
+    """b, which is busy, has taken over, and c is to run the job. This is not on a second disk yet when a,
+    which stood still and was not dead, brings the end."""
+    story = busy("abc", which="b")
+    story.submit("j", at="a", holders="abc")
+    story.until(lambda: story.runs("j") and story.copy("j", "b") and story.copy("j", "c"))
+    story.pause("a")
+    for other in "ac":
+        story.lose(Write, source="b", to=other)
+    story.until(lambda: the_copy(story, "b").own.token.term == 2)
+    assert story.starts("j") == 1
+    story.finish("j", on="a")
+    story.resume("a")
+    story.until(lambda: the_copy(story, "b").outcome is not None)
+    story.lose_nothing()
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
 def test_a_refused_write_does_not_stop_a_provisional_owner_from_asking_again() -> None:
     """A has an end, of which b has not heard when it makes its own. When they meet again, b's write is
     refused before b's question gets through: a's promise is still wanted, or no end is ever settled."""
