@@ -39,6 +39,7 @@ from edgenode.core.errors import EdgeNodeError, MalformedMessage
 from edgenode.core.quorums import majority_of
 from edgenode.core.types import (
     FOREVER,
+    NO_BALLOT,
     NOBODY,
     TERMINAL,
     Ballot,
@@ -408,6 +409,11 @@ def started(record: Record, *, runner: NodeId, boot: int, at: Wall) -> Record:
 
 def _idle(record: Record, state: State, due_at: Wall) -> Record:
     return write_own(record, state=state, token=NO_TOKEN, runner=NOBODY, boot=0, due_at=due_at)
+
+
+def presumed_started(record: Record) -> Record:
+    """Others, of whom nothing is left to ask, may have started this job: if it may start once, it has."""
+    return record._replace(starts=_bump(record.starts, NO_BALLOT))
 
 
 def lost(record: Record, *, counted: bool, note: Note) -> Record:

@@ -12,7 +12,8 @@ key for its use at all members. It is a Paxos with the members as acceptors and 
 
 Nobody is blocked by a claimant that died; whoever comes later learns the use that was decided, and is sent
 to its holders. All known members count, the dead too until they are forgotten or have left, and all that live
-are waited for (at most `ask_s`): who has just joined may know more of them than others do.
+are waited for (at most `ask_s`): who has just joined may know more of them than others do. A use by holders
+that are all forgotten is void; they may have run its job, so one that may run once only does not run again.
 
     look         of a disk that has no vote on the key: it asks only, to send submissions where the job is
 
@@ -35,7 +36,16 @@ from typing import Final, NamedTuple
 
 from edgenode.core.agenda import Agenda
 from edgenode.core.desk import SUPERSEDED, Desk
-from edgenode.core.jobs import Record, Spec, decode_spec, encode, is_claimed, is_same_life, with_note
+from edgenode.core.jobs import (
+    Record,
+    Spec,
+    decode_spec,
+    encode,
+    is_claimed,
+    is_same_life,
+    presumed_started,
+    with_note,
+)
 from edgenode.core.quorums import fast_quorum_of, majority_of
 from edgenode.core.signals import ClaimRow
 from edgenode.core.types import (
@@ -43,6 +53,7 @@ from edgenode.core.types import (
     NO_BALLOT,
     NO_USE,
     Ballot,
+    Delivery,
     Instant,
     JobId,
     KeyUse,
@@ -114,6 +125,7 @@ class Claiming:
     outbid_until: Instant = 0.0  # a higher ballot is about: leave it some time
     parked: list[Parked] = field(default_factory=list)
     copies: dict[KeyUse, Record] = field(default_factory=dict)  # of other lives
+    had_others: bool = False  # it was used for holders that are all forgotten: they may have run its job
 
 
 class Keys:
@@ -171,6 +183,10 @@ class Keys:
         """Let the submissions be taken here, those of the content first that the key is claimed for. Without
         any of those, no other content may take its place once that is decided."""
         claiming = self._drop(job)
+        if claiming.had_others and any(_is_once_only(each.item.spec) for each in claiming.parked):
+            for each in claiming.parked:
+                self._refuse(each, job, REFUSED_UNSURE)
+            return
         right = [each for each in claiming.parked if _content(each.item.spec) == claiming.use.content]
         wrong = [each for each in claiming.parked if _content(each.item.spec) != claiming.use.content]
         if claimed and not right:
@@ -342,6 +358,9 @@ class Keys:
         said = [claiming.said[node] for node in members if node in claiming.said]
         unheard = {node: desk.view.standing(node) for node in members if node not in claiming.said}
         claiming.voters, claiming.awaited = len(members), self._awaited(claiming, members)
+        claiming.had_others |= any(
+            word.use.holders and not set(members).intersection(word.use.holders) for word in said
+        )
         self._due.set(job, self._attention(claiming))
         is_early = claiming.awaited and desk.now < claiming.round_began + desk.settings.ask_s
         if claiming.round is not Round.ACCEPT and is_early:
@@ -436,6 +455,8 @@ class Keys:
                 self._send_on(job, use.holders)
         elif use == _use_of(record):
             self._drop(job)
+            if claiming.had_others and _is_once_only(record.spec):
+                record = presumed_started(record)
             self._table.put(record._replace(claimed=True))
             self._desk.claimed.add(job)
         else:
@@ -553,6 +574,10 @@ def _answers(item: Claimed, claiming: Claiming) -> bool:
 
 def _use_of(record: Record) -> KeyUse:
     return KeyUse(record.holders, _content(record.spec))
+
+
+def _is_once_only(blob: bytes) -> bool:
+    return decode_spec(blob).options.delivery is Delivery.AT_MOST_ONCE
 
 
 def _content(blob: bytes) -> str:

@@ -31,7 +31,7 @@ from edgenode.core.jobs import Spec, decode, encode, encode_spec, is_claimed, ke
 from edgenode.core.keys import Keys
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import Receipt, RequestId
-from edgenode.core.types import NO_BALLOT, Ballot, KeyUse, NodeId
+from edgenode.core.types import NO_BALLOT, Ballot, Delivery, KeyUse, NodeId
 from edgenode.core.view import Standing
 from edgenode.core.wire import (
     REFUSED_CLAIMED,
@@ -427,6 +427,7 @@ class Claimant:
         self.desk = make_desk(A, *others)
         self.keys = Keys(self.desk)
         self.books = {node: ClaimBook(Disk()) for node in answering}
+        self.refused: list[str] = []
 
     @property
     def standings(self) -> dict[NodeId, Standing]:
@@ -443,8 +444,10 @@ class Claimant:
             self._exchange()
 
     def _exchange(self) -> None:
-        while asked := [send for send in self.desk.post.flush() if isinstance(send.message, Claim)]:
-            for send in asked:
+        while sent := self.desk.post.flush():
+            for send in sent:
+                if isinstance(send.message, Submitted):
+                    self.refused += [answer.refused for answer in send.message.answers]
                 book = self.books.get(send.to)
                 if book is not None and isinstance(send.message, Claim):
                     self.keys.on_claims(send.to, [answer(book, item) for item in send.message.items])
@@ -480,6 +483,44 @@ def test_a_key_of_holders_that_were_forgotten_since_is_decided_anew() -> None:
     assert held is not None
     assert held.claimed
     assert held.holders == (A, d, e)
+
+
+def forgotten_use(delivery: Delivery) -> Claimant:
+    """D and E had accepted the use of a key by B, which nobody knows any more; A has a job under it now."""
+    b, d, e = (NodeId(letter * 16) for letter in "bde")
+    claimant = Claimant(d, e, answering=(d, e))
+    for book in claimant.books.values():
+        book.hear(None, JOB, Ballot(1, b), KeyUse((b,), ""), 9e9)
+    claimant.desk.table.put(make_record(JOB, (A, d), key=KEY, delivery=delivery))
+    return claimant
+
+
+@pytest.mark.parametrize("delivery", Delivery)
+def test_a_job_to_be_run_at_most_once_may_have_been_run_by_holders_that_are_forgotten(
+    delivery: Delivery,
+) -> None:
+    claimant = forgotten_use(delivery)
+    claimant.keys.take_on([JOB])
+    claimant.run(60.0)
+    held = claimant.desk.table.get(JOB)
+    assert held is not None
+    assert held.claimed
+    assert held.start_count == (delivery is Delivery.AT_MOST_ONCE)
+
+
+@pytest.mark.parametrize("delivery", Delivery)
+def test_a_submission_to_be_run_at_most_once_is_not_taken_when_its_key_was_used_by_the_forgotten(
+    delivery: Delivery,
+) -> None:
+    claimant = forgotten_use(delivery)
+    claimant.desk.table.shed(JOB)
+    spec = make_spec(JOB, key=KEY, delivery=delivery)
+    item = SubmitItem(encode_spec(spec), (A,))
+    claimant.keys.park(A, Submit(1, 0, 1, (item,)), spec, item)
+    claimant.run(60.0)
+    is_once_only = delivery is Delivery.AT_MOST_ONCE
+    assert claimant.refused == [REFUSED_UNSURE] * is_once_only
+    assert len(claimant.keys.decided) == (not is_once_only)
 
 
 def test_claims_that_expired_are_looked_for_an_hour_after_a_start() -> None:
