@@ -23,7 +23,7 @@ from edgenode.api.waiting import make_waiting_app
 from edgenode.core.errors import EdgeNodeError, RejectedInput
 from edgenode.core.settings import PRESETS, Settings
 from edgenode.core.signals import SlotsChanged
-from edgenode.core.types import MemberInfo, Seconds, is_loopback
+from edgenode.core.types import MemberInfo, Room, Seconds, is_loopback
 from edgenode.shell.folders import make_durable_folder
 from edgenode.shell.identity import Identity, MeshKey
 from edgenode.shell.runtime import BEHIND, WHAT_TO_DO, Runtime
@@ -170,7 +170,7 @@ async def _live(
             modules=settings.tasks,
             on_ended=runtime.post,
             on_trouble=runtime.workers_said,
-            on_able=lambda able: runtime.post(SlotsChanged(settings.slots if able else 0)),
+            on_able=lambda able: runtime.post(SlotsChanged(Room(settings.slots if able else 0))),
             scratch=settings.data_dir.absolute() / SCRATCH,
         )
         runtime.attach(transport, workers)

@@ -149,7 +149,12 @@ class Node:
         self._custody = Custody(self._desk)
         self._replication = Replication(self._desk)
         self._voters = Voters(self._desk)
-        self._runner = Runner(self._desk, slots=info.slots, tasks=frozenset(info.tasks))
+        self._runner = Runner(
+            self._desk,
+            room=info.room,
+            tasks=frozenset(info.tasks),
+            coroutines=frozenset(info.coroutines),
+        )
         self._scheduler = Scheduler(self._desk, self._runner)
         self._upkeep = Upkeep(self._desk)
         self._mending = Mending(self._desk)
@@ -179,11 +184,6 @@ class Node:
     def reached(self) -> Set[Situation]:
         """What this node has lived through."""
         return self._desk.reached
-
-    @property
-    def _wants_work(self) -> bool:
-        """Whether slots are free here for which no owner here has anything."""
-        return self._runner.free > 0 and not self._scheduler.has_work_here
 
     @property
     def has_vote(self) -> bool:
@@ -231,7 +231,7 @@ class Node:
             self._replication.on_time()
             self._voters.on_time()
             self._scheduler.on_time()
-            self._runner.on_time(wants_work=self._wants_work)
+            self._runner.on_time(wanted=self._scheduler.wanted)
             self._upkeep.on_time()
             self._mending.on_time()
             self._retention.on_time()
@@ -273,7 +273,7 @@ class Node:
             self._replication.deadline(),
             self._voters.deadline(),
             self._scheduler.deadline(),
-            self._runner.deadline(wants_work=self._wants_work),
+            self._runner.deadline(wanted=self._scheduler.wanted),
             self._upkeep.deadline(),
             self._mending.deadline(),
             self._retention.deadline(),
@@ -337,8 +337,8 @@ class Node:
                 self._scheduler.run_ended(event)
                 if self._leaving is not None:
                     self._leaving.look_at((job,))
-            case SlotsChanged(slots):
-                self._runner.set_slots(slots)
+            case SlotsChanged(room):
+                self._runner.set_room(room)
             case LeaveAsked() | StopAsked() if not desk.storing:
                 return self._end_unheard()
             case LeaveAsked():
@@ -470,8 +470,8 @@ class Node:
                 self._keys.on_claims(source, items)
             case Homes(items):
                 self._keys.on_homes(source, items)
-            case WantWork(slots):
-                scheduler.on_want(source, slots)
+            case WantWork(room):
+                scheduler.on_want(source, room)
             case Grant(items):
                 self._runner.on_grant(source, items)
             case Result(items):

@@ -14,7 +14,7 @@ A runner judges nothing. What its verdicts mean is for the job's owner to say (s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -22,7 +22,7 @@ from edgenode.core.desk import Desk
 from edgenode.core.jobs import Record, Spec, decode_spec
 from edgenode.core.signals import Run, RunEnded, StopRun
 from edgenode.core.situations import Situation
-from edgenode.core.types import FOREVER, Instant, JobId, NodeId, Seconds, StartToken, State, Wall
+from edgenode.core.types import FOREVER, Instant, JobId, NodeId, Room, Seconds, StartToken, State, Wall
 from edgenode.core.wire import GrantItem, Has, Result, ResultItem, TokenItem, WantWork
 
 TOKENS_MAX: Final = 10_000
@@ -30,6 +30,7 @@ TOKENS_MAX: Final = 10_000
 forgotten: a grant is not late by ten thousand others."""
 
 
+NO_ROOM: Final = Room(0, 0)
 Start = tuple[JobId, StartToken]
 """A token is unique within its job only: every job's first start is number 1 of its owner."""
 
@@ -39,6 +40,7 @@ class Running:
     """A start that occupies a slot here."""
 
     token: StartToken
+    task: str
     fingerprint: str  # of what it runs, see `ResultItem`
     grant: GrantItem | None = None  # if another owner granted it
     stopped: bool = False
@@ -70,24 +72,34 @@ class Runner:
     """Drive it with grants, verdicts, messages and time; it answers through the desk."""
 
     def __init__(
-        self, desk: Desk, *, slots: int, tasks: frozenset[str], ending: Iterable[Start] = ()
+        self,
+        desk: Desk,
+        *,
+        room: Room,
+        tasks: frozenset[str],
+        coroutines: frozenset[str] = frozenset(),
+        ending: Mapping[Start, str] | None = None,
     ) -> None:
         """
         Args:
-            ending: starts of an earlier life that occupy slots until their `RunEnded`.
+            coroutines: those of `tasks` that take an async slot.
+            ending: starts of an earlier life, with their tasks, that occupy slots until their `RunEnded`.
         """
         self._desk = desk
         self._table = desk.table
-        self._slots = slots
-        self._ending = set(ending)
+        self._room = room
+        self._ending = dict(ending or {})
         self.tasks = tasks
+        self._coroutines = coroutines
+        self.tasks_by_slot = (tasks - coroutines, coroutines)
         self._running: dict[JobId, Running] = {}
+        self._shared = sum(task in coroutines for task in self._ending.values())  # async slots in use
         self._kept: dict[Start, Kept] = {}
         self._denied: dict[Start, None] = {}
         self._begun: dict[Start, None] = {}  # what began here, and is over
         self._wary_until: Instant = -FOREVER
         self._want_at: Instant = 0.0
-        self._wanted = 0  # slots that peers were offered, and may still grant
+        self._wanted = NO_ROOM  # what peers were offered, and may still grant
         self._wanted_until: Instant = 0.0
         self._wake: Instant = FOREVER
 
@@ -99,22 +111,38 @@ class Runner:
 
         Returns: a runner without memory, for the next life.
         """
-        ending = set(self._ending)
+        ending = dict(self._ending)
         for job, token in begun:
-            ending.add((job, token))
+            ending[job, token] = self._running[job].task
             self._desk.emit(StopRun(job, token, "the node's disk takes no writes"))
-        return Runner(self._desk, slots=self._slots, tasks=self.tasks, ending=ending)
+        return Runner(
+            self._desk, room=self._room, tasks=self.tasks, coroutines=self._coroutines, ending=ending
+        )
 
     # ------------------------------------------------------------------------------------- slots
 
     @property
-    def free(self) -> int:
+    def free(self) -> Room:
         """Slots in which nothing runs or is about to; below 0 when there are fewer than were used."""
-        return self._slots - len(self._running) - len(self._ending)
+        used, shared = len(self._running) + len(self._ending), self._shared
+        return Room(self._room.slots - (used - shared), self._room.async_slots - shared)
 
-    def set_slots(self, slots: int) -> None:
+    def has_slot_for(self, task: str) -> bool:
+        """Whether a start of this task, which this node has, would find a free slot of its kind."""
+        free = self.free
+        return (free.async_slots if task in self._coroutines else free.slots) > 0
+
+    def open_slots(self) -> list[tuple[int, frozenset[str]]]:
+        """How many slots of each kind are free, if any, with the tasks that run in them."""
+        return [
+            (free, tasks)
+            for free, tasks in zip(self.free, self.tasks_by_slot, strict=True)
+            if free > 0 and tasks
+        ]
+
+    def set_room(self, room: Room) -> None:
         """So many starts can run here from now on."""
-        self._slots = slots
+        self._room = room
         self._want_at = self._desk.now
 
     def __len__(self) -> int:
@@ -140,7 +168,7 @@ class Runner:
 
     def reserve(self, job: JobId, token: StartToken, spec: Spec) -> None:
         """An owner here is to begin this start when it may."""
-        self._running[job] = Running(token, spec.options.fingerprint)
+        self._occupy(job, Running(token, spec.task, spec.options.fingerprint))
 
     def begin(self, job: JobId, token: StartToken, record: Record) -> None:
         """Order the run. It leaves after the Persist that says so."""
@@ -148,7 +176,14 @@ class Runner:
 
     def revoke(self, job: JobId) -> None:
         """A start that was reserved does not begin: its slot is free."""
-        del self._running[job]
+        self._vacate(job)
+
+    def _occupy(self, job: JobId, running: Running) -> None:
+        self._running[job] = running
+        self._shared += running.task in self._coroutines
+
+    def _vacate(self, job: JobId) -> None:
+        self._shared -= self._running.pop(job).task in self._coroutines
 
     def stop(self, job: JobId, running: Running, reason: str) -> None:
         """Take a run back. Its slot is free when `RunEnded` comes."""
@@ -175,20 +210,29 @@ class Runner:
     def ended(self, event: RunEnded) -> Ended | None:
         """A worker is done. None if nobody waits for that."""
         job, token = event.job, event.token
-        if (job, token) in self._ending:
-            self._ending.discard((job, token))
+        if (task := self._ending.pop((job, token), None)) is not None:
+            self._shared -= task in self._coroutines
             self._want_at = self._desk.now
             return None
         running = self._running.get(job)
         if running is None or running.token != token:
             return None
-        del self._running[job]
+        self._vacate(job)
         if event.begun:
             _remember(self._begun, (job, token))  # until now `_running` knew it, however long it ran
         self.deny(job, token)  # spent: a late or doubled grant of it starts nothing
         self._want_at = self._desk.now
         ended_at = round(self._desk.wall, 3)
-        item = ResultItem(job, token, self._desk.me, event.verdict, ended_at, event.lost, running.fingerprint)
+        item = ResultItem(
+            job,
+            token,
+            self._desk.me,
+            event.verdict,
+            ended_at,
+            event.lost,
+            running.fingerprint,
+            event.counted,
+        )
         return Ended(item, event.begun, running.stopped, running.grant)
 
     def keep(self, ended: Ended, record: Record | None) -> None:
@@ -237,7 +281,6 @@ class Runner:
     def on_grant(self, source: NodeId, items: Sequence[GrantItem]) -> None:
         """Run these, or say that they will not be run here."""
         desk = self._desk
-        self._wanted = max(0, self._wanted - len(items))
         for item in items:
             running = self._running.get(item.job)
             if running is not None and running.token == item.token:
@@ -246,15 +289,19 @@ class Runner:
             if (item.job, item.token) in self._kept:
                 continue
             record = desk.read(item.record)
+            spec = None if record is None else decode_spec(record.spec)
+            if spec is not None:
+                self._heed(spec.task)
             mine = self._table.peek(item.job)
             is_over = mine is not None and (mine.outcome is not None or mine.own.ballot > item.token.ballot)
             usable = record is not None and item.boot == desk.view.boot and not desk.leaving and not is_over
             usable = usable and self._table.has_vote and desk.now >= self._wary_until
-            if record is not None and desk.is_forgotten(decode_spec(record.spec).expires_at):
+            if spec is not None and desk.is_forgotten(spec.expires_at):
                 usable = usable and mine is not None
             is_denied = (item.job, item.token) in self._denied
-            if not usable or is_denied or running is not None or self.free <= 0:
-                self._mark_refusal(item, is_over=is_over)
+            has_slot = spec is not None and self.has_slot_for(spec.task)
+            if not usable or is_denied or running is not None or not has_slot:
+                self._mark_refusal(item, is_over=is_over, has_slot=has_slot)
                 self.deny(item.job, item.token)
                 is_new = (item.job, item.token) not in self._begun
                 refused = (TokenItem(item.job, item.token),)
@@ -262,11 +309,17 @@ class Runner:
                 desk.post.send(source, Has(desk.view.boot, (), denied, voids))
                 continue
             assert record is not None
-            fingerprint = decode_spec(record.spec).options.fingerprint
-            self._running[item.job] = Running(item.token, fingerprint, item)
+            assert spec is not None
+            self._occupy(item.job, Running(item.token, spec.task, spec.options.fingerprint, item))
             self.begin(item.job, item.token, record)
 
-    def _mark_refusal(self, item: GrantItem, *, is_over: bool) -> None:
+    def _heed(self, task: str) -> None:
+        """One of the slots that were offered is granted."""
+        slots, async_slots = self._wanted
+        is_shared = task in self._coroutines
+        self._wanted = Room(max(0, slots - (not is_shared)), max(0, async_slots - is_shared))
+
+    def _mark_refusal(self, item: GrantItem, *, is_over: bool, has_slot: bool) -> None:
         """Why a grant starts nothing."""
         if is_over:
             self._desk.reach(Situation.GRANT_AFTER_THE_END)
@@ -276,7 +329,7 @@ class Runner:
             self._desk.reach(Situation.GRANT_DENIED_BEFORE)
         elif self._desk.now < self._wary_until:
             self._desk.reach(Situation.GRANT_AFTER_A_STALL)
-        elif self.free <= 0:
+        elif not has_slot:
             self._desk.reach(Situation.GRANT_WITHOUT_SLOT)
 
     def on_have(self, source: NodeId, items: Sequence[TokenItem]) -> None:
@@ -306,19 +359,19 @@ class Runner:
 
     # ----------------------------------------------------------------------------------------- time
 
-    def deadline(self, *, wants_work: bool) -> Instant:
+    def deadline(self, *, wanted: Room) -> Instant:
         """Args:
-        wants_work: whether slots are free for which no owner here has anything.
+        wanted: the slots that are free, and for which no owner here has anything.
         """
-        if wants_work and not self._desk.leaving:
+        if any(wanted) and not self._desk.leaving:
             return min(self._wake, max(self._want_at, self._desk.now + 0.001))
         return self._wake
 
-    def on_time(self, *, wants_work: bool) -> None:
+    def on_time(self, *, wanted: Room) -> None:
         if self._want_at <= self._desk.now:
             self._want_at = self._desk.now + self._desk.settings.want_s
-            if wants_work and self._table.has_vote and not self._desk.leaving:
-                self._want_work()
+            if any(wanted) and self._table.has_vote and not self._desk.leaving:
+                self._want_work(wanted)
         if self._wake <= self._desk.now:
             self._wake = FOREVER
             self._send_results()
@@ -344,14 +397,14 @@ class Runner:
                 kept.pause_s = min(kept.pause_s * 2, desk.settings.retry_max_s)
             self._wake = min(self._wake, kept.again_at)
 
-    def _want_work(self) -> None:
+    def _want_work(self, wanted: Room) -> None:
         """Ask a busy peer for work. By chance, by the length of their queues: the busiest may have nothing
         that this node can run."""
         desk = self._desk
         if self._wanted_until <= desk.now:
-            self._wanted = 0
-        slots = self.free - self._wanted
-        if slots <= 0:
+            self._wanted = NO_ROOM
+        offer = Room(*(max(0, free - asked) for free, asked in zip(wanted, self._wanted, strict=True)))
+        if not any(offer):
             return
         peers = [n for n in desk.view.members() if n != desk.me and desk.view.is_living(n)]
         queued = [(desk.view.load(n).queued, n) for n in peers if desk.view.load(n).queued > 0]
@@ -359,8 +412,8 @@ class Runner:
         for count, peer in queued:
             pick -= count
             if pick <= 0:
-                desk.post.send(peer, WantWork(slots))
-                self._wanted += slots
+                desk.post.send(peer, WantWork(offer))
+                self._wanted = Room(*map(sum, zip(offer, self._wanted, strict=True)))
                 self._wanted_until = desk.now + desk.settings.want_s
                 return
 

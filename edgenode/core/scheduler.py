@@ -47,6 +47,7 @@ from edgenode.core.types import (
     Load,
     NodeId,
     Partition,
+    Room,
     Seconds,
     StartToken,
     State,
@@ -124,7 +125,7 @@ class Scheduler:
         self._unacknowledged[record.id] = None
         spec = decode_spec(record.spec)
         plain = not _is_strict(spec.options) and record.own.state is State.QUEUED
-        if plain and not self._desk.leaving and self._fits_here(spec) and not self.has_work_here:
+        if plain and not self._desk.leaving and self._fits_here(spec):
             record = self._reserve(record, self._desk.me, self._desk.view.boot, Wait.ACKS)
         return record
 
@@ -308,10 +309,12 @@ class Scheduler:
 
     def fill(self) -> bool:
         """Start what may start on the slots that are free. Whether anything did."""
-        runner, me = self._runner, self._desk.me
-        if runner.free <= 0 or not self._queued or self._desk.leaving:
+        me = self._desk.me
+        if not self._queued or self._desk.leaving:
             return False
-        picked = self._pick(runner.free, me, runner.tasks)
+        picked = [
+            record for free, tasks in self._runner.open_slots() for record in self._pick(free, me, tasks)
+        ]
         for record in picked:
             self._start(record, me, self._desk.view.boot)
         return bool(picked)
@@ -339,17 +342,28 @@ class Scheduler:
         return picked
 
     @property
-    def has_work_here(self) -> bool:
-        """Whether anything waits that this node can run itself."""
-        return self._queued.has_work_for(self._runner.tasks, self._labels_of(self._desk.me))
+    def wanted(self) -> Room:
+        """The slots here for which nothing waits that this node owns."""
+        wanted = [
+            max(0, free) if tasks and not self._has_work_for(tasks) else 0
+            for free, tasks in zip(self._runner.free, self._runner.tasks_by_slot, strict=True)
+        ]
+        return Room(*wanted)
+
+    def _has_work_for(self, tasks: frozenset[str]) -> bool:
+        """Whether a job with one of these tasks waits that this node can run itself."""
+        return self._queued.has_work_for(tasks, self._labels_of(self._desk.me))
 
     def _labels_of(self, node: NodeId) -> frozenset[tuple[str, str]]:
         info = self._desk.view.info(node)
         return frozenset() if info is None else frozenset(info.labels)
 
     def _fits_here(self, spec: Spec) -> bool:
-        labels, runner = self._labels_of(self._desk.me), self._runner
-        return runner.free > 0 and spec.task in runner.tasks and labels.issuperset(spec.options.requires)
+        """Whether a new job finds a free slot here, and nobody that waits for it."""
+        labels = self._labels_of(self._desk.me)
+        return labels.issuperset(spec.options.requires) and any(
+            spec.task in tasks and not self._has_work_for(tasks) for _, tasks in self._runner.open_slots()
+        )
 
     def _may_start(self, record: Record, spec: Spec) -> bool:
         """Whether the rules let an owner start this job now. If not it waits for news, or ends."""
@@ -444,7 +458,7 @@ class Scheduler:
         """What a verdict on the present start, or the success of an earlier one, means for the job."""
         spec, verdict, desk = decode_spec(record.spec), item.verdict, self._desk
         if item.lost:
-            self._lose(record, verdict.error, counted=True)
+            self._lose(record, verdict.error, counted=item.counted)
         elif verdict.state is not State.FAILED:
             self._end(record, verdict.state, item=item)
         elif verdict.final or record.failure_count + 1 >= _attempts_max(spec.options):
@@ -515,15 +529,15 @@ class Scheduler:
 
     # ------------------------------------------------------------------------------------- messages
 
-    def on_want(self, source: NodeId, slots: int) -> None:
+    def on_want(self, source: NodeId, room: Room) -> None:
         """An idle peer asks for work: grant it what waits here, if it can run it."""
         desk = self._desk
         info = desk.view.info(source)
         if info is None or desk.leaving or not desk.view.is_living(source):
             return
-        count = min(slots, desk.settings.batch)
-        for record in self._pick(count, source, frozenset(info.tasks)):
-            self._start(record, source, info.boot)
+        for free, tasks in zip(room, info.tasks_by_slot, strict=True):
+            for record in self._pick(min(free, desk.settings.batch), source, tasks):
+                self._start(record, source, info.boot)
 
     def on_has(self, source: NodeId, message: Has) -> None:
         for item in message.held:
@@ -650,7 +664,7 @@ class Scheduler:
     # ------------------------------------------------------------------------------------ for others
 
     def load(self) -> Load:
-        owned, free = len(self._table.leads), max(0, self._runner.free)
+        owned, free = len(self._table.leads), max(0, self._runner.free.slots)
         return Load(owned, len(self._queued), len(self._runner), self._done, free, self._desk.taken_over)
 
     def stop_all(self) -> None:

@@ -14,7 +14,18 @@ from typing import NamedTuple, NewType, Protocol
 
 from edgenode.core.errors import EdgeNodeError
 from edgenode.core.jobs import Record, Spec
-from edgenode.core.types import FOREVER, Ballot, JobId, KeyUse, NodeId, Past, Promise, StartToken, Wall
+from edgenode.core.types import (
+    FOREVER,
+    Ballot,
+    JobId,
+    KeyUse,
+    NodeId,
+    Past,
+    Promise,
+    Room,
+    StartToken,
+    Wall,
+)
 from edgenode.core.wire import Message, Query, Verdict
 
 RequestId = NewType("RequestId", int)
@@ -186,7 +197,7 @@ class RunEnded:
     """Ends a `Run`, whatever happened: the task returned or raised, its worker died, or it was stopped.
 
     `lost`: the worker died under it, so this says nothing of how the task would have ended. `begun`: False
-    if it never reached a worker.
+    if it never reached a worker. `counted`: False if another start in the same worker was to blame.
     """
 
     job: JobId
@@ -194,13 +205,14 @@ class RunEnded:
     verdict: Verdict
     lost: bool
     begun: bool = True
+    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class SlotsChanged:
     """So many starts can run here at one time from now on: 0 while no worker process can be had."""
 
-    slots: int
+    room: Room
 
 
 @dataclass(frozen=True, slots=True)

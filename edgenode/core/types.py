@@ -159,9 +159,17 @@ class Load(NamedTuple):
     queued: int = 0
     running: int = 0
     done: int = 0  # jobs that ended here since the node started
-    free: int = 0  # slots
+    free: int = 0  # of `MemberInfo.slots`
     taken: int = 0  # jobs that this node took over since it started
     written: int = 0  # writes of this life that are on its disk, and may have been spoken of
+
+
+class Room(NamedTuple):
+    """So many starts at one time: `slots` of tasks that have a worker process each, and `async_slots` of
+    coroutines, which share one."""
+
+    slots: int
+    async_slots: int = 0
 
 
 class MemberInfo(NamedTuple):
@@ -181,6 +189,19 @@ class MemberInfo(NamedTuple):
     ready: bool  # takes new jobs
     stores: bool = True  # False while its disk takes no writes: then it owns, holds and runs nothing
     behind: bool = False  # its disk was put back, or is a copy: it has no vote
+    coroutines: tuple[str, ...] = ()  # those of `tasks` that run in `async_slots`
+    async_slots: int = 0
+
+    @property
+    def room(self) -> Room:
+        """For how many starts there is room while nothing runs."""
+        return Room(self.slots, self.async_slots)
+
+    @property
+    def tasks_by_slot(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The tasks that take one of `slots`, and those that take one of `async_slots`."""
+        coroutines = frozenset(self.coroutines)
+        return frozenset(self.tasks) - coroutines, coroutines
 
 
 class Dice(Protocol):

@@ -34,6 +34,7 @@ from edgenode.core.types import (
     MemberState,
     NodeId,
     Promise,
+    Room,
     StartToken,
     State,
     Wall,
@@ -213,6 +214,7 @@ class ResultItem(NamedTuple):
     fingerprint: str = (
         ""  # of what was run, if its job has a key: that may have been submitted with other content
     )
+    counted: bool = True  # False: another start in the same worker was to blame for the loss
 
 
 class TokenItem(NamedTuple):
@@ -593,9 +595,9 @@ class Homes:
 
 @message(40)
 class WantWork:
-    """I have this many free slots and nothing of my own to run."""
+    """I have this many free slots of each kind and nothing of my own to run in them."""
 
-    slots: int
+    room: Room
 
 
 @message(41)

@@ -104,7 +104,14 @@ def make_record(job: JobId, holders: Sequence[NodeId], **options: Any) -> Record
 
 
 def describe(
-    node: NodeId, *, boot: int = 1, slots: int = 2, tasks: Iterable[str] = ("echo",), labels: Labels = ()
+    node: NodeId,
+    *,
+    boot: int = 1,
+    slots: int = 2,
+    tasks: Iterable[str] = ("echo",),
+    labels: Labels = (),
+    coroutines: Iterable[str] = (),
+    async_slots: int = 0,
 ) -> MemberInfo:
     return MemberInfo(
         node,
@@ -119,6 +126,8 @@ def describe(
         tuple(tasks),
         0.0,
         False,
+        coroutines=tuple(coroutines),
+        async_slots=async_slots,
     )
 
 
@@ -292,6 +301,8 @@ class Mesh:
         slots: int | Mapping[NodeId, int] = 2,
         tasks: Mapping[NodeId, Sequence[str]] | None = None,
         labels: Mapping[NodeId, Labels] | None = None,
+        coroutines: Sequence[str] = (),
+        async_slots: int = 0,
         settings: Settings | None = None,
         rows: Mapping[NodeId, Iterable[StoredRow]] | None = None,
         knows_peers: bool = False,
@@ -328,6 +339,7 @@ class Mesh:
         self.cuts: set[frozenset[NodeId]] = set()
         self._slots = dict.fromkeys(self.names, slots) if isinstance(slots, int) else dict(slots)
         self._tasks, self._labels = dict(tasks or {}), dict(labels or {})
+        self._coroutines, self._async_slots = frozenset(coroutines), async_slots
         self._knows_peers = knows_peers
         self._queue: list[tuple[Instant, int, NodeId, int, Callable[[], object]]] = []
         self._order, self._requests = count(), count(1)
@@ -352,12 +364,15 @@ class Mesh:
         self.boots[name] += 1
         self.processes[name] += 1
         self._durable_at[name] = self.now
+        tasks = self._tasks.get(name, ("echo",))
         info = describe(
             name,
             boot=self.boots[name],
             slots=self._slots.get(name, 0),
-            tasks=self._tasks.get(name, ("echo",)),
+            tasks=tasks,
             labels=self._labels.get(name, ()),
+            coroutines=[task for task in tasks if task in self._coroutines],
+            async_slots=self._async_slots,
         )
         self.nodes[name] = Node(
             info,
@@ -556,12 +571,19 @@ class Mesh:
             self._later(delay_s, name, lambda: self.end_run(name, run.job, run.token, verdict))
 
     def end_run(
-        self, name: NodeId, job: JobId, token: StartToken, verdict: Verdict, *, lost: bool = False
+        self,
+        name: NodeId,
+        job: JobId,
+        token: StartToken,
+        verdict: Verdict,
+        *,
+        lost: bool = False,
+        counted: bool = True,
     ) -> None:
         """End a run, once: what its worker says after that nobody hears."""
         if self._workers.get((name, job, token)) == self.processes[name]:
             self._workers[name, job, token] = 0
-            self.do(name, RunEnded(job, token, verdict, lost))
+            self.do(name, RunEnded(job, token, verdict, lost, counted=counted))
 
     # ------------------------------------------------------------------------------------- questions
 

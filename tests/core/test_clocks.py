@@ -10,7 +10,7 @@ from job_mesh import DAY_S, WALL, A, B, Begun, C, D, Mesh, succeeded
 
 from edgenode.core.jobs import Spec
 from edgenode.core.signals import SlotsChanged
-from edgenode.core.types import Delivery, Partition, State
+from edgenode.core.types import Delivery, Partition, Room, State
 
 HOUR_S = 3600.0
 
@@ -96,7 +96,7 @@ def test_a_clock_that_jumps_a_week_ahead_ends_no_job_of_its_node() -> None:
     mesh.ahead_s[A] = 7 * DAY_S
     mesh.run(20.0)
     assert mesh.record(A, spec.id).outcome is None
-    mesh.do(A, SlotsChanged(1))
+    mesh.do(A, SlotsChanged(Room(1)))
     mesh.run_until(lambda: mesh.settled(spec.id))
     assert mesh.record(B, spec.id).state is State.SUCCEEDED
 
@@ -189,6 +189,6 @@ def test_a_day_that_came_by_a_wrong_clock_only_does_not_hold_a_job_up_for_as_lon
     mesh.run(5.0)
     assert mesh.nodes[A].desk.wall < spec.expires_at
     for name in (A, B, C):
-        mesh.do(name, SlotsChanged(1))
+        mesh.do(name, SlotsChanged(Room(1)))
     mesh.run_until(lambda: mesh.settled(spec.id), limit_s=15.0)
     assert mesh.record(B, spec.id).state is State.SUCCEEDED

@@ -22,7 +22,7 @@ from edgenode.core.signals import (
     StopAsked,
     TimePassed,
 )
-from edgenode.core.types import Ballot, JobId, Partition, Promise, StartToken, State
+from edgenode.core.types import Ballot, JobId, Partition, Promise, Room, StartToken, State
 from edgenode.core.wire import CONTROL, Acks, Grant, Stored, Submit, Submitted, Write
 
 
@@ -408,7 +408,7 @@ def test_messages_about_unknown_jobs_do_no_harm() -> None:
         wire.Marks((wire.Mark(job, 0, Ballot(1, B)),)),
         wire.Marked((job,)),
         wire.Gift((wire.GiftItem(job, Ballot(1, B)),)),
-        wire.WantWork(10**9),
+        wire.WantWork(Room(10**9)),
         wire.Grant((wire.GrantItem(job, token, 1, b"x"),)),
         wire.Result((wire.ResultItem(job, token, C, succeeded(), 0.0, False),)),
         wire.ResultTaken((item,)),

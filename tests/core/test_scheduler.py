@@ -29,7 +29,7 @@ from edgenode.core import runner, scheduler
 from edgenode.core.jobs import Backoff, encode
 from edgenode.core.scheduler import backoff_s
 from edgenode.core.signals import RunEnded, SlotsChanged
-from edgenode.core.types import Ballot, Delivery, JobId, NodeId, Partition, Promise, StartToken, State
+from edgenode.core.types import Ballot, Delivery, JobId, NodeId, Partition, Promise, Room, StartToken, State
 from edgenode.core.wire import (
     CONTROL,
     Acks,
@@ -817,14 +817,14 @@ def test_a_node_without_workers_counts_nothing_and_lets_others_run_its_jobs() ->
     mesh.submit(A, spec)
     mesh.run_until(lambda: mesh.runs(spec.id) == [A])
     token = mesh.record(A, spec.id).own.token
-    mesh.do(A, SlotsChanged(0))
+    mesh.do(A, SlotsChanged(Room(0)))
     nothing = Verdict(State.FAILED, b"", "no process", -1.0, False)
     mesh.do(A, RunEnded(spec.id, token, nothing, lost=True, begun=False))
     mesh.run(1.0)
     record = mesh.record(A, spec.id)
     assert (record.state, record.start_count, record.losses) == (State.QUEUED, 0, ())
     mesh.verdict = lambda begun: (0.1, succeeded())
-    mesh.do(D, SlotsChanged(1))
+    mesh.do(D, SlotsChanged(Room(1)))
     mesh.run_until(lambda: mesh.settled(spec.id), limit_s=10.0)
     assert mesh.runs(spec.id)[1:] == [D]
     assert mesh.record(A, spec.id).start_count == 1
@@ -892,7 +892,7 @@ def test_a_start_after_a_takeover_is_not_granted_after_the_outcome() -> None:
     mesh.run_until(lambda: mesh.is_firm(B, spec.id))
     mesh.run(0.1)
     mesh.rule = lambda source, to, message: not isinstance(message, Write | Acks)
-    mesh.tell(D, B, WantWork(1))
+    mesh.tell(D, B, WantWork(Room(1)))
     assert mesh.record(B, spec.id).own.runner == D
     cancel(mesh, C, B, spec.id)
     mesh.run(5.0)

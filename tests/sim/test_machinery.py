@@ -25,7 +25,19 @@ from edgenode.core.signals import (
     TimePassed,
 )
 from edgenode.core.situations import Situation
-from edgenode.core.types import FOREVER, Ballot, Instant, JobId, Load, NodeId, Promise, State, Word, next_boot
+from edgenode.core.types import (
+    FOREVER,
+    Ballot,
+    Instant,
+    JobId,
+    Load,
+    NodeId,
+    Promise,
+    Room,
+    State,
+    Word,
+    next_boot,
+)
 from edgenode.core.wire import Query, Sync, WantWork
 from edgenode.sim.clock import EPOCH, MachineClock
 from edgenode.sim.disk import Disk, promise_of, record_of
@@ -36,7 +48,7 @@ from edgenode.sim.violation import Violation
 from edgenode.sim.weather import cut_ways
 from edgenode.sim.world import World
 
-WORK = WantWork(1)
+WORK = WantWork(Room(1))
 FIRST = next_boot(0, 0)
 
 
@@ -235,7 +247,7 @@ def test_processes_that_know_an_address_are_linked_and_can_talk() -> None:
 
 def test_messages_of_one_link_keep_their_order_unless_reordering_is_a_fault() -> None:
     world, life = world_of("ab")
-    messages = [WantWork(number) for number in range(50)]
+    messages = [WantWork(Room(number)) for number in range(50)]
     say(world, life["a"], *(Send(B, message) for message in messages))
     world.run_until(2.0)
     assert [event.message for event in heard(life["b"], MessageArrived)] == messages  # type: ignore[union-attr]
