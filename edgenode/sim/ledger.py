@@ -539,7 +539,9 @@ class Ledger:
     def _check_given_up(self, token: StartToken, record: Record) -> None:
         """I6: an owner starts a job again when the start before is over, or is lost by what its disk has."""
         for earlier, start in self.starts[record.id].items():
-            is_open = earlier.ballot == token.ballot and not (start.over or start.stopped)
+            # (A start that was called lost may begin late, beside the one that followed.)
+            is_earlier = earlier.ballot == token.ballot and earlier.start < token.start
+            is_open = is_earlier and not (start.over or start.stopped)
             if is_open and earlier not in record.losses and earlier not in record.voids:
                 raise Violation(
                     f"I6: {token_text(token)} of {job_text(record.id)} begins, and {token_text(earlier)} runs"
