@@ -200,6 +200,11 @@ class Runner:
         """Whether it is certain that this start, granted in this life, did not and will not begin here."""
         return (job, token) in self._denied and (job, token) not in self._begun
 
+    def _may_have_begun(self, job: JobId, token: StartToken) -> bool:
+        """Of a start that does not run here: whether it may have. A disk that was set back counts its lives
+        anew, so until it is known to be the latest one, another life of this number may have begun it."""
+        return not self._table.has_vote or (job, token) in self._begun
+
     def stood_still(self) -> None:
         """This node was not there for a while. What was granted to it meanwhile waits to be read now, and its
         owners may have given those starts up: they are denied, and granted anew."""
@@ -303,9 +308,8 @@ class Runner:
             if not usable or is_denied or running is not None or not has_slot:
                 self._mark_refusal(item, is_over=is_over, has_slot=has_slot)
                 self.deny(item.job, item.token)
-                is_new = (item.job, item.token) not in self._begun
                 refused = (TokenItem(item.job, item.token),)
-                denied, voids = ((), refused) if is_new else (refused, ())
+                denied, voids = (refused, ()) if self._may_have_begun(item.job, item.token) else ((), refused)
                 desk.post.send(source, Has(desk.view.boot, (), denied, voids))
                 continue
             assert record is not None
@@ -348,7 +352,7 @@ class Runner:
                 held.append(item)  # running, or about to: if that is revoked the next question is denied
             else:
                 self.deny(item.job, item.token)
-                (denied if (item.job, item.token) in self._begun else voids).append(item)
+                (denied if self._may_have_begun(item.job, item.token) else voids).append(item)
         boot = self._desk.view.boot
         self._desk.post.send(source, Has(boot, tuple(held), tuple(denied), tuple(voids)))
 

@@ -1047,3 +1047,19 @@ def test_a_start_that_ran_for_long_is_not_said_to_have_never_begun(monkeypatch: 
     item = TokenItem(long.id, token)
     effects = mesh.tell(A, B, Have((item,)))
     assert [(has.denied, has.voids) for has in sends(effects, Has)] == [((item,), ())]
+
+
+def test_a_disk_that_may_be_an_old_one_does_not_say_that_a_start_never_began() -> None:
+    """B was set back, and counts its lives anew: another one of this number may have begun it."""
+    mesh = Mesh("ab", slots={A: 0, B: 2})
+    spec = mesh.spec("a")
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    mesh.nodes[B].desk.table.has_vote = False
+    item = TokenItem(spec.id, StartToken(1, A, 7))
+    effects = mesh.tell(A, B, Have((item,)))
+    assert [(has.denied, has.voids) for has in sends(effects, Has)] == [((item,), ())]
+    grant = GrantItem(spec.id, StartToken(1, A, 8), 1, encode(mesh.record(A, spec.id)))
+    effects = mesh.tell(A, B, Grant((grant,)))
+    item = TokenItem(spec.id, grant.token)
+    assert [(has.denied, has.voids) for has in sends(effects, Has)] == [((item,), ())]
