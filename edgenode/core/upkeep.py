@@ -333,6 +333,8 @@ class Upkeep:
             return False
         if record.epoch > 0 or self._table.is_bound(record):
             return False
+        if any(ballot.owner == desk.me for ballot, _ in record.starts):
+            return False  # as the owner of another life of its key: those fences must not be made again
         holders = desk.living_holders(record)
         return len(holders) == len(record.holders) and not any(map(desk.view.is_leaving, holders))
 

@@ -312,7 +312,11 @@ class Judge:
                 continue
             here = [node for node in settled.holders if node in living]
             lacking = [node for node in here if node not in copies or not copies[node].settled]
-            spare = [node for node in copies if node not in settled.holders]
+            spare = [
+                node
+                for node, copy in copies.items()
+                if node not in settled.holders and all(ballot.owner != node for ballot, _ in copy.starts)
+            ]
             last_day = world.ledger.specs[job].expires_at
             taking = [node for node, disk in living.items() if node in copies or disk.forgotten < last_day]
             wanted = min(len(settled.holders), len(taking))

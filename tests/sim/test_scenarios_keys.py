@@ -198,6 +198,30 @@ def test_same_key_owner_of_the_wrong_life_becomes_a_bystander() -> None:
     story.heal_and_judge()
 
 
+def test_same_key_owner_of_the_wrong_life_remembers_its_fences() -> None:
+    """a has run the key's job on its side of a cut, and gave way to the side of c, f and b. When those are
+    away and the key is used again, a knows the job: it makes no start of the same fence, nor any other."""
+    story = Scenario("acfb", Node, settings=Settings(jobs=JobSettings(replicas=1)))
+    story.choose_key("k", holders="ac")
+    story.cut("a", "cfb")
+    story.wait(RESTARTED_S)
+    uses = story.use_key("k", at="a"), story.use_key("k", at="c")
+    assert answers(story, *uses) == ["taken", "taken"]
+    story.until(lambda: len(story.runs("k")) == 2, within_s=40.0)
+    story.finish("k", on="c")
+    story.until(lambda: the_copy(story, "c", "k").settled)
+    story.mend()
+    story.until(lambda: the_copy(story, "a", "k").settled)
+    story.wait(10.0)
+    story.kill("c")
+    story.wait(2.0)
+    again = story.use_key("k", at="b")
+    story.until(lambda: again.answer)
+    assert again.answer == "replayed"
+    assert story.starts("k") == 2
+    story.heal_and_judge()
+
+
 def is_of_the_other_side(story: Scenario) -> bool:
     copy = story.copy("k", "g")
     return copy is not None and {*map(short, copy.holders)} == {"a", "f"}
