@@ -465,8 +465,14 @@ class Keys:
     def _meets(self, job: JobId, copy: Record, claiming: Claiming) -> bool:
         """Another member has a record under this key. Whether that ends the claim."""
         mine = self._table.peek(job)
-        if mine is None or is_same_life(mine, copy):
+        if mine is None:
             return False
+        if is_same_life(mine, copy):
+            if copy.epoch <= mine.epoch:
+                return False
+            self._drop(job)  # its holders have changed since, so whose the key is was decided
+            self._desk.merge(copy)
+            return True
         claiming.copies[_use_of(copy)] = copy
         if not copy.claimed:
             return False

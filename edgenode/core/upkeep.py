@@ -63,6 +63,7 @@ class Upkeep:
         self._back: set[NodeId] = set()  # whom the present walk is about
         self._dead: set[NodeId] = set()
         self._is_early = False  # for a holder that nobody knows: it may turn up
+        self._has_strangers = False  # some copy names a holder that nobody knows (any more)
         self._offered: dict[JobId, Offered] = {}
         self._due: Agenda[JobId] = Agenda()
         self._leaving_at: JobId | None = None  # how far a leaving node has looked for what others need
@@ -77,7 +78,7 @@ class Upkeep:
         """See who came, and who is gone."""
         desk = self._desk
         view = desk.view
-        has_lost = any(map(self._is_lost, view.members()))
+        has_lost = self._has_strangers or any(map(self._is_lost, view.members()))
         for node in changed - {desk.me}:
             if view.is_living(node) and not view.is_behind(node):
                 self._dead_by.pop(node, None)
@@ -131,7 +132,7 @@ class Upkeep:
     # ------------------------------------------------------------------------------------- the walk
 
     def _begin_walk(self) -> None:
-        self._is_wanted = self._is_early = False
+        self._is_wanted = self._is_early = self._has_strangers = False
         self._back, self._came = self._came, set()
         # Of all that stay dead: who came may be the next in rank, and who died may have had a spare copy.
         view = self._desk.view
@@ -175,7 +176,8 @@ class Upkeep:
         living = [holder for holder in desk.living_holders(record) if holder != desk.me]
         takers: set[NodeId] = set()
         for node in record.holders:
-            is_stranger = node != desk.me and desk.view.info(node) is None
+            is_stranger = self._is_stranger(node)
+            self._has_strangers |= is_stranger
             if node in self._back and node in living:
                 if self._speaks(record, node):
                     desk.reach(Situation.RETURNED_HOLDER_OFFERED)
@@ -194,6 +196,9 @@ class Upkeep:
         """Whether what its disk has is no copy that anybody may count on."""
         view = self._desk.view
         return view.is_behind(node) or view.dead_since(node) is not None
+
+    def _is_stranger(self, node: NodeId) -> bool:
+        return node != self._desk.me and self._desk.view.info(node) is None
 
     def _speaks(self, record: Record, node: NodeId) -> bool:
         """Whether it is for this node to offer a copy because of what happened to `node`.
@@ -303,9 +308,11 @@ class Upkeep:
                 self._leave_behind(record)
             elif record.settled and me not in record.holders:
                 self._look_at(record)
-            elif record.settled and record.owner == me and (spares := self._desk.spares(job, record.holders)):
-                self._desk.reach(Situation.SPARE_OF_SETTLED)
-                self._offer(record, spares)  # the walk after that holder's death was over by then
+            elif record.settled and record.owner == me:
+                self._has_strangers |= any(map(self._is_stranger, record.holders))
+                if spares := self._desk.spares(job, record.holders):
+                    self._desk.reach(Situation.SPARE_OF_SETTLED)
+                    self._offer(record, spares)  # the walk after that holder's death was over by then
 
     def mended(self, jobs: Iterable[JobId]) -> None:
         """These were fetched again after damage. While they were not here this node had nothing to offer to a

@@ -385,14 +385,16 @@ class Judge:
         )
         ended = known.state in (State.SUCCEEDED, State.CANCELLED)
         evicted = sum(start.evicted for start in starts.values())
-        takeovers = len({token.ballot for token in starts}) - 1 if self._mood is Mood.DEATH else 0
+        is_death = self._mood is Mood.DEATH
+        takeovers = max(0, len({token.ballot for token in starts}) - 1) if is_death else 0
         repeated = evicted + takeovers
         if not 0 <= len(starts) - (spoilt + ended) <= repeated:
             raise Violation(f"I6: without faults {job_text(job)} had {len(starts)} starts, {spoilt} spoilt")
         # One that died may not have begun what was on its disk, or on its way to another.
-        more = 1 if self._mood is Mood.DEATH else 0
+        more = 1 if is_death else 0
         if not len(starts) <= known.start_count <= len(starts) + more:
             raise Violation(f"I6: {job_text(job)} counts {known.start_count} starts of {len(starts)}")
         too_late = known.state is State.EXPIRED  # the ledger has seen that its deadline was over
+        cut_short |= {token for token in known.losses if is_death and token not in starts}
         if manner_of(decode_spec(known.spec)) is Manner.GOOD and not (ended or too_late or cut_short):
             raise Violation(f"I6: without faults {job_text(job)} ended as {known.state}")

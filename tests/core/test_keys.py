@@ -485,6 +485,20 @@ def test_a_key_of_holders_that_were_forgotten_since_is_decided_anew() -> None:
     assert held.holders == (A, d, e)
 
 
+def test_a_claim_ends_when_the_other_life_of_the_key_has_changed_its_holders_since() -> None:
+    """That it is another life cannot be seen any more; that its holders were decided, can."""
+    d = NodeId("d" * 16)
+    claimant = Claimant(d, answering=())
+    claimant.desk.table.put(make_record(JOB, (A,), key=KEY))
+    claimant.keys.take_on([JOB])
+    theirs = make_record(JOB, (d,), key=KEY)._replace(epoch=1, claimed=True)
+    claimant.keys.on_claims(d, [Claimed(JOB, NO_BALLOT, NO_BALLOT, KeyUse((d,), ""), (d,), encode(theirs))])
+    held = claimant.desk.table.get(JOB)
+    assert held is not None
+    assert held.holders == (d,)
+    assert claimant.keys.deadline() > claimant.desk.now + 60.0
+
+
 def forgotten_use(delivery: Delivery) -> Claimant:
     """D and E had accepted the use of a key by B, which nobody knows any more; A has a job under it now."""
     b, d, e = (NodeId(letter * 16) for letter in "bde")
