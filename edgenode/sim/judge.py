@@ -31,6 +31,7 @@ from edgenode.core.jobs import (
     join,
     majority,
 )
+from edgenode.core.node import Node
 from edgenode.core.quorums import majority_of
 from edgenode.core.types import TERMINAL, Delivery, JobId, NodeId, Partition, Seconds, State
 from edgenode.sim.clients import read_everywhere
@@ -191,9 +192,10 @@ class Judge:
         return record.state in TERMINAL and not can_settle
 
     def _can_decide_key(self, job: JobId) -> bool:
-        """Whether a majority of all members, the dead included, can vote on the job's key."""
+        """Whether a majority of all members, the dead included, can vote on the job's key. Who was told of
+        others, and has met none, does not know that it is such a majority."""
         members = set(self._world.ledger.keys.members())
-        disks = {life.id: life.machine.disk for life in self._world.lives()}
+        disks = {life.id: life.machine.disk for life in self._world.lives() if not _is_cut_off(life)}
         voting = {node for node, disk in disks.items() if not disk.behind and job not in disk.damaged}
         return len(voting & members) >= majority_of(len(members))
 
@@ -398,3 +400,7 @@ class Judge:
         cut_short |= {token for token in known.losses if is_death and token not in starts}
         if manner_of(decode_spec(known.spec)) is Manner.GOOD and not (ended or too_late or cut_short):
             raise Violation(f"I6: without faults {job_text(job)} ended as {known.state}")
+
+
+def _is_cut_off(life: Life) -> bool:
+    return isinstance(life.core, Node) and life.core.view.is_cut_off
