@@ -249,7 +249,7 @@ class Keys:
         known = self._claims.get_many((job,)).get(job)
         if self._table.may_vote(job):
             row = self._claims.hear(known, job, ballot, proposed, claiming.expires_at)
-            claiming.said[self._desk.me] = _word(row, (), b"")
+            claiming.said[self._desk.me] = self._word(row, (), b"")
             claiming.heard.add(self._desk.me)
             claiming.term_seen = max(claiming.term_seen, row.promised.term)
         self._ask(job, claiming)
@@ -294,7 +294,17 @@ class Keys:
                 row = ClaimRow(item.job, NO_BALLOT, NO_BALLOT, NO_USE, item.expires_at)
             home = () if record is None else self._home_of(record)
             copy = encode(record) if record is not None and item.wants_copy else b""
-            desk.post.add(source, Claims, _word(row, home, copy))
+            desk.post.add(source, Claims, self._word(row, home, copy))
+
+    def _word(self, row: ClaimRow, home: Holders, copy: bytes) -> Claimed:
+        is_void = not set(self._electorate()).intersection(row.use.holders)
+        return Claimed(row.id, row.promised, row.accepted, row.use, home, copy, is_void)
+
+    def _valid(self, said: Iterable[Claimed]) -> list[Claimed]:
+        """Those that name holders of whom somebody is known: to this node, or to who said so. (Who has just
+        joined may not have heard of them yet.)"""
+        members = set(self._electorate())
+        return [word for word in said if not word.void or members.intersection(word.use.holders)]
 
     def _home_of(self, record: Record) -> Holders:
         return (self._desk.me,) if record.settled else record.holders
@@ -358,9 +368,7 @@ class Keys:
         said = [claiming.said[node] for node in members if node in claiming.said]
         unheard = {node: desk.view.standing(node) for node in members if node not in claiming.said}
         claiming.voters, claiming.awaited = len(members), self._awaited(claiming, members)
-        claiming.had_others |= any(
-            word.use.holders and not set(members).intersection(word.use.holders) for word in said
-        )
+        claiming.had_others |= any(word.use.holders for word in {*said}.difference(self._valid(said)))
         self._due.set(job, self._attention(claiming))
         is_early = claiming.awaited and desk.now < claiming.round_began + desk.settings.ask_s
         if claiming.round is not Round.ACCEPT and is_early:
@@ -403,12 +411,11 @@ class Keys:
     def _choose(self, claiming: Claiming, said: Sequence[Claimed], count: int) -> KeyUse:
         """What a majority that promised leaves to propose (Fast Paxos, section 2.2, rule 2b).
 
-        Holders of which no member is known any more can have decided nothing that anybody will ever see. If
+        Holders of whom nobody knows any more can have decided nothing that anybody will ever see. If
         as many members as there are can have decided nothing, fewer may have, before others came: so the use
         of whoever else came first goes before this node's own.
         """
-        members = set(self._electorate())
-        words = [word for word in said if members.intersection(word.use.holders)]
+        words = self._valid(said)
         highest = max((word.accepted for word in words), default=NO_BALLOT)
         if highest != NO_BALLOT:
             return next(word.use for word in words if word.accepted == highest)
@@ -436,9 +443,7 @@ class Keys:
 
     def _other_holders(self, said: Sequence[Claimed], mine: Holders) -> Holders:
         """Whose the key is by the latest word of those who name others than `mine`; () if nobody does."""
-        members = set(self._electorate())
-        words = [word for word in said if members.intersection(word.use.holders)]
-        others = [word for word in words if word.use.holders != mine]
+        others = [word for word in self._valid(said) if word.use.holders != mine]
         latest = max(others, key=lambda word: (word.accepted, word.use), default=None)
         return () if latest is None else latest.use.holders
 
@@ -493,10 +498,16 @@ class Keys:
     def _give_way(self, job: JobId, claiming: Claiming, record: Record, use: KeyUse) -> None:
         """The key is used otherwise: what is here of the job becomes theirs, unless they have their own."""
         desk, holders = self._desk, use.holders
+        known = {holder for word in self._valid(claiming.said.values()) for holder in word.use.holders}
         members = set(holders).intersection(self._electorate())
-        if not members:
+        if not members and not known.intersection(holders):
             # They were forgotten after this node had proposed them: nobody has the job any more.
             self._prepare(job, claiming)
+            return
+        if not members:
+            # Only others know them, so far: ask those again, now and then.
+            if claiming.outbid_until <= desk.now:
+                claiming.outbid_until = desk.now + desk.settings.retry_max_s
             return
         living = {node for node in holders if desk.view.is_living(node) and not desk.view.is_behind(node)}
         # Who has not been heard may have its own. Of the dead that matters if it is for something else.
@@ -565,10 +576,6 @@ class Keys:
             claiming.began + settings.island_after_s,
         )
         return min((at for at in ends if at > now), default=FOREVER)
-
-
-def _word(row: ClaimRow, home: Holders, copy: bytes) -> Claimed:
-    return Claimed(row.id, row.promised, row.accepted, row.use, home, copy)
 
 
 def _answers(item: Claimed, claiming: Claiming) -> bool:

@@ -157,6 +157,7 @@ class Claimed(NamedTuple):
     use: KeyUse  # accepted under that ballot; NO_USE for none
     home: tuple[NodeId, ...]  # it has a record of the job, and these can say more; () for none
     copy: bytes  # that record, if it was wanted
+    void: bool = False  # no holder of that use is known to this member (any more)
 
 
 class Home(NamedTuple):

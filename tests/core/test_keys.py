@@ -428,6 +428,7 @@ class Claimant:
         self.keys = Keys(self.desk)
         self.books = {node: ClaimBook(Disk()) for node in answering}
         self.refused: list[str] = []
+        self.known: set[NodeId] = set()
 
     @property
     def standings(self) -> dict[NodeId, Standing]:
@@ -450,13 +451,14 @@ class Claimant:
                     self.refused += [answer.refused for answer in send.message.answers]
                 book = self.books.get(send.to)
                 if book is not None and isinstance(send.message, Claim):
-                    self.keys.on_claims(send.to, [answer(book, item) for item in send.message.items])
+                    self.keys.on_claims(send.to, [self.answer(book, item) for item in send.message.items])
 
-
-def answer(book: ClaimBook, item: ClaimItem) -> Claimed:
-    known = book.get_many((item.job,)).get(item.job)
-    row = book.hear(known, item.job, item.ballot, item.use, item.expires_at)
-    return Claimed(item.job, row.promised, row.accepted, row.use, (), b"")
+    def answer(self, book: ClaimBook, item: ClaimItem) -> Claimed:
+        """What a member says that knows those whom A knows, and `known`."""
+        row = book.get_many((item.job,)).get(item.job)
+        row = book.hear(row, item.job, item.ballot, item.use, item.expires_at)
+        is_void = not {*self.standings, *self.known}.intersection(row.use.holders)
+        return Claimed(item.job, row.promised, row.accepted, row.use, (), b"", is_void)
 
 
 def test_a_key_of_holders_that_were_forgotten_since_is_decided_anew() -> None:
@@ -497,6 +499,26 @@ def test_a_claim_ends_when_the_other_life_of_the_key_has_changed_its_holders_sin
     assert held is not None
     assert held.holders == (d,)
     assert claimant.keys.deadline() > claimant.desk.now + 60.0
+
+
+def test_who_has_just_joined_believes_those_that_know_the_holders_of_a_key() -> None:
+    """A has not heard of B yet, whose the key is. D, which said so, has: B may come back with the job."""
+    b, d, e = (NodeId(letter * 16) for letter in "bde")
+    claimant = Claimant(d, e, answering=(d, e))
+    claimant.known.add(b)
+    for book in claimant.books.values():
+        book.hear(None, JOB, Ballot(1, b), KeyUse((b,), ""), 9e9)
+    claimant.desk.table.put(make_record(JOB, (A, d), key=KEY))
+    claimant.keys.take_on([JOB])
+    claimant.run(60.0)
+    held = claimant.desk.table.get(JOB)
+    assert held is not None
+    assert not held.claimed
+    claimant.known.clear()
+    claimant.run(60.0)
+    held = claimant.desk.table.get(JOB)
+    assert held is not None
+    assert held.claimed
 
 
 def forgotten_use(delivery: Delivery) -> Claimant:

@@ -178,7 +178,7 @@ def test_same_key_stand_in_is_away_when_its_life_gives_way() -> None:
 def test_same_key_owner_of_the_wrong_life_becomes_a_bystander() -> None:
     """On its side of a cut g has taken the key's job over from x. On the other side, where most members are,
     the key is a's and f's. When g hears of that it has a copy of their job, and waits for no answers as the
-    owner of its own any more: it learns how theirs ends, and that its copy may go."""
+    owner of its own any more: it learns how theirs ends."""
     story = Scenario("xgafc", Node, settings=Settings(jobs=JobSettings(replicas=2)))
     story.choose_key("k", holders="xgaf")
     story.cut("xg", "afc")
@@ -194,7 +194,7 @@ def test_same_key_owner_of_the_wrong_life_becomes_a_bystander() -> None:
     assert isinstance(bystander, Node)
     assert not bystander._custody.is_asking(the_copy(story, "g", "k").id)
     story.finish("k", on="a")
-    story.until(lambda: story.copy("k", "g") is None)
+    story.until(lambda: the_copy(story, "g", "k").settled)
     story.heal_and_judge()
 
 
