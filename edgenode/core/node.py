@@ -22,6 +22,7 @@ from edgenode.core.membership import Membership
 from edgenode.core.mending import Mending
 from edgenode.core.meshclock import MeshClock
 from edgenode.core.replication import Replication
+from edgenode.core.reporting import Reporting
 from edgenode.core.retention import Retention
 from edgenode.core.runner import Runner
 from edgenode.core.scheduler import Scheduler
@@ -44,6 +45,8 @@ from edgenode.core.signals import (
     Persist,
     Persisted,
     ReadAsked,
+    Reported,
+    ReportsAsked,
     RequestDropped,
     Row,
     RowsDamaged,
@@ -67,6 +70,7 @@ from edgenode.core.wire import (
     CONTROL,
     Acks,
     Ask,
+    AskReports,
     Claim,
     Claims,
     Copies,
@@ -82,6 +86,7 @@ from edgenode.core.wire import (
     Marks,
     MembershipMessage,
     Message,
+    Noted,
     Offer,
     Promises,
     Read,
@@ -89,6 +94,8 @@ from edgenode.core.wire import (
     Recall,
     Recalled,
     Refused,
+    Report,
+    Reports,
     Result,
     ResultTaken,
     Search,
@@ -103,7 +110,7 @@ from edgenode.core.wire import (
     Write,
 )
 
-ANSWERS: Final = (Submitted, ReadAnswer, SearchAnswer, Inspected)
+ANSWERS: Final = (Submitted, ReadAnswer, SearchAnswer, Inspected, Reports)
 """What a node hears on behalf of its clients: that needs no disk."""
 HELD_MAX: Final = 10_000
 """Messages that wait until it is known whether this disk has a vote. Their senders repeat what is lost."""
@@ -160,6 +167,7 @@ class Node:
         self._mending = Mending(self._desk)
         self._retention = Retention(self._desk)
         self._intake = Intake(self._desk)
+        self._reporting = Reporting(self._desk)
         self._keys = Keys(self._desk)
         self._is_booted = False
         self._leaving: Leaving | None = None
@@ -237,6 +245,7 @@ class Node:
             self._retention.on_time()
             self._keys.on_time()
         self._intake.on_time()
+        self._reporting.on_time()
         if self.ready != (info.ready if (info := self._membership.info(desk.me)) else False):
             effects += self._membership.set_ready(self.ready, now)
         self._pass_on_changes()
@@ -264,7 +273,12 @@ class Node:
         return FOREVER if self._has_ended else self._deadline
 
     def _next_attention(self) -> Instant:
-        soonest = min(self._membership.deadline(), self._intake.deadline(), self._vouching.deadline())
+        soonest = min(
+            self._membership.deadline(),
+            self._intake.deadline(),
+            self._reporting.deadline(),
+            self._vouching.deadline(),
+        )
         if not self._desk.storing:
             return soonest
         soonest = min(
@@ -331,6 +345,11 @@ class Node:
                 self._intake.inspect(event)
             case RequestDropped(request):
                 self._intake.dropped(request)
+                self._reporting.dropped(request)
+            case Reported():
+                self._reporting.reported(event, self._runner)
+            case ReportsAsked():
+                self._reporting.ask(event)
             case SearchedHere():
                 self._intake.searched_here(event)
             case RunEnded(job):
@@ -500,6 +519,14 @@ class Node:
                 intake.on_inspect(source, message)
             case Inspected():
                 intake.on_inspected(source, message)
+            case Report(items):
+                self._reporting.on_report(source, items)
+            case Noted(items):
+                self._reporting.on_noted(source, items)
+            case AskReports():
+                self._reporting.on_ask(source, message)
+            case Reports():
+                self._reporting.on_reports(source, message)
             case _:
                 assert not isinstance(message, MembershipMessage | Recall | Recalled)
                 assert_never(message)
@@ -536,6 +563,7 @@ class Node:
             self._voters.members_changed(changed)
             self._scheduler.members_changed(changed)
             self._intake.members_changed(changed)
+            self._reporting.members_changed(changed)
             self._keys.members_changed(changed)
             if self._leaving is not None:
                 self._leaving.members_changed()
@@ -642,6 +670,7 @@ class Node:
         self._mending = Mending(desk)
         self._keys = Keys(desk)
         self._intake.disown()
+        self._reporting.disown()
         if desk.leaving:
             return self._end_unheard()
         return self._membership.resign(now)

@@ -44,6 +44,7 @@ class Running:
     fingerprint: str  # of what it runs, see `ResultItem`
     grant: GrantItem | None = None  # if another owner granted it
     stopped: bool = False
+    attempt: int = 0  # that it is, when it has begun
 
 
 class Ended(NamedTuple):
@@ -172,7 +173,9 @@ class Runner:
 
     def begin(self, job: JobId, token: StartToken, record: Record) -> None:
         """Order the run. It leaves after the Persist that says so."""
-        self._desk.emit(Run(job, token, decode_spec(record.spec), record.failure_count + 1))
+        running = self._running[job]
+        running.attempt = record.failure_count + 1
+        self._desk.emit(Run(job, token, decode_spec(record.spec), running.attempt))
 
     def revoke(self, job: JobId) -> None:
         """A start that was reserved does not begin: its slot is free."""
@@ -209,6 +212,14 @@ class Runner:
         """This node was not there for a while. What was granted to it meanwhile waits to be read now, and its
         owners may have given those starts up: they are denied, and granted anew."""
         self._wary_until = self._desk.now + self._desk.settings.retry_s
+
+    def running_as(self, job: JobId, token: StartToken) -> tuple[Running, Record] | None:
+        """A start that runs here, and what is known of its job; None if it is over."""
+        running = self._running.get(job)
+        if running is None or running.token != token:
+            return None
+        known = self._known(self._table.get(job), running.grant)
+        return None if known is None else (running, known)
 
     # --------------------------------------------------------------------------------- ends of starts
 

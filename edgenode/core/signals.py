@@ -26,7 +26,7 @@ from edgenode.core.types import (
     StartToken,
     Wall,
 )
-from edgenode.core.wire import Message, Query, Verdict
+from edgenode.core.wire import Message, Query, Said, Verdict
 
 RequestId = NewType("RequestId", int)
 """Made by the shell for each local request; comes back in exactly one `Answer`."""
@@ -83,6 +83,11 @@ class Archive(Protocol):
 
     def claim_count(self) -> int:
         """How many claims there are."""
+        ...
+
+    def reports(self, job: JobId, *, brief: bool) -> list[Said]:
+        """What the job's starts said, in order. `brief`: only how far the latest one is, without its text
+        (`core.reports.brief_of`)."""
         ...
 
 
@@ -209,6 +214,32 @@ class RunEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Reported:
+    """A start that runs here has said something: what is new since its last report (`core.wire.Said`). All
+    that it said comes before its `RunEnded`."""
+
+    job: JobId
+    token: StartToken
+    number: int
+    fraction: float
+    message: str
+    before: int
+    text: bytes
+    partial: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportsAsked:
+    """Answered with `ReportsDone`."""
+
+    request: RequestId
+    job: JobId
+    nodes: tuple[NodeId, ...]  # who may have them; () for all members
+    brief: bool
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class SlotsChanged:
     """So many starts can run here at one time from now on: 0 while no worker process can be had."""
 
@@ -276,7 +307,7 @@ class LeaveAsked:
 Event = (
     Booted | ClockRead | TimePassed | MessageArrived | LinkUp | LinkDown | CloneMet | SubmitAsked | ReadAsked
     | SearchAsked | InspectAsked | RequestDropped | SearchedHere | RunEnded | Persisted | StoreRefused
-    | StoreRecovered | RowsDamaged | LeaveAsked | StopAsked | SlotsChanged
+    | StoreRecovered | RowsDamaged | LeaveAsked | StopAsked | SlotsChanged | Reported | ReportsAsked
 )  # fmt: skip
 
 
@@ -294,6 +325,8 @@ class Persist:
     forgotten: Wall = 0.0  # jobs whose last day is up to this were dropped here: kept with that; 0: as it was
     claims: tuple[ClaimRow, ...] = ()
     forget_claims_before: Wall = 0.0  # those that expired before this day are deleted
+    reports: tuple[Said, ...] = ()
+    silenced: tuple[JobId, ...] = ()  # jobs whose reports are to go; those of `dropped` ones go, too
 
 
 class StoredRow(NamedTuple):
@@ -374,6 +407,15 @@ class InspectDone:
 
     request: RequestId
     copies: dict[NodeId, Record | None]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportsDone:
+    """`unanswered`: nodes that were not heard, and may have more."""
+
+    request: RequestId
+    items: tuple[Said, ...]  # in order of starts
+    unanswered: tuple[NodeId, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -460,6 +502,6 @@ class Left:
 
 
 Effect = (
-    Persist | Send | Run | StopRun | SubmitDone | ReadDone | SearchDone | InspectDone | SearchHere | Peers
-    | Remember | RememberWords | Behind | Cloned | Changed | Log | Left
+    Persist | Send | Run | StopRun | SubmitDone | ReadDone | SearchDone | InspectDone | ReportsDone
+    | SearchHere | Peers | Remember | RememberWords | Behind | Cloned | Changed | Log | Left
 )  # fmt: skip

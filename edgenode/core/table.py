@@ -12,9 +12,11 @@ from edgenode.core.jobs import (
     decode,
     decode_spec,
     encode,
+    is_marker,
     is_same_life,
     look_day,
 )
+from edgenode.core.reports import ReportBook
 from edgenode.core.signals import Archive, Persist, Row, StoredRow
 from edgenode.core.types import (
     FOREVER,
@@ -26,6 +28,7 @@ from edgenode.core.types import (
     Seconds,
     Wall,
 )
+from edgenode.core.wire import Said
 
 NO_PROMISE: Final = Promise(-1, NO_BALLOT)
 
@@ -58,6 +61,7 @@ class Table:
         self.persists = 0  # ordered by this process
         self._earlier = 0  # of those, in lives before this one
         self.claims = ClaimBook(archive)
+        self.reports = ReportBook()
         self.has_vote = True
         """Whether this disk's word counts at all: not if it is behind, or while that is not known."""
         self._dropped: dict[JobId, int] = {}  # rows to go, and the Persist that says so; 0: none
@@ -91,6 +95,7 @@ class Table:
         self.leads.clear()
         self.by_owner.clear()
         self.claims.forget()
+        self.reports.clear()
 
     def begin_life(self) -> None:
         """The disk has counted a new life, in which nothing is written yet."""
@@ -184,6 +189,7 @@ class Table:
             self._unindex(record)
         for place in (self._promises, self._glimpsed, self._dirty, self._leaving, self._promise_days):
             place.pop(job, None)
+        self.reports.forget(job)
         self._dropped[job] = 0
 
     def due(self, until: Wall, after: tuple[Wall, JobId], limit: int) -> list[tuple[Wall, JobId]]:
@@ -225,6 +231,10 @@ class Table:
         lead = self.lead(job)
         return None if lead is None or (lead.firm and self._records[job].moving) else lead
 
+    def said(self, job: JobId, *, brief: bool) -> list[Said]:
+        """What is on this disk of what the job's starts said."""
+        return [] if job in self._dropped else self._archive.reports(job, brief=brief)
+
     def scan(self, after: JobId, limit: int) -> list[Row]:
         """A piece of what the disk has, in id order."""
         rows = self._archive.scan(after, limit)
@@ -252,7 +262,7 @@ class Table:
         """
         self._glimpsed.clear()
         dropped = tuple(job for job, number in self._dropped.items() if not number)
-        if not (self._dirty or self.claims or clock or dropped):
+        if not (self._dirty or self.claims or clock or dropped or self.reports):
             return None
         self.persists += 1
         rows = []
@@ -265,6 +275,8 @@ class Table:
             if given is not None and given <= _implied(record):
                 del self._promises[job]
                 given = None
+            if is_marker(record):
+                self.reports.silence(job)
             spec = decode_spec(record.spec)
             rows.append(
                 StoredRow(
@@ -286,7 +298,8 @@ class Table:
         forgotten = self.forgotten if self.forgotten != self._kept_forgotten else 0.0
         self._kept_forgotten = self.forgotten
         claims = self.claims.take(self.persists)
-        return Persist(tuple(rows), self.persists, clock, dropped, forgotten, *claims)
+        reports = self.reports.take()
+        return Persist(tuple(rows), self.persists, clock, dropped, forgotten, *claims, *reports)
 
     def persisted(self, number: int) -> None:
         """All up to this Persist is durable: what is settled needs no memory."""

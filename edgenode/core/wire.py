@@ -223,6 +223,28 @@ class TokenItem(NamedTuple):
     token: StartToken
 
 
+class Said(NamedTuple):
+    """What a start said since its last report, and how far it is. Either `text` or `partial` is empty."""
+
+    job: JobId
+    token: StartToken
+    number: int  # of the start's reports, from 1
+    runner: NodeId
+    attempt: int
+    at: Wall
+    fraction: float  # from 0 to 1; below 0: it has not said
+    message: str
+    before: int  # bytes of text that it had said before these
+    text: bytes  # UTF-8, which may be cut within a character
+    partial: bytes  # the latest partial result, as JSON; b"": nothing new
+
+
+class NotedItem(NamedTuple):
+    job: JobId
+    token: StartToken
+    number: int
+
+
 class Query(NamedTuple):
     """Which jobs to list: empty strings match all. `after` is exclusive; ids are in falling order."""
 
@@ -699,12 +721,42 @@ class SearchAnswer:
     upto: bytes
 
 
+@message(60)
+class Report:
+    """What starts of jobs that you hold have said."""
+
+    items: tuple[Said, ...]
+
+
+@message(61)
+class Noted:
+    """These reports are on disk here, or not wanted."""
+
+    items: tuple[NotedItem, ...]
+
+
+@message(62)
+class AskReports:
+    """What did the starts of this job say? `brief`: only how far the latest one is."""
+
+    request: int
+    job: JobId
+    brief: bool
+
+
+@message(63)
+class Reports:
+    request: int
+    items: tuple[Said, ...]
+
+
 Message = (
     Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose | Recall | Recalled
     | Submit | Submitted | Write | Acks | Refused | Ask | Promises | Offer | Taken | Wanted | Copies
     | Marks | Marked | Expired | Gift | Claim | Claims | Homes | WantWork | Grant | Result | ResultTaken
     | Have | Has | Stop
     | Read | ReadAnswer | Search | SearchAnswer | Inspect | Inspected
+    | Report | Noted | AskReports | Reports
 )  # fmt: skip
 MembershipMessage = Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose
 Vote = Write | Acks | Ask | Promises | Claim | Claims

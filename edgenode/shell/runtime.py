@@ -53,6 +53,8 @@ from edgenode.core.signals import (
     Receipt,
     Remember,
     RememberWords,
+    ReportsAsked,
+    ReportsDone,
     RequestDropped,
     RequestId,
     RowsDamaged,
@@ -365,7 +367,7 @@ class Runtime:
             case SubmitDone(request):
                 text = "this node's disk refused a write while the job was stored: it may exist"
                 self._fail(request, StoreFailed(text))
-            case ReadDone(request) | SearchDone(request) | InspectDone(request):
+            case ReadDone(request) | SearchDone(request) | InspectDone(request) | ReportsDone(request):
                 self._fail(request, Undecided("this node's disk refused a write meanwhile"))
             case Peers() | Remember() | StopRun() | Log() | Left():
                 self._carry_out(effect)
@@ -426,7 +428,7 @@ class Runtime:
                 self._workers.stop(job, token, reason, STOP_GRACE_S)
             case SubmitDone(request, receipts):
                 self._answer(request, receipts)
-            case ReadDone(request) | SearchDone(request) | InspectDone(request):
+            case ReadDone(request) | SearchDone(request) | InspectDone(request) | ReportsDone(request):
                 self._answer(request, effect)
             case SearchHere(ticket, query):
                 self._searches.ask(ticket, query)
@@ -527,6 +529,15 @@ class Runtime:
     async def inspect(self, job: JobId, *, timeout_s: Seconds) -> InspectDone:
         request, answer = self._request()
         done: InspectDone = await self._ask(request, answer, InspectAsked(request, job, timeout_s))
+        return done
+
+    async def reports(
+        self, job: JobId, *, nodes: Sequence[NodeId], brief: bool, timeout_s: Seconds
+    ) -> ReportsDone:
+        request, answer = self._request()
+        done: ReportsDone = await self._ask(
+            request, answer, ReportsAsked(request, job, tuple(nodes), brief, timeout_s)
+        )
         return done
 
     def members(self) -> Sequence[MemberView]:

@@ -44,7 +44,7 @@ from edgenode.core.types import (
     Word,
     next_boot,
 )
-from edgenode.core.wire import Query
+from edgenode.core.wire import Query, Said
 from edgenode.shell import salvage
 from edgenode.shell.claim_table import (
     CLAIM_BYTES,
@@ -54,6 +54,7 @@ from edgenode.shell.claim_table import (
     write_claims,
 )
 from edgenode.shell.folders import make_durable_folder
+from edgenode.shell.report_table import REPORT_SCHEMA, read_reports, size_of, write_reports
 from edgenode.shell.tally import SUFFIX, Progress, Tally
 
 Done = Callable[[Exception | None], None]
@@ -66,7 +67,7 @@ FILE_NAME: Final = "jobs.db"
 LOCK_NAME: Final = "lock"
 ROOM_NAME: Final = "room"
 APPLICATION_ID: Final = 0x45444745  # "EDGE", in the header of the file
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 ROOM_BYTES: Final = 1024 * 1024
 """A disk that refused a write is believed again when a file of this size can be written to it."""
 ROW_BYTES: Final = 128
@@ -421,7 +422,7 @@ def _make_usable(database: sqlite3.Connection, file: Path) -> None:
         database.executescript(
             "PRAGMA auto_vacuum = INCREMENTAL;"  # before the first table, or it has no effect
             "PRAGMA journal_mode = WAL;"
-            f"BEGIN IMMEDIATE; {SCHEMA} {CLAIM_SCHEMA}"
+            f"BEGIN IMMEDIATE; {SCHEMA} {CLAIM_SCHEMA} {REPORT_SCHEMA}"
             f"INSERT INTO node VALUES ('replaces', '{''.join(aside)}');"
             f"PRAGMA application_id = {APPLICATION_ID};"
             f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
@@ -455,6 +456,8 @@ class _Order:
     recovers: bool = False
     claims: tuple[ClaimRow, ...] = ()
     forget_claims_before: Wall = 0.0
+    reports: tuple[Said, ...] = ()
+    silenced: tuple[JobId, ...] = ()
 
 
 class Store:
@@ -754,7 +757,7 @@ class Store:
         settings: list[Setting] = [("written", effect.number)]
         days = (("clock", effect.clock), ("forgotten", effect.forgotten))
         settings += [(name, day) for name, day in days if day]
-        size += CLAIM_BYTES * len(effect.claims)
+        size += CLAIM_BYTES * len(effect.claims) + sum(map(size_of, effect.reports))
         order = _Order(
             done,
             effect.rows,
@@ -763,6 +766,8 @@ class Store:
             dropped=effect.dropped,
             claims=effect.claims,
             forget_claims_before=effect.forget_claims_before,
+            reports=effect.reports,
+            silenced=effect.silenced,
         )
         self._enqueue(order)
 
@@ -885,7 +890,7 @@ class Store:
         began = time.monotonic()
         failure = self._refusal or self._transact(orders) or self._gone()
         self.on_commit(time.monotonic() - began)
-        if failure is not None and any(order.rows or order.dropped for order in orders):
+        if failure is not None and any(order.rows or order.dropped or order.reports for order in orders):
             self._refusal = failure
         size = sum(order.size for order in orders)
         with self._changed:
@@ -912,10 +917,17 @@ class Store:
         # Of several writes to one job only the last is visible after the commit, so only it is written.
         rows: dict[JobId, StoredRow] = {}
         dropped: dict[JobId, None] = {}
+        silenced: dict[JobId, None] = {}
+        reports: dict[JobId, list[Said]] = {}
         for order in orders:
+            for job in (*order.dropped, *order.silenced):
+                reports.pop(job, None)
+                silenced[job] = None
             for job in order.dropped:
                 rows.pop(job, None)
                 dropped[job] = None
+            for said in order.reports:
+                reports.setdefault(said.job, []).append(said)
             for stored in order.rows:
                 rows[stored.row.id] = stored
                 dropped.pop(stored.row.id, None)
@@ -924,7 +936,7 @@ class Store:
         settings = [pair for order in orders for pair in order.settings]
         with self._damage_lock:
             damaged = list(self._unsaved_damage)
-        if not (rows or settings or damaged or dropped or claims or forget_before):
+        if not (rows or settings or damaged or dropped or claims or forget_before or reports or silenced):
             return None
         try:
             database.execute("BEGIN IMMEDIATE")
@@ -933,6 +945,7 @@ class Store:
             if dropped:
                 database.executemany("DELETE FROM jobs WHERE id = ?", [(job,) for job in dropped])
             write_claims(database, list(claims.values()), forget_before)
+            write_reports(database, [said for items in reports.values() for said in items], list(silenced))
             if settings:
                 database.executemany("INSERT OR REPLACE INTO node VALUES (?, ?)", settings)
             if damaged:
@@ -1157,6 +1170,15 @@ class StoreArchive:
 
     def _report_claim(self, job: object) -> None:
         self._report(job, "the checksum of its claim is wrong")
+
+    def reports(self, job: JobId, *, brief: bool) -> list[Said]:
+        try:
+            return list(read_reports(self._database, job, brief=brief))
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise
+            self._report(None, str(error))
+            return []
 
     def claim_count(self) -> int:
         try:

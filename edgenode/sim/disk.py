@@ -9,7 +9,8 @@ from functools import lru_cache
 from edgenode.core.jobs import Record, decode
 from edgenode.core.signals import ClaimRow, Row, SearchedHere, StoredRow
 from edgenode.core.types import JobId, Past, Promise, Wall, Word, next_boot, starts_of
-from edgenode.core.wire import Query
+from edgenode.core.wire import Query, Said
+from edgenode.sim.shelf import Shelf
 
 
 @lru_cache(maxsize=4096)
@@ -43,6 +44,7 @@ class Disk:
     def __init__(self) -> None:
         self.rows: dict[JobId, StoredRow] = {}
         self.claim_rows: dict[JobId, ClaimRow] = {}
+        self.shelf = Shelf()
         self.peers: tuple[bytes, ...] = ()
         self.clock: Wall = 0.0
         self.words = b""  # what is remembered of the others' lives
@@ -68,7 +70,7 @@ class Disk:
     def put_back(self, snapshot: Disk) -> None:
         """What was written since the snapshot is gone."""
         self.rows, self._order = dict(snapshot.rows), list(snapshot._order)
-        self.claim_rows = dict(snapshot.claim_rows)
+        self.claim_rows, self.shelf = dict(snapshot.claim_rows), snapshot.shelf.copy()
         self.peers, self.words, self.behind = snapshot.peers, snapshot.words, snapshot.behind
         self.lives, self.written = snapshot.lives, snapshot.written
         self.clock, self.forgotten = snapshot.clock, snapshot.forgotten
@@ -169,6 +171,9 @@ class Disk:
 
     def claim_count(self) -> int:
         return len(self.claim_rows)
+
+    def reports(self, job: JobId, *, brief: bool) -> list[Said]:
+        return self.shelf.read(job, brief=brief)
 
     def row(self, job: JobId) -> Row | None:
         stored = self.rows.get(job)

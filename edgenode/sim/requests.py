@@ -11,6 +11,8 @@ from edgenode.core.signals import (
     InspectDone,
     ReadAsked,
     ReadDone,
+    ReportsAsked,
+    ReportsDone,
     RequestId,
     SearchAsked,
     SearchDone,
@@ -23,8 +25,8 @@ from edgenode.sim.machines import Life
 from edgenode.sim.story import short
 from edgenode.sim.violation import Violation
 
-Asked = SubmitAsked | ReadAsked | SearchAsked | InspectAsked
-Answer = SubmitDone | ReadDone | SearchDone | InspectDone
+Asked = SubmitAsked | ReadAsked | SearchAsked | InspectAsked | ReportsAsked
+Answer = SubmitDone | ReadDone | SearchDone | InspectDone | ReportsDone
 
 PATIENCE_S: Final[Seconds] = 2.0
 """How much later than its own timeout an answer may come: the disk is slow, a clock drifts."""

@@ -31,6 +31,7 @@ from edgenode.core.signals import (
     ReadDone,
     Remember,
     RememberWords,
+    ReportsDone,
     RequestId,
     RowsDamaged,
     Run,
@@ -521,7 +522,7 @@ class World(Timeline):
                 self.post(life, 0.0, RunEnded(job, token, NEVER_BEGUN, True, begun=False))
             case SearchHere(ticket):
                 self.post(life, 0.0, SearchedHere(ticket, (), False))
-            case SubmitDone() | ReadDone() | SearchDone() | InspectDone():
+            case SubmitDone() | ReadDone() | SearchDone() | InspectDone() | ReportsDone():
                 self._requests.drop(effect.request)
             case Peers() | Remember() | StopRun() | Log() | Left():
                 self._out(life, effect)
@@ -589,6 +590,7 @@ class World(Timeline):
             self._digest.update(stored.row.blob)
             self.ledger.durable(life.machine.place, before, stored.row)
         disk.write_claims(persist.claims, persist.forget_claims_before)
+        disk.shelf.write(persist.reports, (*persist.dropped, *persist.silenced))
         disk.written = persist.number
         self.identities.wrote(life.id, life.boot, persist.number)
 
@@ -608,7 +610,7 @@ class World(Timeline):
                 self._run(life, effect)
             case StopRun():
                 self._stop(life, effect)
-            case SubmitDone() | ReadDone() | SearchDone() | InspectDone():
+            case SubmitDone() | ReadDone() | SearchDone() | InspectDone() | ReportsDone():
                 self._requests.answered(effect, lambda: self.network.met(life) | {life.id})
             case SearchHere(ticket, query):
                 self.post(life, 0.001, life.machine.disk.search(ticket, query))

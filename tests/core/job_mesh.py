@@ -35,6 +35,9 @@ from edgenode.core.signals import (
     Persisted,
     ReadAsked,
     ReadDone,
+    Reported,
+    ReportsAsked,
+    ReportsDone,
     RequestId,
     Row,
     Run,
@@ -65,7 +68,8 @@ from edgenode.core.types import (
     Wall,
 )
 from edgenode.core.view import Standing
-from edgenode.core.wire import CONTROL, Message, Query, SubmitItem, Verdict, decode, encode
+from edgenode.core.wire import CONTROL, Message, Query, Said, SubmitItem, Verdict, decode, encode
+from edgenode.sim.shelf import Shelf
 
 A, B, C, D, E = (NodeId(letter * 16) for letter in "abcde")
 WALL = 1e9
@@ -148,6 +152,7 @@ class Disk:
         """Jobs whose row was damaged: not to be read, unless it was written again since."""
         self.rewritten: set[JobId] = set()
         self.claim_rows: dict[JobId, ClaimRow] = {}
+        self.shelf = Shelf()
 
     @property
     def damaged(self) -> Set[JobId]:
@@ -164,6 +169,9 @@ class Disk:
 
     def claim_count(self) -> int:
         return len(self.claim_rows)
+
+    def reports(self, job: JobId, *, brief: bool) -> list[Said]:
+        return self.shelf.read(job, brief=brief)
 
     def write_claims(self, persist: Persist) -> None:
         before = persist.forget_claims_before
@@ -333,6 +341,7 @@ class Mesh:
         self.reads: dict[RequestId, ReadDone] = {}
         self.answered_at: dict[RequestId, Instant] = {}
         self.searches: dict[RequestId, SearchDone] = {}
+        self.reports: dict[RequestId, ReportsDone] = {}
         self.rule: Rule = let_pass
         self.verdict: Callable[[Begun], tuple[Seconds, Verdict] | None] = lambda begun: (RUN_S, succeeded())
         """How a run ends, and after how long; None: it goes on until it is stopped."""
@@ -529,6 +538,8 @@ class Mesh:
                 self.reads[request], self.answered_at[request] = effect, self.now
             case SearchDone(request):
                 self.searches[request] = effect
+            case ReportsDone(request):
+                self.reports[request] = effect
             case Log():
                 self.logs.append((name, effect))
             case Left(handed_over):
@@ -542,6 +553,7 @@ class Mesh:
         disk = self.disks[name]
         disk.write(persist.rows)
         disk.write_claims(persist)
+        disk.shelf.write(persist.reports, (*persist.dropped, *persist.silenced))
         disk.clock = persist.clock or disk.clock
         disk.forgotten = persist.forgotten or disk.forgotten
         for job in persist.dropped:
@@ -616,6 +628,18 @@ class Mesh:
     def read(self, name: NodeId, *jobs: JobId, wait_s: Seconds = 0.0, timeout_s: Seconds = 3.0) -> RequestId:
         request = RequestId(next(self._requests))
         self.do(name, ReadAsked(request, jobs, wait_s, timeout_s))
+        return request
+
+    def say(self, begun: Begun, number: int, text: bytes = b"", before: int = 0, **more: Any) -> None:
+        """Let a start that runs say something."""
+        told = {"fraction": -1.0, "message": ""} | more
+        self.do(begun.node, Reported(begun.job, begun.token, number, before=before, text=text, **told))
+
+    def ask_reports(
+        self, name: NodeId, job: JobId, *nodes: NodeId, brief: bool = False, timeout_s: Seconds = 3.0
+    ) -> RequestId:
+        request = RequestId(next(self._requests))
+        self.do(name, ReportsAsked(request, job, nodes, brief, timeout_s))
         return request
 
     def record(self, name: NodeId, job: JobId) -> Record:

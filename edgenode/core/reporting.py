@@ -1,0 +1,214 @@
+"""How what starts say reaches the holders of their jobs, and whoever asks for it.
+
+    runner      sends each report to every living holder, and again to those that do not say they noted it
+    holder      keeps it on disk, if it has the job; nothing about the job follows from it
+    reader      asks the holders (or all members), and puts together what they have
+
+Best effort: a holder that is down misses what is said meanwhile, and is not told later. Whoever asks hears
+the other holders as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from edgenode.core.desk import Desk
+from edgenode.core.jobs import is_marker
+from edgenode.core.reports import is_sound
+from edgenode.core.runner import Runner
+from edgenode.core.signals import Reported, ReportsAsked, ReportsDone, RequestId
+from edgenode.core.types import FOREVER, Instant, JobId, NodeId, Seconds, StartToken
+from edgenode.core.wire import AskReports, Noted, NotedItem, Report, Reports, Said
+
+TRIES_MAX: Final = 5
+"""How often a report is sent to a holder that lives and does not answer: over some ten seconds."""
+UNHEARD_MAX: Final = 1_000
+"""Reports that a runner keeps for repeating; the oldest are given up: 16 MiB of text at most."""
+
+
+@dataclass(slots=True)
+class Unheard:
+    """A report that some holders have not noted yet."""
+
+    said: Said
+    waiting: dict[NodeId, None]
+    again_at: Instant
+    pause_s: Seconds
+    tries: int = 1
+
+
+@dataclass(slots=True)
+class Hearing:
+    """A local client wants to know what a job's starts said."""
+
+    waiting: set[NodeId]
+    unanswered: set[NodeId]
+    ends_at: Instant
+    found: dict[tuple[StartToken, int], Said] = field(default_factory=dict)
+
+
+class Reporting:
+    """Drive it with reports, requests, messages, changes and time; it answers through the desk."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._table = desk.table
+        self._unheard: dict[tuple[JobId, StartToken, int], Unheard] = {}
+        self._hearings: dict[RequestId, Hearing] = {}
+        self._wake: Instant = FOREVER
+
+    # ------------------------------------------------------------------------------------- runner
+
+    def reported(self, event: Reported, runner: Runner) -> None:
+        """Tell the living holders, this node perhaps among them."""
+        desk = self._desk
+        found = runner.running_as(event.job, event.token)
+        if found is None or not desk.storing:
+            return
+        running, record = found
+        said = Said(
+            event.job,
+            event.token,
+            event.number,
+            desk.me,
+            running.attempt,
+            round(desk.wall, 3),
+            event.fraction,
+            event.message,
+            event.before,
+            event.text,
+            event.partial,
+        )
+        holders = desk.living_holders(record)
+        for holder in holders:
+            desk.post.add(holder, Report, said)
+        others = dict.fromkeys(holder for holder in holders if holder != desk.me)
+        if others:
+            pause_s = desk.settings.retry_s
+            again_at = desk.now + pause_s
+            self._unheard[said.job, said.token, said.number] = Unheard(said, others, again_at, pause_s)
+            self._wake = min(self._wake, again_at)
+            if len(self._unheard) > UNHEARD_MAX:
+                del self._unheard[next(iter(self._unheard))]
+
+    def on_noted(self, source: NodeId, items: Iterable[NotedItem]) -> None:
+        for item in items:
+            unheard = self._unheard.get((item.job, item.token, item.number))
+            if unheard is not None:
+                unheard.waiting.pop(source, None)
+                self._drop_if_heard(unheard)
+
+    def _drop_if_heard(self, unheard: Unheard) -> None:
+        if not unheard.waiting:
+            said = unheard.said
+            del self._unheard[said.job, said.token, said.number]
+
+    def _repeat(self) -> None:
+        desk = self._desk
+        for key, unheard in list(self._unheard.items()):
+            if unheard.again_at <= desk.now:
+                if unheard.tries >= TRIES_MAX:
+                    del self._unheard[key]
+                    continue
+                for holder in unheard.waiting:
+                    desk.post.add(holder, Report, unheard.said)
+                unheard.tries += 1
+                unheard.pause_s = min(unheard.pause_s * 2, desk.settings.retry_max_s)
+                unheard.again_at = desk.now + unheard.pause_s
+            self._wake = min(self._wake, unheard.again_at)
+
+    # ------------------------------------------------------------------------------------- holder
+
+    def on_report(self, source: NodeId, items: Iterable[Said]) -> None:
+        """Keep what is said of jobs that are here. The answer leaves when it is on disk."""
+        desk = self._desk
+        for said in items:
+            record = self._table.get(said.job)
+            if record is not None and not is_marker(record) and is_sound(said):
+                self._table.reports.add(said)
+            if source != desk.me:
+                desk.post.add(source, Noted, NotedItem(said.job, said.token, said.number))
+
+    def on_ask(self, source: NodeId, message: AskReports) -> None:
+        items = self._table.said(message.job, brief=message.brief)
+        self._desk.post.send(source, Reports(message.request, tuple(items)))
+
+    # ------------------------------------------------------------------------------------- reader
+
+    def ask(self, event: ReportsAsked) -> None:
+        """Ask those that may know something; all members, if one of them is not to be had."""
+        desk = self._desk
+        members = [node for node in desk.view.members() if not desk.view.has_left(node)]
+        nodes = set(event.nodes)
+        if not event.nodes or any(not desk.view.is_living(node) for node in event.nodes):
+            nodes |= set(members)
+        hearing = Hearing(set(), set(), desk.now + event.timeout_s)
+        hearing.found.update(_by_number(self._table.said(event.job, brief=event.brief)))
+        for node in sorted(nodes - {desk.me}):
+            if desk.view.is_living(node):
+                hearing.waiting.add(node)
+                desk.post.send(node, AskReports(event.request, event.job, event.brief))
+            else:
+                hearing.unanswered.add(node)
+        self._hearings[event.request] = hearing
+        self._wake = min(self._wake, hearing.ends_at)
+        self._finish(event.request, hearing)
+
+    def on_reports(self, source: NodeId, message: Reports) -> None:
+        hearing = self._hearings.get(RequestId(message.request))
+        if hearing is not None:
+            hearing.waiting.discard(source)
+            hearing.found.update(_by_number(message.items))
+            self._finish(RequestId(message.request), hearing)
+
+    def _finish(self, request: RequestId, hearing: Hearing) -> None:
+        if not hearing.waiting and self._hearings.pop(request, None) is not None:
+            items = tuple(hearing.found[key] for key in sorted(hearing.found))
+            self._desk.emit(ReportsDone(request, items, tuple(sorted(hearing.unanswered))))
+
+    def dropped(self, request: RequestId) -> None:
+        """The client went away."""
+        self._hearings.pop(request, None)
+
+    # ------------------------------------------------------------------------------ members and time
+
+    def disown(self) -> None:
+        """The disk refused a write: what runs here is stopped, and nobody hears of it."""
+        self._unheard.clear()
+
+    def members_changed(self, changed: frozenset[NodeId]) -> None:
+        """Do not wait for the dead."""
+        dead = {node for node in changed if not self._desk.view.is_living(node)}
+        if not dead:
+            return
+        for unheard in list(self._unheard.values()):
+            for node in dead:
+                unheard.waiting.pop(node, None)
+            self._drop_if_heard(unheard)
+        for request, hearing in list(self._hearings.items()):
+            hearing.unanswered |= hearing.waiting & dead
+            hearing.waiting -= dead
+            self._finish(request, hearing)
+
+    def deadline(self) -> Instant:
+        return self._wake
+
+    def on_time(self) -> None:
+        now = self._desk.now
+        if self._wake > now:
+            return
+        self._wake = FOREVER
+        self._repeat()
+        for request, hearing in list(self._hearings.items()):
+            if hearing.ends_at <= now:
+                hearing.unanswered |= hearing.waiting
+                hearing.waiting.clear()
+                self._finish(request, hearing)
+            else:
+                self._wake = min(self._wake, hearing.ends_at)
+
+
+def _by_number(items: Iterable[Said]) -> dict[tuple[StartToken, int], Said]:
+    return {(said.token, said.number): said for said in items}
