@@ -111,6 +111,7 @@ class Desk:
         self.claimed = News()  # a majority of the members stands behind the holders of these
         self.admitted: dict[JobId, bool] = {}  # keys whose submissions may be taken now, and whether claimed
         self._news = [news for news in vars(self).values() if isinstance(news, News)]
+        self.queues = b""  # the settings of all queues, if they have changed
         self.thanks_due: list[tuple[JobId, StartToken, NodeId]] = []  # results taken from runners
 
     def reach(self, situation: Situation) -> None:
@@ -274,6 +275,7 @@ class Desk:
         for news in self._news:
             news.take()
         self.admitted.clear()
+        self.queues = b""
 
     # ---- what goes out
 
@@ -287,7 +289,8 @@ class Desk:
         """The disk first, then everything that may only be said once that is done."""
         effects: list[Effect] = []
         changed = self.table.changed_records()
-        persist = self.table.flush(self._clock_to_keep())
+        persist = self.table.flush(self._clock_to_keep(), self.queues)
+        self.queues = b""
         if persist is not None:
             effects.append(persist)
         effects += self.post.flush(self.table.written_by(self.table.persists))

@@ -141,6 +141,8 @@ class Options:
     backoff: Backoff = Backoff()
     key: str = ""  # the idempotency key; the id is its hash
     fingerprint: str = ""  # with a key: of all that was submitted under it, to tell a repetition from a reuse
+    concurrency_key: str = ""
+    concurrency_limit: int = 1  # at most so many starts of one concurrency key run at a time
 
 
 DEFAULTS: Final = Options()

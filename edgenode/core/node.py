@@ -21,6 +21,7 @@ from edgenode.core.leaving import Leaving
 from edgenode.core.membership import Membership
 from edgenode.core.mending import Mending
 from edgenode.core.meshclock import MeshClock
+from edgenode.core.queues import Queues
 from edgenode.core.replication import Replication
 from edgenode.core.reporting import Reporting
 from edgenode.core.retention import Retention
@@ -44,6 +45,7 @@ from edgenode.core.signals import (
     MessageArrived,
     Persist,
     Persisted,
+    QueueAsked,
     ReadAsked,
     Reported,
     ReportsAsked,
@@ -89,6 +91,8 @@ from edgenode.core.wire import (
     Noted,
     Offer,
     Promises,
+    QueuesDigest,
+    QueuesTold,
     Read,
     ReadAnswer,
     Recall,
@@ -162,7 +166,8 @@ class Node:
             tasks=frozenset(info.tasks),
             coroutines=frozenset(info.coroutines),
         )
-        self._scheduler = Scheduler(self._desk, self._runner)
+        self._queues = Queues(self._desk)
+        self._scheduler = Scheduler(self._desk, self._runner, self._queues)
         self._upkeep = Upkeep(self._desk)
         self._mending = Mending(self._desk)
         self._retention = Retention(self._desk)
@@ -192,6 +197,16 @@ class Node:
     def reached(self) -> Set[Situation]:
         """What this node has lived through."""
         return self._desk.reached
+
+    @property
+    def queues(self) -> Queues:
+        """To be read only."""
+        return self._queues
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """To be read only."""
+        return self._scheduler
 
     @property
     def has_vote(self) -> bool:
@@ -244,6 +259,7 @@ class Node:
             self._mending.on_time()
             self._retention.on_time()
             self._keys.on_time()
+        self._queues.on_time()
         self._intake.on_time()
         self._reporting.on_time()
         if self.ready != (info.ready if (info := self._membership.info(desk.me)) else False):
@@ -278,6 +294,7 @@ class Node:
             self._intake.deadline(),
             self._reporting.deadline(),
             self._vouching.deadline(),
+            self._queues.deadline(),
         )
         if not self._desk.storing:
             return soonest
@@ -308,6 +325,7 @@ class Node:
             case Booted(rows, clock=clock, forgotten=forgotten):
                 desk.clock.remember(clock, now)
                 desk.table.load(rows, forgotten)
+                self._queues.load(event.queues)
                 self._retention.begin()
                 self._keys.begin()
                 self._vouching.boot_up(event.past, event.words, now)
@@ -343,9 +361,12 @@ class Node:
                 self._intake.search(event)
             case InspectAsked():
                 self._intake.inspect(event)
+            case QueueAsked():
+                self._queues.ask(event)
             case RequestDropped(request):
                 self._intake.dropped(request)
                 self._reporting.dropped(request)
+                self._queues.dropped(request)
             case Reported():
                 self._reporting.reported(event, self._runner)
             case ReportsAsked():
@@ -527,6 +548,10 @@ class Node:
                 self._reporting.on_ask(source, message)
             case Reports():
                 self._reporting.on_reports(source, message)
+            case QueuesTold():
+                self._queues.on_told(source, message)
+            case QueuesDigest(digest):
+                self._queues.on_digest(source, digest)
             case _:
                 assert not isinstance(message, MembershipMessage | Recall | Recalled)
                 assert_never(message)
@@ -565,6 +590,7 @@ class Node:
             self._intake.members_changed(changed)
             self._reporting.members_changed(changed)
             self._keys.members_changed(changed)
+            self._queues.members_changed(changed)
             if self._leaving is not None:
                 self._leaving.members_changed()
 
@@ -575,6 +601,8 @@ class Node:
         scheduler, intake, voters = self._scheduler, self._intake, self._voters
         leaving = self._leaving
         while True:
+            for queue in self._queues.take_changed():
+                scheduler.queue_changed(queue)
             if desk.merged:
                 jobs = desk.merged.take()
                 custody.react(jobs)
@@ -671,6 +699,7 @@ class Node:
         self._keys = Keys(desk)
         self._intake.disown()
         self._reporting.disown()
+        self._queues.resign()
         if desk.leaving:
             return self._end_unheard()
         return self._membership.resign(now)
@@ -682,6 +711,7 @@ class Node:
         desk.storing = True
         desk.table.load(rows)
         desk.table.begin_life()
+        self._queues.keep()
         self._vouching.begin_life(self._membership.boot, desk.table.persists)
         effects = self._membership.begin_life(boot, now)
         everyone = frozenset(desk.view.members())

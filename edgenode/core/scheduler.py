@@ -33,7 +33,8 @@ from edgenode.core.jobs import (
     voided,
     write_own,
 )
-from edgenode.core.lines import Lines, Need, Place
+from edgenode.core.lines import Lines, Need, Place, need_of, queue_gate
+from edgenode.core.queues import Queues
 from edgenode.core.runner import Runner, Running
 from edgenode.core.signals import RunEnded
 from edgenode.core.situations import Situation
@@ -101,10 +102,11 @@ class Away:
 class Scheduler:
     """Drive it with news of ownership, verdicts, messages and time; it answers through the desk."""
 
-    def __init__(self, desk: Desk, runner: Runner) -> None:
+    def __init__(self, desk: Desk, runner: Runner, queues: Queues) -> None:
         self._desk = desk
         self._table = desk.table
         self._runner = runner
+        self._queues = queues
         self._queued = Lines()
         self._days: Agenda[JobId] = Agenda()  # unfinished jobs, by the day (mesh time) that changes them
         self._doubted: Agenda[JobId] = Agenda()  # whose day has come, if the clock is right
@@ -125,6 +127,7 @@ class Scheduler:
         self._unacknowledged[record.id] = None
         spec = decode_spec(record.spec)
         plain = not _is_strict(spec.options) and record.own.state is State.QUEUED
+        plain = plain and spec.options.queue not in self._queues.paused
         if plain and not self._desk.leaving and self._fits_here(spec):
             record = self._reserve(record, self._desk.me, self._desk.view.boot, Wait.ACKS)
         return record
@@ -238,7 +241,7 @@ class Scheduler:
             self._days.soon(job, record.own.due_at)
         elif job not in self._queued:
             place = (9 - options.priority, spec.submitted_at, job)
-            self._queued.add(Need(spec.task, options.requires), place)
+            self._queued.add(need_of(spec), place)
 
     def release(self, jobs: Iterable[JobId]) -> None:
         """Owned no longer: leave the queues. What runs here goes on until a copy says otherwise."""
@@ -328,7 +331,11 @@ class Scheduler:
             first = self._queued.pop(tasks, labels)
             if first is None:
                 break
-            job = first[1][2]
+            need, job = first[0], first[1][2]
+            if need.queue in self._queues.paused:
+                self._queued.shut(queue_gate(need.queue))
+                passed.append(first)
+                continue
             record = self._table.peek(job)
             if record is None or self._table.acting(job) is None:
                 continue
@@ -340,6 +347,14 @@ class Scheduler:
         for need, place in passed:
             self._queued.add(need, place)
         return picked
+
+    def queue_changed(self, queue: str) -> None:
+        """Its settings are others: what waits in it may start now, or may not."""
+        gate = queue_gate(queue)
+        if queue in self._queues.paused:
+            self._queued.shut(gate)
+        else:
+            self._queued.open(gate)
 
     @property
     def wanted(self) -> Room:
@@ -665,7 +680,13 @@ class Scheduler:
 
     def load(self) -> Load:
         owned, free = len(self._table.leads), max(0, self._runner.free.slots)
-        return Load(owned, len(self._queued), len(self._runner), self._done, free, self._desk.taken_over)
+        # What is in a paused queue is not looked for by anybody who is idle.
+        queued = len(self._queued) - sum(self.queued_in(queue) for queue in self._queues.paused)
+        return Load(owned, queued, len(self._runner), self._done, free, self._desk.taken_over)
+
+    def queued_in(self, queue: str) -> int:
+        """How many jobs of this owner wait in a queue for their start."""
+        return self._queued.behind(queue_gate(queue))
 
     def stop_all(self) -> None:
         """The node ends by somebody's wish: what runs is stopped, and that is not held against the jobs."""
@@ -688,7 +709,7 @@ class Scheduler:
         """
         reserved = {(job, opening.token) for job, opening in self._opening.items()}
         runner = self._runner.give_up(start for start in self._runner.starts() if start not in reserved)
-        return runner, Scheduler(self._desk, runner)
+        return runner, Scheduler(self._desk, runner, self._queues)
 
 
 def _is_older(record: Record, token: StartToken) -> bool:

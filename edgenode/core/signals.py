@@ -26,7 +26,7 @@ from edgenode.core.types import (
     StartToken,
     Wall,
 )
-from edgenode.core.wire import Message, Query, Said, Verdict
+from edgenode.core.wire import Message, Query, QueueItem, Said, Verdict
 
 RequestId = NewType("RequestId", int)
 """Made by the shell for each local request; comes back in exactly one `Answer`."""
@@ -104,6 +104,7 @@ class Booted:
     past: Past | None = None  # None: nobody is asked whether this disk is behind
     words: bytes = b""  # as `RememberWords` wrote them
     forgotten: Wall = 0.0  # as the latest `Persist` that had one; 0: none
+    queues: bytes = b""  # likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +265,19 @@ class InspectAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueAsked:
+    """Answered with `QueueDone`. Of a queue's settings those are to be changed that are not None."""
+
+    request: RequestId
+    queue: str
+    paused: bool | None
+    concurrency: int | None  # 0: no limit
+    rate: float | None  # per second; 0: no limit
+    burst: int | None
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class StoreRefused:
     """A Persist failed (full, read-only, broken), and so will every later one, until `StoreRecovered`.
 
@@ -306,8 +320,9 @@ class LeaveAsked:
 
 Event = (
     Booted | ClockRead | TimePassed | MessageArrived | LinkUp | LinkDown | CloneMet | SubmitAsked | ReadAsked
-    | SearchAsked | InspectAsked | RequestDropped | SearchedHere | RunEnded | Persisted | StoreRefused
-    | StoreRecovered | RowsDamaged | LeaveAsked | StopAsked | SlotsChanged | Reported | ReportsAsked
+    | SearchAsked | InspectAsked | QueueAsked | RequestDropped | SearchedHere | RunEnded | Persisted
+    | StoreRefused | StoreRecovered | RowsDamaged | LeaveAsked | StopAsked | SlotsChanged | Reported
+    | ReportsAsked
 )  # fmt: skip
 
 
@@ -327,6 +342,7 @@ class Persist:
     forget_claims_before: Wall = 0.0  # those that expired before this day are deleted
     reports: tuple[Said, ...] = ()
     silenced: tuple[JobId, ...] = ()  # jobs whose reports are to go; those of `dropped` ones go, too
+    queues: bytes = b""  # the settings of all queues (opaque to the store); b"": as they were
 
 
 class StoredRow(NamedTuple):
@@ -419,6 +435,18 @@ class ReportsDone:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueDone:
+    """The settings as they are on this disk now, and on those of `known` of the `living` members. With an
+    `error` they may not be so anywhere."""
+
+    request: RequestId
+    item: QueueItem | None  # None with an `error` that is definite
+    known: int
+    living: int
+    error: EdgeNodeError | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SearchHere:
     """Look through this disk's rows, off the event loop; ends in one `SearchedHere`."""
 
@@ -503,5 +531,5 @@ class Left:
 
 Effect = (
     Persist | Send | Run | StopRun | SubmitDone | ReadDone | SearchDone | InspectDone | ReportsDone
-    | SearchHere | Peers | Remember | RememberWords | Behind | Cloned | Changed | Log | Left
+    | QueueDone     | SearchHere | Peers | Remember | RememberWords | Behind | Cloned | Changed | Log | Left
 )  # fmt: skip

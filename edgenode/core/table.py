@@ -254,15 +254,16 @@ class Table:
     def changed_records(self) -> list[Record]:
         return [self._records[job] for job in self._dirty if job in self._records]
 
-    def flush(self, clock: Wall = 0.0) -> Persist | None:
+    def flush(self, clock: Wall = 0.0, queues: bytes = b"") -> Persist | None:
         """Everything that changed since the last time, as one batch for the disk.
 
         Args:
             clock: the mesh's time, to be kept too; 0 if not now.
+            queues: the settings of all queues, likewise; b"" if they are as before.
         """
         self._glimpsed.clear()
         dropped = tuple(job for job, number in self._dropped.items() if not number)
-        if not (self._dirty or self.claims or clock or dropped or self.reports):
+        if not (self._dirty or self.claims or clock or dropped or self.reports or queues):
             return None
         self.persists += 1
         rows = []
@@ -299,7 +300,7 @@ class Table:
         self._kept_forgotten = self.forgotten
         claims = self.claims.take(self.persists)
         reports = self.reports.take()
-        return Persist(tuple(rows), self.persists, clock, dropped, forgotten, *claims, *reports)
+        return Persist(tuple(rows), self.persists, clock, dropped, forgotten, *claims, *reports, queues)
 
     def persisted(self, number: int) -> None:
         """All up to this Persist is durable: what is settled needs no memory."""

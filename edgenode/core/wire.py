@@ -190,6 +190,18 @@ class GrantItem(NamedTuple):
     record: bytes
 
 
+class QueueItem(NamedTuple):
+    """The settings of one queue. A greater version stands; of two equal ones that of the greater `by`."""
+
+    queue: str
+    version: int
+    by: NodeId
+    paused: bool
+    concurrency: int  # starts at a time in the mesh; 0: no limit
+    rate: float  # starts per second in the mesh; 0: no limit
+    burst: int  # starts at once, of a queue that was idle for long enough
+
+
 VERDICTS: Final = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
 
 
@@ -750,13 +762,30 @@ class Reports:
     items: tuple[Said, ...]
 
 
+@message(70)
+class QueuesTold:
+    """These settings are so, as far as I know. An answer says what I know of those that I was told, or, if
+    that was all that the other one knew, what I know otherwise."""
+
+    items: tuple[QueueItem, ...]
+    is_answer: bool
+    is_all: bool
+
+
+@message(71)
+class QueuesDigest:
+    """What I know of queues comes to this: tell me what you know, if it is something else."""
+
+    digest: Hash64
+
+
 Message = (
     Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose | Recall | Recalled
     | Submit | Submitted | Write | Acks | Refused | Ask | Promises | Offer | Taken | Wanted | Copies
     | Marks | Marked | Expired | Gift | Claim | Claims | Homes | WantWork | Grant | Result | ResultTaken
     | Have | Has | Stop
     | Read | ReadAnswer | Search | SearchAnswer | Inspect | Inspected
-    | Report | Noted | AskReports | Reports
+    | Report | Noted | AskReports | Reports | QueuesTold | QueuesDigest
 )  # fmt: skip
 MembershipMessage = Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose
 Vote = Write | Acks | Ask | Promises | Claim | Claims

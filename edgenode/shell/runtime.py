@@ -48,6 +48,7 @@ from edgenode.core.signals import (
     Peers,
     Persist,
     Persisted,
+    QueueDone,
     ReadAsked,
     ReadDone,
     Receipt,
@@ -218,7 +219,8 @@ class Runtime:
         self._store.on_damage = lambda damage: _call_soon(loop, self._damaged, damage)
         self._clock_at = time.monotonic() + CLOCK_PERIOD_S
         self._feed(ClockRead(time.time()))
-        self._feed(Booted(boot.rows, boot.peers, boot.clock, boot.past, boot.words, boot.forgotten))
+        days = boot.clock, boot.past, boot.words, boot.forgotten
+        self._feed(Booted(boot.rows, boot.peers, *days, boot.queues))
         if boot.damaged:
             self._feed(RowsDamaged(boot.damaged))
         self._spawn(self._check())
@@ -367,6 +369,8 @@ class Runtime:
             case SubmitDone(request):
                 text = "this node's disk refused a write while the job was stored: it may exist"
                 self._fail(request, StoreFailed(text))
+            case QueueDone(request):
+                self._fail(request, StoreFailed("this node's disk refused the change: it may come later"))
             case ReadDone(request) | SearchDone(request) | InspectDone(request) | ReportsDone(request):
                 self._fail(request, Undecided("this node's disk refused a write meanwhile"))
             case Peers() | Remember() | StopRun() | Log() | Left():
@@ -428,7 +432,9 @@ class Runtime:
                 self._workers.stop(job, token, reason, STOP_GRACE_S)
             case SubmitDone(request, receipts):
                 self._answer(request, receipts)
-            case ReadDone(request) | SearchDone(request) | InspectDone(request) | ReportsDone(request):
+            case ReadDone(request) | SearchDone(request) | InspectDone(request):
+                self._answer(request, effect)
+            case ReportsDone(request) | QueueDone(request):
                 self._answer(request, effect)
             case SearchHere(ticket, query):
                 self._searches.ask(ticket, query)

@@ -168,6 +168,7 @@ class Boot(NamedTuple):
     clock: Wall = 0.0  # as the latest `Persist` that had one; 0: none
     forgotten: Wall = 0.0  # likewise
     damaged: tuple[JobId, ...] = ()  # of which no healthy row is here
+    queues: bytes = b""  # as the latest `Persist` that had them
 
 
 class Damage(NamedTuple):
@@ -600,7 +601,8 @@ class Store:
             )
         behind, words = str(found.get("behind", "")), found.get("words", b"")
         identity, missing = found.get("identity"), self._missing()
-        return Boot(boot, past, behind, identity, peers, words, tuple(rows), clock, forgotten, missing)
+        days, queues = (clock, forgotten), found.get("queues", b"")
+        return Boot(boot, past, behind, identity, peers, words, tuple(rows), *days, missing, queues)
 
     def _missing(self) -> tuple[JobId, ...]:
         """The damaged jobs whose rows were not written again since."""
@@ -757,6 +759,9 @@ class Store:
         settings: list[Setting] = [("written", effect.number)]
         days = (("clock", effect.clock), ("forgotten", effect.forgotten))
         settings += [(name, day) for name, day in days if day]
+        if effect.queues:
+            settings.append(("queues", effect.queues))
+            size += len(effect.queues)
         size += CLAIM_BYTES * len(effect.claims) + sum(map(size_of, effect.reports))
         order = _Order(
             done,

@@ -47,6 +47,7 @@ class Disk:
         self.shelf = Shelf()
         self.peers: tuple[bytes, ...] = ()
         self.clock: Wall = 0.0
+        self.queues = b""  # the settings of all queues
         self.words = b""  # what is remembered of the others' lives
         self.lives: Past = ()  # that began on it; the last one's writes are counted in `written`
         self.written = 0  # writes of the last of them
@@ -73,7 +74,7 @@ class Disk:
         self.claim_rows, self.shelf = dict(snapshot.claim_rows), snapshot.shelf.copy()
         self.peers, self.words, self.behind = snapshot.peers, snapshot.words, snapshot.behind
         self.lives, self.written = snapshot.lives, snapshot.written
-        self.clock, self.forgotten = snapshot.clock, snapshot.forgotten
+        self.clock, self.forgotten, self.queues = snapshot.clock, snapshot.forgotten, snapshot.queues
         self._damaged, self.damaged_rows = set(snapshot._damaged), set(snapshot.damaged_rows)
         self._bad_rows, self._bad_claims = set(snapshot._bad_rows), set(snapshot._bad_claims)
 

@@ -9,6 +9,8 @@ from edgenode.core.jobs import Record
 from edgenode.core.signals import (
     InspectAsked,
     InspectDone,
+    QueueAsked,
+    QueueDone,
     ReadAsked,
     ReadDone,
     ReportsAsked,
@@ -25,8 +27,8 @@ from edgenode.sim.machines import Life
 from edgenode.sim.story import short
 from edgenode.sim.violation import Violation
 
-Asked = SubmitAsked | ReadAsked | SearchAsked | InspectAsked | ReportsAsked
-Answer = SubmitDone | ReadDone | SearchDone | InspectDone | ReportsDone
+Asked = SubmitAsked | ReadAsked | SearchAsked | InspectAsked | ReportsAsked | QueueAsked
+Answer = SubmitDone | ReadDone | SearchDone | InspectDone | ReportsDone | QueueDone
 
 PATIENCE_S: Final[Seconds] = 2.0
 """How much later than its own timeout an answer may come: the disk is slow, a clock drifts."""

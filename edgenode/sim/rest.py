@@ -27,7 +27,8 @@ SHOWN: Final = 5
 BOUNDED: Final = (
     "._runner._begun",
     "._runner._denied",
-    "._scheduler._queued._lines",
+    "._scheduler._queued._rows",
+    "._scheduler._queued._open",
     "._mending.",
     "._upkeep._cursor",
 )

@@ -28,6 +28,7 @@ from edgenode.core.signals import (
     Peers,
     Persist,
     Persisted,
+    QueueDone,
     ReadDone,
     Remember,
     RememberWords,
@@ -254,7 +255,8 @@ class World(Timeline):
         self.ledger.rebooted(machine.place)
         self.network.joined(life, self._hosts(machine))
         self._read_clock(life)
-        self.handle(life, Booted(disk.unsettled(), disk.peers, disk.clock, past, disk.words, disk.forgotten))
+        known = disk.clock, past, disk.words, disk.forgotten, disk.queues
+        self.handle(life, Booted(disk.unsettled(), disk.peers, *known))
         if disk.missing:
             self.handle(life, RowsDamaged(disk.missing))
 
@@ -522,7 +524,7 @@ class World(Timeline):
                 self.post(life, 0.0, RunEnded(job, token, NEVER_BEGUN, True, begun=False))
             case SearchHere(ticket):
                 self.post(life, 0.0, SearchedHere(ticket, (), False))
-            case SubmitDone() | ReadDone() | SearchDone() | InspectDone() | ReportsDone():
+            case SubmitDone() | ReadDone() | SearchDone() | InspectDone() | ReportsDone() | QueueDone():
                 self._requests.drop(effect.request)
             case Peers() | Remember() | StopRun() | Log() | Left():
                 self._out(life, effect)
@@ -591,6 +593,7 @@ class World(Timeline):
             self.ledger.durable(life.machine.place, before, stored.row)
         disk.write_claims(persist.claims, persist.forget_claims_before)
         disk.shelf.write(persist.reports, (*persist.dropped, *persist.silenced))
+        disk.queues = persist.queues or disk.queues
         disk.written = persist.number
         self.identities.wrote(life.id, life.boot, persist.number)
 
@@ -610,7 +613,7 @@ class World(Timeline):
                 self._run(life, effect)
             case StopRun():
                 self._stop(life, effect)
-            case SubmitDone() | ReadDone() | SearchDone() | InspectDone() | ReportsDone():
+            case SubmitDone() | ReadDone() | SearchDone() | InspectDone() | ReportsDone() | QueueDone():
                 self._requests.answered(effect, lambda: self.network.met(life) | {life.id})
             case SearchHere(ticket, query):
                 self.post(life, 0.001, life.machine.disk.search(ticket, query))

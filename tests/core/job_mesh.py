@@ -33,6 +33,8 @@ from edgenode.core.signals import (
     MessageArrived,
     Persist,
     Persisted,
+    QueueAsked,
+    QueueDone,
     ReadAsked,
     ReadDone,
     Reported,
@@ -147,6 +149,7 @@ class Disk:
     def __init__(self) -> None:
         self.rows: dict[JobId, StoredRow] = {}
         self.clock: Wall = 0.0
+        self.queues = b""
         self.forgotten: Wall = 0.0
         self.lost: set[JobId] = set()
         """Jobs whose row was damaged: not to be read, unless it was written again since."""
@@ -342,6 +345,7 @@ class Mesh:
         self.answered_at: dict[RequestId, Instant] = {}
         self.searches: dict[RequestId, SearchDone] = {}
         self.reports: dict[RequestId, ReportsDone] = {}
+        self.queues: dict[RequestId, QueueDone] = {}
         self.rule: Rule = let_pass
         self.verdict: Callable[[Begun], tuple[Seconds, Verdict] | None] = lambda begun: (RUN_S, succeeded())
         """How a run ends, and after how long; None: it goes on until it is stopped."""
@@ -394,7 +398,7 @@ class Mesh:
         self.up.add(name)
         self._read_clock(name)
         disk = self.disks[name]
-        self.do(name, Booted(disk.unsettled(), (), disk.clock, forgotten=disk.forgotten))
+        self.do(name, Booted(disk.unsettled(), (), disk.clock, forgotten=disk.forgotten, queues=disk.queues))
         for other in sorted(self.up) if meets is None else meets:
             if other != name and frozenset((name, other)) not in self.cuts:
                 self.link(name, other)
@@ -457,7 +461,7 @@ class Mesh:
             self._revoked[name].append(effect)
         elif isinstance(effect, SearchHere):
             self._later(0.0, name, lambda: self.do(name, SearchedHere(effect.ticket, (), False)))
-        elif isinstance(effect, SubmitDone | ReadDone | SearchDone):
+        elif isinstance(effect, SubmitDone | ReadDone | SearchDone | QueueDone):
             self.unanswered.add(effect.request)
         return not isinstance(effect, StopRun | Log | Left)
 
@@ -536,6 +540,8 @@ class Mesh:
                 self.submits[request], self.answered_at[request] = effect, self.now
             case ReadDone(request):
                 self.reads[request], self.answered_at[request] = effect, self.now
+            case QueueDone(request):
+                self.queues[request] = effect
             case SearchDone(request):
                 self.searches[request] = effect
             case ReportsDone(request):
@@ -555,6 +561,7 @@ class Mesh:
         disk.write_claims(persist)
         disk.shelf.write(persist.reports, (*persist.dropped, *persist.silenced))
         disk.clock = persist.clock or disk.clock
+        disk.queues = persist.queues or disk.queues
         disk.forgotten = persist.forgotten or disk.forgotten
         for job in persist.dropped:
             disk.rows.pop(job, None)
@@ -623,6 +630,20 @@ class Mesh:
     def submit(self, name: NodeId, *specs: Spec, acks: int = 0, timeout_s: Seconds = 10.0) -> RequestId:
         request = RequestId(next(self._requests))
         self.do(name, SubmitAsked(request, specs, acks, timeout_s))
+        return request
+
+    def set_queue(
+        self,
+        name: NodeId,
+        queue: str,
+        *,
+        paused: bool | None = None,
+        concurrency: int | None = None,
+        rate: float | None = None,
+        burst: int | None = None,
+    ) -> RequestId:
+        request = RequestId(next(self._requests))
+        self.do(name, QueueAsked(request, queue, paused, concurrency, rate, burst, 2.0))
         return request
 
     def read(self, name: NodeId, *jobs: JobId, wait_s: Seconds = 0.0, timeout_s: Seconds = 3.0) -> RequestId:

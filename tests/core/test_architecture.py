@@ -16,7 +16,6 @@ LAYERS: list[set[str]] = [
     {"core.bounds", "core.quorums"},
     {
         "core.agenda",
-        "core.lines",
         "core.rendezvous",
         "core.jobs",
         "core.meshclock",
@@ -24,11 +23,11 @@ LAYERS: list[set[str]] = [
         "core.wire",
         "core.suspicion",
     },
-    {"core.view", "core.signals"},
+    {"core.view", "core.signals", "core.lines"},
     {"core.claims", "core.followers", "core.post", "core.reports"},
     {"core.table"},
     {"core.desk"},
-    {"core.runner"},
+    {"core.runner", "core.queues"},
     {
         "core.custody",
         "core.replication",

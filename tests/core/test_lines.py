@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
 from job_mesh import job_id
 
-from edgenode.core.lines import SPARSE, Lines, Need, Place
+from edgenode.core.lines import SPARSE, Lines, Need, Place, key_gate, queue_gate
 from edgenode.core.types import JobId
 
 ECHO = Need("echo", ())
@@ -69,3 +71,82 @@ def test_jobs_that_end_while_they_wait_leave_no_trace() -> None:
         lines.drop(job_id(number))
         assert lines.places <= max(65, SPARSE * 2)
     assert popped(lines) == [job_id(0)]
+
+
+def test_what_waits_behind_a_shut_gate_is_passed_over_until_it_is_opened() -> None:
+    lines = Lines()
+    for number in range(6):
+        lines.add(Need("echo", (), "mail" if number % 2 else "default"), place(number))
+    lines.shut(queue_gate("mail"))
+    assert popped(lines) == [job_id(0), job_id(2), job_id(4)]
+    assert not lines.has_work_for(TASKS, NONE)
+    assert lines.shut_queues(TASKS, NONE) == [queue_gate("mail")]
+    assert lines.shut_queues(frozenset({"other"}), NONE) == []
+    lines.add(Need("echo", (), "mail"), place(7, priority=9))
+    assert (lines.behind(queue_gate("mail")), lines.behind(queue_gate("default"))) == (4, 0)
+    lines.open(queue_gate("mail"))
+    assert popped(lines) == [job_id(7), job_id(1), job_id(3), job_id(5)]
+    assert lines.behind(queue_gate("mail")) == 0
+
+
+def test_a_shut_key_holds_up_no_other() -> None:
+    lines = Lines()
+    keys = ("", "one", "two")
+    for number in range(9):
+        lines.add(Need("echo", (), key=keys[number % 3]), place(number))
+    lines.shut(key_gate("one"))
+    lines.shut(key_gate("two"))
+    lines.open(key_gate("two"))
+    assert popped(lines) == [job_id(number) for number in (0, 2, 3, 5, 6, 8)]
+    assert lines.behind(key_gate("one")) == 3
+    lines.open(key_gate("one"))
+    assert popped(lines) == [job_id(number) for number in (1, 4, 7)]
+
+
+def test_a_gate_that_is_shut_and_opened_again_and_again_leaves_no_trace() -> None:
+    lines = Lines()
+    lines.add(Need("echo", ()), place(0, priority=9))
+    for number in range(1, 4):
+        lines.add(Need("echo", (), key=str(number)), place(number))
+    for turn in range(3_000):
+        gate = key_gate(str(turn % 3 + 1))
+        lines.shut(gate)
+        lines.open(gate)
+    (row,) = lines._rows.values()
+    assert len(row.heads) <= 66
+    assert popped(lines) == [job_id(number) for number in range(4)]
+    assert not lines._shut
+
+
+@given(st.lists(st.tuples(st.sampled_from("apsod"), st.integers(0, 7), st.integers(0, 2)), max_size=60))
+def test_lines_do_what_a_list_would_do(steps: list[tuple[str, int, int]]) -> None:
+    lines, model, shut = Lines(), dict[JobId, tuple[Need, Place]](), set[str]()
+    for step, number, which in steps:
+        gate = queue_gate(f"q{which}") if number % 2 else key_gate(f"k{which}")
+        match step:
+            case "a" if job_id(number) not in model:
+                key = "" if number == 0 else f"k{which}"
+                need = Need("echo", (), f"q{number % 3}", key)
+                lines.add(need, place(number, priority=which))
+                model[job_id(number)] = need, place(number, priority=which)
+            case "d":
+                lines.drop(job_id(number))
+                model.pop(job_id(number), None)
+            case "s" if gate[0] == "q" or any(need.key == gate[1:] for need, _ in model.values()):
+                lines.shut(gate)
+                shut.add(gate)
+            case "o":
+                lines.open(gate)
+                shut.discard(gate)
+            case "p":
+                free = [
+                    (at, need)
+                    for need, at in model.values()
+                    if not {queue_gate(need.queue), key_gate(need.key)} & shut
+                ]
+                first = lines.pop(TASKS, NONE)
+                assert first == (min(free)[::-1] if free else None)
+                if first is not None:
+                    del model[first[1][2]]
+        shut -= {g for g in shut if g[0] == "k" and not any(n.key == g[1:] for n, _ in model.values())}
+        assert len(lines) == len(model)

@@ -382,6 +382,15 @@ def test_what_is_remembered_of_other_lives_survives(tmp_path: Path) -> None:
     assert Store.open(tmp_path).boot().words == b"packed"
 
 
+def test_settings_of_queues_are_kept_with_a_write_and_stay_until_there_are_others(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    assert store.boot().queues == b""
+    commit(store, queues=b"first", number=1)
+    commit(store, stored(1), number=2)
+    store.close()
+    assert Store.open(tmp_path).boot().queues == b"first"
+
+
 def test_a_folder_without_its_log_knows_of_fewer_writes_than_it_told(tmp_path: Path) -> None:
     """Somebody tidies up: what was not yet folded into the file is gone, and with it the count."""
     store = Store.open(tmp_path)
