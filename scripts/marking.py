@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -68,6 +69,21 @@ def mark(ctx: JobContext, path: str, seconds: float, failures: int = 0, number: 
         time.sleep(min(0.05, left_s))
     if ctx.attempt <= failures:
         raise RuntimeError(f"attempt {ctx.attempt} is to fail")
+    return left
+
+
+@task("talk", timeout_s=120)
+def talk(ctx: JobContext, path: str, seconds: float) -> dict[str, Any]:
+    """Say something in every way there is. The first start then takes `seconds`, a later one no time."""
+    is_first = not Path(path).exists()
+    left = leave_mark(ctx, path)
+    print(f"printed by start {ctx.fence.start} of term {ctx.fence.term}")
+    print("an error", file=sys.stderr)
+    ctx.log("logged")
+    ctx.progress(0.5, "half way")
+    ends = time.monotonic() + seconds
+    while is_first and time.monotonic() < ends and not ctx.cancelled:
+        time.sleep(0.05)
     return left
 
 

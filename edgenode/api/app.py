@@ -16,6 +16,7 @@ from edgenode.api import render
 from edgenode.api.answers import add_headers, dump, errors_as_problems, json_response
 from edgenode.api.batch import Batch, make_specs, read_body
 from edgenode.api.guard import check_origin
+from edgenode.api.logs import log_fields, log_text, names_of, progress_fields, wants_json
 from edgenode.api.problems import NoResult, ResultExpired
 from edgenode.api.reading import (
     body_chunks,
@@ -30,15 +31,18 @@ from edgenode.api.reading import (
 )
 from edgenode.api.service import Service
 from edgenode.api.submission import ITEMS_MAX, KEY_FIELD, Intake, parse_json, parse_lines, too_many
-from edgenode.core.errors import NodeNotFound, NotReady, Overloaded, RejectedInput
-from edgenode.core.jobs import is_marker, join
+from edgenode.core.errors import EdgeNodeError, NodeNotFound, NotReady, Overloaded, RejectedInput
+from edgenode.core.jobs import Record, is_marker, job_text, join
+from edgenode.core.reports import told_of
 from edgenode.core.settings import JobSettings
-from edgenode.core.signals import ReadDone
+from edgenode.core.signals import ReadDone, ReportsDone
 from edgenode.core.types import JobId, NodeId, Seconds, State
 
 BODIES_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bodies being read or worked on at one time; past this, submissions are told to come again."""
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+PROGRESS_S: Final[Seconds] = 0.5
+"""How long a job is shown later for the sake of its progress, if a holder does not answer."""
 PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 """A page ends early past this: a thousand jobs with a megabyte each are no answer for one request."""
 
@@ -84,6 +88,7 @@ class Api:
             "/v1/jobs": self.list_jobs,
             "/v1/jobs/{id}": self.show_job,
             "/v1/jobs/{id}/result": self.show_result,
+            "/v1/jobs/{id}/logs": self.show_logs,
             "/v1/jobs/{id}/placement": self.show_placement,
             "/v1/nodes": self.list_nodes,
             "/v1/nodes/{id}": self.show_node,
@@ -173,7 +178,37 @@ class Api:
 
     async def show_job(self, request: web.Request) -> web.Response:
         job, done, wait_s = await self._read(request)
-        return json_response(read_body(done, job), wait_s=wait_s)
+        extra = await self._progress(done.records[job])
+        return json_response(read_body(done, job, **extra), wait_s=wait_s)
+
+    async def _progress(self, record: Record) -> render.Json:
+        """What the job's latest start said of how far it is. A job is shown without, if nobody can tell."""
+        if not record.start_count or is_marker(record):
+            return {}
+        try:
+            done = await self._reports(record, brief=True, timeout_s=PROGRESS_S)
+        except EdgeNodeError:
+            return {}
+        return progress_fields(done.items, record)
+
+    async def _reports(self, record: Record, *, brief: bool, timeout_s: Seconds) -> ReportsDone:
+        """Of its holders; of all members, if it had others before: what was said then stayed with those."""
+        nodes = () if record.epoch else record.holders
+        return await self._service.reports(record.id, nodes=nodes, brief=brief, timeout_s=timeout_s)
+
+    async def show_logs(self, request: web.Request) -> web.Response:
+        """What each start wrote, logged and said of its progress."""
+        job, done, wait_s = await self._read(request)
+        record = done.records[job]
+        if is_marker(record):
+            raise ResultExpired(f"the job {record.state}; its log went when its ttl_s was over")
+        reports = await self._reports(record, brief=False, timeout_s=self._settings.read_s)
+        starts = told_of(reports.items)
+        if wants_json(request):
+            fields = log_fields(job_text(job), starts, reports.unanswered)
+            return json_response(dump(fields), wait_s=wait_s)
+        text = log_text(starts, reports.unanswered, names_of(self._service.members()))
+        return web.Response(text=text)
 
     async def show_result(self, request: web.Request) -> web.Response:
         """The bare result: 200 with it, 409 while there is none, 410 when it is not kept any more."""

@@ -90,7 +90,8 @@ def _job_fields(record: Record, spec: Spec) -> Json:
         # What ended longer ago than its `ttl_s` has no payload, result, error and history any more.
         "result_expired": outcome is not None and not spec.payload,
         "error": None if outcome is None else outcome.error or None,
-        "progress": None,
+        "progress": None,  # of these two no record knows: `logs.progress_fields`
+        "partial": None,
         "history": [
             {"at": time_text(note.at), "kind": note.kind, "node": note.node, "detail": note.detail}
             for note in record.history

@@ -62,6 +62,17 @@ class Service(Protocol):
         """What each holder of a job has on its disk; one that could not be asked is missing."""
         ...
 
+    async def reports(
+        self, job: JobId, *, nodes: Sequence[NodeId], brief: bool, timeout_s: Seconds
+    ) -> signals.ReportsDone:
+        """What is known of what the job's starts said.
+
+        Args:
+            nodes: who may know; all members, if it is empty or one of these is not to be had.
+            brief: only how far the latest start is.
+        """
+        ...
+
     def members(self) -> Sequence[MemberView]:
         """Everyone known that is not forgotten, this node included."""
         ...

@@ -8,6 +8,7 @@ import typer
 
 from edgenode.cli.jobs import show_job, show_jobs, show_placement
 from edgenode.cli.keys import keys
+from edgenode.cli.logs import show_logs
 from edgenode.cli.nodes import show_nodes
 from edgenode.cli.run import run
 from edgenode.cli.simulate import simulate
@@ -33,6 +34,7 @@ app.command("run")(run)
 app.command("submit")(submit)
 app.command("jobs")(show_jobs)
 app.command("job")(show_job)
+app.command("logs")(show_logs)
 app.command("nodes")(show_nodes)
 app.command("placement")(show_placement)
 app.command("simulate")(simulate)

@@ -26,6 +26,7 @@ from edgenode.core.signals import SlotsChanged
 from edgenode.core.types import MemberInfo, Room, Seconds, is_loopback
 from edgenode.shell.folders import make_durable_folder
 from edgenode.shell.identity import Identity, MeshKey
+from edgenode.shell.reporter import Reporter
 from edgenode.shell.runtime import BEHIND, WHAT_TO_DO, Runtime
 from edgenode.shell.store import Damage, DiskRefused, Store, refusals
 from edgenode.shell.transport import Transport
@@ -165,10 +166,14 @@ async def _live(
             knows_peers=bool(settings.join),
         )
         events.append(runtime)
+        loop = asyncio.get_running_loop()
+        reporter = Reporter(runtime.post, loop.call_later, loop.time)
         workers = WorkerPool(
             slots=settings.slots,
             modules=settings.tasks,
-            on_ended=runtime.post,
+            on_ended=reporter.ended,
+            on_progress=reporter.progress,
+            on_output=reporter.output,
             on_trouble=runtime.workers_said,
             on_able=lambda able: runtime.post(SlotsChanged(Room(settings.slots if able else 0))),
             scratch=settings.data_dir.absolute() / SCRATCH,

@@ -121,6 +121,8 @@ def print_card(fields: Any, name: Callable[[object], str]) -> None:
         ("state", _state(fields)),
         ("payload", Text(compact(fields["payload"]))),
         ("result", Text(_result(fields, compact))),
+        ("progress", Text(_progress(fields.get("progress")))),
+        ("partial", Text("-" if fields.get("partial") is None else compact(fields["partial"]))),
         ("error", Text(plain(fields["error"]), style="red" if fields["error"] else "")),
         ("queue", f"{plain(fields['queue'])}, priority {fields['priority']}"),
         (
@@ -152,6 +154,13 @@ def _result(fields: Mapping[str, Any], compact: Callable[[object], str]) -> str:
     if fields.get("result_expired"):
         return "not kept any more: the job ended longer ago than its ttl_s"
     return "-" if fields["result"] is None else compact(fields["result"])
+
+
+def _progress(progress: Mapping[str, Any] | None) -> str:
+    if progress is None:
+        return "-"
+    told = f"{progress['fraction']:.0%}, {_time(progress['at'])}"
+    return f"{told}: {plain(progress['message'])}" if progress["message"] else told
 
 
 def show_placement(job: JobArgument, url: UrlOption = None, as_json: JsonOption = False) -> None:

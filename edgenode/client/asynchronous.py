@@ -112,6 +112,10 @@ class AsyncClient:
         """See `Client.placement`."""
         return await self._run(self._operations.fetch(placement_path(job)))
 
+    async def logs(self, job: str) -> dict[str, Any]:
+        """See `Client.logs`."""
+        return await self._run(self._operations.logs(job))
+
     async def learn(self) -> None:
         """See `Client.learn`."""
         await self._run(self._operations.learn())

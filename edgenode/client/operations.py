@@ -153,6 +153,14 @@ class Operations:
             raise BadAnswer(f"{answer.url} did not answer with an object")
         return found
 
+    def logs(self, job: str) -> Steps[dict[str, Any]]:
+        path = f"/v1/jobs/{quote(job, safe='')}/logs"
+        answer = yield from self._send("GET", path, accept="application/json")
+        found = answer.json()
+        if not isinstance(found, dict) or not isinstance(found.get("starts"), list):
+            raise BadAnswer(f"{answer.url} did not answer with a log")
+        return found
+
     def learn(self) -> Steps[None]:
         listed = (yield from self.fetch("/v1/nodes")).get("nodes", [])
         asked = is_here(self.urls[0])
@@ -169,8 +177,11 @@ class Operations:
         body: bytes | None = None,
         wait_s: float | None = None,
         keyed: bool = False,
+        accept: str = "",
     ) -> Steps[Answer]:
         headers = dict(_JSON) if body is not None else {}
+        if accept:
+            headers["Accept"] = accept
         if wait_s is not None and wait_s >= 1:
             headers["Prefer"] = f"wait={int(wait_s)}"
         request = Request(method, path, body, headers, wait_s or 0.0, keyed)

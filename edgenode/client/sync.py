@@ -139,6 +139,11 @@ class Client:
         """Where a job is: rank, holders and what each has on disk, owner, and who is next."""
         return self._run(self._operations.fetch(placement_path(job)))
 
+    def logs(self, job: str) -> dict[str, Any]:
+        """What each of the job's latest starts wrote and logged: `{"job", "starts": [{"attempt", "runner",
+        "text", "progress", ...}], "unanswered"}`, the earliest start first."""
+        return self._run(self._operations.logs(job))
+
     def learn(self) -> None:
         """Ask for the members, and from now on go on to those too when the given nodes do not answer."""
         self._run(self._operations.learn())

@@ -89,10 +89,16 @@ class Told(NamedTuple):
 
     token: StartToken
     last: Said
-    text: str  # with a line in the place of what is missing
-    dropped: int  # bytes of text before it that are not kept
-    said: int  # bytes of text said in all
+    pieces: tuple[tuple[int, bytes], ...]  # of its text without gaps, and where each begins
+    said: int  # bytes of text in all
     partial: bytes  # JSON; b"" for none
+
+    @property
+    def missing(self) -> list[tuple[int, int]]:
+        """From where to where its text is not here: dropped for its length, or lost on the way."""
+        ends = [0, *(before + len(text) for before, text in self.pieces)]
+        begins = [*(before for before, _ in self.pieces), self.said]
+        return [(end, begin) for end, begin in zip(ends, begins, strict=True) if end < begin]
 
 
 def told_of(items: Iterable[Said]) -> list[Told]:
@@ -107,27 +113,18 @@ def told_of(items: Iterable[Said]) -> list[Told]:
 
 
 def _told(token: StartToken, reports: Sequence[Said]) -> Told:
-    pieces: list[str] = []
-    run = b""  # of text without a gap
-    first: int | None = None
-    upto = 0
+    pieces: list[tuple[int, bytearray]] = []
     for said in reports:
         if not said.text:
             continue
-        if first is None:
-            first = said.before
-        elif said.before > upto:
-            pieces += [run.decode(errors="replace"), f"\n[{said.before - upto} bytes are missing]\n"]
-            run = b""
-        run += said.text
-        upto = said.before + len(said.text)
+        if pieces and said.before <= pieces[-1][0] + len(pieces[-1][1]):
+            pieces[-1][1].extend(said.text)
+        else:
+            pieces.append((said.before, bytearray(said.text)))
     last = reports[-1]
-    end = last.before + len(last.text)
-    if end > upto and first is not None:
-        run += f"\n[{end - upto} bytes are missing]\n".encode()
-    text = "".join([*pieces, run.decode(errors="replace")])
     partial = next((said.partial for said in reversed(reports) if said.partial), b"")
-    return Told(token, last, text, end if first is None else first, end, partial)
+    whole = tuple((before, bytes(text)) for before, text in pieces)
+    return Told(token, last, whole, last.before + len(last.text), partial)
 
 
 class ReportBook:

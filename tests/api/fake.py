@@ -14,7 +14,7 @@ from edgenode.api.app import make_app, make_runner
 from edgenode.api.service import TaskSchema
 from edgenode.core import jobs, signals, wire
 from edgenode.core.errors import EdgeNodeError, InvalidJob, JobNotFound, KeyReused, NotReady, Undecided
-from edgenode.core.types import JobId, Load, MemberInfo, MemberState, NodeId, State, next_boot
+from edgenode.core.types import JobId, Load, MemberInfo, MemberState, NodeId, StartToken, State, next_boot
 from edgenode.core.view import MemberView, MeshView
 
 NODES = tuple(NodeId(letter * 16) for letter in "abcde")
@@ -57,6 +57,9 @@ class FakeService:
         self.damages: list[str] = []
         self.silent: set[NodeId] = set()
         self.records: dict[JobId, jobs.Record] = {}
+        self.said: list[wire.Said] = []
+        self.reports_error: EdgeNodeError | None = None
+        self.reports_asked: list[tuple[Sequence[NodeId], bool]] = []  # (of whom, brief)
         self.submissions: list[tuple[int, int]] = []  # (jobs, acks) of each call
         self.waits: list[float] = []
         self._numbers = itertools.count(1)
@@ -131,6 +134,15 @@ class FakeService:
         copies = {node: self.records.get(job) for node in self.rank(job)[:3] if node not in self.silent}
         return signals.InspectDone(signals.RequestId(0), copies)
 
+    async def reports(
+        self, job: JobId, *, nodes: Sequence[NodeId], brief: bool, timeout_s: float
+    ) -> signals.ReportsDone:
+        self.reports_asked.append((nodes, brief))
+        if self.reports_error is not None:
+            raise self.reports_error
+        items = tuple(each for each in self.said if each.job == job)
+        return signals.ReportsDone(signals.RequestId(0), items, tuple(sorted(self.silent)))
+
     def members(self) -> Sequence[MemberView]:
         return [
             MemberView(
@@ -178,6 +190,12 @@ class FakeService:
 
     # ----------------------------------------------------------------------------------- what tests do
 
+    def run(self, job: JobId) -> StartToken:
+        """Start it, on this node."""
+        running = jobs.started(self.records[job], runner=self.me, boot=1, at=START + 1)
+        self.records[job] = running
+        return running.own.token
+
     async def end(
         self, job: JobId, state: State = State.SUCCEEDED, result: bytes = b"1", error: str = ""
     ) -> None:
@@ -189,7 +207,9 @@ class FakeService:
         record = self.records[job]
         if record.state is State.SCHEDULED:
             record = jobs.fallen_due(record)
-        running = jobs.started(record, runner=self.me, boot=1, at=START + 1)
+        running = record
+        if record.own.state is not State.RUNNING:
+            running = jobs.started(record, runner=self.me, boot=1, at=START + 1)
         ended = jobs.decided(
             running, state, firm=True, at=START + 2, result=result, error=error, runner=self.me
         )

@@ -184,6 +184,7 @@ def test_the_mesh_can_be_looked_at(make: Any, node: Served) -> None:
     assert client.node(NODES[2])["name"] == "node-c"
     assert client.mesh()["replicas"] == 3
     assert client.placement(job.id)["owner"] == NODES[0]
+    assert client.logs(job.id) == {"job": job.id, "starts": [], "unanswered": []}
 
 
 # ------------------------------------------------------------------------------------------- failing over

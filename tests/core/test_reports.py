@@ -43,9 +43,11 @@ def test_of_a_long_log_the_end_is_kept_and_what_is_dropped_is_counted() -> None:
     shelf = Shelf()
     stream(shelf, 10, CHUNK_BYTES_MAX)
     (told,) = told_of(shelf.read(JOB, brief=False))
-    assert TEXT_BYTES_MAX <= len(told.text) < TEXT_BYTES_MAX + CHUNK_BYTES_MAX
-    assert told.dropped + len(told.text) == told.said == 10 * CHUNK_BYTES_MAX
-    assert told.text.endswith("k" * CHUNK_BYTES_MAX)
+    ((before, text),) = told.pieces
+    assert TEXT_BYTES_MAX <= len(text) < TEXT_BYTES_MAX + CHUNK_BYTES_MAX
+    assert before + len(text) == told.said == 10 * CHUNK_BYTES_MAX
+    assert told.missing == [(0, before)]
+    assert text.endswith(b"k" * CHUNK_BYTES_MAX)
 
 
 def test_a_log_of_many_short_lines_is_bounded_in_rows() -> None:
@@ -61,7 +63,8 @@ def test_of_progress_only_the_latest_is_kept_beside_the_text() -> None:
         shelf.write([said(number, b"", 5, fraction=number / 10, message=f"step {number}")], ())
     assert [each.number for each in shelf.read(JOB, brief=False)] == [1, 8]
     (told,) = told_of(shelf.read(JOB, brief=False))
-    assert (told.text, told.last.fraction, told.last.message) == ("line\n", 0.8, "step 8")
+    assert (told.pieces, told.missing) == (((0, b"line\n"),), [])
+    assert (told.last.fraction, told.last.message) == (0.8, "step 8")
 
 
 def test_the_latest_partial_result_outlives_later_reports() -> None:
@@ -87,16 +90,16 @@ def test_of_many_starts_the_latest_are_kept_and_a_late_word_of_an_old_one_is_not
 
 def test_a_piece_that_did_not_arrive_is_shown_as_missing() -> None:
     (told,) = told_of([said(1, b"one\n"), said(3, b"three\n", 8)])
-    assert told.text == "one\n\n[4 bytes are missing]\nthree\n"
+    assert told.pieces == ((0, b"one\n"), (8, b"three\n"))
+    assert told.missing == [(4, 8)]
     (told,) = told_of([said(1, b"one\n"), said(3, b"", 8, fraction=1.0)])
-    assert told.text == "one\n\n[4 bytes are missing]\n"
-    assert told.said == 8
+    assert (told.missing, told.said) == ([(4, 8)], 8)
 
 
 def test_a_character_that_was_cut_between_two_reports_is_whole_again() -> None:
     umlaut = "ü".encode()
     (told,) = told_of([said(2, umlaut[1:], 1), said(1, umlaut[:1])])
-    assert told.text == "ü"
+    assert told.pieces == ((0, umlaut),)
 
 
 def test_what_is_deleted_goes_before_what_is_new() -> None:
@@ -190,7 +193,10 @@ def test_the_log_of_a_runner_that_died_is_read_at_another_node_and_survives_a_ta
     talk.mesh.run(0.1)
     for reader in (B, C):
         done = talk.hear(reader)
-        assert [told.text for told in told_of(done.items)] == ["before the end\n", "again\n"]
+        assert [told.pieces for told in told_of(done.items)] == [
+            ((0, b"before the end\n"),),
+            ((0, b"again\n"),),
+        ]
         assert [told.last.runner for told in told_of(done.items)] == [A, talk.start.node]
         assert done.unanswered == (A,)
 
