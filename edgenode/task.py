@@ -217,8 +217,17 @@ class Task:
         read: dict[str, Any] = arguments
         return read
 
-    def call(self, payload: object, context: JobContext) -> Any:
-        """The function's return value: a coroutine, if it is `async`."""
+    @property
+    def wants_context(self) -> bool:
+        """Whether it has a parameter for the context of its start."""
+        return self.resolve()[1] is not None
+
+    def call(self, payload: object, context: JobContext | None) -> Any:
+        """The function's return value: a coroutine, if it is `async`.
+
+        Args:
+            context: None will do for a task that does not want one.
+        """
         arguments = self.read(payload)
         wants = self.resolve()[1]
         if wants is not None:
@@ -249,7 +258,7 @@ def task(
         name: what jobs call it; letters, digits, dots, dashes and underscores.
         timeout_s: how long one start may take, if the job does not say; 0 for ever.
         max_attempts: how often it is tried, if the job does not say, at most 64; 0 for the mesh's default.
-        inline: it is a coroutine that takes microseconds and never blocks.
+        inline: it is a coroutine that takes microseconds and never blocks: it runs in the node itself.
     """
     if not isinstance(name, str):
         raise TypeError('a task has a name: write @task("image.resize")')

@@ -175,6 +175,7 @@ def member_fields(member: MemberView, me: NodeId) -> Json:
         "version": info.version,
         "weight": info.weight,
         "slots": info.slots,
+        "async_slots": info.async_slots,
         "labels": dict(info.labels),
         "tasks": list(info.tasks),
         "load": {

@@ -23,7 +23,7 @@ from edgenode.api.waiting import make_waiting_app
 from edgenode.core.errors import EdgeNodeError, RejectedInput
 from edgenode.core.settings import PRESETS, Settings
 from edgenode.core.signals import SlotsChanged
-from edgenode.core.types import MemberInfo, Room, Seconds, is_loopback
+from edgenode.core.types import MemberInfo, Seconds, is_loopback
 from edgenode.shell.folders import make_durable_folder
 from edgenode.shell.identity import Identity, MeshKey
 from edgenode.shell.reporter import Reporter
@@ -57,6 +57,7 @@ class HostSettings:
     join: tuple[Address, ...] = ()
     tasks: tuple[str, ...] = ("edgenode.tasks",)
     slots: int = 2
+    async_slots: int = 100
     labels: tuple[tuple[str, str], ...] = ()
     profile: str = "lan"
     mdns: bool = True
@@ -147,6 +148,8 @@ async def _live(
             round(time.time(), 3),
             False,
             behind=bool(store.boot().behind),
+            coroutines=tuple(sorted(name for name, task in registry.items() if task.is_async)),
+            async_slots=settings.async_slots,
         )
         try:
             await transport.start()
@@ -174,8 +177,10 @@ async def _live(
             on_ended=reporter.ended,
             on_progress=reporter.progress,
             on_output=reporter.output,
+            registry=registry,
+            async_slots=settings.async_slots,
             on_trouble=runtime.workers_said,
-            on_able=lambda able: runtime.post(SlotsChanged(Room(settings.slots if able else 0))),
+            on_room=lambda room: runtime.post(SlotsChanged(room)),
             scratch=settings.data_dir.absolute() / SCRATCH,
         )
         runtime.attach(transport, workers)

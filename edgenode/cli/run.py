@@ -74,6 +74,9 @@ def run(
     slots: Annotated[int, typer.Option(min=1, max=1024, help="Jobs that run here at one time.")] = max(
         1, os.cpu_count() or 1
     ),
+    async_slots: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Coroutines that run here besides, in one process.")
+    ] = 100,
     label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE that jobs may require; repeats.")] = None,
     weight: Annotated[
         float, typer.Option(min=0.01, max=1000, help="Share of new jobs, relative to the others'.")
@@ -144,6 +147,7 @@ def run(
             join=tuple(parse_address(text, "--join") for text in join or ()),
             tasks=sources,
             slots=slots,
+            async_slots=async_slots,
             labels=tuple(sorted(parse_label(text) for text in label or ())),
             profile=profile,
             mdns=mdns,

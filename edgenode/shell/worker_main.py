@@ -1,11 +1,12 @@
-"""The worker process: runs one start at a time for its node, and never outlives it.
+"""The worker process: runs starts for its node, and never outlives it.
 
-Started as `python -c "…worker_main.main()" SOCKET_FD PARENT_PID SCRATCH MODULE…`, in a process group of its
-own. Frames are MessagePack arrays, in both directions over one socket; MessagePack delimits itself. Standard
-output and error go to a pipe that the node reads, so that also the last words of a crash are heard.
+Started as `python -c "…worker_main.main()" SOCKET_FD PARENT_PID SCRATCH KIND MODULE…`, in a process group of
+its own. Frames are MessagePack arrays, in both directions over one socket; MessagePack delimits itself.
+Standard output and error go to a pipe that the node reads, so that also the last words of a crash are heard.
 
-The main thread runs the tasks (some libraries insist on that); a second one reads the socket, so that the
-end of the node, or a wish to stop, is heard while a task runs.
+A process of the kind `whole` runs one start at a time, in its main thread (some libraries insist on that);
+one of the kind `shared` runs coroutines side by side (`shared_worker`). In both a second thread reads the
+socket, so that the end of the node, or a wish to stop, is heard while a task runs.
 """
 
 from __future__ import annotations
@@ -20,33 +21,22 @@ import signal
 import socket
 import sys
 import threading
-import time
-import traceback
+from abc import ABC, abstractmethod
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import msgpack
 
-from edgenode.core.errors import InvalidJob
 from edgenode.core.types import State
-from edgenode.task import (
-    Cancel,
-    Fail,
-    Fence,
-    JobContext,
-    Registry,
-    Retry,
-    Task,
-    TaskLoadError,
-    TaskVerdict,
-    Unserialisable,
-    encode_result,
-    load_tasks,
-)
+from edgenode.shell.starts import Ended, Start, Token, ended_by, make_context, no_such_task
+from edgenode.task import Registry, Task, TaskLoadError, encode_result, load_tasks
 
 if TYPE_CHECKING:
     import asyncio  # 25 ms of a start that takes 60: imported by the first task that needs it
+
+WHOLE: Final = "whole"
+SHARED: Final = "shared"
 
 # Node to worker. A job is named by its id as text, and its token: one process may come to run several.
 RUN: Final = 1  # job, (term, owner, start), task, payload, attempt
@@ -56,14 +46,10 @@ READY: Final = 11  # {task: timeout_s}
 BROKEN: Final = 12  # why the tasks cannot be loaded; the process ends
 ENDED: Final = 13  # job, token, state, result, error, retry_after_s, final
 PROGRESS: Final = 14  # job, token, fraction, message
+OUTPUT: Final = 15  # job, token, text: of a coroutine; what a task with a process of its own writes is piped
 
-PROGRESS_PERIOD_S: Final = 0.05
-ERROR_MESSAGE_CHARS: Final = 1_000
-ERROR_FRAMES: Final = 6
 RECEIVE_BYTES: Final = 256 * 1024
 PR_SET_PDEATHSIG: Final = 1
-
-Token = tuple[int, str, int]
 
 
 def die_with_parent(parent: int) -> None:
@@ -77,61 +63,43 @@ def die_with_parent(parent: int) -> None:
         os._exit(0)  # it died before the call: no signal will come for that
 
 
-class Start(NamedTuple):
-    """One start of a job, as the node ordered it."""
-
-    job: str
-    token: Token
-    task: str
-    payload: bytes
-    attempt: int
-
-
-class Ended(NamedTuple):
-    state: State
-    result: bytes = b""
-    error: str = ""
-    retry_after_s: float = -1.0
-    final: bool = False
-
-
 def _printable(part: object) -> object:
     return part.encode("utf-8", "backslashreplace").decode() if isinstance(part, str) else part
 
 
-class Worker:
+class Worker(ABC):
     """One process's life: load, then run what comes, until the socket ends."""
 
     def __init__(self, link: socket.socket, scratch: Path) -> None:
         self._link = link
         self._scratch = scratch
         self._sending = threading.Lock()
-        self._starts: SimpleQueue[Start] = SimpleQueue()
-        self._lock = threading.Lock()  # of the three below
-        self._running: Start | None = None
-        self._stopping: str | None = None  # why the running start should end
-        self._coroutine: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
-        self._runner: asyncio.Runner | None = None
 
     def serve(self, modules: list[str]) -> None:
-        threading.Thread(target=self._read, name="edgenode-link", daemon=True).start()
+        """Load the tasks, and run what comes. Does not return."""
         try:
             registry = load_tasks(modules)
         except TaskLoadError as error:
             self._send(BROKEN, error.detail)
             raise SystemExit(3) from error
-        self._send(READY, {name: each.timeout_s for name, each in registry.items()})
-        while True:
-            start = self._starts.get()
-            with self._lock:
-                self._running, self._stopping = start, None
-            ended = self._perform(start, registry)
-            with self._lock:
-                self._running = None
-            _flush()
-            self._send(ENDED, start.job, start.token, *ended)
+        self.work(registry)
+
+    @abstractmethod
+    def work(self, registry: Registry) -> None:
+        """Say READY, by `_be_ready`, and run what comes."""
+
+    @abstractmethod
+    def _take(self, start: Start) -> None:
+        """Have this run. From the second thread."""
+
+    @abstractmethod
+    def _stop(self, job: str, token: Token, reason: str) -> None:
+        """Ask this start to end, if it has not. From the second thread."""
 
     # -------------------------------------------------------------------------------------- the link
+
+    def _be_ready(self, registry: Registry) -> None:
+        self._send(READY, {name: each.timeout_s for name, each in registry.items()})
 
     def _send(self, *frame: object) -> None:
         try:
@@ -145,7 +113,7 @@ class Worker:
             except OSError:
                 _end_all()
 
-    def _read(self) -> None:
+    def read(self) -> None:
         """The second thread. The end of the socket is the end of the node: nothing here may go on."""
         unpacker = msgpack.Unpacker(use_list=False)
         while True:
@@ -158,9 +126,41 @@ class Worker:
             unpacker.feed(received)
             for kind, *fields in unpacker:
                 if kind == RUN:
-                    self._starts.put(Start(*fields))
+                    self._take(Start(*fields))
                 elif kind == STOP:
                     self._stop(*fields)
+
+    def folder_of(self, start: Start) -> Path:
+        """Where its task may keep files until it ends."""
+        return self._scratch / f"{start.job}-{start.token[2]}"
+
+
+class WholeWorker(Worker):
+    """Runs one start at a time."""
+
+    def __init__(self, link: socket.socket, scratch: Path) -> None:
+        super().__init__(link, scratch)
+        self._starts: SimpleQueue[Start] = SimpleQueue()
+        self._lock = threading.Lock()  # of the three below
+        self._running: Start | None = None
+        self._stopping: str | None = None  # why the running start should end
+        self._coroutine: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+        self._runner: asyncio.Runner | None = None
+
+    def work(self, registry: Registry) -> None:
+        self._be_ready(registry)
+        while True:
+            start = self._starts.get()
+            with self._lock:
+                self._running, self._stopping = start, None
+            ended = self._perform(start, registry)
+            with self._lock:
+                self._running = None
+            _flush()
+            self._send(ENDED, start.job, start.token, *ended)
+
+    def _take(self, start: Start) -> None:
+        self._starts.put(start)
 
     def _stop(self, job: str, token: Token, reason: str) -> None:
         with self._lock:
@@ -177,24 +177,24 @@ class Worker:
     def _perform(self, start: Start, registry: Registry) -> Ended:
         task = registry.get(start.task)
         if task is None:
-            return Ended(State.FAILED, error=f"this node has no task {start.task!r}", final=True)
-        folder = self._scratch / f"{start.job}-{start.token[2]}"
+            return no_such_task(start.task)
+        folder = self.folder_of(start)
         try:
-            result = self._call(task, start, folder)
-            return Ended(State.SUCCEEDED, encode_result(result))
-        except (InvalidJob, Unserialisable, Fail) as error:
-            return Ended(State.FAILED, error=str(error), final=True)
-        except TaskVerdict as verdict:
-            return _ended_by(verdict)
-        except BaseException as error:  # noqa: BLE001 - the one place around user code; sys.exit() included
-            if self._stopping is not None:
-                return Ended(State.CANCELLED, error=self._stopping)
-            return Ended(State.FAILED, error=explain(error))
+            return Ended(State.SUCCEEDED, encode_result(self._call(task, start, folder)))
+        except BaseException as error:  # noqa: BLE001 - around user code; sys.exit() included
+            return ended_by(error, self._stopping)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _call(self, task: Task, start: Start, folder: Path) -> Any:
-        value = task.call(json.loads(start.payload), self._context(start, folder))
+        context = make_context(
+            start,
+            folder,
+            is_cancelled=lambda: self._stopping is not None,
+            on_progress=lambda *told: self._send(PROGRESS, start.job, start.token, *told),
+            on_log=_log,
+        )
+        value = task.call(json.loads(start.payload), context)
         if not inspect.iscoroutine(value):
             return value
         import asyncio
@@ -218,54 +218,6 @@ class Worker:
         if is_stopped:
             task.cancel()  # the wish came before there was a coroutine to cancel
         return await value
-
-    def _context(self, start: Start, folder: Path) -> JobContext:
-        told_at = 0.0
-
-        def progress(fraction: float, message: str) -> None:
-            nonlocal told_at
-            now = time.monotonic()
-            if now - told_at >= PROGRESS_PERIOD_S or fraction >= 1.0:
-                told_at = now
-                self._send(PROGRESS, start.job, start.token, fraction, str(message)[:ERROR_MESSAGE_CHARS])
-
-        return JobContext(
-            job_id=start.job,
-            attempt=start.attempt,
-            fence=Fence(*start.token),
-            tmp=folder,
-            is_cancelled=lambda: self._stopping is not None,
-            on_progress=progress,
-            on_log=_log,
-        )
-
-
-def _ended_by(verdict: TaskVerdict) -> Ended:
-    match verdict:
-        case Retry():
-            after_s = -1.0 if verdict.after_s is None else verdict.after_s
-            return Ended(State.FAILED, error=verdict.reason, retry_after_s=after_s)
-        case Cancel():
-            return Ended(State.CANCELLED, error=verdict.reason)
-        case _:
-            return Ended(State.FAILED, error=explain(verdict))
-
-
-def explain(error: BaseException) -> str:
-    """What went wrong, for the job's record: type, message, and the task's own last lines; bounded."""
-    message = str(error)
-    if len(message) > ERROR_MESSAGE_CHARS:
-        message = message[:ERROR_MESSAGE_CHARS] + "…"
-    lines = [f"{type(error).__name__}: {message}" if message else type(error).__name__]
-    here = os.path.dirname(__file__)
-    ours = (__file__, os.path.join(os.path.dirname(here), "task.py"))
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename not in ours
-    ]  # fmt: skip
-    for frame in frames[-ERROR_FRAMES:]:
-        code = f": {frame.line[:120]}" if frame.line else ""
-        lines.append(f"  {frame.filename}, line {frame.lineno}, in {frame.name}{code}")
-    return "\n".join(lines)
 
 
 def _log(text: str) -> None:
@@ -291,7 +243,7 @@ def _end_all() -> NoReturn:
 
 def main() -> None:
     """The whole life of a worker process."""
-    descriptor, parent, scratch, *modules = sys.argv[1:]
+    descriptor, parent, scratch, kind, *modules = sys.argv[1:]
     die_with_parent(int(parent))
     # The node decides what an interrupt means. Handlers, not SIG_IGN: that would pass on to every program
     # that a task starts, and those could then not be terminated.
@@ -301,4 +253,13 @@ def main() -> None:
     sys.stdout.reconfigure(line_buffering=True, errors="replace")  # type: ignore[union-attr]
     # A program that a task starts must not hold the socket: its end is how a death is noticed.
     os.set_inheritable(int(descriptor), False)
-    Worker(socket.socket(fileno=int(descriptor)), Path(scratch)).serve(modules)
+    link = socket.socket(fileno=int(descriptor))
+    worker: Worker
+    if kind == SHARED:
+        from edgenode.shell.shared_worker import SharedWorker
+
+        worker = SharedWorker(link, Path(scratch))
+    else:
+        worker = WholeWorker(link, Path(scratch))
+    threading.Thread(target=worker.read, name="edgenode-link", daemon=True).start()
+    worker.serve(modules)

@@ -85,3 +85,48 @@ def test_a_job_runs_where_its_task_is_whoever_owns_it(mesh: Mesh, tmp_path: Path
     assert {job.fields["runner"] for job in ended.values()} == {knows.id}
     assert {job.fields["owner"] for job in ended.values()} == {node.id for node in mesh.nodes}
     assert {job.fields["starts"] for job in ended.values()} == {1}
+
+
+COROUTINES = """
+import asyncio, os
+from edgenode import task
+
+together: list[asyncio.Event] = []
+
+@task("gather")
+async def gather(count: int) -> int:
+    together.append(asyncio.Event())
+    if len(together) == count:
+        for each in together:
+            each.set()
+    await together[-1].wait()
+    return os.getpid()
+
+@task("instant", inline=True)
+async def instant(number: int) -> list[int]:
+    print("of the job")
+    return [number, os.getpid()]
+"""
+
+
+def test_coroutines_of_one_node_run_at_the_same_time_and_inline_ones_in_the_node(
+    mesh: Mesh, tmp_path: Path
+) -> None:
+    file = tmp_path / "coroutine_tasks.py"
+    file.write_text(COROUTINES)
+    node = mesh.add(tasks=(*TASKS, str(file)))
+    node.start()
+    mesh.wait_ready()
+    count = 20
+    jobs = node.submit([{"task": "gather", "payload": {"count": count}} for _ in range(count)])
+    jobs += node.submit([{"task": "instant", "payload": {"number": number}} for number in range(count)])
+    ended = mesh.wait_ended(jobs, at=node)
+    assert {job.state for job in ended.values()} == {"succeeded"}
+    assert {job.fields["starts"] for job in ended.values()} == {1}
+    pids = {job.result for job in ended.values() if job.task == "gather"}
+    assert len(pids) == 1
+    assert pids != {node.pid}
+    assert {tuple(job.result) for job in ended.values() if job.task == "instant"} == {
+        (number, node.pid) for number in range(count)
+    }
+    assert node.ask("/v1/nodes/self")["async_slots"] == 100

@@ -11,21 +11,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
+from pools import LIMIT_S, OWNER, Pool
 
-from edgenode.core.jobs import Options, Spec, job_text
-from edgenode.core.signals import Run, RunEnded
-from edgenode.core.types import JobId, NodeId, StartToken, State
+from edgenode.core.jobs import job_text
+from edgenode.core.types import Room, State
 from edgenode.shell import worker_main as protocol
-from edgenode.shell.worker import COMMAND, OUTPUT_CHARS_MAX, OUTPUT_DROPPED, WorkerPool
-
-OWNER = NodeId("abcdefghijklmnop")
-LIMIT_S = 20.0
+from edgenode.shell.output import OUTPUT_CHARS_MAX, OUTPUT_DROPPED
+from edgenode.shell.worker_process import COMMAND
 
 TASKS = """
 import asyncio, ctypes, os, signal, subprocess, sys, threading
@@ -141,70 +139,6 @@ def fork() -> None:
 def big(text: str) -> int:
     return len(text)
 """
-
-
-class Pool:
-    """A pool, and what it reported."""
-
-    def __init__(self, modules: list[str], **options: Any) -> None:
-        self.ended: list[RunEnded] = []
-        self.output: dict[JobId, str] = {}
-        self.progress: list[tuple[float, str]] = []
-        self.troubles: list[str | None] = []
-        self.able: list[bool] = []
-        self._changed = asyncio.Event()
-        self._numbers = 0
-        self.pool = WorkerPool(
-            modules=modules,
-            on_ended=self._note(self.ended.append),
-            on_progress=self._note(lambda job, token, fraction, text: self.progress.append((fraction, text))),
-            on_output=self._note(self._keep),
-            on_trouble=self._note(self.troubles.append),
-            on_able=self._note(self.able.append),
-            **({"slots": 1} | options),
-        )
-
-    def _note(self, keep: Callable[..., None]) -> Callable[..., None]:
-        def noted(*arguments: Any) -> None:
-            keep(*arguments)
-            self._changed.set()
-
-        return noted
-
-    def _keep(self, job: JobId, token: StartToken, text: str) -> None:
-        self.output[job] = self.output.get(job, "") + text
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(LIMIT_S):
-            while not condition():
-                self._changed.clear()
-                await self._changed.wait()
-
-    def give(self, task: str, timeout_s: float = 0.0, **payload: Any) -> Run:
-        self._numbers += 1
-        job = JobId(self._numbers.to_bytes(16, "big"))
-        spec = Spec(job, task, json.dumps(payload).encode(), 0.0, 0.0, Options(timeout_s=timeout_s))
-        run = Run(job, StartToken(1, OWNER, 1), spec, attempt=1)
-        self.pool.run(run)
-        return run
-
-    async def end_of(self, run: Run) -> RunEnded:
-        await self.until(lambda: any(each.job == run.job for each in self.ended))
-        (found,) = [each for each in self.ended if each.job == run.job]
-        assert found.token == run.token
-        return found
-
-    async def first_line(self, run: Run) -> str:
-        """What the task writes first: it runs."""
-        await self.until(lambda: "\n" in self.output.get(run.job, ""))
-        return self.output[run.job].partition("\n")[0]
-
-    async def do(self, task: str, timeout_s: float = 0.0, **payload: Any) -> RunEnded:
-        return await self.end_of(self.give(task, timeout_s, **payload))
-
-    async def works(self) -> bool:
-        ended = await self.do("echo", value="still here")
-        return ended.verdict.result == b'"still here"' and not ended.lost
 
 
 @pytest.fixture
@@ -330,7 +264,7 @@ async def test_an_error_shows_the_task_s_own_lines_and_is_bounded(pool: Pool, ta
     error = (await pool.do("raise", kind="value")).verdict.error
     assert f"{tasks}, line" in error
     assert "in deeper: raise" in error
-    assert "worker_main" not in error
+    assert "edgenode/shell" not in error
     assert len((await pool.do("raise", kind="long")).verdict.error) < 4_000
 
 
@@ -537,7 +471,7 @@ async def test_tasks_that_cannot_be_loaded_are_explained_and_tried_again(tmp_pat
     run = pool.give("echo")
     ended = await pool.end_of(run)
     assert (ended.lost, ended.begun) == (True, False)
-    assert pool.able == [False]
+    assert pool.rooms == [Room(0)]
     assert "No module named 'not_there'" in ended.verdict.error
     trouble = await pool.pool.ready()
     assert trouble is not None
@@ -546,7 +480,7 @@ async def test_tasks_that_cannot_be_loaded_are_explained_and_tried_again(tmp_pat
 
     file.write_text(TASKS)
     await pool.until(lambda: pool.troubles == [trouble, None])
-    assert pool.able == [False, True]
+    assert pool.rooms == [Room(0), Room(1)]
     assert await pool.works()
     await pool.pool.close()
 
@@ -559,7 +493,7 @@ async def test_a_run_waits_for_the_next_process_when_the_idle_one_was_killed(poo
     # It may be handed to the process that is dead already; it is not refused for want of another.
     assert (await pool.do("echo")).begun
     assert await pool.works()
-    assert pool.able == []
+    assert pool.rooms == []
 
 
 @pytest.mark.parametrize("kind", ["cancel", "fail", "value"])
@@ -622,7 +556,16 @@ def test_workers_die_with_a_node_that_is_killed(tasks: str) -> None:
 
 
 def worker_command(tasks: str, theirs: socket.socket, parent: int | str, scratch: Path) -> list[str]:
-    return [sys.executable, "-c", COMMAND, str(theirs.fileno()), str(parent), str(scratch), tasks]
+    return [
+        sys.executable,
+        "-c",
+        COMMAND,
+        str(theirs.fileno()),
+        str(parent),
+        str(scratch),
+        protocol.WHOLE,
+        tasks,
+    ]
 
 
 def order_to_hang(link: socket.socket) -> None:

@@ -1,0 +1,195 @@
+"""Worker processes of one kind: as many as are wanted are kept alive, and runs are spread over them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from edgenode.core.signals import Run, RunEnded
+from edgenode.core.types import Seconds, State
+from edgenode.core.wire import Verdict
+from edgenode.shell.worker_process import Key, WorkerProcess
+
+RESPAWN_MIN_S: Final[Seconds] = 0.5
+RESPAWN_MAX_S: Final[Seconds] = 30.0
+"""A process that dies before it did anything is tried again after this, doubled each time."""
+CLOSE_S: Final[Seconds] = 2.0
+
+
+class Pool(Protocol):
+    """Who has a crew, and hears of it."""
+
+    def run_ended(self, ended: RunEnded) -> None: ...
+
+    def told_progress(self, run: Run, fraction: float, message: str) -> None: ...
+
+    def told_output(self, run: Run, text: str) -> None: ...
+
+    def crew_changed(self) -> None:
+        """Its `trouble` or its being `able` may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a crew is to be."""
+
+    kind: str  # `worker_main.WHOLE` or `SHARED`
+    processes: int
+    capacity: int  # runs at a time in each
+    python: str
+    modules: Sequence[str]
+    new_folder: Callable[[], Path]
+
+
+class Crew:
+    """Drive it from one event loop: `start`, `run` and `stop`, then `close`. At most `processes * capacity`
+    runs at a time; each ends once."""
+
+    def __init__(self, pool: Pool, plan: Plan) -> None:
+        self._pool = pool
+        self._plan = plan
+        self._processes: list[WorkerProcess] = []  # the last used is last
+        self._busy: dict[Key, WorkerProcess] = {}
+        self._waiting: deque[Run] = deque()  # for a process that is starting
+        self.timeouts: dict[str, Seconds] = {}
+        self.trouble: str | None = None
+        """Why no process can be had; None if the last one that was started became ready."""
+        self.is_able = True
+        self._failures = 0  # starts of processes, in a row
+        self._respawns: set[asyncio.TimerHandle] = set()
+        self.first_word = asyncio.Event()
+        self._is_closed = False
+
+    def start(self) -> None:
+        """Start all processes, and return before they are ready; runs may be given at once."""
+        for _ in range(self._plan.processes):
+            self._spawn()
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the living processes."""
+        return [process.pid for process in self._processes]
+
+    async def close(self) -> None:
+        """End every run (as lost) and every process, within seconds."""
+        self._is_closed = True
+        self.first_word.set()
+        for handle in self._respawns:
+            handle.cancel()
+        self._fail_waiting("the node stopped before the task was started")
+        processes = list(self._processes)
+        for process in processes:
+            process.end("the node stopped")
+        if processes:
+            await asyncio.wait([process.gone for process in processes], timeout=CLOSE_S)
+
+    # -------------------------------------------------------------------------------------------- runs
+
+    def run(self, run: Run) -> None:
+        most = self._plan.processes * self._plan.capacity
+        assert len(self._busy) + len(self._waiting) < most or self._is_closed, "more runs than slots"
+        self._waiting.append(run)
+        if self._is_closed or not self.is_able:
+            # Told later, as everything is: a caller need not expect its answer inside its own call.
+            asyncio.get_running_loop().call_soon(self._fail_waiting, self.trouble or "the node stopped")
+        else:
+            self._assign()  # or when the next process is ready
+
+    def stop(self, key: Key, reason: str, grace_s: Seconds) -> None:
+        process = self._busy.get(key)
+        if process is not None:
+            process.stop(key, reason, grace_s)
+            return
+        for run in self._waiting:
+            if (run.job, run.token) == key:
+                self._waiting.remove(run)
+                verdict = Verdict(State.CANCELLED, b"", reason, -1.0, False)
+                ended = RunEnded(*key, verdict, lost=False)
+                asyncio.get_running_loop().call_soon(self._pool.run_ended, ended)
+                return
+
+    def _assign(self) -> None:
+        while self._waiting:
+            # The one used last is used next: its caches are warm.
+            process = next((each for each in reversed(self._processes) if each.is_free), None)
+            if process is None:
+                return
+            if process is not self._processes[-1]:
+                self._processes.remove(process)
+                self._processes.append(process)
+            run = self._waiting.popleft()
+            self._busy[run.job, run.token] = process
+            process.run(run)
+
+    def _fail_waiting(self, error: str) -> None:
+        """These never reached a process: nothing of them says anything about their jobs."""
+        while self._waiting:
+            run = self._waiting.popleft()
+            verdict = Verdict(State.FAILED, b"", error, -1.0, False)
+            self._pool.run_ended(RunEnded(run.job, run.token, verdict, lost=True, begun=False))
+
+    # -------------------------------------------------------------------------- what processes report
+
+    def became_ready(self, process: WorkerProcess, timeouts: dict[str, Seconds]) -> None:
+        self.timeouts = timeouts
+        self._failures = 0
+        self.trouble = None
+        self.is_able = True
+        self.first_word.set()
+        self._pool.crew_changed()
+        self._assign()
+
+    def has_room(self, process: WorkerProcess) -> None:
+        self._assign()
+
+    def run_ended(self, ended: RunEnded) -> None:
+        del self._busy[ended.job, ended.token]
+        self._pool.run_ended(ended)
+
+    def told_progress(self, run: Run, fraction: float, message: str) -> None:
+        self._pool.told_progress(run, fraction, message)
+
+    def told_output(self, run: Run, text: str) -> None:
+        self._pool.told_output(run, text)
+
+    def process_gone(self, process: WorkerProcess, trouble: str | None) -> None:
+        self._processes.remove(process)
+        if self._is_closed:
+            return
+        if trouble is None and process.was_ready:
+            self._spawn()  # it died of its work, or was killed: the next one will do
+        else:
+            self._start_failed(trouble)
+
+    def _start_failed(self, trouble: str | None) -> None:
+        delay_s = min(RESPAWN_MIN_S * 2 ** (self._failures // self._plan.processes), RESPAWN_MAX_S)
+        self._failures += 1
+        if trouble is not None:
+            self.trouble = trouble
+            self.first_word.set()
+        self.is_able = self.trouble is None or any(process.was_ready for process in self._processes)
+        self._pool.crew_changed()
+        if not self.is_able and self.trouble is not None:
+            self._fail_waiting(self.trouble)
+
+        def due() -> None:
+            self._respawns.discard(handle)
+            self._spawn()
+
+        handle = asyncio.get_running_loop().call_later(delay_s, due)
+        self._respawns.add(handle)
+
+    def _spawn(self) -> None:
+        plan = self._plan
+        try:
+            process = WorkerProcess(
+                self, plan.python, plan.new_folder(), plan.modules, kind=plan.kind, capacity=plan.capacity
+            )
+        except OSError as error:  # there is no process, memory or descriptor to be had now
+            self._start_failed(f"a worker process cannot be started: {error}")
+        else:
+            self._processes.append(process)
