@@ -73,6 +73,16 @@ class Service(Protocol):
         """
         ...
 
+    async def cancel(
+        self, jobs: Sequence[tuple[JobId, tuple[NodeId, ...]]], *, timeout_s: Seconds
+    ) -> signals.CancelDone:
+        """Have it noted that these jobs are to end, each with its holders.
+
+        Args:
+            timeout_s: how long holders may take; of jobs that are not in the answer nobody knows.
+        """
+        ...
+
     def members(self) -> Sequence[MemberView]:
         """Everyone known that is not forgotten, this node included."""
         ...

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from typing import Final, assert_never
 
+from edgenode.core.cancelling import Cancelling
 from edgenode.core.custody import Custody
 from edgenode.core.desk import Desk
 from edgenode.core.intake import Intake
@@ -32,6 +33,7 @@ from edgenode.core.signals import (
     Archive,
     Behind,
     Booted,
+    CancelAsked,
     ClockRead,
     Cloned,
     CloneMet,
@@ -73,6 +75,8 @@ from edgenode.core.wire import (
     Acks,
     Ask,
     AskReports,
+    Cancel,
+    CancelNoted,
     Claim,
     Claims,
     Copies,
@@ -114,7 +118,7 @@ from edgenode.core.wire import (
     Write,
 )
 
-ANSWERS: Final = (Submitted, ReadAnswer, SearchAnswer, Inspected, Reports)
+ANSWERS: Final = (Submitted, ReadAnswer, SearchAnswer, Inspected, Reports, CancelNoted)
 """What a node hears on behalf of its clients: that needs no disk."""
 HELD_MAX: Final = 10_000
 """Messages that wait until it is known whether this disk has a vote. Their senders repeat what is lost."""
@@ -173,6 +177,7 @@ class Node:
         self._retention = Retention(self._desk)
         self._intake = Intake(self._desk)
         self._reporting = Reporting(self._desk)
+        self._cancelling = Cancelling(self._desk)
         self._keys = Keys(self._desk)
         self._is_booted = False
         self._leaving: Leaving | None = None
@@ -262,6 +267,7 @@ class Node:
         self._queues.on_time()
         self._intake.on_time()
         self._reporting.on_time()
+        self._cancelling.on_time()
         if self.ready != (info.ready if (info := self._membership.info(desk.me)) else False):
             effects += self._membership.set_ready(self.ready, now)
         self._pass_on_changes()
@@ -293,6 +299,7 @@ class Node:
             self._membership.deadline(),
             self._intake.deadline(),
             self._reporting.deadline(),
+            self._cancelling.deadline(),
             self._vouching.deadline(),
             self._queues.deadline(),
         )
@@ -363,8 +370,11 @@ class Node:
                 self._intake.inspect(event)
             case QueueAsked():
                 self._queues.ask(event)
+            case CancelAsked():
+                self._cancelling.ask(event)
             case RequestDropped(request):
                 self._intake.dropped(request)
+                self._cancelling.dropped(request)
                 self._reporting.dropped(request)
                 self._queues.dropped(request)
             case Reported():
@@ -524,6 +534,10 @@ class Node:
                 scheduler.on_has(source, message)
             case Stop(items):
                 scheduler.on_stop(items)
+            case Cancel():
+                self._cancelling.on_cancel(source, message)
+            case CancelNoted():
+                self._cancelling.on_noted(source, message)
             case Submit():
                 self._take_submission(source, message)
             case Submitted():
@@ -589,6 +603,7 @@ class Node:
             self._scheduler.members_changed(changed)
             self._intake.members_changed(changed)
             self._reporting.members_changed(changed)
+            self._cancelling.members_changed(changed)
             self._keys.members_changed(changed)
             self._queues.members_changed(changed)
             if self._leaving is not None:

@@ -69,6 +69,7 @@ from edgenode.core.wire import (
 )
 
 ATTEMPT_FAILED: Final = "attempt failed"
+CANCELLED: Final = "somebody asked for it"
 EXPIRED: Final = "its deadline or last day passed before it could start"
 EXPIRED_RUNNING: Final = "its last day passed while it ran"
 LOOK_AGAIN_S: Final = 10.0
@@ -153,7 +154,10 @@ class Scheduler:
                 record = self._use_kept_results(record)
                 if record.outcome is not None:
                     continue
-            if record.own.state is State.RUNNING:
+            if record.cancel:
+                self._desk.reach(Situation.CANCEL_INHERITED)
+                self._cancel(record)
+            elif record.own.state is State.RUNNING:
                 self._days.set(job, decode_spec(record.spec).expires_at)
                 self._keep_or_lose(record)
             else:
@@ -220,7 +224,7 @@ class Scheduler:
         options = spec.options
         self._days.set(job, _start_by(spec))
         if record.cancel:
-            self._end(record, State.CANCELLED)
+            self._cancel(record)
         elif options.delivery is Delivery.AT_MOST_ONCE and record.start_count:
             # Only a firm owner may say so: on another side it may be running.
             lead = self._table.acting(job)
@@ -291,7 +295,7 @@ class Scheduler:
                 self._drop_days(job)
                 self._refused.pop(job, None)
             elif record.cancel and self._table.acting(job) is not None:
-                self._end(record, State.CANCELLED)
+                self._cancel(record)
 
     def _object(self, record: Record, token: StartToken) -> Record:
         """Somebody took this node's silence for its death: the owner must not hold that against the job."""
@@ -468,6 +472,13 @@ class Scheduler:
             )
         self._write(record)
         self._done += 1
+
+    def _cancel(self, record: Record) -> None:
+        """A client asked for it. What runs is told to end, and killed if it does not; what it says by then
+        comes too late."""
+        is_running = record.own.state is State.RUNNING
+        self._desk.reach(Situation.CANCELLED_RUNNING if is_running else Situation.CANCELLED_WAITING)
+        self._end(record, State.CANCELLED, error=CANCELLED)
 
     def _judge(self, record: Record, item: ResultItem) -> None:
         """What a verdict on the present start, or the success of an earlier one, means for the job."""

@@ -278,6 +278,15 @@ class QueueAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelAsked:
+    """Answered with `CancelDone`. The holders are those of the record that was found."""
+
+    request: RequestId
+    jobs: tuple[tuple[JobId, tuple[NodeId, ...]], ...]
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class StoreRefused:
     """A Persist failed (full, read-only, broken), and so will every later one, until `StoreRecovered`.
 
@@ -320,9 +329,9 @@ class LeaveAsked:
 
 Event = (
     Booted | ClockRead | TimePassed | MessageArrived | LinkUp | LinkDown | CloneMet | SubmitAsked | ReadAsked
-    | SearchAsked | InspectAsked | QueueAsked | RequestDropped | SearchedHere | RunEnded | Persisted
-    | StoreRefused | StoreRecovered | RowsDamaged | LeaveAsked | StopAsked | SlotsChanged | Reported
-    | ReportsAsked
+    | SearchAsked | InspectAsked | QueueAsked | CancelAsked | RequestDropped | SearchedHere | RunEnded
+    | Persisted | StoreRefused | StoreRecovered | RowsDamaged | LeaveAsked | StopAsked | SlotsChanged
+    | Reported | ReportsAsked
 )  # fmt: skip
 
 
@@ -447,6 +456,15 @@ class QueueDone:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelDone:
+    """`jobs`: their owners have the wish, or a majority of the holders has it on disk. Of the others nobody
+    knows."""
+
+    request: RequestId
+    jobs: tuple[JobId, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SearchHere:
     """Look through this disk's rows, off the event loop; ends in one `SearchedHere`."""
 
@@ -531,5 +549,6 @@ class Left:
 
 Effect = (
     Persist | Send | Run | StopRun | SubmitDone | ReadDone | SearchDone | InspectDone | ReportsDone
-    | QueueDone     | SearchHere | Peers | Remember | RememberWords | Behind | Cloned | Changed | Log | Left
+    | QueueDone | CancelDone | SearchHere | Peers | Remember | RememberWords
+    | Behind | Cloned | Changed | Log | Left
 )  # fmt: skip

@@ -113,6 +113,9 @@ class Situation(StrEnum):
     POISON_STOPPED = "a job lost its runners too often, and fails"
     ONCE_ONLY_LOST = "an at-most-once job that may have run is failed by a firm owner"
     ONCE_ONLY_UNDECIDED = "an at-most-once job that may have run waits for a firm owner to say so"
+    CANCELLED_WAITING = "a job that waits is cancelled by a client"
+    CANCELLED_RUNNING = "a job that runs is cancelled by a client, and its start is stopped"
+    CANCEL_INHERITED = "a new owner finds that a client has cancelled the job"
     EXPIRED = "a job's last moment passes before it could start"
     # At the entry.
     SUBMISSION_GOES_DOWN_RANK = "a submission goes on to the next holder: the first is dead, or refused"

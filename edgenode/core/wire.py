@@ -679,6 +679,25 @@ class Stop:
     items: tuple[TokenItem, ...]
 
 
+@message(47)
+class Cancel:
+    """A client wants these jobs to end: note it in your copies."""
+
+    request: int
+    jobs: tuple[JobId, ...]
+
+
+@message(48)
+class CancelNoted:
+    """`jobs`: here it is on disk. `final`: of those, the ones that this node owns, or that have ended.
+    `missing`: no copy here."""
+
+    request: int
+    jobs: tuple[JobId, ...]
+    final: tuple[JobId, ...]
+    missing: tuple[JobId, ...]
+
+
 @message(50)
 class Read:
     """`follow`: tell me again when one of them changes state."""
@@ -783,7 +802,7 @@ Message = (
     Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose | Recall | Recalled
     | Submit | Submitted | Write | Acks | Refused | Ask | Promises | Offer | Taken | Wanted | Copies
     | Marks | Marked | Expired | Gift | Claim | Claims | Homes | WantWork | Grant | Result | ResultTaken
-    | Have | Has | Stop
+    | Have | Has | Stop | Cancel | CancelNoted
     | Read | ReadAnswer | Search | SearchAnswer | Inspect | Inspected
     | Report | Noted | AskReports | Reports | QueuesTold | QueuesDigest
 )  # fmt: skip

@@ -34,6 +34,8 @@ from edgenode.core.settings import Settings
 from edgenode.core.signals import (
     Behind,
     Booted,
+    CancelAsked,
+    CancelDone,
     Changed,
     ClockRead,
     Cloned,
@@ -371,7 +373,9 @@ class Runtime:
                 self._fail(request, StoreFailed(text))
             case QueueDone(request):
                 self._fail(request, StoreFailed("this node's disk refused the change: it may come later"))
-            case ReadDone(request) | SearchDone(request) | InspectDone(request) | ReportsDone(request):
+            case ReadDone(request) | SearchDone(request) | InspectDone(request):
+                self._fail(request, Undecided("this node's disk refused a write meanwhile"))
+            case ReportsDone(request) | CancelDone(request):
                 self._fail(request, Undecided("this node's disk refused a write meanwhile"))
             case Peers() | Remember() | StopRun() | Log() | Left():
                 self._carry_out(effect)
@@ -432,7 +436,7 @@ class Runtime:
                 self._workers.stop(job, token, reason, STOP_GRACE_S)
             case SubmitDone(request, receipts):
                 self._answer(request, receipts)
-            case ReadDone(request) | SearchDone(request) | InspectDone(request):
+            case ReadDone(request) | SearchDone(request) | InspectDone(request) | CancelDone(request):
                 self._answer(request, effect)
             case ReportsDone(request) | QueueDone(request):
                 self._answer(request, effect)
@@ -544,6 +548,13 @@ class Runtime:
         done: ReportsDone = await self._ask(
             request, answer, ReportsAsked(request, job, tuple(nodes), brief, timeout_s)
         )
+        return done
+
+    async def cancel(
+        self, jobs: Sequence[tuple[JobId, tuple[NodeId, ...]]], *, timeout_s: Seconds
+    ) -> CancelDone:
+        request, answer = self._request()
+        done: CancelDone = await self._ask(request, answer, CancelAsked(request, tuple(jobs), timeout_s))
         return done
 
     def members(self) -> Sequence[MemberView]:

@@ -7,9 +7,17 @@ from dataclasses import replace
 from random import Random
 from typing import Final
 
-from edgenode.core.jobs import Backoff, Options, Record, Spec, make_job_id
-from edgenode.core.signals import InspectAsked, ReadAsked, ReadDone, SearchAsked, SubmitAsked, SubmitDone
-from edgenode.core.types import Delivery, JobId, Partition, Seconds, Wall
+from edgenode.core.jobs import Backoff, Options, Record, Spec, is_keyed, make_job_id
+from edgenode.core.signals import (
+    CancelAsked,
+    InspectAsked,
+    ReadAsked,
+    ReadDone,
+    SearchAsked,
+    SubmitAsked,
+    SubmitDone,
+)
+from edgenode.core.types import TERMINAL, Delivery, JobId, Partition, Seconds, Wall
 from edgenode.core.wire import Query
 from edgenode.sim.clock import EPOCH
 from edgenode.sim.days import Days
@@ -21,6 +29,8 @@ from edgenode.sim.world import World
 
 BATCH_MAX: Final = 20
 READS_EVERY_S: Final = 0.5
+CANCELLERS: Final = 0.4
+"""The share of seeds in which clients cancel jobs."""
 MANNERS: Final = (Manner.GOOD,) * 15 + (Manner.FLAKY, Manner.FRAGILE) * 2 + (Manner.BAD, Manner.QUITTING)
 
 Show = Callable[[Life, Record], None]
@@ -46,6 +56,10 @@ class Clients:
         for _ in range(self._dice.randint(2, 7) * times(until)):
             self._world.at(self._dice.uniform(since, max(since + 0.1, until * 0.9)), self._submit)
         self._world.at(1.0, lambda: self._read_on(until))
+        dice = self._world.random("cancels")
+        if dice.random() < CANCELLERS:
+            for _ in range(dice.randint(1, 8) * times(until)):
+                self._world.at(dice.uniform(since, until), lambda: self._cancel(dice))
 
     # ------------------------------------------------------------------------------ submitting
 
@@ -94,6 +108,26 @@ class Clients:
             max(EPOCH + now, run_at) + self._days.lasts_s(dice),
             replace(options(dice, run_at, deadline), ttl_s=self._days.ttl_s(dice)),
         )
+
+    # -------------------------------------------------------------------------------- cancelling
+
+    def _cancel(self, dice: Random) -> None:
+        """Read a job, and ask for its end where it is said to be. (With a key there may be two of it.)"""
+        lives, jobs = self._world.lives(), [job for job in self.jobs if not is_keyed(job)]
+        if not lives or not jobs:
+            return
+        life, job, timeout_s = dice.choice(lives), dice.choice(jobs[-30:]), dice.choice((0.5, 2.0, 5.0))
+
+        def answered(answer: Answer) -> None:
+            assert isinstance(answer, ReadDone)
+            record = answer.records.get(job)
+            if record is None or record.state in TERMINAL or not life.alive:
+                return
+            self._world.ledger.cancel_asked(job)
+            wish = ((job, record.holders),)
+            self._world.ask(life, lambda request: CancelAsked(request, wish, timeout_s), _nothing)
+
+        self._world.ask(life, lambda request: ReadAsked(request, (job,), 0.0, 3.0), answered)
 
     # --------------------------------------------------------------------------------- reading
 

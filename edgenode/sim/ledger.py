@@ -27,6 +27,7 @@ from edgenode.core.jobs import (
 )
 from edgenode.core.signals import Persist, Receipt, Row, Run, StopRun
 from edgenode.core.types import (
+    FOREVER,
     NO_BALLOT,
     Ballot,
     Delivery,
@@ -49,6 +50,8 @@ from edgenode.sim.workers import STOPPED
 Value = tuple[object, ...]
 """`Outcome.value`: what a reader is told of how a job ended."""
 NO_PROMISE: Final = Promise(-1, NO_BALLOT)
+CANCEL_HEARD_S: Final = 1.0
+"""How long after a majority has noted a cancel its owner may not have heard of it, when nothing is wrong."""
 INACCURACY_S: Final = 1.0
 """How far the median of mostly right clocks may be from the true time: they differ by tenths of a second."""
 
@@ -115,6 +118,9 @@ class Ledger:
         """What was submitted; under a key, first."""
         self.acked: dict[JobId, tuple[NodeId, ...]] = {}
         self.refused: set[JobId] = set()
+        self.cancels: set[JobId] = set()
+        """What clients have asked to cancel."""
+        self._noted: dict[JobId, Wall] = {}  # of those, what they were told is noted, and when
         self.starts: defaultdict[JobId, dict[StartToken, Start]] = defaultdict(dict)
         self.told: dict[JobId, Value] = {}
         self.chosen: dict[tuple[JobId, int], Value] = {}  # by job and epoch
@@ -154,6 +160,14 @@ class Ledger:
                 if self.starts.get(job) or any(disk.record(job) for disk in self._disks.values()):
                     raise Violation(f"P5: {job_text(job)} exists, but was refused: {error.detail}")
                 self.refused.add(job)
+
+    def cancel_asked(self, job: JobId) -> None:
+        self.cancels.add(job)
+
+    def cancel_noted(self, jobs: Iterable[JobId]) -> None:
+        """The client was told that its wish is safe."""
+        for job in jobs:
+            self._noted.setdefault(job, self._true_time())
 
     def shown(self, record: Record) -> None:
         """Somebody was shown this copy, as an answer or as a change."""
@@ -399,7 +413,9 @@ class Ledger:
             )
 
     def _cancelled(self, job: JobId, token: StartToken) -> None:
-        """I13: only a task can cancel its job today, by its own end; who is stopped has not wished for it."""
+        """I13: a client has asked for it, or the task by its own end: not by being stopped."""
+        if token == NO_TOKEN and job in self.cancels:
+            return
         start = self.starts[job].get(token)
         verdict = None if start is None else start.verdict
         if verdict is None or verdict.state is not State.CANCELLED or verdict == STOPPED:
@@ -517,6 +533,9 @@ class Ledger:
         early_s = effect.spec.options.run_at - self._true_time()
         if early_s > self.clock_s and not (self.misled(node) or self.misled(token.owner)):
             raise Violation(f"I12: {job_text(job)} starts {early_s:.1f} s before its day")
+        noted_s = self._true_time() - self._noted.get(job, FOREVER)
+        if self.keys.is_faultless and noted_s > CANCEL_HEARD_S:
+            raise Violation(f"I13: {job_text(job)} starts {noted_s:.1f} s after its cancel was noted")
         started = self.starts[job]
         if token in started:
             raise Violation(f"I5: start {token_text(token)} of {job_text(job)} happens twice")

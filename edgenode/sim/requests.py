@@ -7,6 +7,8 @@ from typing import Final, NamedTuple
 
 from edgenode.core.jobs import Record
 from edgenode.core.signals import (
+    CancelAsked,
+    CancelDone,
     InspectAsked,
     InspectDone,
     QueueAsked,
@@ -27,8 +29,8 @@ from edgenode.sim.machines import Life
 from edgenode.sim.story import short
 from edgenode.sim.violation import Violation
 
-Asked = SubmitAsked | ReadAsked | SearchAsked | InspectAsked | ReportsAsked | QueueAsked
-Answer = SubmitDone | ReadDone | SearchDone | InspectDone | ReportsDone | QueueDone
+Asked = SubmitAsked | ReadAsked | SearchAsked | InspectAsked | ReportsAsked | QueueAsked | CancelAsked
+Answer = SubmitDone | ReadDone | SearchDone | InspectDone | ReportsDone | QueueDone | CancelDone
 
 PATIENCE_S: Final[Seconds] = 2.0
 """How much later than its own timeout an answer may come: the disk is slow, a clock drifts."""
@@ -73,6 +75,8 @@ class Requests:
                     self._ledger.unfound(job, error, met(), waiting.told_before)
             case SearchDone(_, records=found):
                 self.shown(found)
+            case CancelDone(_, jobs):
+                self._ledger.cancel_noted(jobs)
             case InspectDone(_, copies):
                 self.shown(copy for copy in copies.values() if copy is not None)
         waiting.answer(answer)

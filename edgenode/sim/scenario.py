@@ -22,7 +22,17 @@ from edgenode.core.jobs import Options, Record, Spec, keyed_job_id, make_job_id
 from edgenode.core.node import Node
 from edgenode.core.rendezvous import Ranking
 from edgenode.core.settings import Settings
-from edgenode.core.signals import ReadAsked, ReadDone, Receipt, Run, StopAsked, SubmitAsked, SubmitDone
+from edgenode.core.signals import (
+    CancelAsked,
+    CancelDone,
+    ReadAsked,
+    ReadDone,
+    Receipt,
+    Run,
+    StopAsked,
+    SubmitAsked,
+    SubmitDone,
+)
 from edgenode.core.situations import Situation
 from edgenode.core.types import JobId, NodeId, Seconds, StartToken
 from edgenode.core.wire import Message
@@ -84,6 +94,7 @@ class Scenario:
         self._jobs: dict[str, JobId] = {}
         self._receipts: dict[str, Receipt] = {}
         self._keys: dict[str, str] = {}  # as people write them
+        self._noted: set[JobId] = set()
         self._running: dict[tuple[JobId, StartToken], Life] = {}
         self._lost: list[tuple[type[Message], str, str]] = []
         self._kept: list[tuple[NodeId, NodeId, Message]] = []
@@ -211,6 +222,21 @@ class Scenario:
     def _start(self, job: str, on: str) -> tuple[Life, StartToken]:
         where, token = [run for run in self.runs(job) if not on or run[0] == on][-1]
         return self._life(where), token
+
+    def cancel(self, job: str, *, at: str, holders: str) -> None:
+        """A client asks for its end, at a node that knows who holds it."""
+        wish = ((self._jobs[job], tuple(map(node_id, holders))),)
+        self.world.ledger.cancel_asked(self._jobs[job])
+
+        def answered(answer: Answer) -> None:
+            assert isinstance(answer, CancelDone)
+            self._noted.update(answer.jobs)
+
+        self.world.ask(self._life(at), lambda request: CancelAsked(request, wish, 10.0), answered)
+
+    def is_cancel_noted(self, job: str) -> bool:
+        """Whether that client was told that its wish is safe."""
+        return self._jobs[job] in self._noted
 
     def copy(self, job: str, at: str) -> Record | None:
         """What this node's disk has of it."""

@@ -15,6 +15,7 @@ from edgenode.core.settings import Settings
 from edgenode.core.signals import (
     Behind,
     Booted,
+    CancelDone,
     Changed,
     ClockRead,
     Cloned,
@@ -524,7 +525,15 @@ class World(Timeline):
                 self.post(life, 0.0, RunEnded(job, token, NEVER_BEGUN, True, begun=False))
             case SearchHere(ticket):
                 self.post(life, 0.0, SearchedHere(ticket, (), False))
-            case SubmitDone() | ReadDone() | SearchDone() | InspectDone() | ReportsDone() | QueueDone():
+            case (
+                SubmitDone()
+                | ReadDone()
+                | SearchDone()
+                | InspectDone()
+                | ReportsDone()
+                | QueueDone()
+                | CancelDone()
+            ):
                 self._requests.drop(effect.request)
             case Peers() | Remember() | StopRun() | Log() | Left():
                 self._out(life, effect)
@@ -613,7 +622,15 @@ class World(Timeline):
                 self._run(life, effect)
             case StopRun():
                 self._stop(life, effect)
-            case SubmitDone() | ReadDone() | SearchDone() | InspectDone() | ReportsDone() | QueueDone():
+            case (
+                SubmitDone()
+                | ReadDone()
+                | SearchDone()
+                | InspectDone()
+                | ReportsDone()
+                | QueueDone()
+                | CancelDone()
+            ):
                 self._requests.answered(effect, lambda: self.network.met(life) | {life.id})
             case SearchHere(ticket, query):
                 self.post(life, 0.001, life.machine.disk.search(ticket, query))
