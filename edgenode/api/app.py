@@ -15,6 +15,7 @@ from edgenode import __version__
 from edgenode.api import render
 from edgenode.api.answers import add_headers, dump, errors_as_problems, json_response
 from edgenode.api.batch import Batch, make_specs, read_body
+from edgenode.api.changing import Changing
 from edgenode.api.guard import check_origin
 from edgenode.api.logs import log_fields, log_text, names_of, progress_fields, wants_json
 from edgenode.api.problems import NoResult, ResultExpired
@@ -61,6 +62,7 @@ def make_app(
     app.on_response_prepare.append(add_headers)
     api = Api(service, JobSettings() if settings is None else settings)
     app.router.add_post("/v1/jobs", api.submit, expect_handler=expect)
+    app.add_routes([web.post(path, handler) for path, handler in api.changes().items()])
     app.add_routes([web.get(path, handler) for path, handler in api.resources().items()])
     return app
 
@@ -96,6 +98,16 @@ class Api:
             "/livez": self.live,
             "/readyz": self.ready,
             "/metrics": self.metrics,
+        }
+
+    def changes(self) -> dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]]:
+        """What POST changes, by path; of those with a name in the place of an id, those first."""
+        changing = Changing(self._service, self._settings)
+        return {
+            "/v1/jobs/cancel": changing.cancel_many,
+            "/v1/jobs/retry": changing.retry_many,
+            "/v1/jobs/{id}/cancel": changing.cancel,
+            "/v1/jobs/{id}/retry": changing.retry,
         }
 
     # ------------------------------------------------------------------------------------- submitting

@@ -23,6 +23,18 @@ class ResultExpired(EdgeNodeError):
     status, slug, title, definite = 410, "result-expired", "The job's result is not kept any more", True
 
 
+class JobEnded(EdgeNodeError):
+    """There is nothing to cancel; `context["state"]` says how it ended."""
+
+    status, slug, title, definite = 409, "job-ended", "The job has ended", True
+
+
+class NotRetryable(EdgeNodeError):
+    """`context["state"]` says why: it goes on, or has succeeded."""
+
+    status, slug, title, definite = 409, "not-retryable", "The job did not end badly", True
+
+
 class TooSlow(RejectedInput):
     status, slug, title = 408, "too-slow", "The request took too long to arrive"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 from aiohttp import web
@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from edgenode.api.answers import problem_response
 from edgenode.api.problems import TooSlow, UnsupportedMediaType
-from edgenode.api.submission import check_key
+from edgenode.api.submission import ITEMS_MAX, check_key, parse_json
 from edgenode.core import wire
 from edgenode.core.errors import RejectedInput, TooLarge
 from edgenode.core.jobs import parse_job_id
@@ -88,6 +88,56 @@ def _body_too_large() -> TooLarge:
     return TooLarge(f"a body has at most {BODY_BYTES_MAX} bytes", field="body", limit=BODY_BYTES_MAX)
 
 
+async def body_of(request: web.Request) -> object:
+    """The JSON of a small request; None without a body.
+
+    Raises:
+        RejectedInput: it is no JSON, or not announced as such.
+    """
+    body = bytearray()
+    async for chunk in body_chunks(request):
+        body += chunk
+    if not body:
+        return None
+    if is_lines(request):
+        raise UnsupportedMediaType("send application/json", field="Content-Type")
+    return parse_json(bytes(body))
+
+
+def wanted_jobs(body: object) -> list[JobId] | wire.Query:
+    """The jobs that a request is about: `{"ids": [...]}`, or a filter: `state`, `task`, `queue`.
+
+    Raises:
+        RejectedInput: it says neither, or both.
+    """
+    if not isinstance(body, dict) or not body:
+        raise RejectedInput('say which jobs: {"ids": [...]}, or state, task, queue', field="body")
+    unknown = next((name for name in body if name not in ("ids", "state", "task", "queue")), None)
+    if unknown is not None:
+        raise RejectedInput(
+            f"there is no field {unknown!r:.80}; known are ids, state, task, queue", field=unknown[:80]
+        )
+    if "ids" not in body:
+        given = {name: _text_of(name, body[name]) for name in body}
+        return _query(given)
+    ids = body["ids"]
+    if len(body) > 1:
+        raise RejectedInput("say either ids or a filter", field="ids")
+    if not isinstance(ids, list) or len(ids) > ITEMS_MAX:
+        raise RejectedInput(f"ids is a list of at most {ITEMS_MAX} job ids", field="ids")
+    found = [parse_job_id(text) if isinstance(text, str) else None for text in ids]
+    for place, job in enumerate(found):
+        if job is None:
+            raise RejectedInput(f"{ids[place]!r:.80} is not a job id", field=f"ids[{place}]")
+    return list(dict.fromkeys(job for job in found if job is not None))
+
+
+def _text_of(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise RejectedInput(f"{name} is a text", field=name)
+    return value
+
+
 def job_id(request: web.Request) -> JobId:
     text = request.match_info["id"]
     job = parse_job_id(text)
@@ -128,6 +178,11 @@ def idempotency_key(request: web.Request) -> str:
 def search_query(request: web.Request) -> tuple[wire.Query, dict[str, str]]:
     """What to search for, and the filters as given, for the link to the next page."""
     given = parameters(request, "state", "task", "queue", "limit", "cursor")
+    query = _query(given)
+    return query, {name: given[name] for name in ("state", "task", "queue") if given.get(name)}
+
+
+def _query(given: Mapping[str, str]) -> wire.Query:
     state = given.get("state", "")
     if state and state not in set(State):
         raise RejectedInput(f"state is one of {', '.join(State)}", field="state")
@@ -138,8 +193,7 @@ def search_query(request: web.Request) -> tuple[wire.Query, dict[str, str]]:
     if not (limit.isascii() and limit.isdigit() and len(limit) <= 6 and 1 <= int(limit) <= PAGE_MAX):
         raise RejectedInput(f"limit is a number from 1 to {PAGE_MAX}", field="limit")
     after = _cursor(given["cursor"]) if "cursor" in given else b""
-    filters = {name: given[name] for name in ("state", "task", "queue") if given.get(name)}
-    return wire.Query(state, filters.get("task", ""), filters.get("queue", ""), after, int(limit)), filters
+    return wire.Query(state, given.get("task", ""), given.get("queue", ""), after, int(limit))
 
 
 def cursor_text(job: JobId) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from edgenode.core.jobs import Record, Spec, decode_spec, job_text, new_record
+from edgenode.core.jobs import Options, Record, Spec, decode_spec, job_text, new_record
 from edgenode.core.signals import Receipt
 from edgenode.core.types import TERMINAL, MemberState, NodeId, State, Wall, starts_of
 from edgenode.core.view import MemberView, MeshView
@@ -66,6 +66,8 @@ def _job_fields(record: Record, spec: Spec) -> Json:
         "state": str(record.state),
         "settled": record.settled,
         "idempotency_key": options.key or None,
+        "retry_of": options.retry_of or None,
+        "cancel_requested": record.cancel,
         "queue": options.queue,
         "priority": options.priority,
         # A start whose runner was lost is the same attempt again; a failed one is used up.
@@ -96,6 +98,24 @@ def _job_fields(record: Record, spec: Spec) -> Json:
             {"at": time_text(note.at), "kind": note.kind, "node": note.node, "detail": note.detail}
             for note in record.history
         ],
+    }
+
+
+def options_fields(options: Options) -> Json:
+    """What may be said of a job again when its work is to be tried again: all but its days."""
+    backoff = options.backoff
+    return {
+        "queue": options.queue,
+        "priority": options.priority,
+        "timeout_s": options.timeout_s,
+        "max_attempts": options.max_attempts,
+        "max_losses": options.max_losses,
+        "delivery": str(options.delivery),
+        "partition": str(options.partition),
+        "acks": options.acks,
+        "ttl_s": options.ttl_s,
+        "requires": dict(options.requires),
+        "backoff": {"kind": backoff.kind, "base_s": backoff.base_s, "cap_s": backoff.cap_s},
     }
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from edgenode.cli.change import cancel, retry
 from edgenode.cli.jobs import show_job, show_jobs, show_placement
 from edgenode.cli.keys import keys
 from edgenode.cli.logs import show_logs
@@ -35,6 +36,8 @@ app.command("submit")(submit)
 app.command("jobs")(show_jobs)
 app.command("job")(show_job)
 app.command("logs")(show_logs)
+app.command("cancel")(cancel)
+app.command("retry")(retry)
 app.command("nodes")(show_nodes)
 app.command("placement")(show_placement)
 app.command("simulate")(simulate)

@@ -14,7 +14,15 @@ import aiohttp
 from edgenode.client.errors import ClientError
 from edgenode.client.exchange import CONNECT_S, Answer, Attempt, Outcome, Pause, Unanswered, Unsent
 from edgenode.client.job import Job
-from edgenode.client.operations import Operations, Page, Steps, list_path, node_path, placement_path
+from edgenode.client.operations import (
+    Operations,
+    Page,
+    Steps,
+    list_path,
+    node_path,
+    placement_path,
+    wanted_of,
+)
 
 T = TypeVar("T")
 
@@ -89,6 +97,22 @@ class AsyncClient:
     async def wait(self, job: str, *, timeout_s: float) -> Job:
         """See `Client.wait`."""
         return await self._run(self._operations.wait(job, timeout_s))
+
+    async def cancel(self, job: str, *, wait_s: float | None = None) -> Job:
+        """See `Client.cancel`."""
+        return await self._run(self._operations.cancel(job, wait_s))
+
+    async def cancel_many(self, ids: Sequence[str] = (), **filters: str) -> list[dict[str, Any]]:
+        """See `Client.cancel_many`."""
+        return await self._run(self._operations.cancel_many(wanted_of(ids, filters)))
+
+    async def retry(self, job: str) -> Job:
+        """See `Client.retry`."""
+        return await self._run(self._operations.retry(job))
+
+    async def retry_many(self, ids: Sequence[str] = (), **filters: str) -> list[Job | ClientError]:
+        """See `Client.retry_many`."""
+        return await self._run(self._operations.retry_many(wanted_of(ids, filters)))
 
     def jobs(
         self, *, state: str | None = None, task: str | None = None, queue: str | None = None, page: int = 100

@@ -121,7 +121,24 @@ class Operations:
             return [error] * len(chunk)
 
     def get(self, job: str, wait_s: float | None = None) -> Steps[Job]:
-        return _job((yield from self._send("GET", f"/v1/jobs/{quote(job, safe='')}", wait_s=wait_s)))
+        return _job((yield from self._send("GET", _job_path(job), wait_s=wait_s)))
+
+    def cancel(self, job: str, wait_s: float | None = None) -> Steps[Job]:
+        return _job((yield from self._change(f"{_job_path(job)}/cancel", wait_s)))
+
+    def retry(self, job: str) -> Steps[Job]:
+        return _job((yield from self._change(f"{_job_path(job)}/retry", None)))
+
+    def cancel_many(self, wanted: Mapping[str, Any]) -> Steps[list[dict[str, Any]]]:
+        return _listed((yield from self._change("/v1/jobs/cancel", None, _dump(wanted))))
+
+    def retry_many(self, wanted: Mapping[str, Any]) -> Steps[list[Job | ClientError]]:
+        answers = _listed((yield from self._change("/v1/jobs/retry", None, _dump(wanted))))
+        return [Refused(found) if "receipt" not in found else _job_of(found) for found in answers]
+
+    def _change(self, path: str, wait_s: float | None, body: bytes | None = None) -> Steps[Answer]:
+        """Asked twice it does the same, so it may be sent again where it is not known what came of it."""
+        return (yield from self._send("POST", path, body=body, wait_s=wait_s, keyed=True))
 
     def wait(self, job: str, timeout_s: float) -> Steps[Job]:
         ends_at = self._clock() + timeout_s
@@ -193,6 +210,28 @@ class Operations:
         return answer
 
 
+def _job_path(job: str) -> str:
+    return f"/v1/jobs/{quote(job, safe='')}"
+
+
+def _listed(answer: Answer) -> list[dict[str, Any]]:
+    try:
+        return [dict(found) for found in answer.json()["jobs"]]
+    except (KeyError, TypeError, ValueError):
+        raise BadAnswer(f"{answer.url} did not answer with jobs") from None
+
+
+def wanted_of(ids: Sequence[str], filters: Mapping[str, str]) -> dict[str, Any]:
+    """Which jobs a change is about: these, or all that fit.
+
+    Raises:
+        ValueError: both are said, or neither.
+    """
+    if bool(ids) == bool(filters):
+        raise ValueError("say either ids, or at least one of state, task and queue")
+    return {"ids": list(ids)} if ids else dict(filters)
+
+
 def is_here(url: str) -> bool:
     """Whether a URL means something on this machine only."""
     return is_loopback(urlsplit(url).hostname or "")
@@ -209,7 +248,7 @@ def node_path(node: str) -> str:
 
 
 def placement_path(job: str) -> str:
-    return f"/v1/jobs/{quote(job, safe='')}/placement"
+    return f"{_job_path(job)}/placement"
 
 
 def _document(task: str, payload: Mapping[str, Any] | None, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,15 @@ from urllib.parse import urlsplit
 from edgenode.client.errors import ClientError
 from edgenode.client.exchange import CONNECT_S, Answer, Attempt, Outcome, Pause, Unanswered, Unsent
 from edgenode.client.job import Job
-from edgenode.client.operations import Operations, Page, Steps, list_path, node_path, placement_path
+from edgenode.client.operations import (
+    Operations,
+    Page,
+    Steps,
+    list_path,
+    node_path,
+    placement_path,
+    wanted_of,
+)
 
 T = TypeVar("T")
 CHUNK_BYTES = 64 * 1024
@@ -113,6 +121,38 @@ class Client:
             WaitTimedOut: it has not ended after `timeout_s`.
         """
         return self._run(self._operations.wait(job, timeout_s))
+
+    def cancel(self, job: str, *, wait_s: float | None = None) -> Job:
+        """Have a job end: at once if it waits, by stopping it if it runs. The job as it is then; if it
+        has not ended within `wait_s` (whole seconds, by default 2) it will.
+
+        Raises:
+            Refused: it had ended (status 409, slug "job-ended"), or nobody knows it (404).
+            OutcomeUnknown: too few of its holders answered.
+        """
+        return self._run(self._operations.cancel(job, wait_s))
+
+    def cancel_many(self, ids: Sequence[str] = (), **filters: str) -> list[dict[str, Any]]:
+        """Have these jobs end, or all that fit and have not ended. For each its `id`, `state` and `settled`,
+        or the problem (with `job`).
+
+        Args:
+            filters: state, task, queue.
+        """
+        return self._run(self._operations.cancel_many(wanted_of(ids, filters)))
+
+    def retry(self, job: str) -> Job:
+        """The job that tries again the work of one that failed, was cancelled or has expired. There is one,
+        however often this is called: of its work in turn, ask for the retry of that one.
+
+        Raises:
+            Refused: it goes on or has succeeded (status 409), or its payload is not kept any more (410).
+        """
+        return self._run(self._operations.retry(job))
+
+    def retry_many(self, ids: Sequence[str] = (), **filters: str) -> list[Job | ClientError]:
+        """As `retry`, of these jobs, or of all that fit and ended badly."""
+        return self._run(self._operations.retry_many(wanted_of(ids, filters)))
 
     def jobs(
         self, *, state: str | None = None, task: str | None = None, queue: str | None = None, page: int = 100

@@ -140,6 +140,7 @@ class Options:
     requires: tuple[tuple[str, str], ...] = ()
     backoff: Backoff = Backoff()
     key: str = ""  # the idempotency key; the id is its hash
+    retry_of: str = ""  # the id of the job whose work it tries again; its own is the hash of that
     fingerprint: str = ""  # with a key: of all that was submitted under it, to tell a repetition from a reuse
     concurrency_key: str = ""
     concurrency_limit: int = 1  # at most so many starts of one concurrency key run at a time
@@ -549,7 +550,7 @@ def shrunk(record: Record) -> Record:
 def _gist(blob: bytes) -> bytes:
     """What a marker keeps of its spec."""
     spec = decode_spec(blob)
-    names = ("queue", "max_attempts", "max_losses", "ttl_s", "key", "fingerprint")
+    names = ("queue", "max_attempts", "max_losses", "ttl_s", "key", "retry_of", "fingerprint")
     kept = {name: getattr(spec.options, name) for name in names}
     return encode_spec(Spec(spec.id, spec.task, b"", spec.submitted_at, spec.expires_at, Options(**kept)))
 

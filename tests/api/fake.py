@@ -62,6 +62,9 @@ class FakeService:
         self.reports_asked: list[tuple[Sequence[NodeId], bool]] = []  # (of whom, brief)
         self.submissions: list[tuple[int, int]] = []  # (jobs, acks) of each call
         self.waits: list[float] = []
+        self.wishes: list[JobId] = []  # cancels that came
+        self.deaf = False  # nobody notes a cancel
+        self.stubborn = False  # cancels are noted, and the jobs go on
         self._numbers = itertools.count(1)
         self._news = asyncio.Condition()
 
@@ -142,6 +145,18 @@ class FakeService:
             raise self.reports_error
         items = tuple(each for each in self.said if each.job == job)
         return signals.ReportsDone(signals.RequestId(0), items, tuple(sorted(self.silent)))
+
+    async def cancel(
+        self, wishes: Sequence[tuple[JobId, tuple[NodeId, ...]]], *, timeout_s: float
+    ) -> signals.CancelDone:
+        asked = tuple(job for job, _ in wishes)
+        self.wishes += asked
+        if self.deaf:
+            return signals.CancelDone(signals.RequestId(0), ())
+        for job in asked:
+            if not self.stubborn:
+                await self.end(job, State.CANCELLED, b"", "somebody asked for it")
+        return signals.CancelDone(signals.RequestId(0), asked)
 
     def members(self) -> Sequence[MemberView]:
         return [

@@ -542,9 +542,13 @@ async def test_the_node_is_told_how_long_it_may_take(service: FakeService) -> No
     assert asked == [4.5]
 
 
-async def test_every_route_is_a_get_or_the_submission(service: FakeService) -> None:
+async def test_what_only_asks_is_a_get_and_what_changes_something_a_post(service: FakeService) -> None:
     routes = {(route.method, route.resource.canonical) for route in make_app(service).router.routes()}
-    assert {path for method, path in routes if method == "POST"} == {"/v1/jobs"}
+    changing = {"/v1/jobs"} | {
+        f"/v1/jobs/{place}{verb}" for place in ("", "{id}/") for verb in ("cancel", "retry")
+    }
+    assert {path for method, path in routes if method not in ("GET", "HEAD")} >= changing
+    assert not changing - {"/v1/jobs"} & {path for method, path in routes if method == "GET"}
     assert isinstance(make_app(service), web.Application)
 
 

@@ -317,6 +317,47 @@ def test_placement_shows_copies_and_who_is_next(node: Served) -> None:
     assert json.loads(edgenode("placement", jobs.job_text(job), "--json").stdout)["owner"] == NODES[0]
 
 
+def test_cancel_ends_jobs_and_names_those_that_had_ended(node: Served) -> None:
+    edgenode("submit", "echo", "--count", "3", "--queue", "a")
+    ids = [jobs.job_text(job) for job in node.service.records]
+    node.end(ids[0])
+    result = edgenode("cancel", *ids, UNKNOWN_ID)
+    assert result.exit_code == 1
+    assert set(result.stdout.split()) == set(ids[1:])
+    assert f"{ids[0]} has succeeded: nothing to do" in result.stderr
+    assert f"{UNKNOWN_ID}: no member knows this job" in result.stderr
+    edgenode("submit", "echo", "--count", "2", "--queue", "b")
+    told = json.loads(edgenode("cancel", "--queue", "b", "--json").stdout)["jobs"]
+    assert [each["state"] for each in told] == ["cancelled"] * 2
+    result = edgenode("cancel", "--queue", "b")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "no such jobs: nothing cancelled" in result.stderr
+
+
+def test_retry_submits_the_work_of_failed_jobs_again(node: Served) -> None:
+    edgenode("submit", "echo", "--count", "2", "--queue", "a")
+    ids = [jobs.job_text(job) for job in node.service.records]
+    node.end(ids[0], State.FAILED, "no luck")
+    result = edgenode("retry", ids[0])
+    assert result.exit_code == 0
+    assert result.stdout.strip() not in ids
+    again = edgenode("retry", "--state", "failed")
+    assert (again.exit_code, again.stdout) == (0, result.stdout)
+    result = edgenode("retry", ids[1])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "the job is queued" in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry"])
+def test_a_change_of_no_or_all_jobs_at_once_has_to_be_said(node: Served, verb: str) -> None:
+    edgenode("submit", "echo")
+    for arguments in ([], [UNKNOWN_ID, "--queue", "default"]):
+        result = edgenode(verb, *arguments)
+        assert result.exit_code == 2
+        assert "ids" in result.stderr
+    assert all(record.outcome is None for record in node.service.records.values())
+
+
 def test_nodes_lists_members(node: Served) -> None:
     node.service.silent = {NODES[4]}
     lines = edgenode("nodes").stdout.splitlines()

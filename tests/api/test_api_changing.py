@@ -1,0 +1,207 @@
+"""Cancelling jobs, and trying them again, over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient
+
+from edgenode.core import jobs
+from edgenode.core.types import JobId, State
+from tests.api.fake import START, FakeService
+
+NOBODY = "01930000-0000-7000-8000-000000000000"
+
+
+async def submitted(http: TestClient, **fields: Any) -> str:
+    answer = await http.post("/v1/jobs", json={"task": "echo", "payload": {"n": 1}} | fields)
+    job: str = (await answer.json())["id"]
+    return job
+
+
+def parsed(job: str) -> JobId:
+    found = jobs.parse_job_id(job)
+    assert found is not None
+    return found
+
+
+async def ended(http: TestClient, service: FakeService, state: State, **fields: Any) -> str:
+    job = await submitted(http, **fields)
+    await service.end(parsed(job), state, error="" if state is State.SUCCEEDED else "no luck")
+    return job
+
+
+# ------------------------------------------------------------------------------------------- cancels
+
+
+async def test_a_job_that_has_not_ended_is_cancelled(http: TestClient, service: FakeService) -> None:
+    job = await submitted(http)
+    answer = await http.post(f"/v1/jobs/{job}/cancel")
+    assert answer.status == 200
+    assert (await answer.json())["state"] == "cancelled"
+    assert service.wishes == [parsed(job)]
+
+
+async def test_cancelling_twice_is_as_good_as_once(http: TestClient, service: FakeService) -> None:
+    job = await submitted(http)
+    for _ in range(2):
+        answer = await http.post(f"/v1/jobs/{job}/cancel")
+        assert (answer.status, (await answer.json())["state"]) == (200, "cancelled")
+    assert len(service.wishes) == 1
+
+
+@pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED, State.EXPIRED])
+async def test_what_has_ended_cannot_be_cancelled(
+    http: TestClient, service: FakeService, state: State
+) -> None:
+    job = await ended(http, service, state)
+    answer = await http.post(f"/v1/jobs/{job}/cancel")
+    problem = await answer.json()
+    assert (answer.status, problem["type"], problem["definite"]) == (409, "/problems/job-ended", True)
+    assert problem["state"] == state
+    assert service.wishes == []
+
+
+async def test_a_job_that_still_runs_after_its_cancel_was_noted_will_end(
+    http: TestClient, service: FakeService
+) -> None:
+    service.stubborn, service.patient = True, False
+    job = await submitted(http)
+    answer = await http.post(f"/v1/jobs/{job}/cancel", headers={"Prefer": "wait=1"})
+    assert answer.status == 202
+    assert answer.headers["Retry-After"] == "1"
+
+
+async def test_a_cancel_that_too_few_holders_heard_is_no_promise(
+    http: TestClient, service: FakeService
+) -> None:
+    service.deaf, service.patient = True, False
+    job = await submitted(http)
+    answer = await http.post(f"/v1/jobs/{job}/cancel")
+    problem = await answer.json()
+    assert (problem["type"], problem["definite"], problem["job"]) == ("/problems/outcome-unknown", False, job)
+
+
+async def test_nobody_can_cancel_or_retry_what_nobody_knows(http: TestClient) -> None:
+    for verb in ("cancel", "retry"):
+        assert (await http.post(f"/v1/jobs/{NOBODY}/{verb}")).status == 404
+        assert (await http.post(f"/v1/jobs/nonsense/{verb}")).status == 400
+
+
+async def test_many_are_cancelled_by_their_ids(http: TestClient, service: FakeService) -> None:
+    waiting, done = await submitted(http), await ended(http, service, State.SUCCEEDED)
+    answer = await http.post("/v1/jobs/cancel", json={"ids": [waiting, done, NOBODY]})
+    told = (await answer.json())["jobs"]
+    assert answer.status == 200
+    by_id = {each.get("id", each.get("job")): each for each in told}
+    assert by_id[waiting]["state"] == "cancelled"
+    assert by_id[done]["state"] == "succeeded"
+    assert by_id[NOBODY]["status"] == 404
+
+
+async def test_all_that_fit_are_cancelled(http: TestClient, service: FakeService) -> None:
+    these = {await submitted(http, queue="mail") for _ in range(3)}
+    other = await submitted(http, queue="other")
+    await ended(http, service, State.FAILED, queue="mail")
+    answer = await http.post("/v1/jobs/cancel", json={"queue": "mail"})
+    assert {each["id"] for each in (await answer.json())["jobs"]} == these
+    assert service.records[parsed(other)].state is State.QUEUED
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "body"),
+        ([], "body"),
+        ({"ids": ["x"]}, "ids[0]"),
+        ({"ids": [1]}, "ids[0]"),
+        ({"ids": "x"}, "ids"),
+        ({"ids": [], "queue": "mail"}, "ids"),
+        ({"state": "busy"}, "state"),
+        ({"queue": 7}, "queue"),
+        ({"queues": "mail"}, "queues"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["cancel", "retry"])
+async def test_who_does_not_say_which_jobs_is_told_what_to_say(
+    http: TestClient, service: FakeService, body: Any, field: str, verb: str
+) -> None:
+    job = await submitted(http)
+    answer = await http.post(f"/v1/jobs/{verb}", json=body)
+    assert (answer.status, (await answer.json())["field"]) == (400, field)
+    assert service.records[parsed(job)].state is State.QUEUED
+
+
+async def test_a_form_of_another_site_cancels_nothing(http: TestClient, service: FakeService) -> None:
+    job = await submitted(http)
+    answer = await http.post(f"/v1/jobs/{job}/cancel", headers={"Origin": "https://evil.example"})
+    assert answer.status == 403
+    assert service.wishes == []
+
+
+# ------------------------------------------------------------------------------------------- retries
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED, State.EXPIRED])
+async def test_the_work_of_a_job_that_ended_badly_is_tried_again_as_a_new_job(
+    http: TestClient, service: FakeService, state: State
+) -> None:
+    options = {"queue": "mail", "priority": 9, "max_attempts": 5, "requires": {"gpu": "yes"}, "ttl_s": 60}
+    backoff = {"kind": "constant", "base_s": 2.0, "cap_s": 300.0}
+    job = await ended(http, service, state, **options, backoff=backoff)
+    answer = await http.post(f"/v1/jobs/{job}/retry")
+    made = await answer.json()
+    assert answer.status == 202
+    assert answer.headers["Location"] == f"/v1/jobs/{made['id']}"
+    assert made["id"] != job
+    assert (made["retry_of"], made["state"], made["payload"]) == (job, "queued", {"n": 1})
+    spec = jobs.decode_spec(service.records[parsed(made["id"])].spec)
+    assert (spec.options.queue, spec.options.priority, spec.options.max_attempts) == ("mail", 9, 5)
+    assert spec.options.backoff == jobs.Backoff("constant", 2.0, 300.0)
+    assert (spec.options.requires, spec.options.ttl_s) == ((("gpu", "yes"),), 60.0)
+    assert service.records[parsed(job)].state is state
+
+
+async def test_a_job_has_one_retry_however_often_it_is_asked_for(
+    http: TestClient, service: FakeService
+) -> None:
+    job = await ended(http, service, State.FAILED)
+    first = await (await http.post(f"/v1/jobs/{job}/retry")).json()
+    again = await http.post(f"/v1/jobs/{job}/retry")
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert (await again.json())["id"] == first["id"]
+    await service.end(parsed(first["id"]), State.FAILED)
+    third = await (await http.post(f"/v1/jobs/{first['id']}/retry")).json()
+    assert third["retry_of"] == first["id"]
+    assert len({job, first["id"], third["id"]}) == 3
+
+
+async def test_what_goes_on_or_succeeded_is_not_tried_again(http: TestClient, service: FakeService) -> None:
+    for job in (await submitted(http), await ended(http, service, State.SUCCEEDED)):
+        answer = await http.post(f"/v1/jobs/{job}/retry")
+        problem = await answer.json()
+        assert (answer.status, problem["type"]) == (409, "/problems/not-retryable")
+    assert len(service.records) == 2
+
+
+async def test_what_is_not_kept_any_more_is_not_tried_again(http: TestClient, service: FakeService) -> None:
+    job = parsed(await ended(http, service, State.FAILED))
+    service.records[job] = jobs.shrunk(service.records[job])
+    answer = await http.post(f"/v1/jobs/{jobs.job_text(job)}/retry")
+    assert (answer.status, (await answer.json())["type"]) == (410, "/problems/result-expired")
+
+
+async def test_all_that_failed_are_tried_again(http: TestClient, service: FakeService) -> None:
+    failed = {await ended(http, service, State.FAILED, queue="mail") for _ in range(3)}
+    await ended(http, service, State.SUCCEEDED, queue="mail")
+    answer = await http.post("/v1/jobs/retry", json={"state": "failed", "queue": "mail"})
+    made = (await answer.json())["jobs"]
+    assert answer.status == 202
+    assert {each["retry_of"] for each in made} == failed
+    assert service.wall() == START
+
+
+async def test_when_nothing_failed_nothing_is_tried_again(http: TestClient) -> None:
+    answer = await http.post("/v1/jobs/retry", json={"state": "failed"})
+    assert (answer.status, await answer.json()) == (200, {"jobs": []})
