@@ -29,6 +29,7 @@ LAYERS: list[set[str]] = [
     {"core.desk"},
     {"core.runner", "core.queues"},
     {
+        "core.cancelling",
         "core.custody",
         "core.replication",
         "core.scheduler",
@@ -97,6 +98,7 @@ def test_membership_knows_nothing_of_jobs_being_owned_or_run(module: str) -> Non
     path = ROOT / f"{module.replace('.', '/')}.py"
     forbidden = {
         "core.desk",
+        "core.cancelling",
         "core.custody",
         "core.replication",
         "core.scheduler",
