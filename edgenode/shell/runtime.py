@@ -83,7 +83,7 @@ from edgenode.shell.observe import Observer, Sample
 from edgenode.shell.searches import Searches
 from edgenode.shell.store import Damage, DiskRefused, SearchResult, Store, StoreDamaged
 from edgenode.shell.transport import Transport
-from edgenode.shell.worker import WorkerPool
+from edgenode.shell.worker import STOP_GRACE_S, WorkerPool
 from edgenode.task import Registry, Task
 
 logger = logging.getLogger("edgenode")
@@ -102,7 +102,6 @@ UNWRITTEN_BYTES_MAX: Final = 64 * 1024 * 1024
 EVENTS_PER_TURN: Final = 128
 """Events handled before the loop gets to read from sockets again."""
 CLOCK_PERIOD_S: Final = 1.0
-STOP_GRACE_S: Final = 2.0
 CHECK_PERIOD_S: Final[Seconds] = 86_400.0
 DAMAGES_LOGGED: Final = 20
 """Reports of damaged rows that get a line each; of those after it every thousandth does."""

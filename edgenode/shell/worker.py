@@ -34,7 +34,8 @@ OnOutput = Callable[[JobId, StartToken, str], None]
 OnTrouble = Callable[[str | None], None]
 OnRoom = Callable[[Room], None]
 
-STOP_GRACE_S: Final[Seconds] = 5.0
+STOP_GRACE_S: Final[Seconds] = 2.0
+"""Between the wish that a start ends (`ctx.cancelled`) and the kill."""
 
 
 class WorkerPool:

@@ -151,8 +151,6 @@ class WholeWorker(Worker):
         self._be_ready(registry)
         while True:
             start = self._starts.get()
-            with self._lock:
-                self._running, self._stopping = start, None
             ended = self._perform(start, registry)
             with self._lock:
                 self._running = None
@@ -160,6 +158,9 @@ class WholeWorker(Worker):
             self._send(ENDED, start.job, start.token, *ended)
 
     def _take(self, start: Start) -> None:
+        with self._lock:
+            # Now, not when the main thread gets to it: a wish to stop may be in the same packet.
+            self._running, self._stopping = start, None
         self._starts.put(start)
 
     def _stop(self, job: str, token: Token, reason: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import select
 from collections.abc import Callable
 from typing import Any
 
@@ -78,3 +80,16 @@ class Pool:
     async def works(self) -> bool:
         ended = await self.do("echo", value="still here")
         return ended.verdict.result == b'"still here"' and not ended.lost
+
+
+def wait_for_death(pid: int) -> bool:
+    """Wait for the end of a process that is not our child."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        readable, _, _ = select.select([handle], [], [], LIMIT_S)
+        return bool(readable)
+    finally:
+        os.close(handle)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -17,7 +16,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from pools import LIMIT_S, OWNER, Pool
+from pools import LIMIT_S, OWNER, Pool, wait_for_death
 
 from edgenode.core.jobs import job_text
 from edgenode.core.types import Room, State
@@ -155,19 +154,6 @@ async def pool(tasks: str) -> AsyncIterator[Pool]:
     yield made
     await made.pool.close()
     assert len({(each.job, each.token) for each in made.ended}) == len(made.ended), "a run ended twice"
-
-
-def wait_for_death(pid: int) -> bool:
-    """Wait for the end of a process that is not our child."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        readable, _, _ = select.select([handle], [], [], LIMIT_S)
-        return bool(readable)
-    finally:
-        os.close(handle)
 
 
 # ------------------------------------------------------------------------------------- what ends well
