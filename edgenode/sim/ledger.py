@@ -187,10 +187,11 @@ class Ledger:
     ) -> None:
         """A reader was told that this job is not to be had, by a node that has met these others: it may not
         say that a job does not exist, which was told as settled before it was asked, if it knows somebody who
-        has it. (Islands that never met do.)"""
+        has it. (Islands that never met do; and it may have asked an older copy of that disk.)"""
         if not error.definite or error.status != 404 or job not in told_before:
             return
-        if any(disk.record(job) is not None for node, disk in self._disks.items() if node in met):
+        whole = (disk for node, disk in self._disks.items() if node in met and node not in self._lost_disks)
+        if any(disk.record(job) is not None for disk in whole):
             raise Violation(f"I4: {job_text(job)} was told as settled, and now does not exist")
 
     def _identity(self, place: NodeId) -> NodeId:
