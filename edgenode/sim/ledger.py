@@ -110,7 +110,8 @@ class Ledger:
         self.forgotten: defaultdict[JobId, set[NodeId]] = defaultdict(set)
         """Who dropped a job."""
         self.keys = KeyLaw(disks)
-        self._spared: set[tuple[NodeId, JobId]] = set()  # copies that were dropped, not being needed any more
+        self._spared: dict[tuple[NodeId, JobId], tuple[NodeId, ...]] = {}
+        """Copies that were dropped, not being needed any more, and the holders that had the job then."""
         self._lost_disks: set[NodeId] = set()  # whose disk is gone, or not what it was
         self._lost_rows: set[tuple[NodeId, JobId]] = set()
         self._harmed: set[JobId] = set()  # that were on any of those
@@ -218,9 +219,10 @@ class Ledger:
 
     def survives(self, job: JobId) -> bool:
         """P2: whether a disk that is named in a job's receipt survives; or the one who left handed it over,
-        and nobody lost it then."""
-        left = any(node not in self._disks and node not in self._lost_disks for node in self.acked[job])
-        return any(self.keeps(node, job) for node in self.acked[job]) or (left and job not in self._harmed)
+        and nobody lost it then. (In the place of a spare copy that has gone stand those that had the job.)"""
+        named = {disk for node in self.acked[job] for disk in (self._spared.get((node, job)) or (node,))}
+        left = any(node not in self._disks and node not in self._lost_disks for node in named)
+        return any(self.keeps(node, job) for node in named) or (left and job not in self._harmed)
 
     # ---------------------------------------------------------------------------------- disks
 
@@ -274,7 +276,7 @@ class Ledger:
         disk, spec = self._disks.get(node), self.specs.get(job)
         record = None if disk is None else disk.record(job)
         if record is not None and self._is_spare(node, record):
-            self._spared.add((node, job))
+            self._spared[node, job] = record.holders
             return
         self.forgotten[job].add(node)
         if record is None or spec is None:

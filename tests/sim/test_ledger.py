@@ -517,3 +517,7 @@ def test_a_spare_copy_that_was_not_needed_any_more_may_still_be_in_a_receipt() -
     mesh.ledger.dropped(D, SPEC.id)
     mesh.disks[D].drop(SPEC.id)
     mesh.ledger.receipts((Receipt(SPEC.id, (A, D), None),))
+    for node in (A, B, C):
+        assert mesh.ledger.survives(SPEC.id)
+        mesh.ledger.lost_disk(node)
+    assert not mesh.ledger.survives(SPEC.id)  # D has nothing of it
