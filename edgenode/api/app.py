@@ -30,6 +30,7 @@ from edgenode.api.reading import (
     preferred_wait_s,
     search_query,
 )
+from edgenode.api.regulating import Regulating
 from edgenode.api.service import Service
 from edgenode.api.submission import ITEMS_MAX, KEY_FIELD, Intake, parse_json, parse_lines, too_many
 from edgenode.core.errors import EdgeNodeError, NodeNotFound, NotReady, Overloaded, RejectedInput
@@ -64,6 +65,7 @@ def make_app(
     app.router.add_post("/v1/jobs", api.submit, expect_handler=expect)
     app.add_routes([web.post(path, handler) for path, handler in api.changes().items()])
     app.add_routes([web.get(path, handler) for path, handler in api.resources().items()])
+    app.add_routes(Regulating(service, api.settings).routes())
     return app
 
 
@@ -80,7 +82,7 @@ class Api:
 
     def __init__(self, service: Service, settings: JobSettings) -> None:
         self._service = service
-        self._settings = settings
+        self.settings = settings
         self._body_bytes = 0
 
     def resources(self) -> dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]]:
@@ -149,15 +151,15 @@ class Api:
         intake = Intake(self._service)
         made = await make_specs(intake, documents, key)
         batch = Batch(self._service, intake, made)
-        await batch.submit(self._settings.submit_s)
-        await batch.look(wait_s, self._settings.read_s)
+        await batch.submit(self.settings.submit_s)
+        await batch.look(wait_s, self.settings.read_s)
         return await batch.response(request, is_batch=is_batch, wait_s=wait_s)
 
     # ---------------------------------------------------------------------------------------- reading
 
     async def list_jobs(self, request: web.Request) -> web.Response:
         query, filters = search_query(request)
-        found = await self._service.search(query, timeout_s=self._settings.read_s)
+        found = await self._service.search(query, timeout_s=self.settings.read_s)
         bodies: list[bytes] = []
         onward, room = found.next, PAGE_BYTES_MAX
         for record in found.records:
@@ -183,7 +185,7 @@ class Api:
         job = job_id(request)
         wait_s = preferred_wait_s(request)
         parameters(request)
-        done = await self._service.read([job], wait_s=wait_s or 0.0, timeout_s=self._settings.read_s)
+        done = await self._service.read([job], wait_s=wait_s or 0.0, timeout_s=self.settings.read_s)
         if job in done.errors:
             raise done.errors[job]
         return job, done, wait_s
@@ -214,7 +216,7 @@ class Api:
         record = done.records[job]
         if is_marker(record):
             raise ResultExpired(f"the job {record.state}; its log went when its ttl_s was over")
-        reports = await self._reports(record, brief=False, timeout_s=self._settings.read_s)
+        reports = await self._reports(record, brief=False, timeout_s=self.settings.read_s)
         starts = told_of(reports.items)
         if wants_json(request):
             fields = log_fields(job_text(job), starts, reports.unanswered)
@@ -240,11 +242,11 @@ class Api:
         job = job_id(request)
         parameters(request)
         service = self._service
-        done = await service.inspect(job, timeout_s=self._settings.read_s)
+        done = await service.inspect(job, timeout_s=self.settings.read_s)
         found = [copy for copy in done.copies.values() if copy is not None]
         if not found:
             # Who was asked may not be who has it, and whether that means "nobody" is decided in one place.
-            read = await service.read([job], wait_s=0.0, timeout_s=self._settings.read_s)
+            read = await service.read([job], wait_s=0.0, timeout_s=self.settings.read_s)
             if job in read.errors:
                 raise read.errors[job]
             found = [read.records[job]]

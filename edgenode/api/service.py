@@ -8,7 +8,7 @@ from typing import Protocol
 from edgenode.core import signals, wire
 from edgenode.core.errors import EdgeNodeError
 from edgenode.core.jobs import Spec
-from edgenode.core.types import JobId, NodeId, Seconds, Wall
+from edgenode.core.types import JobId, MemberInfo, NodeId, Seconds, Wall
 from edgenode.core.view import MemberView, MeshView
 
 
@@ -81,6 +81,10 @@ class Service(Protocol):
         Args:
             timeout_s: how long holders may take; of jobs that are not in the answer nobody knows.
         """
+        ...
+
+    async def regulate(self, node: NodeId, wish: wire.Wish, *, timeout_s: Seconds) -> MemberInfo:
+        """Have a member take part in another way; what it says of itself then."""
         ...
 
     def members(self) -> Sequence[MemberView]:

@@ -11,6 +11,7 @@ from edgenode.cli.jobs import show_job, show_jobs, show_placement
 from edgenode.cli.keys import keys
 from edgenode.cli.logs import show_logs
 from edgenode.cli.nodes import show_nodes
+from edgenode.cli.regulate import drain, undrain, weight
 from edgenode.cli.run import run
 from edgenode.cli.simulate import simulate
 from edgenode.cli.submit import submit
@@ -40,6 +41,9 @@ app.command("cancel")(cancel)
 app.command("retry")(retry)
 app.command("nodes")(show_nodes)
 app.command("placement")(show_placement)
+app.command("drain")(drain)
+app.command("undrain")(undrain)
+app.command("weight")(weight)
 app.command("simulate")(simulate)
 app.add_typer(keys, name="key")
 

@@ -40,6 +40,8 @@ COLOURS: Final = {
     "suspect": "yellow",
     "behind": "red",
     "leaving": "yellow",
+    "draining": "yellow",
+    "drained": "yellow",
 }
 _WIDE: Final = 220  # columns when nobody looks: a pipe must get whole ids
 

@@ -16,7 +16,7 @@ from typing import Annotated, Final
 import typer
 
 from edgenode.core.errors import EdgeNodeError, RejectedInput
-from edgenode.core.settings import PRESETS
+from edgenode.core.settings import PRESETS, WEIGHT_MAX, WEIGHT_MIN
 from edgenode.core.types import WORD, is_host
 
 PARENT_VARIABLE: Final = "EDGENODE_PARENT_PID"
@@ -79,7 +79,8 @@ def run(
     ] = 100,
     label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE that jobs may require; repeats.")] = None,
     weight: Annotated[
-        float, typer.Option(min=0.01, max=1000, help="Share of new jobs, relative to the others'.")
+        float,
+        typer.Option(min=WEIGHT_MIN, max=WEIGHT_MAX, help="Share of new jobs, relative to the others'."),
     ] = 1.0,
     profile: Annotated[str, typer.Option(help="How patient to be: local, lan or wan.")] = "lan",
     forget_after: Annotated[

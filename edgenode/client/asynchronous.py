@@ -140,6 +140,18 @@ class AsyncClient:
         """See `Client.logs`."""
         return await self._run(self._operations.logs(job))
 
+    async def drain(self, node: str, *, limit_s: float | None = None) -> dict[str, Any]:
+        """See `Client.drain`."""
+        return await self._run(self._operations.drain(node, limit_s))
+
+    async def undrain(self, node: str) -> dict[str, Any]:
+        """See `Client.undrain`."""
+        return await self._run(self._operations.undrain(node))
+
+    async def change_node(self, node: str, *, weight: float) -> dict[str, Any]:
+        """See `Client.change_node`."""
+        return await self._run(self._operations.change_node(node, {"weight": weight}))
+
     async def learn(self) -> None:
         """See `Client.learn`."""
         await self._run(self._operations.learn())

@@ -48,7 +48,7 @@ class Request:
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     wait_s: float = 0.0  # how long the node was asked to hold the answer back
-    keyed: bool = False  # each job in it has an idempotency key
+    keyed: bool = False  # each job in it has an idempotency key, or it may be sent twice for another reason
 
     @property
     def is_read(self) -> bool:

@@ -178,6 +178,24 @@ class Operations:
             raise BadAnswer(f"{answer.url} did not answer with a log")
         return found
 
+    def drain(self, node: str, limit_s: float | None) -> Steps[dict[str, Any]]:
+        fields = {} if limit_s is None else {"limit_s": limit_s}
+        return (yield from self._regulate("POST", f"{node_path(node)}/drain", fields))
+
+    def undrain(self, node: str) -> Steps[dict[str, Any]]:
+        return (yield from self._regulate("POST", f"{node_path(node)}/undrain", {}))
+
+    def change_node(self, node: str, fields: Mapping[str, Any]) -> Steps[dict[str, Any]]:
+        return (yield from self._regulate("PATCH", node_path(node), fields))
+
+    def _regulate(self, method: str, path: str, fields: Mapping[str, Any]) -> Steps[dict[str, Any]]:
+        """What a member says of itself after this change, which may be asked for as often as one likes."""
+        answer = yield from self._send(method, path, body=_dump(fields), keyed=True)
+        found = answer.json()
+        if not isinstance(found, dict):
+            raise BadAnswer(f"{answer.url} did not answer with an object")
+        return found
+
     def learn(self) -> Steps[None]:
         listed = (yield from self.fetch("/v1/nodes")).get("nodes", [])
         asked = is_here(self.urls[0])

@@ -184,6 +184,28 @@ class Client:
         "text", "progress", ...}], "unanswered"}`, the earliest start first."""
         return self._run(self._operations.logs(job))
 
+    def drain(self, node: str, *, limit_s: float | None = None) -> dict[str, Any]:
+        """Have a node give its jobs to others and run nothing, while it stays a member.
+
+        It has begun when this returns; `node(...)["state"]` is "drained" when it is done.
+
+        Args:
+            node: its id, or "self" for the one that is asked.
+            limit_s: how long what runs there may go on; then it is stopped, and runs elsewhere.
+
+        Raises:
+            Refused: nobody knows it (404), or it does not live (409).
+        """
+        return self._run(self._operations.drain(node, limit_s))
+
+    def undrain(self, node: str) -> dict[str, Any]:
+        """Have a drained node take jobs again."""
+        return self._run(self._operations.undrain(node))
+
+    def change_node(self, node: str, *, weight: float) -> dict[str, Any]:
+        """Give a node another share of new jobs, relative to the others', while its process lives."""
+        return self._run(self._operations.change_node(node, {"weight": weight}))
+
     def learn(self) -> None:
         """Ask for the members, and from now on go on to those too when the given nodes do not answer."""
         self._run(self._operations.learn())

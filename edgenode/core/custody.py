@@ -683,7 +683,7 @@ class Custody:
             elif record.settled:
                 desk.reach(Situation.GIFT_OF_SETTLED)
                 desk.post.add(source, Copies, encode(record))
-            elif item.job not in self._asking and not desk.leading(item.job) and not desk.leaving:
+            elif item.job not in self._asking and not desk.leading(item.job) and desk.takes_work:
                 if record.own.ballot == item.ballot:
                     self.ask(item.job, GIFT)
                 else:

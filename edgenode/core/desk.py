@@ -80,6 +80,7 @@ class Desk:
         self.post = Post(view.me, settings.batch)
         self.now: Instant = 0.0
         self.leaving = False
+        self.draining = False  # asked to run nothing, and to stay a member
         self.storing = True  # False from a refused write until the disk takes writes again
         self.taken_over = 0  # jobs, since the start
         self.reached: set[Situation] = set()  # what this node has lived through: for the simulator
@@ -113,6 +114,11 @@ class Desk:
         self._news = [news for news in vars(self).values() if isinstance(news, News)]
         self.queues = b""  # the settings of all queues, if they have changed
         self.thanks_due: list[tuple[JobId, StartToken, NodeId]] = []  # results taken from runners
+
+    @property
+    def takes_work(self) -> bool:
+        """Whether this node means to own and to run anything."""
+        return not (self.leaving or self.draining)
 
     def reach(self, situation: Situation) -> None:
         """Mark that this came about, where it is handled. Nothing follows from it."""

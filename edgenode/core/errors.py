@@ -58,6 +58,18 @@ class NodeNotFound(EdgeNodeError):
     status, slug, title, definite = 404, "node-not-found", "No such member", True
 
 
+class NodeAway(EdgeNodeError):
+    """The member that something was wished of does not live, as far as is known."""
+
+    status, slug, title, definite = 409, "node-away", "The member cannot be asked now", True
+
+
+class NodeSilent(EdgeNodeError):
+    """It was asked, and has not answered: it may have done so all the same. Asking again does no harm."""
+
+    status, slug, title, definite = 504, "node-silent", "The member has not answered in time", False
+
+
 class NotReady(EdgeNodeError):
     """This node takes no jobs now (joining, leaving, or its disk refuses writes)."""
 

@@ -51,6 +51,7 @@ from edgenode.core.types import (
     FOREVER,
     NOBODY,
     Dice,
+    Drain,
     Instant,
     Load,
     MemberInfo,
@@ -189,6 +190,16 @@ class Membership(Roster):
         belief = self._myself.belief
         if belief.state in (MemberState.JOINING, MemberState.READY) and belief.info.ready != ready:
             self._say(MemberState.READY if ready else MemberState.JOINING, ready=ready)
+        return self._finish()
+
+    def take_part(self, drain: Drain, weight: float, now: Instant) -> list[Effect]:
+        """Say how this node takes part from now on."""
+        self._begin(now)
+        mine = self._myself.belief
+        info = mine.info._replace(drain=drain, weight=weight, ready=mine.info.ready and not drain)
+        if mine.state is not MemberState.LEFT and info != mine.info:
+            state = MemberState.JOINING if drain and mine.state is MemberState.READY else mine.state
+            self._describe(state, info)
         return self._finish()
 
     def left(self, now: Instant) -> list[Effect]:

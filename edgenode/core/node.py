@@ -16,6 +16,7 @@ from typing import Final, assert_never
 from edgenode.core.cancelling import Cancelling
 from edgenode.core.custody import Custody
 from edgenode.core.desk import Desk
+from edgenode.core.giving import Draining, Giving
 from edgenode.core.intake import Intake
 from edgenode.core.keys import Keys
 from edgenode.core.leaving import Leaving
@@ -23,12 +24,13 @@ from edgenode.core.membership import Membership
 from edgenode.core.mending import Mending
 from edgenode.core.meshclock import MeshClock
 from edgenode.core.queues import Queues
+from edgenode.core.regulation import Regulation
 from edgenode.core.replication import Replication
 from edgenode.core.reporting import Reporting
 from edgenode.core.retention import Retention
 from edgenode.core.runner import Runner
 from edgenode.core.scheduler import Scheduler
-from edgenode.core.settings import Settings
+from edgenode.core.settings import WEIGHT_MAX, WEIGHT_MIN, Settings
 from edgenode.core.signals import (
     Archive,
     Behind,
@@ -49,6 +51,7 @@ from edgenode.core.signals import (
     Persisted,
     QueueAsked,
     ReadAsked,
+    RegulateAsked,
     Reported,
     ReportsAsked,
     RequestDropped,
@@ -65,7 +68,18 @@ from edgenode.core.signals import (
     TimePassed,
 )
 from edgenode.core.situations import Situation
-from edgenode.core.types import FOREVER, Dice, Instant, MemberInfo, NodeId, Word, are_copies, starts_of
+from edgenode.core.types import (
+    FOREVER,
+    Dice,
+    Drain,
+    Instant,
+    MemberInfo,
+    NodeId,
+    Seconds,
+    Word,
+    are_copies,
+    starts_of,
+)
 from edgenode.core.upkeep import Upkeep
 from edgenode.core.view import View
 from edgenode.core.voters import Voters
@@ -77,6 +91,7 @@ from edgenode.core.wire import (
     AskReports,
     Cancel,
     CancelNoted,
+    Change,
     Claim,
     Claims,
     Copies,
@@ -102,6 +117,8 @@ from edgenode.core.wire import (
     Recall,
     Recalled,
     Refused,
+    Regulate,
+    Regulated,
     Report,
     Reports,
     Result,
@@ -115,11 +132,12 @@ from edgenode.core.wire import (
     Vote,
     Wanted,
     WantWork,
+    Wish,
     Write,
 )
 
-ANSWERS: Final = (Submitted, ReadAnswer, SearchAnswer, Inspected, Reports, CancelNoted)
-"""What a node hears on behalf of its clients: that needs no disk."""
+DISKLESS: Final = (Submitted, ReadAnswer, SearchAnswer, Inspected, Reports, CancelNoted, Regulate, Regulated)
+"""What a node hears on behalf of its clients, and what is wished of the node itself: that needs no disk."""
 HELD_MAX: Final = 10_000
 """Messages that wait until it is known whether this disk has a vote. Their senders repeat what is lost."""
 
@@ -179,7 +197,10 @@ class Node:
         self._reporting = Reporting(self._desk)
         self._cancelling = Cancelling(self._desk)
         self._keys = Keys(self._desk)
+        self._weight = info.weight
         self._is_booted = False
+        self._regulation = Regulation(self._desk, self._take_part)
+        self._draining: Draining | None = None
         self._leaving: Leaving | None = None
         self._said_goodbye = False
         self._deadline: Instant = FOREVER  # computed once an event: its answers cost a tenth of a node's time
@@ -227,7 +248,7 @@ class Node:
         """Whether this node takes new jobs."""
         desk = self._desk
         is_able = self._is_booted and self._membership.formed and self._vouching.has_vote
-        return is_able and not desk.leaving and desk.storing
+        return is_able and desk.takes_work and desk.storing
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
         """Take one event at `now` (never earlier than the one before) and return what is to be done."""
@@ -268,12 +289,15 @@ class Node:
         self._intake.on_time()
         self._reporting.on_time()
         self._cancelling.on_time()
+        self._regulation.on_time()
         if self.ready != (info.ready if (info := self._membership.info(desk.me)) else False):
             effects += self._membership.set_ready(self.ready, now)
         self._pass_on_changes()
         self._spread()
         if desk.leaving and desk.storing:
             effects += self._hand_over(now)
+        elif self._draining is not None and desk.storing:
+            effects += self._drain(self._draining, now)
         written = desk.table.written_by(self._durable) if self._vouching.has_vote else 0
         self._membership.set_load(self._scheduler.load()._replace(written=written))
         effects += self._tell_all()
@@ -302,6 +326,7 @@ class Node:
             self._cancelling.deadline(),
             self._vouching.deadline(),
             self._queues.deadline(),
+            self._regulation.deadline(),
         )
         if not self._desk.storing:
             return soonest
@@ -317,7 +342,9 @@ class Node:
             self._retention.deadline(),
             self._keys.deadline(),
         )
-        return soonest if self._leaving is None else min(soonest, self._leaving.deadline())
+        if self._leaving is not None:
+            return min(soonest, self._leaving.deadline())
+        return soonest if self._draining is None else min(soonest, self._draining.giving.deadline())
 
     # ------------------------------------------------------------------------------------- events
 
@@ -377,16 +404,19 @@ class Node:
                 self._cancelling.dropped(request)
                 self._reporting.dropped(request)
                 self._queues.dropped(request)
+                self._regulation.dropped(request)
             case Reported():
                 self._reporting.reported(event, self._runner)
             case ReportsAsked():
                 self._reporting.ask(event)
+            case RegulateAsked():
+                self._regulation.ask(event)
             case SearchedHere():
                 self._intake.searched_here(event)
             case RunEnded(job):
                 self._scheduler.run_ended(event)
-                if self._leaving is not None:
-                    self._leaving.look_at((job,))
+                if (giving := self._giving) is not None:
+                    giving.look_at((job,))
             case SlotsChanged(room):
                 self._runner.set_room(room)
             case LeaveAsked() | StopAsked() if not desk.storing:
@@ -394,8 +424,9 @@ class Node:
             case LeaveAsked():
                 desk.leaving = True
                 if not self._said_goodbye:
-                    parts = (self._replication, self._runner, self._upkeep, self._voters)
-                    self._leaving = Leaving(desk, self._custody, *parts)
+                    self._draining = None
+                    giving = self._make_giving(desk.settings.drain_s)
+                    self._leaving = Leaving(desk, giving, self._replication, self._upkeep)
                 return self._membership.handle(event, now)
             case StopAsked():
                 if not self._said_goodbye:
@@ -478,7 +509,7 @@ class Node:
 
     def _hear(self, source: NodeId, message: Message) -> None:
         """One message about jobs, from a peer or from this node itself."""
-        if not self._desk.storing and not isinstance(message, ANSWERS):
+        if not self._desk.storing and not isinstance(message, DISKLESS):
             return  # all others are about what it would have to store, or has forgotten
         custody, replication = self._custody, self._replication
         scheduler, intake = self._scheduler, self._intake
@@ -566,6 +597,10 @@ class Node:
                 self._queues.on_told(source, message)
             case QueuesDigest(digest):
                 self._queues.on_digest(source, digest)
+            case Regulate():
+                self._regulation.on_regulate(source, message)
+            case Regulated():
+                self._regulation.on_regulated(source, message)
             case _:
                 assert not isinstance(message, MembershipMessage | Recall | Recalled)
                 assert_never(message)
@@ -606,15 +641,15 @@ class Node:
             self._cancelling.members_changed(changed)
             self._keys.members_changed(changed)
             self._queues.members_changed(changed)
-            if self._leaving is not None:
-                self._leaving.members_changed()
+            self._regulation.members_changed()
+            if (giving := self._giving) is not None:
+                giving.members_changed()
 
     def _spread(self) -> None:
         """Pass on what happened to jobs until nobody has anything to add."""
         desk = self._desk
         custody, replication = self._custody, self._replication
         scheduler, intake, voters = self._scheduler, self._intake, self._voters
-        leaving = self._leaving
         while True:
             for queue in self._queues.take_changed():
                 scheduler.queue_changed(queue)
@@ -630,15 +665,15 @@ class Node:
                 scheduler.release(jobs)
                 replication.release(jobs)
                 voters.release(jobs)
-                if leaving is not None:
-                    leaving.release(jobs)
+                if (giving := self._giving) is not None:
+                    giving.release(jobs)
             elif desk.led:
                 jobs = desk.led.take()
                 voters.take_on(jobs)
                 scheduler.take_on(jobs)
                 self._keys.take_on(jobs)
-                if leaving is not None:
-                    leaving.look_at(jobs)
+                if (giving := self._giving) is not None:
+                    giving.look_at(jobs)
                 for job in intake.awaited(jobs):
                     desk.recount.add(job)
             elif desk.written:
@@ -715,6 +750,7 @@ class Node:
         self._intake.disown()
         self._reporting.disown()
         self._queues.resign()
+        self._draining = None
         if desk.leaving:
             return self._end_unheard()
         return self._membership.resign(now)
@@ -733,6 +769,8 @@ class Node:
         self._upkeep.members_changed(everyone)  # spares for those that were dead before
         self._custody.check_all()
         self._keys.begin()
+        if desk.draining:
+            self._draining = Draining(desk, self._make_giving(0.0))
         desk.log("store-recovered", f"the disk takes writes again; this is life {starts_of(boot)}")
         return effects
 
@@ -744,6 +782,54 @@ class Node:
         return []
 
     # ------------------------------------------------------------------------------------- leaving
+
+    @property
+    def _giving(self) -> Giving | None:
+        """What gives away this node's jobs, if anything does."""
+        going = self._leaving or self._draining
+        return None if going is None else going.giving
+
+    def _make_giving(self, patience_s: Seconds) -> Giving:
+        parts = (self._custody, self._runner, self._scheduler, self._voters)
+        return Giving(self._desk, *parts, patience_s=patience_s)
+
+    def _take_part(self, wish: Wish) -> bool:
+        """Drain, take jobs again, or have another weight from now on. False for one that leaves."""
+        desk = self._desk
+        if desk.leaving:
+            return False
+        match wish.change:
+            case Change.DRAIN:
+                desk.draining = True
+                self._draining = Draining(desk, self._make_giving(max(0.0, wish.value)))
+            case Change.UNDRAIN:
+                if desk.draining:
+                    desk.reach(Situation.UNDRAINED)
+                desk.draining, self._draining = False, None
+            case Change.WEIGHT:
+                self._weight = min(max(wish.value, WEIGHT_MIN), WEIGHT_MAX)
+            case _:
+                assert_never(wish.change)
+        desk.log("regulated", f"{wish.change} {wish.value:g}")
+        # Told at once, also to who asked: its answer says how this node takes part.
+        for effect in self._membership.take_part(self.drain, self._weight, desk.now):
+            desk.emit(effect)
+        return True
+
+    @property
+    def drain(self) -> Drain:
+        """Whether this node was asked to drain, and has."""
+        if self._draining is not None:
+            return self._draining.state
+        return Drain.DRAINED if self._desk.draining else Drain.NO
+
+    def _drain(self, draining: Draining, now: Instant) -> list[Effect]:
+        """Give every job to its successor; and say so when that is done."""
+        draining.on_time()
+        info = self._membership.info(self._desk.me)
+        if info is None or info.drain == draining.state:
+            return []
+        return self._membership.take_part(draining.state, self._weight, now)
 
     def _hand_over(self, now: Instant) -> list[Effect]:
         """Give every job to its successor; say goodbye when nothing is left that somebody could take."""

@@ -45,6 +45,7 @@ class Running:
     grant: GrantItem | None = None  # if another owner granted it
     stopped: bool = False
     attempt: int = 0  # that it is, when it has begun
+    withdrawn: bool = False  # stopped by somebody's wish, which is not held against its job
 
 
 class Ended(NamedTuple):
@@ -54,6 +55,7 @@ class Ended(NamedTuple):
     begun: bool  # False: it found no worker
     stopped: bool
     grant: GrantItem | None
+    withdrawn: bool = False
 
 
 @dataclass(slots=True)
@@ -249,7 +251,7 @@ class Runner:
             running.fingerprint,
             event.counted,
         )
-        return Ended(item, event.begun, running.stopped, running.grant)
+        return Ended(item, event.begun, running.stopped, running.grant, running.withdrawn)
 
     def keep(self, ended: Ended, record: Record | None) -> None:
         """Another node owns the job: tell it, until it thanks.
@@ -274,11 +276,11 @@ class Runner:
             voids = (TokenItem(ended.item.job, ended.item.token),)
             self._desk.post.send(known.owner, Has(self._desk.view.boot, (), (), voids))
 
-    def disown(self, job: JobId, running: Running, record: Record | None) -> None:
+    def disown(self, job: JobId, token: StartToken, grant: GrantItem | None, record: Record | None) -> None:
         """Tell the other owner of a start that was stopped here by somebody's wish not to wait for it."""
-        known = self._known(record, running.grant)
+        known = self._known(record, grant)
         if known is not None:
-            denied = (TokenItem(job, running.token),)
+            denied = (TokenItem(job, token),)
             self._desk.post.send(known.owner, Has(self._desk.view.boot, (), denied, ()))
 
     def _known(self, record: Record | None, grant: GrantItem | None) -> Record | None:
@@ -310,7 +312,7 @@ class Runner:
                 self._heed(spec.task)
             mine = self._table.peek(item.job)
             is_over = mine is not None and (mine.outcome is not None or mine.own.ballot > item.token.ballot)
-            usable = record is not None and item.boot == desk.view.boot and not desk.leaving and not is_over
+            usable = record is not None and item.boot == desk.view.boot and desk.takes_work and not is_over
             usable = usable and self._table.has_vote and desk.now >= self._wary_until
             if spec is not None and desk.is_forgotten(spec.expires_at):
                 usable = usable and mine is not None
@@ -378,14 +380,14 @@ class Runner:
         """Args:
         wanted: the slots that are free, and for which no owner here has anything.
         """
-        if any(wanted) and not self._desk.leaving:
+        if any(wanted) and self._desk.takes_work:
             return min(self._wake, max(self._want_at, self._desk.now + 0.001))
         return self._wake
 
     def on_time(self, *, wanted: Room) -> None:
         if self._want_at <= self._desk.now:
             self._want_at = self._desk.now + self._desk.settings.want_s
-            if any(wanted) and self._table.has_vote and not self._desk.leaving:
+            if any(wanted) and self._table.has_vote and self._desk.takes_work:
                 self._want_work(wanted)
         if self._wake <= self._desk.now:
             self._wake = FOREVER

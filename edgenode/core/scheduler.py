@@ -35,7 +35,7 @@ from edgenode.core.jobs import (
 )
 from edgenode.core.lines import Lines, Need, Place, need_of, queue_gate
 from edgenode.core.queues import Queues
-from edgenode.core.runner import Runner, Running
+from edgenode.core.runner import Ended, Runner, Running
 from edgenode.core.signals import RunEnded
 from edgenode.core.situations import Situation
 from edgenode.core.types import (
@@ -72,6 +72,7 @@ ATTEMPT_FAILED: Final = "attempt failed"
 CANCELLED: Final = "somebody asked for it"
 EXPIRED: Final = "its deadline or last day passed before it could start"
 EXPIRED_RUNNING: Final = "its last day passed while it ran"
+WITHDRAWN: Final = "it ran for longer than the drain of its node may take"
 LOOK_AGAIN_S: Final = 10.0
 """When a day that has come is looked at again by a node whose clock is not good enough to end a job."""
 
@@ -129,7 +130,7 @@ class Scheduler:
         spec = decode_spec(record.spec)
         plain = not _is_strict(spec.options) and record.own.state is State.QUEUED
         plain = plain and spec.options.queue not in self._queues.paused
-        if plain and not self._desk.leaving and self._fits_here(spec):
+        if plain and self._desk.takes_work and self._fits_here(spec):
             record = self._reserve(record, self._desk.me, self._desk.view.boot, Wait.ACKS)
         return record
 
@@ -317,7 +318,7 @@ class Scheduler:
     def fill(self) -> bool:
         """Start what may start on the slots that are free. Whether anything did."""
         me = self._desk.me
-        if not self._queued or self._desk.leaving:
+        if not self._queued or not self._desk.takes_work:
             return False
         picked = [
             record for free, tasks in self._runner.open_slots() for record in self._pick(free, me, tasks)
@@ -531,6 +532,8 @@ class Scheduler:
             if record is not None and self._owns_unfinished(record) and record.own.token == event.token:
                 self._void(record)
             self._runner.give_back(ended, record)
+        elif ended.withdrawn and event.verdict.state is not State.SUCCEEDED:
+            self._take_back(ended, record)
         elif record is not None and self._table.acting(job) is not None:
             if record.outcome is None:
                 self._receive(record, ended.item)
@@ -538,6 +541,17 @@ class Scheduler:
                 self.take_on((job,))  # it waited for this start's place here
         elif record is None or record.outcome is None:
             self._runner.keep(ended, record)
+
+    def _take_back(self, ended: Ended, record: Record | None) -> None:
+        """A start that was stopped here because the node drains is over: its job is for others to run."""
+        job, token = ended.item.job, ended.item.token
+        if self._table.acting(job) is None:
+            self._runner.disown(job, token, ended.grant, record)
+        elif record is not None and record.outcome is None:
+            if record.own.token == token:
+                self._lose(record, WITHDRAWN, counted=False)
+            elif record.own.state is not State.RUNNING:
+                self.take_on((job,))
 
     def _receive(self, record: Record, item: ResultItem) -> None:
         """A verdict reached the owner of an unfinished job."""
@@ -706,9 +720,24 @@ class Scheduler:
             assert running is not None
             self._stop(job, running, "the node was stopped")
             if self._table.acting(job) is None:
-                self._runner.disown(job, running, record)
+                self._runner.disown(job, token, running.grant, record)
             elif record is not None and record.outcome is None and record.own.token == token:
                 self._lose(record, "the node was stopped", counted=False)
+
+    def withdraw(self, reason: str) -> None:
+        """What runs here has had its time: it is stopped, and given up when its worker has ended."""
+        for job, token in self._runner.starts():
+            running, record = self._runner.get(job), self._table.peek(job)
+            assert running is not None
+            opening = self._opening.get(job)
+            if opening is not None and opening.token == token:
+                self._revoke(job)
+                if record is not None and self._owns_unfinished(record) and record.own.token == token:
+                    self._void(record)
+            elif not running.stopped:
+                self._desk.reach(Situation.DRAIN_GAVE_UP_START)
+                running.withdrawn = True
+                self._runner.stop(job, running, reason)
 
     def give_up(self) -> tuple[Runner, Scheduler]:
         """The disk refused a write: what runs here is stopped.

@@ -7,6 +7,10 @@ from typing import Final
 
 from edgenode.core.types import Seconds
 
+WEIGHT_MIN: Final = 0.01
+WEIGHT_MAX: Final = 1000.0
+"""Of a member: its share of new jobs, relative to the others'."""
+
 
 @dataclass(frozen=True, slots=True)
 class MembershipSettings:

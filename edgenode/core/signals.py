@@ -19,6 +19,7 @@ from edgenode.core.types import (
     Ballot,
     JobId,
     KeyUse,
+    MemberInfo,
     NodeId,
     Past,
     Promise,
@@ -26,7 +27,7 @@ from edgenode.core.types import (
     StartToken,
     Wall,
 )
-from edgenode.core.wire import Message, Query, QueueItem, Said, Verdict
+from edgenode.core.wire import Message, Query, QueueItem, Said, Verdict, Wish
 
 RequestId = NewType("RequestId", int)
 """Made by the shell for each local request; comes back in exactly one `Answer`."""
@@ -287,6 +288,16 @@ class CancelAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class RegulateAsked:
+    """Answered with `RegulateDone`: a member, or this node, is to take part in another way."""
+
+    request: RequestId
+    node: NodeId
+    wish: Wish
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class StoreRefused:
     """A Persist failed (full, read-only, broken), and so will every later one, until `StoreRecovered`.
 
@@ -331,7 +342,7 @@ Event = (
     Booted | ClockRead | TimePassed | MessageArrived | LinkUp | LinkDown | CloneMet | SubmitAsked | ReadAsked
     | SearchAsked | InspectAsked | QueueAsked | CancelAsked | RequestDropped | SearchedHere | RunEnded
     | Persisted | StoreRefused | StoreRecovered | RowsDamaged | LeaveAsked | StopAsked | SlotsChanged
-    | Reported | ReportsAsked
+    | Reported | ReportsAsked | RegulateAsked
 )  # fmt: skip
 
 
@@ -465,6 +476,15 @@ class CancelDone:
 
 
 @dataclass(frozen=True, slots=True)
+class RegulateDone:
+    """What the node says of itself now, or why it was not asked, or has not answered."""
+
+    request: RequestId
+    info: MemberInfo | None
+    error: EdgeNodeError | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SearchHere:
     """Look through this disk's rows, off the event loop; ends in one `SearchedHere`."""
 
@@ -549,6 +569,6 @@ class Left:
 
 Effect = (
     Persist | Send | Run | StopRun | SubmitDone | ReadDone | SearchDone | InspectDone | ReportsDone
-    | QueueDone | CancelDone | SearchHere | Peers | Remember | RememberWords
+    | QueueDone | CancelDone | RegulateDone | SearchHere | Peers | Remember | RememberWords
     | Behind | Cloned | Changed | Log | Left
 )  # fmt: skip

@@ -51,6 +51,11 @@ class Situation(StrEnum):
     GIFT_OF_SETTLED = "a gift is offered of a job that its receiver knows to be settled"
     GIFT_STALE = "a gift names a ballot that is not the present one"
     STALLED = "a node stood still for longer than others wait, and owns nothing until it has asked"
+    DRAINED = "a node has drained, and stays a member"
+    DRAIN_GAVE_UP_START = "a start that took longer than a drain may is stopped, and not held against its job"
+    DRAINED_OWNER_STAYS = "a drained node owns a job that nobody else can take"
+    UNDRAINED = "a drained node takes jobs again"
+    WISH_OUT_OF_TURN = "a wish about how a node takes part comes late, or after another one, and does nothing"
     # Changing the holders.
     NEWCOMER_WANTED = "a job should be held by others, and those get copies first"
     HOLDERS_GROW = "a job gets more holders than it had"

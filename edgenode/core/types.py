@@ -140,6 +140,14 @@ class MemberState(StrEnum):
     LEFT = "left"
 
 
+class Drain(StrEnum):
+    """Whether a node was asked to run nothing, and to give away what it owns; it stays a member."""
+
+    NO = ""
+    DRAINING = "draining"  # something still runs there, or is on its way to others
+    DRAINED = "drained"  # nothing runs, and what others could take is theirs
+
+
 class Delivery(StrEnum):
     AT_LEAST_ONCE = "at-least-once"
     AT_MOST_ONCE = "at-most-once"
@@ -191,6 +199,7 @@ class MemberInfo(NamedTuple):
     behind: bool = False  # its disk was put back, or is a copy: it has no vote
     coroutines: tuple[str, ...] = ()  # those of `tasks` that run in `async_slots`
     async_slots: int = 0
+    drain: Drain = Drain.NO
 
     @property
     def room(self) -> Room:

@@ -94,12 +94,17 @@ class MemberView(NamedTuple):
     @property
     def state_text(self) -> str:
         """Its state in a word: its own, or what is the matter with the disk of one that lives: `resigned` if
-        it takes no writes, `behind` if it was put back or copied, and has no vote."""
+        it takes no writes, `behind` if it was put back or copied, and has no vote; or `draining`, `drained`,
+        if it was asked to be."""
         if self.state in (MemberState.DEAD, MemberState.LEFT):
             return str(self.state)
         if not self.info.stores:
             return "resigned"
-        return "behind" if self.info.behind else str(self.state)
+        if self.info.behind:
+            return "behind"
+        # A suspect, or one that leaves, is that in the first place.
+        is_up = self.state in (MemberState.READY, MemberState.JOINING)
+        return str(self.info.drain or self.state) if is_up else str(self.state)
 
 
 class MeshView(NamedTuple):

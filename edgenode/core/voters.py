@@ -224,7 +224,8 @@ def next_holders(
     rank. The same tuple if nothing is to change.
 
     Who leaves or has left, or has no vote any more because its disk is behind, is replaced at once, and
-    dropped if nobody can replace it. Who is dead keeps its place for `rereplicate_after_s`, and for longer
+    dropped if nobody can replace it. So is who drains, if none of the holders would take the job; else it
+    stays. Who is dead keeps its place for `rereplicate_after_s`, and for longer
     while there is nobody to take it: it may return. Nothing changes if the new holders could not decide
     anything at present.
 
@@ -241,6 +242,8 @@ def next_holders(
         for node in record.holders
         if view.is_leaving(node) or view.has_left(node) or view.is_behind(node)
     }
+    if ranking.members.isdisjoint(record.holders):  # then those that are drained keep nobody else waiting
+        leaving |= {n for n in record.holders if (info := view.info(n)) is not None and info.drain}
     after_s = settings.rereplicate_after_s
     gone = {n for n in record.holders if n in voteless or is_long_dead(n, view, after_s, now)}
     dead = gone - leaving

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import (
     Any,
     Final,
@@ -26,6 +27,7 @@ from edgenode.core.bounds import finite, whole
 from edgenode.core.errors import MalformedMessage
 from edgenode.core.types import (
     Ballot,
+    Drain,
     Hash64,
     JobId,
     KeyUse,
@@ -257,6 +259,19 @@ class NotedItem(NamedTuple):
     number: int
 
 
+class Change(StrEnum):
+    """What a node can be asked to change about the way it takes part."""
+
+    DRAIN = "drain"
+    UNDRAIN = "undrain"
+    WEIGHT = "weight"
+
+
+class Wish(NamedTuple):
+    change: Change
+    value: float = 0.0  # how long running jobs may still take; the weight; nothing
+
+
 class Query(NamedTuple):
     """Which jobs to list: empty strings match all. `after` is exclusive; ids are in falling order."""
 
@@ -314,7 +329,7 @@ def _decoder(kind: Any) -> Callable[[Any], Any]:
         return _bytes
     if kind is State:
         return _member_of(kind, VERDICTS)  # the one state that travels outside of a record
-    if kind is MemberState:
+    if kind in (MemberState, Drain, Change):
         return _member_of(kind, kind)
     if isinstance(kind, type) and issubclass(kind, tuple):
         fields = _decoder_of_fields(kind)
@@ -798,12 +813,34 @@ class QueuesDigest:
     digest: Hash64
 
 
+@message(56)
+class Regulate:
+    """Change this about the way you take part. It has no ballot, so it names the life that it is for, and the
+    version that this change makes: what comes late, or twice, does nothing."""
+
+    request: int
+    boot: int
+    version: int
+    wish: Wish
+
+
+@message(57)
+class Regulated:
+    """How the sender takes part now; `done`: as was wished."""
+
+    request: int
+    done: bool
+    version: int
+    drain: Drain
+    weight: float
+
+
 Message = (
     Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose | Recall | Recalled
     | Submit | Submitted | Write | Acks | Refused | Ask | Promises | Offer | Taken | Wanted | Copies
     | Marks | Marked | Expired | Gift | Claim | Claims | Homes | WantWork | Grant | Result | ResultTaken
     | Have | Has | Stop | Cancel | CancelNoted
-    | Read | ReadAnswer | Search | SearchAnswer | Inspect | Inspected
+    | Read | ReadAnswer | Search | SearchAnswer | Inspect | Inspected | Regulate | Regulated
     | Report | Noted | AskReports | Reports | QueuesTold | QueuesDigest
 )  # fmt: skip
 MembershipMessage = Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose

@@ -23,6 +23,7 @@ class Sample(NamedTuple):
     """How a node is at one moment."""
 
     ready: bool
+    draining: bool
     writable: bool  # the store takes writes
     behind: bool  # the disk was put back or copied
     owned: Mapping[str, int]  # unfinished jobs that this node owns, by state
@@ -94,6 +95,11 @@ class _Present(Collector):
         })  # fmt: skip
         for name, value, text in (
             ("ready", now.ready, "Whether it takes jobs"),
+            (
+                "draining",
+                now.draining,
+                "Whether it was asked to drain, and is, or will be, drained",
+            ),
             ("store_writable", now.writable, "Whether its disk takes writes"),
             ("store_behind", now.behind, "Whether its disk was put back or copied, and has no vote"),
             ("store_unwritten_bytes", now.unwritten_bytes, "What waits for the disk"),

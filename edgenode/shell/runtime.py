@@ -54,6 +54,8 @@ from edgenode.core.signals import (
     ReadAsked,
     ReadDone,
     Receipt,
+    RegulateAsked,
+    RegulateDone,
     Remember,
     RememberWords,
     ReportsAsked,
@@ -76,9 +78,9 @@ from edgenode.core.signals import (
     SubmitDone,
     TimePassed,
 )
-from edgenode.core.types import Instant, JobId, MemberInfo, NodeId, Seconds, State, Wall, starts_of
+from edgenode.core.types import Drain, Instant, JobId, MemberInfo, NodeId, Seconds, State, Wall, starts_of
 from edgenode.core.view import MemberView, MeshView
-from edgenode.core.wire import CONTROL, Query, Verdict
+from edgenode.core.wire import CONTROL, Query, Verdict, Wish
 from edgenode.shell.observe import Observer, Sample
 from edgenode.shell.searches import Searches
 from edgenode.shell.store import Damage, DiskRefused, SearchResult, Store, StoreDamaged
@@ -374,7 +376,7 @@ class Runtime:
                 self._fail(request, StoreFailed("this node's disk refused the change: it may come later"))
             case ReadDone(request) | SearchDone(request) | InspectDone(request):
                 self._fail(request, Undecided("this node's disk refused a write meanwhile"))
-            case ReportsDone(request) | CancelDone(request):
+            case ReportsDone(request) | CancelDone(request) | RegulateDone(request):
                 self._fail(request, Undecided("this node's disk refused a write meanwhile"))
             case Peers() | Remember() | StopRun() | Log() | Left():
                 self._carry_out(effect)
@@ -435,7 +437,9 @@ class Runtime:
                 self._workers.stop(job, token, reason, STOP_GRACE_S)
             case SubmitDone(request, receipts):
                 self._answer(request, receipts)
-            case ReadDone(request) | SearchDone(request) | InspectDone(request) | CancelDone(request):
+            case ReadDone(request) | SearchDone(request) | InspectDone(request):
+                self._answer(request, effect)
+            case CancelDone(request) | RegulateDone(request):
                 self._answer(request, effect)
             case ReportsDone(request) | QueueDone(request):
                 self._answer(request, effect)
@@ -556,6 +560,14 @@ class Runtime:
         done: CancelDone = await self._ask(request, answer, CancelAsked(request, tuple(jobs), timeout_s))
         return done
 
+    async def regulate(self, node: NodeId, wish: Wish, *, timeout_s: Seconds) -> MemberInfo:
+        request, answer = self._request()
+        done: RegulateDone = await self._ask(request, answer, RegulateAsked(request, node, wish, timeout_s))
+        if done.error is not None:
+            raise done.error
+        assert done.info is not None
+        return done.info
+
     def members(self) -> Sequence[MemberView]:
         clock = self.node.desk.clock
         return [
@@ -579,6 +591,7 @@ class Runtime:
         load = self.node.membership.load(self.me)
         return Sample(
             ready=not self.readiness(),
+            draining=self.node.desk.draining,
             writable=self._refusal is None,
             behind=self._has_no_vote,
             owned=Counter(str(record.own.state) for record in owned if record and not record.outcome),
@@ -626,9 +639,18 @@ class Runtime:
             return [] if self._trouble is None else [f"it runs no jobs: {self._trouble}"]
         if self.node.desk.leaving:
             return ["the node is leaving the mesh"]
+        if self.node.desk.draining:
+            return [self._drain_text()]
         if not self.node.view.formed:
             return ["it has not met any of its peers yet"]
         return ["it asks its peers whether its disk is the latest of its identity"]
+
+    def _drain_text(self) -> str:
+        owned = len(self.node.desk.table.leads)
+        if self.node.drain is Drain.DRAINING:
+            return f"it is draining: {owned} jobs are still its own"
+        stay = f", and keeps {owned} jobs that no other node can take" if owned else ""
+        return f"it is drained: it takes no jobs until it is undrained{stay}"
 
     @property
     def _has_no_vote(self) -> bool:
@@ -650,6 +672,9 @@ class Runtime:
             return StoreUnwritable(text, reasons=list(self.readiness()))
         if self._failure is None and self._has_no_vote and not self.node.desk.leaving:
             return None  # it passes jobs on to those that may hold them
+        is_going_on = self._failure is None and not self.node.desk.leaving
+        if is_going_on and self.node.desk.draining and len(self.node.view.ranking()):
+            return None  # so does this one
         reasons = self.readiness()
         if not reasons:
             return None

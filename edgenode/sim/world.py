@@ -31,6 +31,8 @@ from edgenode.core.signals import (
     Persisted,
     QueueDone,
     ReadDone,
+    RegulateAsked,
+    RegulateDone,
     Remember,
     RememberWords,
     ReportsDone,
@@ -60,7 +62,7 @@ from edgenode.core.types import (
     starts_of,
 )
 from edgenode.core.vouching import unknown_word
-from edgenode.core.wire import Acks, Grant, Message, Verdict, Vote
+from edgenode.core.wire import Acks, Grant, Message, Verdict, Vote, Wish
 from edgenode.sim.clock import EPOCH, MachineClock
 from edgenode.sim.conditions import Conditions
 from edgenode.sim.disk import Disk
@@ -83,6 +85,8 @@ RESTART_S: Final = 1.0
 """How often somebody tries to start a process that cannot."""
 ROUNDING_S: Final = 1e-6
 """Converting a deadline to simulated time and back may lose this much."""
+WISH_S: Final[Seconds] = 5.0
+"""How long somebody who wishes something of a member waits for its answer."""
 RINGS_MAX: Final = 3
 """How often in a row a core may have more to do at once when its time has come. Beyond, it spins."""
 
@@ -116,6 +120,7 @@ class World(Timeline):
         self.ledger.keys.known_to = self._known_to
         self.network = Network(self, self.random("network"), codec=codec)
         self.events = 0
+        self.wishes = 0
         self.identities = Identities()
         self.directory: dict[NodeId, str] = {}  # the addresses of machines that are known to have moved
         self._reached: set[Situation] = set()  # by lives that are over, and by pipelines
@@ -535,6 +540,8 @@ class World(Timeline):
                 | CancelDone()
             ):
                 self._requests.drop(effect.request)
+            case RegulateDone():
+                pass  # who asked sees what comes of it
             case Peers() | Remember() | StopRun() | Log() | Left():
                 self._out(life, effect)
             case _:
@@ -657,6 +664,8 @@ class World(Timeline):
                     machine = life.machine  # its operator was told to start it again
                     self.after(self._dice.uniform(0.5, 4.0), lambda: self.start_if_down(machine))
                 return False
+            case RegulateDone():
+                pass
             case Log():
                 self.on_log(life, effect)
             case Persist():
@@ -738,6 +747,12 @@ class World(Timeline):
             life.asked_at[asked.request] = self.now
             wait_s = patience_s(asked)
             self.after(wait_s, lambda: self._requests.demand_answer(life, asked, wait_s))
+
+    def regulate(self, life: Life, node: NodeId, wish: Wish) -> None:
+        """Somebody asks this node to have a member drained, or not any more, or given another weight."""
+        self.wishes += 1
+        self.befell(life.machine, f"is asked to {wish.change} {short(node)}")
+        self.post(life, 0.0, RegulateAsked(RequestId(self.wishes), node, wish, WISH_S))
 
     def leave(self, machine: Machine) -> None:
         assert machine.life is not None

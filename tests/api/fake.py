@@ -13,8 +13,27 @@ from aiohttp.web import TCPSite
 from edgenode.api.app import make_app, make_runner
 from edgenode.api.service import TaskSchema
 from edgenode.core import jobs, signals, wire
-from edgenode.core.errors import EdgeNodeError, InvalidJob, JobNotFound, KeyReused, NotReady, Undecided
-from edgenode.core.types import JobId, Load, MemberInfo, MemberState, NodeId, StartToken, State, next_boot
+from edgenode.core.errors import (
+    EdgeNodeError,
+    InvalidJob,
+    JobNotFound,
+    KeyReused,
+    NodeAway,
+    NodeNotFound,
+    NotReady,
+    Undecided,
+)
+from edgenode.core.types import (
+    Drain,
+    JobId,
+    Load,
+    MemberInfo,
+    MemberState,
+    NodeId,
+    StartToken,
+    State,
+    next_boot,
+)
 from edgenode.core.view import MemberView, MeshView
 
 NODES = tuple(NodeId(letter * 16) for letter in "abcde")
@@ -56,6 +75,10 @@ class FakeService:
         self.reasons: list[str] = []
         self.damages: list[str] = []
         self.silent: set[NodeId] = set()
+        self.regulated: list[tuple[NodeId, wire.Wish]] = []
+        self.drains: dict[NodeId, Drain] = {}
+        self.weights: dict[NodeId, float] = {}
+        self.reluctance = 0  # how often a draining member is looked at before it is drained
         self.records: dict[JobId, jobs.Record] = {}
         self.said: list[wire.Said] = []
         self.reports_error: EdgeNodeError | None = None
@@ -158,13 +181,36 @@ class FakeService:
                 await self.end(job, State.CANCELLED, b"", "somebody asked for it")
         return signals.CancelDone(signals.RequestId(0), asked)
 
+    async def regulate(self, node: NodeId, wish: wire.Wish, *, timeout_s: float) -> MemberInfo:
+        if node not in NODES:
+            raise NodeNotFound(f"no member has the id {node}", field="id")
+        if node in self.silent:
+            raise NodeAway(f"the member {node} is dead")
+        self.regulated.append((node, wish))
+        match wish.change:
+            case wire.Change.DRAIN:
+                self.drains[node] = Drain.DRAINING
+            case wire.Change.UNDRAIN:
+                self.drains[node] = Drain.NO
+            case wire.Change.WEIGHT:
+                self.weights[node] = wish.value
+        return next(member.info for member in self._members() if member.info.id == node)
+
     def members(self) -> Sequence[MemberView]:
+        for node in [node for node, drain in self.drains.items() if drain]:
+            self.reluctance -= 1
+            if self.reluctance < 0:
+                self.drains[node] = Drain.DRAINED
+        return self._members()
+
+    def _members(self) -> Sequence[MemberView]:
         return [
             MemberView(
                 MemberInfo(
                     node, f"node-{node[0]}", next_boot(0, 7), (("127.0.0.1", 9701 + place),),
-                    f"http://127.0.0.1:{8701 + place}", "0.1.0", 1.0, 2, (("zone", "x"),),
-                    ("echo", "image.resize"), START, True,
+                    f"http://127.0.0.1:{8701 + place}", "0.1.0", self.weights.get(node, 1.0), 2,
+                    (("zone", "x"),), ("echo", "image.resize"), START, not self.drains.get(node),
+                    drain=self.drains.get(node, Drain.NO),
                 ),
                 MemberState.DEAD if node in self.silent else MemberState.READY,
                 Load(owned=1, queued=2, running=3, done=4, free=5),

@@ -37,6 +37,7 @@ from edgenode.core.signals import (
     QueueDone,
     ReadAsked,
     ReadDone,
+    RegulateDone,
     Reported,
     ReportsAsked,
     ReportsDone,
@@ -346,9 +347,12 @@ class Mesh:
         self.searches: dict[RequestId, SearchDone] = {}
         self.reports: dict[RequestId, ReportsDone] = {}
         self.queues: dict[RequestId, QueueDone] = {}
+        self.regulated: dict[RequestId, RegulateDone] = {}
         self.rule: Rule = let_pass
         self.verdict: Callable[[Begun], tuple[Seconds, Verdict] | None] = lambda begun: (RUN_S, succeeded())
         """How a run ends, and after how long; None: it goes on until it is stopped."""
+        self.stops_take_s: Seconds = 0.001
+        """How long a worker that is asked to end takes."""
         self.cuts: set[frozenset[NodeId]] = set()
         self._slots = dict.fromkeys(self.names, slots) if isinstance(slots, int) else dict(slots)
         self._tasks, self._labels = dict(tasks or {}), dict(labels or {})
@@ -532,7 +536,8 @@ class Mesh:
                 self.stopped.append((name, job, token))
                 verdict = Verdict(State.CANCELLED, b"", "stopped", -1.0, False)
                 # Orders to the workers keep their order: a stop never overtakes its run.
-                self._later(durable_in + 0.001, name, lambda: self.end_run(name, job, token, verdict))
+                ends_in = durable_in + self.stops_take_s
+                self._later(ends_in, name, lambda: self.end_run(name, job, token, verdict))
             case SearchHere(ticket, query):
                 answer = self.disks[name].search(ticket, query)
                 self._later(0.0, name, lambda: self.do(name, answer))
@@ -546,6 +551,8 @@ class Mesh:
                 self.searches[request] = effect
             case ReportsDone(request):
                 self.reports[request] = effect
+            case RegulateDone(request):
+                self.regulated[request] = effect
             case Log():
                 self.logs.append((name, effect))
             case Left(handed_over):

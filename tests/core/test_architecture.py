@@ -41,7 +41,9 @@ LAYERS: list[set[str]] = [
         "core.reporting",
         "core.retention",
         "core.upkeep",
+        "core.regulation",
     },
+    {"core.giving"},
     {"core.leaving"},
     {"core.node"},
 ]

@@ -13,12 +13,13 @@ from job_mesh import A, B, C, Mesh, failed, job_id, make_record, make_spec, succ
 
 from edgenode.core.errors import MalformedMessage
 from edgenode.core.jobs import FORMAT, NO_TOKEN, Record, decode, decode_spec, encode_spec
-from edgenode.core.types import Ballot, Load, MemberInfo, MemberState, NodeId, StartToken, State
+from edgenode.core.types import Ballot, Drain, Load, MemberInfo, MemberState, NodeId, StartToken, State
 from edgenode.core.wire import (
     MESSAGES,
     TAGS,
     Ask,
     AskItem,
+    Change,
     Message,
     Result,
     ResultItem,
@@ -237,7 +238,8 @@ def values_of(kind: Any, name: str) -> st.SearchStrategy[Any]:
     known: dict[Any, st.SearchStrategy[Any]] = {
         int: WHOLE, float: NUMBERS, bool: st.booleans(), bytes: st.just(b""), str: st.just("a"),
         State: st.sampled_from([State.SUCCEEDED, State.FAILED, State.CANCELLED]),
-        MemberState: st.sampled_from(list(MemberState)),
+        MemberState: st.sampled_from(list(MemberState)), Drain: st.sampled_from(list(Drain)),
+        Change: st.sampled_from(list(Change)),
         MemberInfo: fields_of_info(),
     }  # fmt: skip
     if kind in known:
@@ -257,7 +259,7 @@ def fields_of_info() -> st.SearchStrategy[Any]:
     return st.tuples(
         st.sampled_from(NODES), st.just("n"), WHOLE, addresses, st.just(""), st.just("0"),
         st.sampled_from([1.0, 0.0, -1.0, 1e300]), WHOLE, st.just([]), st.just(["echo"]), NUMBERS,
-        st.booleans(), st.booleans(), st.booleans(),
+        st.booleans(), st.booleans(), st.booleans(), st.sampled_from(list(Drain)),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from edgenode.shell.observe import Observer, Sample
 
 SAMPLE = Sample(
     ready=True,
+    draining=False,
     writable=False,
     behind=True,
     owned={"queued": 3, "running": 1},

@@ -1,0 +1,63 @@
+"""`edgenode drain`, `undrain` and `weight`, against a fake node behind real HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from edgenode.cli import app
+from edgenode.core.wire import Change, Wish
+from tests.api.fake import NODES, FakeService, Served, served
+
+
+@pytest.fixture
+def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    with served(FakeService()) as found:
+        monkeypatch.setenv("EDGENODE_URL", found.url)
+        yield found
+
+
+def edgenode(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def test_a_node_is_drained_by_name_and_undrained_by_id(node: Served) -> None:
+    node.service.reluctance = 9
+    result = edgenode("drain", "node-b", "--limit-s", "30")
+    assert (result.exit_code, result.stdout) == (0, "node-b is draining: owns 1, runs 3, weight 1\n")
+    result = edgenode("undrain", NODES[1], "--json")
+    assert json.loads(result.stdout)["state"] == "ready"
+    assert node.service.regulated == [
+        (NODES[1], Wish(Change.DRAIN, 30.0)),
+        (NODES[1], Wish(Change.UNDRAIN)),
+    ]
+
+
+def test_drain_waits_for_its_end_if_it_is_asked_to(node: Served) -> None:
+    node.service.reluctance = 3
+    result = edgenode("drain", "node-b", "--wait")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("node-b is drained: ")
+
+
+def test_a_weight_is_a_number_in_its_range(node: Served) -> None:
+    assert edgenode("weight", "node-c", "2.5").stdout == "node-c is ready: owns 1, runs 3, weight 2.5\n"
+    assert edgenode("weight", "node-c", "0").exit_code == 2
+    assert node.service.regulated == [(NODES[2], Wish(Change.WEIGHT, 2.5))]
+
+
+def test_a_name_that_no_node_has_is_wrong_usage_and_says_which_there_are(node: Served) -> None:
+    result = edgenode("drain", "node-x")
+    assert result.exit_code == 2
+    assert "node-a, node-b" in result.output
+    assert node.service.regulated == []
+
+
+def test_a_dead_node_cannot_be_drained(node: Served) -> None:
+    node.service.silent.add(NODES[3])
+    result = edgenode("drain", "node-d")
+    assert result.exit_code == 2
+    assert "is dead" in result.output
