@@ -104,7 +104,7 @@ class Api:
 
     def changes(self) -> dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]]:
         """What POST changes, by path; of those with a name in the place of an id, those first."""
-        changing = Changing(self._service, self._settings)
+        changing = Changing(self._service, self.settings)
         return {
             "/v1/jobs/cancel": changing.cancel_many,
             "/v1/jobs/retry": changing.retry_many,
