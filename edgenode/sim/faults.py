@@ -45,6 +45,8 @@ class Kind(StrEnum):
     CLONE = "cloned identity"
     JOIN = "join"
     LEAVE = "leave"
+    DRAIN = "drain"
+    WEIGHT = "new weight"
     WIPE = "wipe"
     MOVE = "new address"
 
@@ -81,12 +83,12 @@ FAMILIES: Final[dict[Family, frozenset[Kind]]] = {
     Family.CLOCKS: CLOCKS,
     Family.DISKS: frozenset({Kind.DISK_FULL, Kind.DISK_BITS, Kind.DISK_CUT}),
     Family.IDENTITY: frozenset({Kind.DISK_STALE, Kind.CLONE}),
-    Family.CHURN: frozenset({Kind.JOIN, Kind.LEAVE, Kind.WIPE, Kind.MOVE}),
+    Family.CHURN: frozenset({Kind.JOIN, Kind.LEAVE, Kind.DRAIN, Kind.WEIGHT, Kind.WIPE, Kind.MOVE}),
 }
 """The blows of each; those without any are standing conditions, or jobs."""
 
 
-HARMLESS: Final = frozenset({Kind.JOIN, Kind.LEAVE})
+HARMLESS: Final = (Kind.JOIN, Kind.LEAVE, Kind.DRAIN, Kind.WEIGHT)
 """Must not cost a single extra start."""
 LOSSES: Final = frozenset({Kind.WIPE, Kind.DISK_BITS, Kind.DISK_CUT, Kind.DISK_STALE, Kind.CLONE})
 """Cost a disk, or its vote. Mostly one a run: two lost disks of three holders, say, leave little to check."""
@@ -103,6 +105,9 @@ SIZES: Final = (1, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 5, 6, 7, 8, 9)
 COPIES: Final = (1, 2, 3, 3, 3, 3, 4, 5)
 REREPLICATE_AFTER_S: Final = (1.0, 3.0, 30.0)
 DRAIN_S: Final = (0.2, 1.0, 10.0)
+DRAINED_S: Final = (0.5, 6.0)
+"""How long after its drain a node is undrained."""
+WEIGHTS: Final = (0.2, 1.0, 3.0)
 
 
 PAUSE_S: Final = (1.5, 7.0)
@@ -197,7 +202,7 @@ class Faults:
         if roll < 0.08:
             return cls(Mood.CALM, *mesh, chained, Conditions(), (), flat, even, poison=False)
         if roll < 0.13:
-            blows = _blows(dice, [Kind.JOIN, Kind.LEAVE], hurt_s, most=5)
+            blows = _blows(dice, [*HARMLESS], hurt_s, most=4)
             return cls(Mood.CHURN, *mesh, chained, Conditions(), blows, flat, even, poison=False)
         if roll < 0.18:
             blows = _blows(dice, [Kind.SHORT_STALL, Kind.STARVE], hurt_s, most=4)

@@ -397,9 +397,11 @@ class Judge:
         more = 1 if is_death else 0
         if not len(starts) <= known.start_count <= len(starts) + more:
             raise Violation(f"I6: {job_text(job)} counts {known.start_count} starts of {len(starts)}")
+        spec = decode_spec(known.spec)
         too_late = known.state is State.EXPIRED  # the ledger has seen that its deadline was over
         cut_short |= {token for token in known.losses if is_death and token not in starts}
-        if manner_of(decode_spec(known.spec)) is Manner.GOOD and not (ended or too_late or cut_short):
+        had_its_start = evicted and spec.options.delivery is Delivery.AT_MOST_ONCE
+        if manner_of(spec) is Manner.GOOD and not (ended or too_late or cut_short or had_its_start):
             raise Violation(f"I6: without faults {job_text(job)} ended as {known.state}")
 
 

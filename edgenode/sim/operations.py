@@ -26,7 +26,7 @@ class Operation(StrEnum):
 
 _WORDS: Final[dict[Operation, tuple[str, ...]]] = {
     Operation.GIFT: ("GIFT",),
-    Operation.LEAVING: ("LEAV", "LEFT"),
+    Operation.LEAVING: ("LEAV", "LEFT", "DRAIN", "WISH"),
     Operation.HOLDERS: ("MOVE", "EPOCH", "NEWCOMER", "HOLDERS"),
     Operation.COPYING: ("SPARE", "OFFERED", "COPY", "COPIES", "ACKS"),
     Operation.SUBMISSION: ("SUBMISSION", "READ"),

@@ -34,8 +34,8 @@ from edgenode.core.signals import (
     SubmitDone,
 )
 from edgenode.core.situations import Situation
-from edgenode.core.types import JobId, NodeId, Seconds, StartToken
-from edgenode.core.wire import Message
+from edgenode.core.types import Drain, JobId, NodeId, Seconds, StartToken
+from edgenode.core.wire import Change, Message, Wish
 from edgenode.sim.clock import EPOCH
 from edgenode.sim.disk import Disk, record_of
 from edgenode.sim.faults import Mood
@@ -361,6 +361,18 @@ class Scenario:
     def leave(self, name: str) -> None:
         """It is asked to hand over what it has, and to go."""
         self.world.leave(self.machine(name))
+
+    def drain(self, name: str, *, at: str, limit_s: Seconds = 10.0) -> None:
+        """It is asked, through the node `at`, to give away what it has, and to stay."""
+        self.world.drain(self._life(at), self._life(name), limit_s)
+
+    def undrain(self, name: str, *, at: str) -> None:
+        self.world.regulate(self._life(at), node_id(name), Wish(Change.UNDRAIN))
+
+    def is_drained(self, name: str) -> bool:
+        """Whether this node has nothing more to give, and says so."""
+        core = self._life(name).core
+        return isinstance(core, Node) and core.drain is Drain.DRAINED
 
     def stop(self, name: str) -> None:
         """It is asked to end at once."""

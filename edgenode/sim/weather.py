@@ -8,10 +8,13 @@ from random import Random
 from typing import Final
 
 from edgenode.core.types import NodeId, Seconds
+from edgenode.core.wire import Change, Wish
 from edgenode.sim.clock import MachineClock
 from edgenode.sim.conditions import Conditions
 from edgenode.sim.disk import Disk, record_of
 from edgenode.sim.faults import (
+    DRAIN_S,
+    DRAINED_S,
     PAUSE_S,
     PIVOT_S,
     SHORT_STALL_S,
@@ -20,6 +23,7 @@ from edgenode.sim.faults import (
     STARVE_S,
     STARVE_STILL_S,
     TENTH,
+    WEIGHTS,
     Faults,
     Kind,
     Mood,
@@ -29,11 +33,13 @@ from edgenode.sim.machines import Life, Machine
 from edgenode.sim.network import first_host
 from edgenode.sim.story import short
 from edgenode.sim.strikes import Struck
-from edgenode.sim.world import World
+from edgenode.sim.world import WISH_S, World
 
 LETTERS: Final = "abcdefghijklmnopqrstuvwxy"
 
 
+SETTLED_S: Final[Seconds] = WISH_S + 5.0
+"""After so long no wish is on its way to anybody any more, however late."""
 SLOTS_ENOUGH: Final = 200
 """For all jobs of a run: how soon one starts again is then the protocol's doing alone."""
 
@@ -46,6 +52,7 @@ class Weather:
         self._faults = faults
         self._dice = world.random("weather")
         self._born = 0
+        self._drained: list[Life] = []
         self._backups: dict[NodeId, Disk] = {}  # by place
         self.wiped = False
 
@@ -83,6 +90,8 @@ class Weather:
         world.conditions = Conditions()
         world.network.block(frozenset())
         self._put_clocks_right()
+        self._undrain_all()
+        world.after(SETTLED_S, self._undrain_all)  # a wish may have been on its way
         self._introduce(machine for machine in world.machines.values() if not machine.gone)
         for machine in world.machines.values():
             world.make_room(machine)
@@ -172,6 +181,11 @@ class Weather:
                 return self._pivot(lives)
             case Kind.LEAVE:
                 return self._leave(lives)
+            case Kind.DRAIN:
+                return self._drain(lives)
+            case Kind.WEIGHT:
+                wish = Wish(Change.WEIGHT, self._dice.choice(WEIGHTS))
+                self._world.regulate(self._dice.choice(lives), self._dice.choice(lives).id, wish)
             case Kind.WIPE | Kind.DISK_CUT | Kind.DISK_STALE | Kind.CLONE:
                 return self._lose_disk(kind, lives)
         return True
@@ -250,6 +264,29 @@ class Weather:
             machines = self._world.machines.values()
             self._introduce(machine for machine in machines if not machine.gone and machine is not leaver)
         return True
+
+    def _drain(self, lives: list[Life]) -> bool:
+        """Somebody drains a node, through any node, and undrains it later, through any that lives then."""
+        staying = [life for life in lives if not life.leaving]
+        if not staying:
+            return False
+        life = self._dice.choice(staying)
+        limit_s = self._dice.choice(DRAIN_S)
+        self._world.drain(self._dice.choice(lives), life, limit_s)
+        self._drained.append(life)
+        self._world.after(self._dice.uniform(*DRAINED_S), lambda: self._undrain(life))
+        return True
+
+    def _undrain(self, life: Life) -> None:
+        """Through any node that lives."""
+        if life.alive and (lives := self._world.lives()):
+            self._world.regulate(self._dice.choice(lives), life.id, Wish(Change.UNDRAIN))
+
+    def _undrain_all(self) -> None:
+        """By somebody at each node itself: that is not lost on its way."""
+        for life in self._drained:
+            if life.alive:
+                self._world.regulate(life, life.id, Wish(Change.UNDRAIN))
 
     def _move(self, life: Life) -> None:
         """It is carried to another place, and comes back under another address."""

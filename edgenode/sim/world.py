@@ -62,7 +62,7 @@ from edgenode.core.types import (
     starts_of,
 )
 from edgenode.core.vouching import unknown_word
-from edgenode.core.wire import Acks, Grant, Message, Verdict, Vote, Wish
+from edgenode.core.wire import Acks, Change, Grant, Message, Verdict, Vote, Wish
 from edgenode.sim.clock import EPOCH, MachineClock
 from edgenode.sim.conditions import Conditions
 from edgenode.sim.disk import Disk
@@ -753,6 +753,12 @@ class World(Timeline):
         self.wishes += 1
         self.befell(life.machine, f"is asked to {wish.change} {short(node)}")
         self.post(life, 0.0, RegulateAsked(RequestId(self.wishes), node, wish, WISH_S))
+
+    def drain(self, entry: Life, life: Life, limit_s: Seconds) -> None:
+        """Somebody asks `entry` to have this node drained."""
+        self.regulate(entry, life.id, Wish(Change.DRAIN, limit_s))
+        if not life.leaving:
+            life.drained_at = min(life.drained_at, self.now + limit_s - ROUNDING_S)
 
     def leave(self, machine: Machine) -> None:
         assert machine.life is not None

@@ -259,7 +259,7 @@ def fields_of_info() -> st.SearchStrategy[Any]:
     return st.tuples(
         st.sampled_from(NODES), st.just("n"), WHOLE, addresses, st.just(""), st.just("0"),
         st.sampled_from([1.0, 0.0, -1.0, 1e300]), WHOLE, st.just([]), st.just(["echo"]), NUMBERS,
-        st.booleans(), st.booleans(), st.booleans(), st.sampled_from(list(Drain)),
+        st.booleans(), st.booleans(), st.booleans(), st.just(["echo"]), WHOLE, st.sampled_from(list(Drain)),
     )  # fmt: skip
 
 
