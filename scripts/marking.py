@@ -81,6 +81,7 @@ def talk(ctx: JobContext, path: str, seconds: float) -> dict[str, Any]:
     print("an error", file=sys.stderr)
     ctx.log("logged")
     ctx.progress(0.5, "half way")
+    ctx.partial({"rows": 3})
     ends = time.monotonic() + seconds
     while is_first and time.monotonic() < ends and not ctx.cancelled:
         time.sleep(0.05)

@@ -176,6 +176,7 @@ async def _live(
             modules=settings.tasks,
             on_ended=reporter.ended,
             on_progress=reporter.progress,
+            on_partial=reporter.partial,
             on_output=reporter.output,
             registry=registry,
             async_slots=settings.async_slots,

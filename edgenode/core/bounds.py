@@ -11,6 +11,8 @@ from typing import Final
 
 from edgenode.core.errors import MalformedMessage
 
+PARTIAL_BYTES_MAX: Final = 64 * 1024
+"""Of a partial result: like a start's log it is copied to every holder, time and again."""
 INTEGER_END: Final = 1 << 62
 """MessagePack ends at 2**64. Counters go on from what they heard: there is room for that above."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+from edgenode.core.bounds import PARTIAL_BYTES_MAX
 from edgenode.core.types import JobId, StartToken
 from edgenode.core.wire import Said
 
@@ -20,7 +21,6 @@ CHUNK_BYTES_MAX: Final = 16 * 1024
 CHUNKS_MAX: Final = 1_000
 """Reports of one start that are kept: a line at a time, those rows would cost more than what they say."""
 STARTS_MAX: Final = 5
-PARTIAL_BYTES_MAX: Final = 64 * 1024
 MESSAGE_CHARS_MAX: Final = 1_000
 
 

@@ -27,6 +27,8 @@ class Pool(Protocol):
 
     def told_progress(self, run: Run, fraction: float, message: str) -> None: ...
 
+    def told_partial(self, run: Run, value: bytes) -> None: ...
+
     def told_output(self, run: Run, text: str) -> None: ...
 
     def crew_changed(self) -> None:
@@ -152,6 +154,9 @@ class Crew:
 
     def told_progress(self, run: Run, fraction: float, message: str) -> None:
         self._pool.told_progress(run, fraction, message)
+
+    def told_partial(self, run: Run, value: bytes) -> None:
+        self._pool.told_partial(run, value)
 
     def told_output(self, run: Run, text: str) -> None:
         self._pool.told_output(run, text)

@@ -51,6 +51,8 @@ class Pool(Protocol):
 
     def told_progress(self, run: Run, fraction: float, message: str) -> None: ...
 
+    def told_partial(self, run: Run, value: bytes) -> None: ...
+
     def told_output(self, run: Run, text: str) -> None: ...
 
 
@@ -186,7 +188,7 @@ class Inline:
     async def _perform(self, pending: Pending) -> None:
         run = pending.run
         task = self._tasks[run.spec.task]
-        lines = Lines(partial(self._tell, run))
+        lines = Lines(partial(self._tell, self._pool.told_output, run))
         folder = self._new_folder() if task.wants_context else None
         context = copy_context()
         context.run(WRITER.set, lines)
@@ -206,17 +208,18 @@ class Inline:
     async def _begin(self, task: Task, pending: Pending, lines: Lines, folder: Path | None) -> Any:
         """The task's own coroutine, behind the reading of its parameters."""
         run = pending.run
-        context = None
-        if folder is not None:
-            start = Start(job_text(run.job), run.token, run.spec.task, run.spec.payload, run.attempt)
-            context = make_context(
-                start,
-                folder,
-                is_cancelled=lambda: pending.stopping is not None,
-                on_progress=partial(self._pool.told_progress, run),
-                on_log=lines.log,
-            )
-        return await task.call(json.loads(run.spec.payload), context)
+        if folder is None:
+            return await task.call(json.loads(run.spec.payload), None)
+        start = Start(job_text(run.job), run.token, run.spec.task, run.spec.payload, run.attempt)
+        with make_context(
+            start,
+            folder,
+            is_cancelled=lambda: pending.stopping is not None,
+            on_progress=partial(self._tell, self._pool.told_progress, run),
+            on_partial=partial(self._tell, self._pool.told_partial, run),
+            on_log=lines.log,
+        ) as context:
+            return await task.call(json.loads(run.spec.payload), context)
 
     @coroutine
     def _steps(
@@ -250,10 +253,10 @@ class Inline:
             text = "worker: inline task %s blocked this node for %.0f ms; without inline=True it would not"
             logger.warning(text, task, took_s * 1000)
 
-    def _tell(self, run: Run, text: str) -> None:
+    def _tell(self, told: Callable[..., None], run: Run, *what: Any) -> None:
         if threading.get_ident() == self._thread:
-            self._pool.told_output(run, text)
-        else:  # from a thread that the task makes use of
+            told(run, *what)
+        else:  # from a thread that the task makes use of, or a timer's
             driver = next(iter(self._drivers), None)
             if driver is not None:
-                driver.get_loop().call_soon_threadsafe(self._pool.told_output, run, text)
+                driver.get_loop().call_soon_threadsafe(told, run, *what)

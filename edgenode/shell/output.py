@@ -8,41 +8,43 @@ import sys
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Final, TextIO
+from typing import Final, Protocol, TextIO
 
-OUTPUT_CHARS_MAX: Final = 64 * 1024
-"""Of what one start writes or logs; the rest is dropped."""
-OUTPUT_DROPPED: Final = "\n[further output is dropped]\n"
+from edgenode.core.types import Seconds
+
+BURST_CHARS: Final = 64 * 1024
+"""What one start may write at any pace. Of what it writes beyond, the end is kept, and told now and then."""
 LINE_CHARS_MAX: Final = 4_096
 """A line as long as this is told before it ends."""
+FLOOD_PERIOD_S: Final[Seconds] = 0.5
 
 
-class Capped:
-    """Counts what one start writes."""
+class Timer(Protocol):
+    def cancel(self) -> None: ...
 
-    def __init__(self) -> None:
-        self.chars = 0
 
-    @property
-    def is_full(self) -> bool:
-        return self.chars > OUTPUT_CHARS_MAX
+Later = Callable[[Seconds, Callable[[], None]], Timer]
+"""Calls back after so many seconds, from whatever thread."""
 
-    def keep(self, text: str) -> str:
-        """As much of it as is still kept."""
-        left = OUTPUT_CHARS_MAX - self.chars
-        self.chars += len(text)
-        if left < 0:
-            return ""
-        return text if len(text) <= left else text[:left] + OUTPUT_DROPPED
+
+def in_a_thread(delay_s: Seconds, call: Callable[[], None]) -> Timer:
+    """`Later`, where there is no event loop that could be kept waiting."""
+    timer = threading.Timer(delay_s, call)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 class Lines:
     """What one start writes, told by the line; from any thread, until it is closed."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, tell: Callable[[str], None], later: Later = in_a_thread) -> None:
         self._tell = tell
-        self._capped = Capped()
+        self._later = later
         self._begun = ""
+        self._chars = 0
+        self._dropped = 0
+        self._timer: Timer | None = None
         self._is_closed = False
         self._lock = threading.Lock()
 
@@ -50,8 +52,11 @@ class Lines:
         with self._lock:
             if self._is_closed:
                 return
-            self._begun += self._capped.keep(text)
-            if "\n" in text or len(self._begun) > LINE_CHARS_MAX:
+            self._begun += text
+            self._chars += len(text)
+            if self._chars > BURST_CHARS:
+                self._keep_the_end()
+            elif "\n" in text or len(self._begun) > LINE_CHARS_MAX:
                 self._flush()
 
     def log(self, text: str) -> None:
@@ -63,7 +68,25 @@ class Lines:
             self._flush()
             self._is_closed = True
 
+    def _keep_the_end(self) -> None:
+        if len(self._begun) > 2 * BURST_CHARS:  # seldom: each time a copy is made
+            self._dropped += len(self._begun) - BURST_CHARS
+            self._begun = self._begun[-BURST_CHARS:]
+        if self._timer is None:
+            self._timer = self._later(FLOOD_PERIOD_S, self._due)
+
+    def _due(self) -> None:
+        with self._lock:
+            self._timer = None
+            self._flush()
+
     def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._dropped:
+            self._begun = f"\n[{self._dropped} characters are dropped]\n{self._begun}"
+            self._dropped = 0
         if self._begun:
             self._tell(self._begun)
             self._begun = ""

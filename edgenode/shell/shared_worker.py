@@ -20,7 +20,7 @@ from typing import Any
 from edgenode.core.types import State
 from edgenode.shell.output import WRITER, Attributed, Lines
 from edgenode.shell.starts import Ended, Start, Token, ended_by, make_context, no_such_task
-from edgenode.shell.worker_main import ENDED, OUTPUT, PROGRESS, Worker
+from edgenode.shell.worker_main import ENDED, OUTPUT, PARTIAL, PROGRESS, Worker
 from edgenode.task import Registry, encode_result
 
 
@@ -117,19 +117,21 @@ class SharedWorker(Worker):
         if task is None:
             return no_such_task(start.task)
         folder = self.folder_of(start)
-        context = make_context(
+        made = make_context(
             start,
             folder,
             is_cancelled=lambda: running.stopping is not None,
             on_progress=lambda *told: self._send(PROGRESS, start.job, start.token, *told),
+            on_partial=lambda value: self._send(PARTIAL, start.job, start.token, value),
             on_log=running.lines.log,
         )
         try:
             if running.stopping is not None:
                 raise asyncio.CancelledError
-            value = task.call(json.loads(start.payload), context)
-            if inspect.isawaitable(value):
-                value = await value
+            with made as context:
+                value = task.call(json.loads(start.payload), context)
+                if inspect.isawaitable(value):
+                    value = await value
             return Ended(State.SUCCEEDED, encode_result(value))
         except BaseException as error:  # noqa: BLE001 - around user code; sys.exit() included
             return ended_by(error, running.stopping)

@@ -7,17 +7,21 @@ node's own event loop.
 from __future__ import annotations
 
 import os
+import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from edgenode.core.errors import InvalidJob
-from edgenode.core.types import State
+from edgenode.core.types import Instant, Seconds, State
+from edgenode.shell.output import Later, Timer, in_a_thread
 from edgenode.task import Cancel, Fail, Fence, JobContext, Retry, TaskVerdict, Unserialisable
 
-PROGRESS_PERIOD_S: Final = 0.05
+PROGRESS_PERIOD_S: Final[Seconds] = 0.05
+PARTIAL_PERIOD_S: Final[Seconds] = 0.25
 ERROR_MESSAGE_CHARS: Final = 1_000
 ERROR_FRAMES: Final = 6
 
@@ -44,37 +48,84 @@ class Ended(NamedTuple):
     final: bool = False
 
 
+class Latest:
+    """Tells the latest of what comes too often: at most once in a period, and what came last in any case.
+
+    From any thread; `tell` may be called from one of its own.
+    """
+
+    def __init__(
+        self,
+        tell: Callable[..., None],
+        period_s: Seconds,
+        *,
+        later: Later = in_a_thread,
+        clock: Callable[[], Instant] = time.monotonic,
+    ) -> None:
+        self._tell = tell
+        self._period_s = period_s
+        self._later = later
+        self._clock = clock
+        self._next_at: Instant = 0.0
+        self._pending: tuple[Any, ...] | None = None
+        self._timer: Timer | None = None
+        self._lock = threading.Lock()
+
+    def say(self, *values: Any) -> None:
+        with self._lock:
+            self._pending = values
+            pause_s = self._next_at - self._clock()
+            if pause_s <= 0:
+                self._flush()
+            elif self._timer is None:
+                self._timer = self._later(pause_s, self.flush)
+
+    def flush(self) -> None:
+        """Tell what waits, if anything does."""
+        with self._lock:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._pending is not None:
+            values, self._pending = self._pending, None
+            self._next_at = self._clock() + self._period_s
+            self._tell(*values)
+
+
+@contextmanager
 def make_context(
     start: Start,
     folder: Path,
     *,
     is_cancelled: Callable[[], bool],
     on_progress: Callable[[float, str], None],
+    on_partial: Callable[[bytes], None],
     on_log: Callable[[str], None],
-) -> JobContext:
-    """What a task sees of its start.
+) -> Iterator[JobContext]:
+    """What a task sees of its start while it runs.
 
     Args:
-        on_progress: called at most every `PROGRESS_PERIOD_S`, and for the end.
+        on_progress, on_partial: called with the latest, now and then and before the end; perhaps from a
+            thread of its own.
     """
-    told_at = 0.0
-
-    def progress(fraction: float, message: str) -> None:
-        nonlocal told_at
-        now = time.monotonic()
-        if now - told_at >= PROGRESS_PERIOD_S or fraction >= 1.0:
-            told_at = now
-            on_progress(fraction, str(message)[:ERROR_MESSAGE_CHARS])
-
-    return JobContext(
-        job_id=start.job,
-        attempt=start.attempt,
-        fence=Fence(*start.token),
-        tmp=folder,
-        is_cancelled=is_cancelled,
-        on_progress=progress,
-        on_log=on_log,
-    )
+    progress, partial = Latest(on_progress, PROGRESS_PERIOD_S), Latest(on_partial, PARTIAL_PERIOD_S)
+    try:
+        yield JobContext(
+            job_id=start.job,
+            attempt=start.attempt,
+            fence=Fence(*start.token),
+            tmp=folder,
+            is_cancelled=is_cancelled,
+            on_progress=lambda fraction, message: progress.say(fraction, str(message)[:ERROR_MESSAGE_CHARS]),
+            on_partial=partial.say,
+            on_log=on_log,
+        )
+    finally:
+        progress.flush()
+        partial.flush()
 
 
 def no_such_task(name: str) -> Ended:

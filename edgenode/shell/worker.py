@@ -30,6 +30,7 @@ from edgenode.task import Registry
 
 OnEnded = Callable[[RunEnded], None]
 OnProgress = Callable[[JobId, StartToken, float, str], None]
+OnPartial = Callable[[JobId, StartToken, bytes], None]
 OnOutput = Callable[[JobId, StartToken, str], None]
 OnTrouble = Callable[[str | None], None]
 OnRoom = Callable[[Room], None]
@@ -54,6 +55,7 @@ class WorkerPool:
         async_slots: int = 0,
         registry: Registry | None = None,
         on_progress: OnProgress = lambda job, token, fraction, message: None,
+        on_partial: OnPartial = lambda job, token, value: None,
         on_output: OnOutput = lambda job, token, text: None,
         on_trouble: OnTrouble = lambda trouble: None,
         on_room: OnRoom = lambda room: None,
@@ -66,7 +68,7 @@ class WorkerPool:
             modules: as for `load_tasks`.
             registry: what they contain: says which tasks are coroutines, and which of those run inline.
                 Without it each task gets a process to itself.
-            on_output: gets what a task writes or logs, as it comes; bounded for each start.
+            on_output: gets what a task writes or logs, as it comes.
             on_trouble: told in words why workers cannot be started, once while the reason is the same; and
                 None when they can again.
             on_room: told for how many runs there is room when that changes: none while no process can be
@@ -76,6 +78,7 @@ class WorkerPool:
         assert slots > 0
         self.on_ended = on_ended
         self.on_progress = on_progress
+        self.on_partial = on_partial
         self.on_output = on_output
         self._on_trouble = on_trouble
         self._on_room = on_room
@@ -161,6 +164,9 @@ class WorkerPool:
 
     def told_progress(self, run: Run, fraction: float, message: str) -> None:
         self.on_progress(run.job, run.token, fraction, message)
+
+    def told_partial(self, run: Run, value: bytes) -> None:
+        self.on_partial(run.job, run.token, value)
 
     def told_output(self, run: Run, text: str) -> None:
         self.on_output(run.job, run.token, text)

@@ -22,6 +22,7 @@ import socket
 import sys
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Coroutine
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -46,6 +47,7 @@ READY: Final = 11  # {task: timeout_s}
 BROKEN: Final = 12  # why the tasks cannot be loaded; the process ends
 ENDED: Final = 13  # job, token, state, result, error, retry_after_s, final
 PROGRESS: Final = 14  # job, token, fraction, message
+PARTIAL: Final = 16  # job, token, JSON
 OUTPUT: Final = 15  # job, token, text: of a coroutine; what a task with a process of its own writes is piped
 
 RECEIVE_BYTES: Final = 256 * 1024
@@ -188,16 +190,18 @@ class WholeWorker(Worker):
             shutil.rmtree(folder, ignore_errors=True)
 
     def _call(self, task: Task, start: Start, folder: Path) -> Any:
-        context = make_context(
+        with make_context(
             start,
             folder,
             is_cancelled=lambda: self._stopping is not None,
             on_progress=lambda *told: self._send(PROGRESS, start.job, start.token, *told),
+            on_partial=lambda value: self._send(PARTIAL, start.job, start.token, value),
             on_log=_log,
-        )
-        value = task.call(json.loads(start.payload), context)
-        if not inspect.iscoroutine(value):
-            return value
+        ) as context:
+            value = task.call(json.loads(start.payload), context)
+            return self._value_of(value) if inspect.iscoroutine(value) else value
+
+    def _value_of(self, value: Coroutine[Any, Any, Any]) -> Any:
         import asyncio
 
         if self._runner is None:

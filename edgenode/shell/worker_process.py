@@ -22,7 +22,7 @@ from edgenode.core.signals import Run, RunEnded
 from edgenode.core.types import JobId, Seconds, StartToken, State
 from edgenode.core.wire import Verdict
 from edgenode.shell import worker_main as protocol
-from edgenode.shell.output import Capped
+from edgenode.shell.output import BURST_CHARS
 
 PIPE_BYTES: Final = 64 * 1024
 OUTPUT_PAUSE_S: Final[Seconds] = 0.02
@@ -58,6 +58,8 @@ class Owner(Protocol):
 
     def told_progress(self, run: Run, fraction: float, message: str) -> None: ...
 
+    def told_partial(self, run: Run, value: bytes) -> None: ...
+
     def told_output(self, run: Run, text: str) -> None: ...
 
     def process_gone(self, process: WorkerProcess, trouble: str | None) -> None:
@@ -74,7 +76,7 @@ class Active:
         self.timed_out = False
         self.stop_reason: str | None = None
         self.timer: asyncio.TimerHandle | None = None  # of its timeout, then of its kill
-        self.output = Capped()
+        self.chars = 0  # that it has written into the pipe
 
     @property
     def timeout_text(self) -> str:
@@ -251,8 +253,10 @@ class WorkerProcess:
             return  # a thread that the task left behind
         if kind == protocol.PROGRESS:
             self._owner.told_progress(active.run, *rest)
+        elif kind == protocol.PARTIAL:
+            self._owner.told_partial(active.run, *rest)
         elif kind == protocol.OUTPUT:
-            self._keep_output(active, *rest)
+            self._owner.told_output(active.run, *rest)
         elif kind == protocol.ENDED:
             state, result, error, retry_after_s, final = rest
             self._ended_by_itself(active, Verdict(State(state), result, error, retry_after_s, final))
@@ -273,10 +277,10 @@ class WorkerProcess:
         return next(iter(self._active.values())) if len(self._active) == 1 else None
 
     def _read_output(self) -> None:
-        """The pipe has something; read a pipe's content at most, and pause if it is more than is kept."""
+        """The pipe has something; read a pipe's content at most, and pause after more than is kept."""
         self._drain(reads=1)
         only = self._only
-        if only is not None and only.output.is_full and not self._exited:
+        if only is not None and only.chars > BURST_CHARS and not self._exited:
             self._loop.remove_reader(self._pipe)
             self._loop.call_later(OUTPUT_PAUSE_S, self._resume_output)
 
@@ -299,12 +303,8 @@ class WorkerProcess:
             text = self._decoder.decode(written)
             self._last_words = (self._last_words + text)[-LAST_WORDS_CHARS:]
             if self._only is not None:
-                self._keep_output(self._only, text)
-
-    def _keep_output(self, active: Active, text: str) -> None:
-        kept = active.output.keep(text)
-        if kept:
-            self._owner.told_output(active.run, kept)
+                self._only.chars += len(text)
+                self._owner.told_output(self._only.run, text)
 
     def _close_pipe(self) -> None:
         if self._pipe >= 0:

@@ -6,12 +6,12 @@ from typing import Any
 
 from job_mesh import RUN_S, A, B, Begun, C, D, Mesh, job_id, succeeded
 
+from edgenode.core.bounds import PARTIAL_BYTES_MAX
 from edgenode.core.jobs import shrunk
 from edgenode.core.reporting import TRIES_MAX
 from edgenode.core.reports import (
     CHUNK_BYTES_MAX,
     CHUNKS_MAX,
-    PARTIAL_BYTES_MAX,
     STARTS_MAX,
     TEXT_BYTES_MAX,
     told_of,

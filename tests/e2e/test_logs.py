@@ -28,6 +28,7 @@ def test_the_log_of_a_node_that_was_killed_is_read_at_any_other_and_the_next_sta
     until(lambda: mesh.nodes[3].client.get(job.id).fields["progress"], "its progress is known")
     fields = mesh.nodes[0].client.get(job.id).fields
     assert (fields["progress"]["fraction"], fields["progress"]["message"]) == (0.5, "half way")
+    assert fields["partial"] == {"rows": 3}
     assert [starts_at(node, job.id)[0]["text"] for node in mesh.nodes] == [FIRST] * 4
     runner = next(node for node in mesh.nodes if node.id == fields["runner"])
     runner.kill()
@@ -36,6 +37,7 @@ def test_the_log_of_a_node_that_was_killed_is_read_at_any_other_and_the_next_sta
         assert (first["text"], first["runner"], first["attempt"]) == (FIRST, runner.id, 1)
     ended = mesh.living[0].client.wait(job.id, timeout_s=60)
     assert ended.succeeded
+    assert ended.fields["partial"] is None
     for node in mesh.living:
         texts = [start["text"] for start in starts_at(node, job.id)]
         assert texts == [FIRST, FIRST.replace("start 1 of term 1", f"start 1 of term {ended.fields['term']}")]

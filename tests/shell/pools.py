@@ -25,6 +25,7 @@ class Pool:
         self.ended: list[RunEnded] = []
         self.output: dict[JobId, str] = {}
         self.progress: list[tuple[float, str]] = []
+        self.partials: list[bytes] = []
         self.troubles: list[str | None] = []
         self.rooms: list[Room] = []
         self._changed = asyncio.Event()
@@ -33,6 +34,7 @@ class Pool:
             modules=modules,
             on_ended=self._note(self.ended.append),
             on_progress=self._note(lambda job, token, fraction, text: self.progress.append((fraction, text))),
+            on_partial=self._note(lambda job, token, value: self.partials.append(value)),
             on_output=self._note(self._keep),
             on_trouble=self._note(self.troubles.append),
             on_room=self._note(self.rooms.append),

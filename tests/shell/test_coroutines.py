@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -60,6 +61,12 @@ async def say(who: str, other: str, ctx: JobContext) -> None:
 async def flood() -> None:
     for _ in range(4000):
         print("x" * 99)
+    print("the end")
+
+@task("partial")
+async def partial(ctx: JobContext) -> None:
+    for number in range(100):
+        ctx.partial([number])
 
 @task("hang")
 async def hang(ctx: JobContext) -> None:
@@ -247,11 +254,21 @@ async def test_what_each_of_them_writes_is_its_own(pool: Pool, capfd: pytest.Cap
     assert capfd.readouterr() == ("", "")
 
 
-async def test_a_flood_of_output_is_cut(pool: Pool) -> None:
+async def test_of_a_flood_of_output_the_beginning_and_the_end_are_told(pool: Pool) -> None:
     run = pool.give("flood")
     await pool.end_of(run)
-    assert pool.output[run.job].endswith("dropped]\n")
-    assert len(pool.output[run.job]) < 70_000
+    text = pool.output[run.job]
+    assert re.search(r"\n\[\d+ characters are dropped\]\n", text)
+    assert text.endswith("x\nthe end\n")
+    assert len(text) < 350_000
+
+
+async def test_partial_results_are_told_and_the_latest_before_the_end(pool: Pool) -> None:
+    run = pool.give("partial")
+    await pool.end_of(run)
+    assert pool.partials[0] == b"[0]"
+    assert pool.partials[-1] == b"[99]"
+    assert len(pool.partials) < 50
 
 
 async def test_what_a_coroutine_leaves_running_ends_with_it(pool: Pool) -> None:

@@ -21,7 +21,6 @@ from pools import LIMIT_S, OWNER, Pool, wait_for_death
 from edgenode.core.jobs import job_text
 from edgenode.core.types import Room, State
 from edgenode.shell import worker_main as protocol
-from edgenode.shell.output import OUTPUT_CHARS_MAX, OUTPUT_DROPPED
 from edgenode.shell.worker_process import COMMAND
 
 TASKS = """
@@ -115,12 +114,28 @@ def prints(ctx: JobContext) -> None:
 def flood() -> None:
     for _ in range(4000):
         print("x" * 99)
+    print("the end")
 
 @task("progress")
 def progress(ctx: JobContext) -> None:
     for step in range(1000):
         ctx.progress(step / 1000, "working")
     ctx.progress(7, "done")
+
+@task("progress.then.nothing")
+def progress_then_nothing(ctx: JobContext) -> None:
+    ctx.progress(0.1, "first")
+    ctx.progress(0.2, "second")
+    never_end()
+
+@task("partial")
+def partial(ctx: JobContext) -> str:
+    for number in range(100):
+        ctx.partial([number])
+    try:
+        ctx.partial("x" * 65536)
+    except ValueError as error:
+        return type(error).__name__
 
 @task("close.all")
 def close_all() -> None:
@@ -208,10 +223,10 @@ async def test_output_of_every_kind_is_captured_before_the_end_is_told(
     assert capfd.readouterr() == ("", ""), "nothing of it is the node's own output"
 
 
-async def test_a_flood_of_output_is_cut_and_harms_nobody(pool: Pool) -> None:
+async def test_a_flood_of_output_is_heard_to_its_end_and_harms_nobody(pool: Pool) -> None:
     run = pool.give("flood")
     assert (await pool.end_of(run)).verdict.state is State.SUCCEEDED
-    assert len(pool.output[run.job]) == OUTPUT_CHARS_MAX + len(OUTPUT_DROPPED)
+    assert pool.output[run.job] == ("x" * 99 + "\n") * 4000 + "the end\n"
     assert await pool.works()
 
 
@@ -220,6 +235,20 @@ async def test_progress_is_told_sparingly_and_its_end_always(pool: Pool) -> None
     assert pool.progress[0] == (0.0, "working")
     assert pool.progress[-1] == (1.0, "done")
     assert len(pool.progress) < 100
+
+
+async def test_the_latest_progress_is_told_though_nothing_follows(pool: Pool) -> None:
+    pool.give("progress.then.nothing")
+    await pool.until(lambda: pool.progress[-1:] == [(0.2, "second")])
+    assert not pool.ended
+
+
+async def test_partial_results_are_told_and_the_latest_before_the_end(pool: Pool) -> None:
+    ended = await pool.do("partial")
+    assert ended.verdict.result == b'"Unserialisable"', "one that is too large is refused there"
+    assert pool.partials[0] == b"[0]"
+    assert pool.partials[-1] == b"[99]"
+    assert len(pool.partials) < 50
 
 
 # ------------------------------------------------------------------------------------- what tasks say
