@@ -1,7 +1,8 @@
 """A peer-to-peer mesh that runs background jobs."""
 
 # Light on purpose: every worker process starts with this import.
-from edgenode.task import Cancel, Fail, JobContext, Retry, load_tasks, run_task, task
+from edgenode.parameters import Bounds
+from edgenode.task import Cancel, Fail, JobContext, Recorder, Retry, load_tasks, run_task, task
 
 __version__ = "0.1.0"
-__all__ = ["Cancel", "Fail", "JobContext", "Retry", "load_tasks", "run_task", "task"]
+__all__ = ["Bounds", "Cancel", "Fail", "JobContext", "Recorder", "Retry", "load_tasks", "run_task", "task"]

@@ -14,10 +14,11 @@ import types
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, time, timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 PROBLEMS_MAX: Final = 20
 """More than anybody reads; a list of a million wrong items must not make a megabyte of complaints."""
@@ -29,6 +30,9 @@ Schema = dict[str, Any]
 class Problem(NamedTuple):
     field: str
     text: str
+    is_of_kind: bool = (
+        False  # the value is another kind of thing than was expected, not a wrong one of its kind
+    )
 
 
 class _Wrong:
@@ -45,10 +49,10 @@ class Problems:
         self.first: list[Problem] = []
         self.count = 0
 
-    def add(self, field: str, text: str) -> _Wrong:
+    def add(self, field: str, text: str, is_of_kind: bool = False) -> _Wrong:
         self.count += 1
         if len(self.first) < PROBLEMS_MAX:
-            self.first.append(Problem(field, text))
+            self.first.append(Problem(field, text, is_of_kind))
         return WRONG
 
 
@@ -90,7 +94,7 @@ class Shape(ABC):
         """JSON Schema, draft 2020-12."""
 
     def refuse(self, value: object, field: str, problems: Problems) -> _Wrong:
-        return problems.add(field, f"expected {self.words}, got {_kind(value)}")
+        return problems.add(field, f"expected {self.words}, got {_kind(value)}", is_of_kind=True)
 
 
 class _Anything(Shape):
@@ -164,7 +168,8 @@ class _Choice(Shape):
         for choice, meaning in self._choices:
             if type(choice) is type(value) and choice == value:
                 return meaning
-        return problems.add(field, f"expected {self.words}, got {value!r:.60}")
+        is_of_kind = all(type(choice) is not type(value) for choice, _ in self._choices)
+        return problems.add(field, f"expected {self.words}, got {value!r:.60}", is_of_kind)
 
     def schema(self) -> Schema:
         return {"enum": [choice for choice, _ in self._choices]}
@@ -183,6 +188,118 @@ class _List(Shape):
 
     def schema(self) -> Schema:
         return {"type": "array", "items": self._item.schema()}
+
+
+class _Set(_List):
+    """A list in which nothing comes twice."""
+
+    def __init__(self, item: Shape, make: Callable[[list[Any]], Any]) -> None:
+        super().__init__(item)
+        self._make_set = make
+
+    def read(self, value: object, field: str, problems: Problems) -> Any:
+        before = problems.count
+        read = super().read(value, field, problems)
+        if problems.count > before or not isinstance(value, list):
+            return WRONG
+        try:
+            made = self._make_set(read)
+        except TypeError:
+            return problems.add(field, "expected values that can be in a set, so no lists and no objects")
+        if len(made) < len(value):
+            return problems.add(field, "expected each value once")
+        return made
+
+    def schema(self) -> Schema:
+        return super().schema() | {"uniqueItems": True}
+
+
+class _Tuple(Shape):
+    """A list of a fixed length, each place with a shape of its own."""
+
+    def __init__(self, items: Sequence[Shape]) -> None:
+        self._items = items
+        self.words = f"a list of {len(items)}"
+
+    def read(self, value: object, field: str, problems: Problems) -> Any:
+        if not isinstance(value, list):
+            return self.refuse(value, field, problems)
+        if len(value) != len(self._items):
+            return problems.add(field, f"expected {self.words}, got {len(value)}")
+        places = enumerate(zip(self._items, value, strict=True))
+        return tuple([shape.read(v, f"{field}[{i}]", problems) for i, (shape, v) in places])
+
+    def schema(self) -> Schema:
+        return {
+            "type": "array",
+            "prefixItems": [shape.schema() for shape in self._items],
+            "minItems": len(self._items),
+            "maxItems": len(self._items),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """Narrows a parameter: `width: Annotated[int, Bounds(ge=1, le=4096)]`. What is None does not count.
+
+    Objects of other libraries do as well, if they have these attributes (`annotated_types` has).
+    """
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+    multiple_of: float | None = None
+    min_length: int | None = None  # of text, lists and objects
+    max_length: int | None = None
+
+
+class _Bounded(Shape):
+    """Another shape, and what must hold of its values."""
+
+    def __init__(self, shape: Shape, bounds: Mapping[str, Any]) -> None:
+        self._shape, self._bounds = shape, bounds
+        self.words = f"{shape.words} ({', '.join(_BOUNDS[name].words(to) for name, to in bounds.items())})"
+
+    def read(self, value: object, field: str, problems: Problems) -> Any:
+        before = problems.count
+        read = self._shape.read(value, field, problems)
+        if problems.count > before or value is None:
+            return read
+        try:
+            kept = all(_BOUNDS[name].holds(value, to) for name, to in self._bounds.items())
+        except (TypeError, OverflowError):
+            kept = False  # a union: this alternative of it has no size, or no length
+        return read if kept else problems.add(field, f"expected {self.words}, got {value!r:.60}")
+
+    def schema(self) -> Schema:
+        schema = self._shape.schema()
+        by_type = {"array": "Items", "object": "Properties"}
+        for name, to in self._bounds.items():
+            keyword = _BOUNDS[name].keyword
+            suffix = by_type.get(str(schema.get("type")), "Length") if "length" in name else ""
+            schema[keyword + suffix] = to
+        return schema
+
+
+class _Bound(NamedTuple):
+    keyword: str  # of JSON Schema
+    text: str
+    holds: Callable[[Any, Any], bool]
+
+    def words(self, to: object) -> str:
+        return f"{self.text} {to}"
+
+
+_BOUNDS: Final[Mapping[str, _Bound]] = {
+    "ge": _Bound("minimum", "at least", lambda value, to: value >= to),
+    "gt": _Bound("exclusiveMinimum", "above", lambda value, to: value > to),
+    "le": _Bound("maximum", "at most", lambda value, to: value <= to),
+    "lt": _Bound("exclusiveMaximum", "below", lambda value, to: value < to),
+    "multiple_of": _Bound("multipleOf", "a multiple of", lambda value, to: value % to == 0),
+    "min_length": _Bound("min", "with a length of at least", lambda value, to: len(value) >= to),
+    "max_length": _Bound("max", "with a length of at most", lambda value, to: len(value) <= to),
+}
 
 
 class _Dict(Shape):
@@ -208,18 +325,21 @@ class _OneOf(Shape):
         self.words = " or ".join(shape.words for shape in alternatives)
 
     def read(self, value: object, field: str, problems: Problems) -> Any:
-        closest: list[Problem] = []
+        close: list[list[Problem]] = []
         for shape in self._alternatives:
             found = Problems()
             read = shape.read(value, field, found)
             if not found.count:
                 return read
-            # A complaint from inside says that the kind was right: it is the one that helps.
-            if any(problem.field != field for problem in found.first):
-                closest = found.first
-        for problem in closest:
+            if not any(problem.field == field and problem.is_of_kind for problem in found.first):
+                close.append(found.first)
+        # Where the kind was right the complaint is the one that helps, and most if it is about the inside.
+        inside = [found for found in close if any(problem.field != field for problem in found)]
+        if not inside and len(close) != 1:
+            return self.refuse(value, field, problems)
+        for problem in (inside or close)[-1]:
             problems.add(*problem)
-        return WRONG if closest else self.refuse(value, field, problems)
+        return WRONG
 
     def schema(self) -> Schema:
         return {"anyOf": [shape.schema() for shape in self._alternatives]}
@@ -267,7 +387,8 @@ class Fields(Shape):
         for each in self._fields:
             properties[each.name] = each.shape.schema()
             if not each.required and isinstance(each.default, str | int | float | bool | None):
-                properties[each.name]["default"] = each.default
+                default = each.default.value if isinstance(each.default, Enum) else each.default
+                properties[each.name]["default"] = default
         return {
             "type": "object",
             "properties": properties,
@@ -292,6 +413,8 @@ _TEXTS: Final[Mapping[Any, tuple[Callable[[str], Any], str, str]]] = {
     Path: (Path, "a path", "path"),
     datetime: (datetime.fromisoformat, "a date and time as in RFC 3339", "date-time"),
     date: (date.fromisoformat, "a date as in RFC 3339", "date"),
+    time: (time.fromisoformat, "a time as in RFC 3339", "time"),
+    UUID: (UUID, "a UUID", "uuid"),
 }
 
 
@@ -316,34 +439,90 @@ def shape_of(annotation: Any, depth: int = 0) -> Shape:
     if annotation in _TEXTS:
         return _Text(*_TEXTS[annotation])
     if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return _Choice([(member.value, member) for member in annotation])
+        return _choice([(member.value, member) for member in annotation])
     if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
         return _dataclass_shape(annotation, depth)
+    if typing.is_typeddict(annotation):
+        return _typed_dict_shape(annotation, depth)
     return _generic_shape(annotation, depth)
 
 
 def _generic_shape(annotation: Any, depth: int) -> Shape:
     origin, arguments = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
     if origin is typing.Annotated:
+        return _annotated_shape(arguments, depth)
+    if origin in (typing.Required, typing.NotRequired):
         return shape_of(arguments[0], depth)
     if origin in (typing.Union, types.UnionType):
         return _OneOf([shape_of(each, depth + 1) for each in arguments])
     if origin is typing.Literal:
-        return _Choice([(each, each) for each in arguments])
+        return _choice([(each.value if isinstance(each, Enum) else each, each) for each in arguments])
     if origin in (list, Sequence):
         return _List(shape_of(arguments[0], depth + 1) if arguments else _Anything())
     if origin is tuple and (not arguments or arguments[-1] is Ellipsis):
         return _List(shape_of(arguments[0], depth + 1) if arguments else _Anything(), tuple)
+    if origin is tuple:
+        return _Tuple([shape_of(each, depth + 1) for each in arguments])
+    if origin in (set, frozenset):
+        return _Set(shape_of(arguments[0], depth + 1) if arguments else _Anything(), origin)
     if origin in (dict, Mapping):
         key, item = arguments or (str, Any)
         if key is not str:
             raise Unreadable(f"the keys of a JSON object are text, not {key!r}")
         return _Dict(shape_of(item, depth + 1))
-    raise Unreadable(f"JSON has nothing for {annotation!r}")
+    raise Unreadable(f"JSON has nothing for {annotation!r}{_ADVICE.get(annotation, '')}")
+
+
+_ADVICE: Final[Mapping[Any, str]] = {
+    bytes: ": take text in base64 (`str`), or the path of a file (`Path`)",
+    timedelta: ": take a number of seconds (`float`)",
+    complex: ": take two numbers (`tuple[float, float]`)",
+}
+
+
+def _choice(choices: Sequence[tuple[object, Any]]) -> Shape:
+    for choice, _ in choices:
+        if choice is not None and not isinstance(choice, str | int | float):
+            raise Unreadable(f"JSON has no value {choice!r}")
+    return _Choice(choices)
+
+
+def _annotated_shape(arguments: tuple[Any, ...], depth: int) -> Shape:
+    """What is annotated, within the bounds that its metadata name; the rest of them says nothing here."""
+    shape = shape_of(arguments[0], depth)
+    bounds = {
+        name: bound
+        for each in arguments[1:]
+        for name in _BOUNDS
+        if isinstance(bound := getattr(each, name, None), int | float)
+    }
+    return _Bounded(shape, bounds) if bounds else shape
+
+
+def _hints_of(cls: type[Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls, include_extras=True)
+    except (NameError, TypeError) as error:
+        raise Unreadable(f"the annotations of {cls.__name__} cannot be evaluated: {error}") from error
+
+
+def _typed_dict_shape(cls: type[Any], depth: int) -> Shape:
+    required_keys: frozenset[str] = getattr(cls, "__required_keys__", frozenset())
+    fields = []
+    for name, hint in _hints_of(cls).items():
+        try:
+            shape = shape_of(hint, depth + 1)
+        except Unreadable as error:
+            raise Unreadable(f"{cls.__name__}.{name}: {error}") from error
+        # The class does not know this of annotations that are text (PEP 655, "Interaction with PEP 563").
+        said = typing.get_origin(hint)
+        required = said is typing.Required or (name in required_keys and said is not typing.NotRequired)
+        fields.append(Field(name, shape, required, inspect.Parameter.empty))
+    return Fields(fields, dict, f"is no key of {cls.__name__}")
 
 
 def _dataclass_shape(cls: type[Any], depth: int) -> Shape:
-    hints = typing.get_type_hints(cls)
+    hints = _hints_of(cls)
     fields = []
     for each in dataclasses.fields(cls):
         if not each.init:

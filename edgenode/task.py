@@ -21,11 +21,12 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import date
+from datetime import date, time
 from enum import Enum
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
+from uuid import UUID
 from zlib import crc32
 
 from edgenode.core.bounds import PARTIAL_BYTES_MAX
@@ -112,8 +113,10 @@ def _as_json(value: object) -> object:
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, date):  # datetime is one
+    if isinstance(value, date | time):  # a datetime is a date
         return value.isoformat()
+    if isinstance(value, UUID):
+        return str(value)
     if isinstance(value, Enum):
         return value.value
     raise TypeError(f"{type(value).__name__} has no JSON form")
@@ -269,7 +272,7 @@ def _refuse(name: str, problems: Problems) -> NoReturn:
     raise InvalidJob(
         f"{name}: {first.field or 'payload'}: {first.text}{more}",
         field=first.field or "payload",
-        errors=[{"field": field or "payload", "message": text} for field, text in problems.first],
+        errors=[{"field": each.field or "payload", "message": each.text} for each in problems.first],
     )
 
 
@@ -427,17 +430,37 @@ def _line_of(error: BaseException) -> str:
 # --------------------------------------------------------------------------------------------- testing
 
 
+@dataclasses.dataclass
+class Recorder:
+    """What a task told its job while `run_task` ran it.
+
+    seen = Recorder(cancelled=True)
+    run_task(resize, {"width": 3}, recorder=seen)
+    assert seen.progress[-1] == (1.0, "done")
+    """
+
+    cancelled: bool | Callable[[], bool] = False
+    """What `ctx.cancelled` says: always, or by a call each time that the task looks."""
+    progress: list[tuple[float, str]] = dataclasses.field(default_factory=list)
+    log: list[str] = dataclasses.field(default_factory=list)
+
+    def is_cancelled(self) -> bool:
+        return self.cancelled() if callable(self.cancelled) else self.cancelled
+
+
 def run_task(
     which: Callable[..., Any] | str,
     payload: Mapping[str, Any] | None = None,
     *,
     registry: Registry | None = None,
     attempt: int = 1,
+    recorder: Recorder | None = None,
 ) -> Any:
     """Run a task here and now, without a mesh, for tests: its result as a client would read it.
 
     Args:
         which: a decorated function, or a name in `registry` (by default, of the tasks that come along).
+        recorder: gets what the task says of its progress and its log, and says whether it is cancelled.
 
     Raises:
         InvalidJob, Unserialisable, Retry, Cancel, Fail, or whatever the task raises.
@@ -451,15 +474,16 @@ def run_task(
     else:
         found = _task_of(which)
     arguments = json.loads(encode_result(dict(payload or {})))
+    seen = Recorder() if recorder is None else recorder
     with tempfile.TemporaryDirectory(prefix="edgenode-task-") as folder:
         context = JobContext(
             job_id="00000000-0000-7000-8000-000000000000",
             attempt=attempt,
             fence=Fence(1, "local", attempt),
             tmp=Path(folder) / "job",
-            is_cancelled=lambda: False,
-            on_progress=lambda fraction, message: None,
-            on_log=lambda text: None,
+            is_cancelled=seen.is_cancelled,
+            on_progress=lambda fraction, message: seen.progress.append((fraction, message)),
+            on_log=seen.log.append,
         )
         value = found.call(arguments, context)
         result = asyncio.run(_awaited(value)) if inspect.isawaitable(value) else value

@@ -7,16 +7,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
-from enum import StrEnum
+from datetime import UTC, date, datetime, time, timedelta
+from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NewType, NotRequired, TypedDict
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgenode import Cancel, Fail, JobContext, Retry, load_tasks, run_task, task
+from edgenode import Bounds, Cancel, Fail, JobContext, Recorder, Retry, load_tasks, run_task, task
 from edgenode.core.errors import InvalidJob
 from edgenode.task import (
     RESULT_BYTES_MAX,
@@ -43,6 +44,24 @@ class Item:
     def __post_init__(self) -> None:
         if self.count < 0:
             raise ValueError("count cannot be negative")
+
+
+class Corner(TypedDict):
+    x: int
+    y: NotRequired[int]
+
+
+Width = NewType("Width", int)
+
+
+@dataclass
+class Frame:
+    width: Annotated[int, Bounds(ge=1)]
+    corners: list[Corner]
+
+
+class Odd(Enum):
+    PAIR = (1, 2)
 
 
 @dataclass
@@ -163,6 +182,91 @@ def test_a_wrong_parameter_is_refused_by_its_name(change: dict[str, Any], name: 
     assert text in found["detail"]
 
 
+@task("more")
+def more(
+    corner: Corner | None = None,
+    names: set[str] | None = None,
+    pair: tuple[int, str] | None = None,
+    frozen: frozenset[int] = frozenset(),
+    clock: time | None = None,
+    uid: UUID | None = None,
+    new: Width = Width(1),
+    share: Annotated[float, Bounds(gt=0, lt=1)] = 0.5,
+    even: Annotated[int | None, Bounds(multiple_of=2)] = None,
+    word: Annotated[str, "of a few letters", Bounds(min_length=2, max_length=4)] = "ab",
+    few: Annotated[list[int], Bounds(max_length=2)] = [],  # noqa: B006 - nobody changes it
+    frame: Frame | None = None,
+    red: Literal[Colour.RED, "none"] = "none",
+) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "read"),
+    [
+        ("corner", {"x": 1}, {"x": 1}),
+        ("corner", {"x": 1, "y": 2}, {"x": 1, "y": 2}),
+        ("names", ["a", "b"], {"a", "b"}),
+        ("frozen", [1], frozenset({1})),
+        ("pair", [1, "a"], (1, "a")),
+        ("clock", "10:30", time(10, 30)),
+        ("uid", "01930000-0000-7000-8000-000000000000", UUID("01930000-0000-7000-8000-000000000000")),
+        ("new", 3, 3),
+        ("share", 0.25, 0.25),
+        ("even", None, None),
+        ("even", 4, 4),
+        ("word", "abc", "abc"),
+        ("few", [1, 2], [1, 2]),
+        ("frame", {"width": 1, "corners": [{"x": 1}]}, Frame(1, [{"x": 1}])),
+        ("red", "red", Colour.RED),
+    ],
+)
+def test_other_shapes_are_read_too(name: str, given: object, read: object) -> None:
+    found = of(more).read({name: given})[name]
+    assert found == read
+    assert type(found) is type(read)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "field", "text"),
+    [
+        ("corner", {"y": 1}, "corner.x", "is missing"),
+        ("corner", {"x": 1, "z": 1}, "corner.z", "is no key of Corner"),
+        ("names", ["a", "a"], "names", "each value once"),
+        ("names", "ab", "names", "expected a list or null"),
+        ("pair", [1, "a", 2], "pair", "expected a list of 2, got 3"),
+        ("pair", [1, 2], "pair[1]", "expected text"),
+        ("clock", "noon", "clock", "expected a time"),
+        ("uid", "17", "uid", "expected a UUID"),
+        ("share", 0, "share", "a number (above 0, below 1), got 0"),
+        ("share", 1.0, "share", "below 1"),
+        ("even", 3, "even", "a multiple of 2"),
+        ("word", "a", "word", "text (with a length of at least 2, with a length of at most 4), got 'a'"),
+        ("few", [1, 2, 3], "few", "a length of at most 2"),
+        ("frame", {"width": 0, "corners": []}, "frame.width", "at least 1"),
+        ("red", "blue", "red", "one of 'red', 'none'"),
+    ],
+)
+def test_other_shapes_are_checked_too(name: str, given: object, field: str, text: str) -> None:
+    found = complaint({name: given}, more)
+    assert any(each["field"] == field and text in each["message"] for each in found["errors"]) or (
+        found["field"] == name and text in found["detail"]
+    )
+
+
+def test_the_schema_has_other_shapes_and_bounds() -> None:
+    properties = of(more).schema()["properties"]
+    assert properties["share"] == {
+        "type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1, "default": 0.5
+    }  # fmt: skip
+    assert properties["word"] == {"type": "string", "minLength": 2, "maxLength": 4, "default": "ab"}
+    assert properties["few"] == {"type": "array", "items": {"type": "integer"}, "maxItems": 2}
+    assert properties["pair"]["anyOf"][0]["prefixItems"] == [{"type": "integer"}, {"type": "string"}]
+    assert properties["names"]["anyOf"][0]["uniqueItems"] is True
+    assert properties["corner"]["anyOf"][0]["required"] == ["x"]
+    assert properties["red"] == {"enum": ["red", "none"], "default": "none"}
+    json.dumps(properties)
+
+
 def test_a_missing_parameter_is_named() -> None:
     assert complaint({"text": "t", "number": 1})["field"] == "width"
 
@@ -238,7 +342,16 @@ class Strange:
 
 @pytest.mark.parametrize(
     ("annotation", "text"),
-    [(Strange, "Strange"), (dict[int, str], "keys"), (Endless, "itself"), (tuple[int, str], "tuple")],
+    [
+        (Strange, "Strange"),
+        (dict[int, str], "keys"),
+        (Endless, "itself"),
+        (bytes, "base64"),
+        (timedelta, "seconds"),
+        (Odd, "no value"),
+        (Literal[b"x"], "no value"),
+        (list[bytes], "base64"),
+    ],
 )
 def test_an_annotation_that_json_cannot_fill_is_refused_when_the_task_is_loaded(
     annotation: Any, text: str
@@ -346,6 +459,24 @@ def test_what_a_task_raises_reaches_the_test(verdict: Exception) -> None:
     with pytest.raises(type(verdict)) as caught:
         run_task(raises)
     assert caught.value is verdict
+
+
+def test_a_test_sees_what_a_task_told_and_may_cancel_it() -> None:
+    @task("steps")
+    def steps(ctx: JobContext) -> int:
+        step = 0
+        while not ctx.cancelled:
+            step += 1
+            ctx.progress(step / 4, f"step {step}")
+            ctx.log(f"did {step}")
+        return step
+
+    looks = iter([False, False, True])
+    seen = Recorder(cancelled=lambda: next(looks))
+    assert run_task(steps, recorder=seen) == 2
+    assert seen.progress == [(0.25, "step 1"), (0.5, "step 2")]
+    assert seen.log == ["did 1", "did 2"]
+    assert run_task(steps, recorder=Recorder(cancelled=True)) == 0
 
 
 def test_a_function_without_the_decorator_is_refused() -> None:

@@ -38,7 +38,7 @@ from edgenode.core.jobs import Record, is_marker, job_text, join
 from edgenode.core.reports import told_of
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import ReadDone, ReportsDone
-from edgenode.core.types import JobId, NodeId, Seconds, State
+from edgenode.core.types import JobId, MemberState, NodeId, Seconds, State
 
 BODIES_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bodies being read or worked on at one time; past this, submissions are told to come again."""
@@ -97,6 +97,7 @@ class Api:
             "/v1/nodes": self.list_nodes,
             "/v1/nodes/{id}": self.show_node,
             "/v1/mesh": self.show_mesh,
+            "/v1/tasks": self.list_tasks,
             "/livez": self.live,
             "/readyz": self.ready,
             "/metrics": self.metrics,
@@ -274,6 +275,21 @@ class Api:
         parameters(request)
         service = self._service
         return json_response(dump(render.mesh_fields(service.mesh(), service.members(), service.me)))
+
+    async def list_tasks(self, request: web.Request) -> web.Response:
+        parameters(request)
+        service = self._service
+        living = [
+            member
+            for member in sorted(service.members(), key=lambda member: (member.info.name, member.info.id))
+            if member.state not in (MemberState.DEAD, MemberState.LEFT)
+        ]
+        names = sorted({task for member in living for task in member.info.tasks})
+        tasks = []
+        for name in names:
+            nodes = [member for member in living if name in member.info.tasks]
+            tasks.append(render.task_fields(name, nodes, service.task_schema(name)))
+        return json_response(dump({"tasks": tasks}))
 
     async def live(self, request: web.Request) -> web.Response:
         return json_response(b'{"live":true}')

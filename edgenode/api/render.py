@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from edgenode.api.service import TaskSchema
 from edgenode.core.jobs import Options, Record, Spec, decode_spec, job_text, new_record
 from edgenode.core.signals import Receipt
 from edgenode.core.types import TERMINAL, MemberState, NodeId, State, Wall, starts_of
@@ -208,6 +209,25 @@ def member_fields(member: MemberView, me: NodeId) -> Json:
         "joined_at": time_text(info.joined_at),
         "heard_s": None if member.heard_s is None else round(member.heard_s, 3),
         "clock_ahead_s": None if member.clock_ahead_s is None else round(member.clock_ahead_s, 3),
+    }
+
+
+def task_fields(name: str, nodes: Sequence[MemberView], task: TaskSchema | None) -> Json:
+    """One task of the mesh.
+
+    Args:
+        nodes: the living members that have it.
+        task: what is known of it here, if this node is one of them: the others tell its name only.
+    """
+    return {
+        "name": name,
+        "summary": None if task is None else task.summary,
+        "timeout_s": None if task is None else task.timeout_s,
+        "max_attempts": None if task is None else task.max_attempts,
+        "async": any(name in node.info.coroutines for node in nodes),
+        "inline": None if task is None else task.inline,
+        "schema": None if task is None else task.schema(),
+        "nodes": [{"id": node.info.id, "name": node.info.name, "api": node.info.api} for node in nodes],
     }
 
 

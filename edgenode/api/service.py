@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from edgenode.core import signals, wire
 from edgenode.core.errors import EdgeNodeError
@@ -15,6 +15,8 @@ from edgenode.core.view import MemberView, MeshView
 class TaskSchema(Protocol):
     """What the node knows of one task that it can run itself; `edgenode.task.Task` is one."""
 
+    summary: str
+    inline: bool
     timeout_s: Seconds  # of a job that does not say; 0: none
     max_attempts: int  # of a job that does not say; 0: the mesh's default
 
@@ -24,6 +26,10 @@ class TaskSchema(Protocol):
         Raises:
             InvalidJob: a parameter is missing, unknown or of the wrong type; `field` names it.
         """
+        ...
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema (draft 2020-12) of its payload."""
         ...
 
 

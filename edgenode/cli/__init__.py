@@ -15,6 +15,7 @@ from edgenode.cli.regulate import drain, undrain, weight
 from edgenode.cli.run import run
 from edgenode.cli.simulate import simulate
 from edgenode.cli.submit import submit
+from edgenode.cli.tasks import show_tasks
 from edgenode.cli.up import up
 
 EXIT_CODES = (
@@ -44,6 +45,7 @@ app.command("placement")(show_placement)
 app.command("drain")(drain)
 app.command("undrain")(undrain)
 app.command("weight")(weight)
+app.command("tasks")(show_tasks)
 app.command("simulate")(simulate)
 app.add_typer(keys, name="key")
 

@@ -129,6 +129,11 @@ class AsyncClient:
     async def node(self, node: str = "self") -> dict[str, Any]:
         return await self._run(self._operations.fetch(node_path(node)))
 
+    async def tasks(self) -> list[dict[str, Any]]:
+        """See `Client.tasks`."""
+        listed: list[dict[str, Any]] = (await self._run(self._operations.fetch("/v1/tasks")))["tasks"]
+        return listed
+
     async def mesh(self) -> dict[str, Any]:
         return await self._run(self._operations.fetch("/v1/mesh"))
 

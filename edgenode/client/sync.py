@@ -172,6 +172,14 @@ class Client:
     def node(self, node: str = "self") -> dict[str, Any]:
         return self._run(self._operations.fetch(node_path(node)))
 
+    def tasks(self) -> list[dict[str, Any]]:
+        """The tasks of the mesh: what each takes, and which nodes have it.
+
+        The `schema`, and what else only a node that has it knows, is None where the asked one does not.
+        """
+        listed: list[dict[str, Any]] = self._run(self._operations.fetch("/v1/tasks"))["tasks"]
+        return listed
+
     def mesh(self) -> dict[str, Any]:
         return self._run(self._operations.fetch("/v1/mesh"))
 

@@ -7,6 +7,7 @@ import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from aiohttp.web import TCPSite
 
@@ -45,6 +46,11 @@ class Resize:
 
     timeout_s = 30.0
     max_attempts = 7
+    summary = "Make a picture smaller."
+    inline = False
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "object", "required": ["source", "width"], "properties": {"source": {}, "width": {}}}
 
     def read(self, payload: object) -> object:
         assert isinstance(payload, dict)

@@ -441,6 +441,25 @@ async def test_of_a_job_whose_result_is_not_kept_any_more_the_rest_is_told(
     assert [job["id"] for job in listed["jobs"]] == [body["id"]]
 
 
+async def test_every_task_of_the_living_is_listed_with_who_has_it(
+    http: TestClient, service: FakeService
+) -> None:
+    service.silent = {NODES[2]}
+    tasks = {task["name"]: task for task in (await (await http.get("/v1/tasks")).json())["tasks"]}
+    assert list(tasks) == ["echo", "image.resize"]
+    resize = tasks["image.resize"]
+    assert resize.pop("schema")["required"] == ["source", "width"]
+    assert [node["name"] for node in resize.pop("nodes")] == ["node-a", "node-b", "node-d", "node-e"]
+    assert resize == {
+        "name": "image.resize", "summary": "Make a picture smaller.", "timeout_s": 30.0, "max_attempts": 7,
+        "async": False, "inline": False,
+    }  # fmt: skip
+    # Of what only others have, this node knows the name and where it is.
+    echo = tasks["echo"]
+    assert (echo["schema"], echo["summary"], echo["timeout_s"], echo["inline"]) == (None, None, None, None)
+    assert echo["nodes"][1] == {"id": NODES[1], "name": "node-b", "api": "http://127.0.0.1:8702"}
+
+
 async def test_members_are_listed_by_name(http: TestClient) -> None:
     nodes = (await (await http.get("/v1/nodes")).json())["nodes"]
     assert [node["name"] for node in nodes] == [f"node-{letter}" for letter in "abcde"]

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 from edgenode.cli import app
 from edgenode.core import errors, jobs
 from edgenode.core.types import Ballot, State
-from tests.api.fake import NODES, START, FakeService, Served, served
+from tests.api.fake import NODES, START, FakeService, Resize, Served, served
 
 UNKNOWN_ID = "01234567-89ab-7def-8123-456789abcdef"
 
@@ -470,3 +470,46 @@ def test_asking_for_help_loads_no_network_and_no_tables() -> None:
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
     assert not {"aiohttp", "edgenode.client", "rich.table", "cryptography", "zeroconf"} & set(loaded.split())
+
+
+# ----------------------------------------------------------------------------------------------- tasks
+
+
+def test_tasks_are_listed_with_what_is_known_of_them(node: Served) -> None:
+    result = edgenode("tasks")
+    assert result.exit_code == 0, result.output
+    heading, echo, resize = result.stdout.splitlines()
+    assert heading.split() == ["TASK", "KIND", "TIMEOUT", "TRIES", "NODES", "PARAMETERS", "SUMMARY"]
+    assert echo.split()[:4] == ["echo", "def", "-", "-"]
+    assert "30 s" in resize
+    assert "source width" in resize
+    assert resize.rstrip().endswith("Make a picture smaller.")
+    listed = json.loads(edgenode("tasks", "--json").stdout)["tasks"]
+    assert [task["name"] for task in listed] == ["echo", "image.resize"]
+
+
+def test_one_task_is_shown_as_its_schema(node: Served) -> None:
+    assert json.loads(edgenode("tasks", "image.resize").stdout)["required"] == ["source", "width"]
+    assert json.loads(edgenode("tasks", "image.resize", "--json").stdout)["max_attempts"] == 7
+    result = edgenode("tasks", "image.shrink")
+    assert result.exit_code == 1
+    assert "no living node has a task 'image.shrink'" in result.stderr
+
+
+def test_a_task_that_only_others_have_is_asked_of_them(node: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = node.service.members()
+
+    def only_at(url: str) -> None:
+        told = [member._replace(info=member.info._replace(api=url)) for member in members]
+        monkeypatch.setattr(node.service, "members", lambda: told)
+
+    other = FakeService()
+    monkeypatch.setattr(other, "task_schema", lambda name: Resize())
+    with served(other) as has_it:
+        only_at(has_it.url)
+        assert json.loads(edgenode("tasks", "echo").stdout)["required"] == ["source", "width"]
+        gone = has_it.url
+    only_at(gone)
+    result = edgenode("tasks", "echo")
+    assert result.exit_code == 1
+    assert f"ask with --url: node-a ({gone})" in result.stderr

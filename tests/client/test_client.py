@@ -180,6 +180,7 @@ def test_the_mesh_can_be_looked_at(make: Any, node: Served) -> None:
     client = make(node.url)
     job = client.submit("echo")
     assert [member["name"] for member in client.nodes()] == [f"node-{letter}" for letter in "abcde"]
+    assert [task["name"] for task in client.tasks()] == ["echo", "image.resize"]
     assert client.node()["id"] == NODES[0]
     assert client.node(NODES[2])["name"] == "node-c"
     assert client.mesh()["replicas"] == 3

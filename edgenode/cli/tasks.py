@@ -1,0 +1,97 @@
+"""`edgenode tasks`."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Annotated, Any
+
+import typer
+
+from edgenode.cli.output import (
+    FAILED,
+    JsonOption,
+    UrlOption,
+    client_of,
+    console,
+    errors_told,
+    plain,
+    print_json,
+)
+
+
+def show_tasks(
+    name: Annotated[str | None, typer.Argument(help="Show what this one takes, as a JSON Schema.")] = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the tasks of the mesh, or what one of them takes.
+
+    \b
+    edgenode tasks
+    edgenode tasks image.resize
+    """
+    with errors_told(as_json=as_json):
+        tasks = client_of(url).tasks()
+    if name is not None:
+        _show_one(next((task for task in tasks if task["name"] == name), None), name, as_json=as_json)
+    elif as_json:
+        print_json({"tasks": tasks})
+    else:
+        _print_tasks(tasks)
+
+
+def _show_one(task: dict[str, Any] | None, name: str, *, as_json: bool) -> None:
+    if task is None:
+        typer.echo(f"error: no living node has a task {plain(name)!r}; `edgenode tasks` lists them", err=True)
+        raise typer.Exit(FAILED)
+    if task["schema"] is None:
+        task = _from_who_has_it(task)
+    if as_json:
+        print_json(task)
+    elif task["schema"] is None:
+        nodes = ", ".join(f"{plain(node['name'])} ({plain(node['api'])})" for node in task["nodes"])
+        typer.echo(f"error: only who has it knows what it takes, ask with --url: {nodes}", err=True)
+        raise typer.Exit(FAILED)
+    else:
+        print_json(task["schema"])
+
+
+def _from_who_has_it(task: dict[str, Any]) -> dict[str, Any]:
+    """The same task as one of its nodes tells it, if one can be reached from here."""
+    from edgenode.client import Client, ClientError
+
+    with suppress(ClientError, ValueError):
+        for each in Client([node["api"] for node in task["nodes"]]).tasks():
+            if each["name"] == task["name"]:
+                return each
+    return task
+
+
+def _print_tasks(tasks: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("TASK", no_wrap=True)
+    for heading in ("KIND", "TIMEOUT", "TRIES", "NODES"):
+        table.add_column(heading)
+    table.add_column("PARAMETERS")
+    table.add_column("SUMMARY")
+    for task in tasks:
+        table.add_row(
+            plain(task["name"]),
+            "inline" if task["inline"] else "async" if task["async"] else "def",
+            f"{task['timeout_s']:g} s" if task["timeout_s"] else "-",
+            plain(task["max_attempts"] or None),
+            ", ".join(plain(node["name"]) for node in task["nodes"]),
+            _parameters(task["schema"]),
+            plain(task["summary"]),
+        )
+    console().print(table)
+
+
+def _parameters(schema: dict[str, Any] | None) -> str:
+    """Their names; `=` marks those that may be left out. "-" where the asked node does not know them."""
+    if schema is None:
+        return "-"
+    required = schema.get("required", [])
+    return " ".join(plain(each) + "=" * (each not in required) for each in schema.get("properties", {}))
