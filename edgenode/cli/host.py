@@ -58,6 +58,8 @@ class HostSettings:
     tasks: tuple[str, ...] = ("edgenode.tasks",)
     slots: int = 2
     async_slots: int = 100
+    worker_jobs_max: int = 0  # 0: a worker process is never replaced for the number of its jobs
+    worker_memory_bytes_max: int = 0  # nor for its memory
     labels: tuple[tuple[str, str], ...] = ()
     profile: str = "lan"
     mdns: bool = True
@@ -180,6 +182,8 @@ async def _live(
             on_output=reporter.output,
             registry=registry,
             async_slots=settings.async_slots,
+            runs_max=settings.worker_jobs_max,
+            memory_bytes_max=settings.worker_memory_bytes_max,
             on_trouble=runtime.workers_said,
             on_room=lambda room: runtime.post(SlotsChanged(room)),
             scratch=settings.data_dir.absolute() / SCRATCH,

@@ -22,6 +22,7 @@ from edgenode.core.types import WORD, is_host
 PARENT_VARIABLE: Final = "EDGENODE_PARENT_PID"
 """Set by `edgenode up`: the node ends when that process does, however it ends."""
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+SIZE: Final = re.compile(r"(\d{1,15}) ?([KMG]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -38,6 +39,18 @@ def parse_address(text: str, option: str) -> tuple[str, int]:
     if not colon or not is_host(host) or not port.isdecimal() or int(port) > 65_535:
         raise typer.BadParameter(f"{option} needs HOST:PORT, as in 127.0.0.1:8701, not {text!r}")
     return host, int(port)
+
+
+def parse_size(text: str, option: str) -> int:
+    """A number of bytes, or of K, M or G of them (1024 each time).
+
+    Raises:
+        typer.BadParameter: it is not one.
+    """
+    found = SIZE.fullmatch(text.strip())
+    if found is None:
+        raise typer.BadParameter(f"{option} needs a number of bytes, as in 512M or 2G, not {text!r}")
+    return int(found[1]) << 10 * " KMG".index(found[2].upper() or " ")
 
 
 def parse_label(text: str) -> tuple[str, str]:
@@ -77,6 +90,13 @@ def run(
     async_slots: Annotated[
         int, typer.Option(min=1, max=10_000, help="Coroutines that run here besides, in one process.")
     ] = 100,
+    worker_max_jobs: Annotated[
+        int, typer.Option(min=0, help="After so many jobs a worker process is replaced; 0: never.")
+    ] = 0,
+    worker_max_memory: Annotated[
+        str,
+        typer.Option(help="A worker process with more after a job is replaced, as in 512M; 0: never."),
+    ] = "0",
     label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE that jobs may require; repeats.")] = None,
     weight: Annotated[
         float,
@@ -149,6 +169,8 @@ def run(
             tasks=sources,
             slots=slots,
             async_slots=async_slots,
+            worker_jobs_max=worker_max_jobs,
+            worker_memory_bytes_max=parse_size(worker_max_memory, "--worker-max-memory"),
             labels=tuple(sorted(parse_label(text) for text in label or ())),
             profile=profile,
             mdns=mdns,

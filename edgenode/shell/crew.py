@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,16 @@ from typing import Final, Protocol
 from edgenode.core.signals import Run, RunEnded
 from edgenode.core.types import Seconds, State
 from edgenode.core.wire import Verdict
-from edgenode.shell.worker_process import Key, WorkerProcess
+from edgenode.shell.worker_process import Key, WorkerProcess, private_bytes
+
+logger = logging.getLogger("edgenode")
 
 RESPAWN_MIN_S: Final[Seconds] = 0.5
 RESPAWN_MAX_S: Final[Seconds] = 30.0
 """A process that dies before it did anything is tried again after this, doubled each time."""
+AHEAD_S: Final[Seconds] = 1.0
+"""A process that will have had its runs by then gets its successor: a start takes 0.1 s where nothing else is
+to be done, and more the more its tasks import."""
 CLOSE_S: Final[Seconds] = 2.0
 
 
@@ -45,6 +51,8 @@ class Plan:
     python: str
     modules: Sequence[str]
     new_folder: Callable[[], Path]
+    runs_max: int = 0  # after so many a process is replaced; 0: never
+    memory_bytes_max: int = 0  # after a run that leaves its process with more, too; 0: never
 
 
 class Crew:
@@ -65,11 +73,11 @@ class Crew:
         self._respawns: set[asyncio.TimerHandle] = set()
         self.first_word = asyncio.Event()
         self._is_closed = False
+        self._told_too_large = False
 
     def start(self) -> None:
         """Start all processes, and return before they are ready; runs may be given at once."""
-        for _ in range(self._plan.processes):
-            self._spawn()
+        self._replenish()
 
     @property
     def pids(self) -> list[int]:
@@ -126,6 +134,8 @@ class Crew:
             run = self._waiting.popleft()
             self._busy[run.job, run.token] = process
             process.run(run)
+            if self._plan.runs_max:
+                self._replenish()
 
     def _fail_waiting(self, error: str) -> None:
         """These never reached a process: nothing of them says anything about their jobs."""
@@ -143,9 +153,25 @@ class Crew:
         self.is_able = True
         self.first_word.set()
         self._pool.crew_changed()
+        self._check_size(process)
         self._assign()
 
+    def _check_size(self, process: WorkerProcess) -> None:
+        """Say it if the memory limit leaves no room for work."""
+        taken, most = private_bytes(process.pid), self._plan.memory_bytes_max
+        if 0 < most < taken and not self._told_too_large:
+            self._told_too_large = True
+            text = "worker: a process takes %d MB before its first job, above the limit: each runs one job"
+            logger.warning(text, taken // 2**20)
+
     def has_room(self, process: WorkerProcess) -> None:
+        most = self._plan.memory_bytes_max
+        if most and private_bytes(process.pid) > most:
+            process.retire()
+        if not process.stays:
+            if process.is_idle:
+                process.kill()
+            self._replenish()
         self._assign()
 
     def run_ended(self, ended: RunEnded) -> None:
@@ -166,7 +192,7 @@ class Crew:
         if self._is_closed:
             return
         if trouble is None and process.was_ready:
-            self._spawn()  # it died of its work, or was killed: the next one will do
+            self._replenish()  # it died of its work, or was killed: the next one will do
         else:
             self._start_failed(trouble)
 
@@ -183,16 +209,28 @@ class Crew:
 
         def due() -> None:
             self._respawns.discard(handle)
-            self._spawn()
+            self._replenish()
 
         handle = asyncio.get_running_loop().call_later(delay_s, due)
         self._respawns.add(handle)
+
+    def _replenish(self) -> None:
+        """Start as many as are missing, or will be soon: a spent one goes on until its runs have ended."""
+        staying = sum(process.stays_for(AHEAD_S) for process in self._processes)
+        for _ in range(self._plan.processes - staying - len(self._respawns)):
+            self._spawn()
 
     def _spawn(self) -> None:
         plan = self._plan
         try:
             process = WorkerProcess(
-                self, plan.python, plan.new_folder(), plan.modules, kind=plan.kind, capacity=plan.capacity
+                self,
+                plan.python,
+                plan.new_folder(),
+                plan.modules,
+                kind=plan.kind,
+                capacity=plan.capacity,
+                runs_max=plan.runs_max,
             )
         except OSError as error:  # there is no process, memory or descriptor to be had now
             self._start_failed(f"a worker process cannot be started: {error}")

@@ -17,6 +17,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -61,6 +62,8 @@ class WorkerPool:
         on_room: OnRoom = lambda room: None,
         scratch: Path | None = None,
         python: str = sys.executable,
+        runs_max: int = 0,
+        memory_bytes_max: int = 0,
     ) -> None:
         """Nothing is started yet.
 
@@ -74,6 +77,8 @@ class WorkerPool:
             on_room: told for how many runs there is room when that changes: none while no process can be
                 had. In between a run ends without having begun.
             scratch: a folder of this pool alone, emptied at the start; by default a temporary one.
+            runs_max: after so many runs a process is replaced; 0: never.
+            memory_bytes_max: after a run that leaves its process with more memory for itself, too; 0: never.
         """
         assert slots > 0
         self.on_ended = on_ended
@@ -91,7 +96,8 @@ class WorkerPool:
         )
 
         def crew(kind: str, processes: int, capacity: int) -> Crew:
-            return Crew(self, Plan(kind, processes, capacity, python, tuple(modules), self._new_folder))
+            plan = Plan(kind, processes, capacity, python, tuple(modules), self._new_folder)
+            return Crew(self, replace(plan, runs_max=runs_max, memory_bytes_max=memory_bytes_max))
 
         self._whole = crew(WHOLE, slots, 1)
         self._shared = crew(SHARED, 1, async_slots) if self._coroutines else None

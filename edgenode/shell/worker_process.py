@@ -19,7 +19,7 @@ import msgpack
 
 from edgenode.core.jobs import job_text
 from edgenode.core.signals import Run, RunEnded
-from edgenode.core.types import JobId, Seconds, StartToken, State
+from edgenode.core.types import Instant, JobId, Seconds, StartToken, State
 from edgenode.core.wire import Verdict
 from edgenode.shell import worker_main as protocol
 from edgenode.shell.output import BURST_CHARS
@@ -34,6 +34,7 @@ LINK_END_S: Final[Seconds] = 0.2
 """How long a dead process's socket may be held open, by a child it forked, before its end counts as seen."""
 RECEIVE_BYTES: Final = 256 * 1024
 DESCENDANTS_MAX: Final = 10_000
+PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
 # The folder of this package comes last on the path: needed only where it is run without being installed.
 _ROOT: Final = str(Path(__file__).parent.parent.parent)
 COMMAND: Final = (
@@ -100,13 +101,22 @@ class WorkerProcess:
     """Give it a run when it `is_free`. Each run ends once, at the latest with the process."""
 
     def __init__(
-        self, owner: Owner, python: str, folder: Path, modules: Sequence[str], *, kind: str, capacity: int
+        self,
+        owner: Owner,
+        python: str,
+        folder: Path,
+        modules: Sequence[str],
+        *,
+        kind: str,
+        capacity: int,
+        runs_max: int = 0,
     ) -> None:
         """Start it.
 
         Args:
             folder: for what its tasks put into their temporary folders; goes with the process.
             kind: `worker_main.WHOLE` or `SHARED`.
+            runs_max: how many it takes in its life; 0 for any number.
 
         Raises:
             OSError: there is no process to be had.
@@ -115,6 +125,7 @@ class WorkerProcess:
         self._loop = asyncio.get_running_loop()
         self._folder = folder
         self._capacity = capacity
+        self._runs_max = runs_max
         self._link, theirs = socket.socketpair()
         self._pipe, their_pipe = os.pipe()
         arguments = [str(theirs.fileno()), str(os.getpid()), str(folder), kind, *modules]
@@ -140,7 +151,9 @@ class WorkerProcess:
         self.pid = self._process.pid
         self.gone: asyncio.Future[None] = self._loop.create_future()
         self.was_ready = False
-        self.served = 0  # runs that ended
+        self._ready_at: Instant = 0.0
+        self._given = 0  # runs, until now
+        self._is_retired = False
         self._trouble: str | None = None
         self._active: dict[tuple[str, StartToken], Active] = {}  # with the job's id as text, as it is sent
         self._killed = False
@@ -161,8 +174,26 @@ class WorkerProcess:
     @property
     def is_free(self) -> bool:
         """Whether it takes one more run."""
-        can_run = self.was_ready and not self._killed and not self._link_ended
-        return can_run and len(self._active) < self._capacity
+        return self.was_ready and self.stays and len(self._active) < self._capacity
+
+    @property
+    def stays(self) -> bool:
+        """Whether it will take further runs, as far as anybody knows."""
+        is_spent = self._is_retired or (0 < self._runs_max <= self._given)
+        return not (is_spent or self._killed or self._link_ended)
+
+    def stays_for(self, time_s: Seconds) -> bool:
+        """Whether it will still take runs so much later, if they come as they did."""
+        if not self.stays:
+            return False
+        if not self._runs_max or not self._given:
+            return True
+        runs_per_s = self._given / max(self._loop.time() - self._ready_at, 1e-6)
+        return self._runs_max - self._given > runs_per_s * time_s
+
+    def retire(self) -> None:
+        """Give it no further runs."""
+        self._is_retired = True
 
     @property
     def is_idle(self) -> bool:
@@ -173,6 +204,7 @@ class WorkerProcess:
         if not self._active:
             self._last_words = ""
             self._decoder.reset()
+        self._given += 1
         spec = run.spec
         active = Active(run, spec.options.timeout_s or self._owner.timeouts.get(spec.task, 0.0))
         self._active[active.key] = active
@@ -199,7 +231,6 @@ class WorkerProcess:
     def _end_run(self, active: Active, verdict: Verdict, *, lost: bool, counted: bool = True) -> None:
         active.cancel_timer()
         del self._active[active.key]
-        self.served += 1
         self._owner.run_ended(RunEnded(active.run.job, active.run.token, verdict, lost, counted=counted))
 
     # ---------------------------------------------------------------------------------------- the link
@@ -242,6 +273,7 @@ class WorkerProcess:
         if kind == protocol.READY:
             (timeouts,) = fields
             self.was_ready = True
+            self._ready_at = self._loop.time()
             self._owner.became_ready(self, timeouts)
             return
         if kind == protocol.BROKEN:
@@ -401,6 +433,19 @@ class WorkerProcess:
             text = f"the worker process exited with code {code}"
         words = self._last_words.strip()
         return f"{text}; its last words: {words}" if words else text
+
+
+def private_bytes(pid: int) -> int:
+    """The memory that a process has for itself alone; 0 where nobody knows.
+
+    Its resident pages without those that it shares, as libraries are (Linux: proc(5), `statm`).
+    """
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            _, resident, shared, *_ = map(int, file.read().split())
+    except (OSError, ValueError):
+        return 0
+    return (resident - shared) * PAGE_BYTES
 
 
 def descendants(pid: int) -> list[int]:

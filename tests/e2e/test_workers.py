@@ -130,3 +130,14 @@ def test_coroutines_of_one_node_run_at_the_same_time_and_inline_ones_in_the_node
         (number, node.pid) for number in range(count)
     }
     assert node.ask("/v1/nodes/self")["async_slots"] == 100
+
+
+def test_a_node_replaces_its_worker_processes_as_it_was_told(mesh: Mesh, tmp_path: Path) -> None:
+    node = mesh.add(slots=1, options=("--worker-max-jobs", "1", "--worker-max-memory", "4G"))
+    node.start()
+    mesh.wait_ready()
+    marks = [str(tmp_path / f"marks-{number}") for number in range(3)]
+    jobs = node.submit([{"task": "mark", "payload": {"path": path, "seconds": 0.0}} for path in marks])
+    ended = mesh.wait_ended(jobs, at=node)
+    assert {(job.state, job.fields["starts"]) for job in ended.values()} == {("succeeded", 1)}
+    assert len({job.result["pid"] for job in ended.values()}) == 3
