@@ -216,6 +216,10 @@ class Lines:
             for row in self._rows.values():
                 row.show(gate[1:])
 
+    @property
+    def is_any_shut(self) -> bool:
+        return bool(self._shut)
+
     def shut_queues(self, tasks: frozenset[str], labels: Labels) -> list[Gate]:
         """The shut gates of queues in which something waits that such a node can run."""
         if len(self._open) == len(self._rows):

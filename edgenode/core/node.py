@@ -23,6 +23,7 @@ from edgenode.core.leaving import Leaving
 from edgenode.core.membership import Membership
 from edgenode.core.mending import Mending
 from edgenode.core.meshclock import MeshClock
+from edgenode.core.permits import Permits
 from edgenode.core.queues import Queues
 from edgenode.core.regulation import Regulation
 from edgenode.core.replication import Replication
@@ -68,6 +69,7 @@ from edgenode.core.signals import (
     TimePassed,
 )
 from edgenode.core.situations import Situation
+from edgenode.core.steward import Steward
 from edgenode.core.types import (
     FOREVER,
     Dice,
@@ -87,6 +89,7 @@ from edgenode.core.vouching import Vouching
 from edgenode.core.wire import (
     CONTROL,
     Acks,
+    Allowed,
     Ask,
     AskReports,
     Cancel,
@@ -109,6 +112,7 @@ from edgenode.core.wire import (
     Message,
     Noted,
     Offer,
+    PermitsWanted,
     Promises,
     QueuesDigest,
     QueuesTold,
@@ -123,6 +127,7 @@ from edgenode.core.wire import (
     Reports,
     Result,
     ResultTaken,
+    RollCall,
     Search,
     SearchAnswer,
     Stop,
@@ -189,7 +194,9 @@ class Node:
             coroutines=frozenset(info.coroutines),
         )
         self._queues = Queues(self._desk)
-        self._scheduler = Scheduler(self._desk, self._runner, self._queues)
+        self._permits = Permits(self._desk, self._queues)
+        self._steward = Steward(self._desk, self._queues)
+        self._scheduler = Scheduler(self._desk, self._runner, self._queues, self._permits)
         self._upkeep = Upkeep(self._desk)
         self._mending = Mending(self._desk)
         self._retention = Retention(self._desk)
@@ -279,6 +286,8 @@ class Node:
             self._custody.on_time()
             self._replication.on_time()
             self._voters.on_time()
+            self._permits.on_time()
+            self._steward.on_time()
             self._scheduler.on_time()
             self._runner.on_time(wanted=self._scheduler.wanted)
             self._upkeep.on_time()
@@ -336,6 +345,8 @@ class Node:
             self._replication.deadline(),
             self._voters.deadline(),
             self._scheduler.deadline(),
+            self._permits.deadline(),
+            self._steward.deadline(),
             self._runner.deadline(wanted=self._scheduler.wanted),
             self._upkeep.deadline(),
             self._mending.deadline(),
@@ -601,6 +612,12 @@ class Node:
                 self._regulation.on_regulate(source, message)
             case Regulated():
                 self._regulation.on_regulated(source, message)
+            case PermitsWanted():
+                self._steward.on_wanted(source, message)
+            case Allowed():
+                self._permits.on_allowed(source, message)
+            case RollCall(roll):
+                self._permits.on_roll_call(source, roll)
             case _:
                 assert not isinstance(message, MembershipMessage | Recall | Recalled)
                 assert_never(message)
@@ -641,6 +658,8 @@ class Node:
             self._cancelling.members_changed(changed)
             self._keys.members_changed(changed)
             self._queues.members_changed(changed)
+            self._permits.members_changed(changed)
+            self._steward.members_changed(changed)
             self._regulation.members_changed()
             if (giving := self._giving) is not None:
                 giving.members_changed()
@@ -652,7 +671,8 @@ class Node:
         scheduler, intake, voters = self._scheduler, self._intake, self._voters
         while True:
             for queue in self._queues.take_changed():
-                scheduler.queue_changed(queue)
+                self._permits.queue_changed(queue)
+                self._steward.queue_changed(queue)
             if desk.merged:
                 jobs = desk.merged.take()
                 custody.react(jobs)
@@ -726,7 +746,7 @@ class Node:
             elif local := desk.post.take_local():
                 for message in local:
                     self._hear(desk.me, message)
-            elif not scheduler.fill() and not desk.has_news:
+            elif not (scheduler.fill() or self._permits.say() or self._steward.serve() or desk.has_news):
                 return
 
     # ------------------------------------------------------------------------------ a disk that refuses
@@ -740,7 +760,9 @@ class Node:
         desk = self._desk
         desk.forget()
         desk.log("store-refused", f"{reason}; this node's jobs move to others", warning=True)
-        self._runner, self._scheduler = self._scheduler.give_up()
+        self._permits = Permits(desk, self._queues)
+        self._steward.forget()
+        self._runner, self._scheduler = self._scheduler.give_up(self._permits)
         self._custody = Custody(desk)
         self._replication = Replication(desk)
         self._voters = Voters(desk)

@@ -12,12 +12,13 @@ Tables", SPAA 2005.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from hashlib import blake2b
 from math import log
 from operator import itemgetter
 from typing import Final
 
-from edgenode.core.types import JobId, NodeId
+from edgenode.core.types import Hash64, JobId, NodeId
 
 CLASSES: Final = 65_536
 """Ids fall into this many classes; those of one class share a rank. Only a cache. Of 1,000 members each
@@ -61,6 +62,14 @@ class Ranking:
                 del self._cache[next(iter(self._cache))]
             found = self._cache[place] = rank_class(place, self._weights)
         return found
+
+    @cached_property
+    def digest(self) -> Hash64:
+        """Stands for the members and their weights: two of one digest rank everything alike."""
+        hashed = blake2b(digest_size=8)
+        for member, weight in self._weights.items():
+            hashed.update(f"{member} {weight!r}\n".encode())
+        return Hash64(int.from_bytes(hashed.digest(), "big"))
 
     def __len__(self) -> int:
         return len(self._weights)

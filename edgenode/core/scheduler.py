@@ -33,7 +33,8 @@ from edgenode.core.jobs import (
     voided,
     write_own,
 )
-from edgenode.core.lines import Lines, Need, Place, need_of, queue_gate
+from edgenode.core.lines import Gate, Lines, Need, Place, need_of, queue_gate
+from edgenode.core.permits import Permits
 from edgenode.core.queues import Queues
 from edgenode.core.runner import Ended, Runner, Running
 from edgenode.core.signals import RunEnded
@@ -73,6 +74,8 @@ CANCELLED: Final = "somebody asked for it"
 EXPIRED: Final = "its deadline or last day passed before it could start"
 EXPIRED_RUNNING: Final = "its last day passed while it ran"
 WITHDRAWN: Final = "it ran for longer than the drain of its node may take"
+WANTED_S: Final = 0.8
+"""For which part of the time after which an idle peer asks again it can be counted on: it may be sooner."""
 LOOK_AGAIN_S: Final = 10.0
 """When a day that has come is looked at again by a node whose clock is not good enough to end a job."""
 
@@ -104,11 +107,14 @@ class Away:
 class Scheduler:
     """Drive it with news of ownership, verdicts, messages and time; it answers through the desk."""
 
-    def __init__(self, desk: Desk, runner: Runner, queues: Queues) -> None:
+    def __init__(self, desk: Desk, runner: Runner, queues: Queues, permits: Permits) -> None:
         self._desk = desk
         self._table = desk.table
         self._runner = runner
         self._queues = queues
+        self._permits = permits
+        self._callers: dict[NodeId, tuple[Room, Instant]] = {}
+        """Idle peers that found a gate shut: they can be granted starts until then."""
         self._queued = Lines()
         self._days: Agenda[JobId] = Agenda()  # unfinished jobs, by the day (mesh time) that changes them
         self._doubted: Agenda[JobId] = Agenda()  # whose day has come, if the clock is right
@@ -129,7 +135,7 @@ class Scheduler:
         self._unacknowledged[record.id] = None
         spec = decode_spec(record.spec)
         plain = not _is_strict(spec.options) and record.own.state is State.QUEUED
-        plain = plain and spec.options.queue not in self._queues.paused
+        plain = plain and self._permits.is_free(need_of(spec))
         if plain and self._desk.takes_work and self._fits_here(spec):
             record = self._reserve(record, self._desk.me, self._desk.view.boot, Wait.ACKS)
         return record
@@ -159,7 +165,9 @@ class Scheduler:
                 self._desk.reach(Situation.CANCEL_INHERITED)
                 self._cancel(record)
             elif record.own.state is State.RUNNING:
-                self._days.set(job, decode_spec(record.spec).expires_at)
+                spec = decode_spec(record.spec)
+                self._permits.began(job, need_of(spec), spec.options.concurrency_limit)
+                self._days.set(job, spec.expires_at)
                 self._keep_or_lose(record)
             else:
                 self._enrol(record)
@@ -258,6 +266,7 @@ class Scheduler:
             self._away.pop(job, None)
             self._unacknowledged.pop(job, None)
             self._revoke(job)
+            self._permits.ended(job)
 
     def _revoke(self, job: JobId) -> None:
         """Give up a start that is stored but was not begun: it never may."""
@@ -295,6 +304,7 @@ class Scheduler:
                 self._queued.drop(job)
                 self._drop_days(job)
                 self._refused.pop(job, None)
+                self._pass_on(job)
             elif record.cancel and self._table.acting(job) is not None:
                 self._cancel(record)
 
@@ -318,14 +328,41 @@ class Scheduler:
     def fill(self) -> bool:
         """Start what may start on the slots that are free. Whether anything did."""
         me = self._desk.me
-        if not self._queued or not self._desk.takes_work:
+        if not self._queued or self._desk.leaving:
             return False
-        picked = [
-            record for free, tasks in self._runner.open_slots() for record in self._pick(free, me, tasks)
-        ]
+        opened = self._permits.take_opened()
+        for gate in opened:
+            self._queued.open(gate)
+        started = 0
+        for free, tasks in self._runner.open_slots() if self._desk.takes_work else ():
+            started += self._start_on(me, self._desk.view.boot, free, tasks)
+        if opened and self._callers:
+            started += self._call_back()
+        return bool(started)
+
+    def _start_on(self, runner: NodeId, boot: int, count: int, tasks: frozenset[str]) -> int:
+        """Start up to `count` jobs with these tasks on a node; returns how many."""
+        picked = self._pick(count, runner, tasks)
         for record in picked:
-            self._start(record, me, self._desk.view.boot)
-        return bool(picked)
+            self._start(record, runner, boot)
+        if len(picked) < count:
+            for gate in self._queued.shut_queues(tasks, self._labels_of(runner)):
+                self._wish(gate, count - len(picked))
+        return len(picked)
+
+    def _wish(self, gate: Gate, count: int) -> None:
+        """So many slots are free for what waits at this gate."""
+        if gate[1:] not in self._queues.paused or gate[0] == "k":
+            self._permits.wish(gate, max(1, min(count, self._queued.behind(gate))))
+
+    def _call_back(self) -> int:
+        """A gate has opened: idle peers that had found it shut may get something now."""
+        started, desk = 0, self._desk
+        for caller, (room, until) in list(self._callers.items()):
+            del self._callers[caller]
+            if until > desk.now and desk.view.is_living(caller):
+                started += self._grant_to(caller, room, until)
+        return started
 
     def _pick(self, count: int, runner: NodeId, tasks: frozenset[str]) -> list[Record]:
         """Take up to `count` jobs that `runner` may start now: the most urgent, then the oldest."""
@@ -347,19 +384,17 @@ class Scheduler:
             refused_by, until = self._refused.get(job, (NOBODY, 0.0))
             if refused_by == runner and until > self._desk.now:
                 passed.append(first)
-            elif self._may_start(record, decode_spec(record.spec)):
-                picked.append(record)
+            elif self._may_start(record, spec := decode_spec(record.spec)):
+                gate = self._permits.admit(job, need, spec.options.concurrency_limit)
+                if gate is None:
+                    picked.append(record)
+                else:
+                    self._queued.shut(gate)
+                    self._wish(gate, count - len(picked))
+                    passed.append(first)
         for need, place in passed:
             self._queued.add(need, place)
         return picked
-
-    def queue_changed(self, queue: str) -> None:
-        """Its settings are others: what waits in it may start now, or may not."""
-        gate = queue_gate(queue)
-        if queue in self._queues.paused:
-            self._queued.shut(gate)
-        else:
-            self._queued.open(gate)
 
     @property
     def wanted(self) -> Room:
@@ -412,6 +447,7 @@ class Scheduler:
         record = started(record, runner=runner, boot=boot, at=round(self._desk.wall, 3))
         if runner == self._desk.me:
             self._runner.reserve(record.id, record.own.token, spec)
+        self._permits.began(record.id, need_of(spec), spec.options.concurrency_limit)
         self._opening[record.id] = Opening(record.own.token, runner, wait)
         self._days.set(record.id, spec.expires_at)
         return record
@@ -457,6 +493,7 @@ class Scheduler:
         self._queued.drop(job)
         self._drop_days(job)
         self._revoke(job)
+        self._pass_on(job)
         if item is None:
             record = decided(record, state, firm=lead.firm, at=round(self._desk.wall, 3), error=error)
         else:
@@ -497,6 +534,7 @@ class Scheduler:
                 delay = backoff_s(spec.options.backoff, record.failure_count + 1, desk.dice)
             note = desk.note(ATTEMPT_FAILED, verdict.error[:500])
             record = failed_once(record, due_at=round(desk.wall + delay, 3), note=note)
+            self._pass_on(record.id)
             self._write(record)
             self._enrol(record)
 
@@ -507,6 +545,7 @@ class Scheduler:
         token, runner = record.own.token, record.own.runner
         if runner != self._desk.me and self._desk.view.is_living(runner):
             self._desk.post.add(runner, Stop, TokenItem(record.id, token))
+        self._pass_on(record.id)
         record = lost(record, counted=counted, note=self._desk.note("start lost", why))
         self._write(record)
         self._enrol(record)
@@ -518,6 +557,7 @@ class Scheduler:
         if record.own.runner != self._desk.me:
             self._refused[record.id] = (record.own.runner, self._desk.now + self._desk.settings.retry_max_s)
         self._desk.reach(Situation.START_VOID)
+        self._pass_on(record.id, is_void=True)
         record = voided(record)
         self._write(record)
         self._enrol(record)
@@ -541,6 +581,9 @@ class Scheduler:
                 self.take_on((job,))  # it waited for this start's place here
         elif record is None or record.outcome is None:
             self._runner.keep(ended, record)
+        record = self._table.peek(job)
+        if record is None or not self._owns_unfinished(record) or record.own.state is not State.RUNNING:
+            self._permits.ended(job)
 
     def _take_back(self, ended: Ended, record: Record | None) -> None:
         """A start that was stopped here because the node drains is over: its job is for others to run."""
@@ -575,9 +618,24 @@ class Scheduler:
         info = desk.view.info(source)
         if info is None or desk.leaving or not desk.view.is_living(source):
             return
+        self._grant_to(source, room, desk.now + WANTED_S * desk.settings.want_s)
+
+    def _grant_to(self, runner: NodeId, room: Room, until: Instant) -> int:
+        """Start on a peer what it can run; if a gate stands before that, it may be later."""
+        info = self._desk.view.info(runner)
+        assert info is not None
+        started = []
         for free, tasks in zip(room, info.tasks_by_slot, strict=True):
-            for record in self._pick(min(free, desk.settings.batch), source, tasks):
-                self._start(record, source, info.boot)
+            started.append(self._start_on(runner, info.boot, min(free, self._desk.settings.batch), tasks))
+        left = Room(*(free - taken for free, taken in zip(room, started, strict=True)))
+        if self._queued.is_any_shut and any(left):
+            self._callers[runner] = left, until
+        return sum(started)
+
+    def _pass_on(self, job: JobId, *, is_void: bool = False) -> None:
+        """The start of a job is over, or will be when its worker here has ended: then another may start."""
+        if job not in self._runner:
+            self._permits.ended(job, is_void=is_void)
 
     def on_has(self, source: NodeId, message: Has) -> None:
         for item in message.held:
@@ -739,7 +797,7 @@ class Scheduler:
                 running.withdrawn = True
                 self._runner.stop(job, running, reason)
 
-    def give_up(self) -> tuple[Runner, Scheduler]:
+    def give_up(self, permits: Permits) -> tuple[Runner, Scheduler]:
         """The disk refused a write: what runs here is stopped.
 
         That counts against those jobs, as any lost runner does: a job that fills the disk of one node after
@@ -749,7 +807,7 @@ class Scheduler:
         """
         reserved = {(job, opening.token) for job, opening in self._opening.items()}
         runner = self._runner.give_up(start for start in self._runner.starts() if start not in reserved)
-        return runner, Scheduler(self._desk, runner, self._queues)
+        return runner, Scheduler(self._desk, runner, self._queues, permits)
 
 
 def _is_older(record: Record, token: StartToken) -> bool:

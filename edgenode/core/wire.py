@@ -204,6 +204,27 @@ class QueueItem(NamedTuple):
     burst: int  # starts at once, of a queue that was idle for long enough
 
 
+class PermitItem(NamedTuple):
+    """How its sender stands at a gate (core/permits.py)."""
+
+    gate: str
+    seq: int
+    turn: int  # the `seq` of the first word to this steward: tokens count from there
+    limit: int  # of a concurrency key; 0 for a queue
+    held: int  # starts that run or may
+    want: int  # wished for beyond that
+    returned: int  # tokens that were of no use
+
+
+class Allowance(NamedTuple):
+    """Answers the `PermitItem` of that number."""
+
+    gate: str
+    seq: int
+    held: int
+    granted: int  # tokens, since its `turn`
+
+
 VERDICTS: Final = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
 
 
@@ -835,6 +856,30 @@ class Regulated:
     weight: float
 
 
+@message(72)
+class PermitsWanted:
+    """What I hold of what you hand out: all, in answer to that `roll` call; with 0 what has changed."""
+
+    boot: int  # the sender's life
+    roll: Hash64
+    items: tuple[PermitItem, ...]
+
+
+@message(73)
+class Allowed:
+    """`boot`: of the life that this answers."""
+
+    boot: int
+    items: tuple[Allowance, ...]
+
+
+@message(74)
+class RollCall:
+    """I am to hand out permits: what do you hold? Among the members that this digest stands for."""
+
+    roll: Hash64
+
+
 Message = (
     Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose | Recall | Recalled
     | Submit | Submitted | Write | Acks | Refused | Ask | Promises | Offer | Taken | Wanted | Copies
@@ -842,6 +887,7 @@ Message = (
     | Have | Has | Stop | Cancel | CancelNoted
     | Read | ReadAnswer | Search | SearchAnswer | Inspect | Inspected | Regulate | Regulated
     | Report | Noted | AskReports | Reports | QueuesTold | QueuesDigest
+    | PermitsWanted | Allowed | RollCall
 )  # fmt: skip
 MembershipMessage = Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose
 Vote = Write | Acks | Ask | Promises | Claim | Claims

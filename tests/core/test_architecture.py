@@ -28,6 +28,7 @@ LAYERS: list[set[str]] = [
     {"core.table"},
     {"core.desk"},
     {"core.runner", "core.queues"},
+    {"core.permits"},
     {
         "core.cancelling",
         "core.custody",
@@ -38,6 +39,7 @@ LAYERS: list[set[str]] = [
         "core.intake",
         "core.keys",
         "core.vouching",
+        "core.steward",
         "core.reporting",
         "core.retention",
         "core.upkeep",
