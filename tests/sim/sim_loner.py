@@ -29,6 +29,8 @@ from edgenode.core.signals import (
     Address,
     Archive,
     Booted,
+    CancelAsked,
+    CancelDone,
     ClockRead,
     Effect,
     Event,
@@ -38,6 +40,8 @@ from edgenode.core.signals import (
     MessageArrived,
     Peers,
     Persist,
+    QueueAsked,
+    QueueDone,
     ReadAsked,
     ReadDone,
     Receipt,
@@ -70,7 +74,7 @@ from edgenode.core.types import (
     State,
     Word,
 )
-from edgenode.core.wire import Copies, Read, Rumour, Sync
+from edgenode.core.wire import Copies, QueueItem, Read, Rumour, Sync
 
 
 @dataclass
@@ -151,6 +155,11 @@ class Loner:
                     self._see(reading, list(map(decode, records)))
             case InspectAsked(request):
                 self.effects.append(InspectDone(request, {}))
+            case CancelAsked(request):
+                self.effects.append(CancelDone(request, ()))  # it runs what it runs
+            case QueueAsked(request, queue):
+                item = QueueItem(queue, 1, self.me, False, 0, 0.0, 0)
+                self.effects.append(QueueDone(request, item, 0, 1))  # which nobody knows of
         self._catch_up()
         return self.effects
 
