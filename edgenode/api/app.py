@@ -19,6 +19,7 @@ from edgenode.api.changing import Changing
 from edgenode.api.guard import check_origin
 from edgenode.api.logs import log_fields, log_text, names_of, progress_fields, wants_json
 from edgenode.api.problems import NoResult, ResultExpired
+from edgenode.api.queues import Queues
 from edgenode.api.reading import (
     body_chunks,
     cursor_text,
@@ -64,6 +65,7 @@ def make_app(
     api = Api(service, JobSettings() if settings is None else settings)
     app.router.add_post("/v1/jobs", api.submit, expect_handler=expect)
     app.add_routes([web.post(path, handler) for path, handler in api.changes().items()])
+    app.router.add_put("/v1/queues/{name:.+}", api.queues.put)
     app.add_routes([web.get(path, handler) for path, handler in api.resources().items()])
     app.add_routes(Regulating(service, api.settings).routes())
     return app
@@ -84,6 +86,7 @@ class Api:
         self._service = service
         self.settings = settings
         self._body_bytes = 0
+        self.queues = Queues(service)
 
     def resources(self) -> dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]]:
         """What GET answers, by path."""
@@ -98,6 +101,7 @@ class Api:
             "/v1/nodes/{id}": self.show_node,
             "/v1/mesh": self.show_mesh,
             "/v1/tasks": self.list_tasks,
+            "/v1/queues": self.queues.list,
             "/livez": self.live,
             "/readyz": self.ready,
             "/metrics": self.metrics,
@@ -111,6 +115,8 @@ class Api:
             "/v1/jobs/retry": changing.retry_many,
             "/v1/jobs/{id}/cancel": changing.cancel,
             "/v1/jobs/{id}/retry": changing.retry,
+            "/v1/queues/{name:.+}/pause": self.queues.pause,
+            "/v1/queues/{name:.+}/resume": self.queues.resume,
         }
 
     # ------------------------------------------------------------------------------------- submitting

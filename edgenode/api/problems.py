@@ -13,6 +13,12 @@ class MethodNotAllowed(EdgeNodeError):
     status, slug, title, definite = 405, "method-not-allowed", "The resource has no such method", True
 
 
+class InvalidQueue(RejectedInput):
+    """`context["field"]` names the setting that is wrong."""
+
+    status, slug, title = 422, "invalid-queue", "The settings of the queue are not valid"
+
+
 class NoResult(EdgeNodeError):
     """`context["state"]` says why: it is unfinished, or did not succeed (`error` then tells more)."""
 

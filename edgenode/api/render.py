@@ -12,7 +12,7 @@ from edgenode.api.service import TaskSchema
 from edgenode.core.jobs import Options, Record, Spec, decode_spec, job_text, new_record
 from edgenode.core.signals import Receipt
 from edgenode.core.types import TERMINAL, MemberState, NodeId, State, Wall, starts_of
-from edgenode.core.view import MemberView, MeshView
+from edgenode.core.view import MemberView, MeshView, QueueView
 
 Json = dict[str, Any]
 
@@ -71,6 +71,8 @@ def _job_fields(record: Record, spec: Spec) -> Json:
         "cancel_requested": record.cancel,
         "queue": options.queue,
         "priority": options.priority,
+        "concurrency_key": options.concurrency_key or None,
+        "concurrency_limit": options.concurrency_limit if options.concurrency_key else None,
         # A start whose runner was lost is the same attempt again; a failed one is used up.
         "attempt": min(starts, failures + 1, options.max_attempts),
         "max_attempts": options.max_attempts,
@@ -116,7 +118,32 @@ def options_fields(options: Options) -> Json:
         "acks": options.acks,
         "ttl_s": options.ttl_s,
         "requires": dict(options.requires),
+        **_key_fields(options),
         "backoff": {"kind": backoff.kind, "base_s": backoff.base_s, "cap_s": backoff.cap_s},
+    }
+
+
+def _key_fields(options: Options) -> Json:
+    if not options.concurrency_key:
+        return {}
+    return {
+        "concurrency_key": options.concurrency_key,
+        "concurrency_limit": options.concurrency_limit,
+    }
+
+
+def queue_fields(queue: QueueView) -> Json:
+    """A queue's settings, null where there is no limit, and its jobs on the node that is asked."""
+    item = queue.item
+    return {
+        "name": item.queue,
+        "paused": item.paused,
+        "concurrency": item.concurrency or None,
+        "rate": item.rate or None,
+        "burst": max(1, item.burst) if item.rate else None,
+        "queued": queue.queued,
+        "running": queue.running,
+        "version": item.version,
     }
 
 

@@ -9,7 +9,7 @@ from edgenode.core import signals, wire
 from edgenode.core.errors import EdgeNodeError
 from edgenode.core.jobs import Spec
 from edgenode.core.types import JobId, MemberInfo, NodeId, Seconds, Wall
-from edgenode.core.view import MemberView, MeshView
+from edgenode.core.view import MemberView, MeshView, QueueChange, QueueView
 
 
 class TaskSchema(Protocol):
@@ -91,6 +91,14 @@ class Service(Protocol):
 
     async def regulate(self, node: NodeId, wish: wire.Wish, *, timeout_s: Seconds) -> MemberInfo:
         """Have a member take part in another way; what it says of itself then."""
+        ...
+
+    def queues(self) -> Sequence[QueueView]:
+        """Those with settings, and those in which this node has something, by name."""
+        ...
+
+    async def change_queue(self, queue: str, change: QueueChange, *, timeout_s: Seconds) -> signals.QueueDone:
+        """Have it so in the whole mesh; waits until every living member knows it, at most this long."""
         ...
 
     def members(self) -> Sequence[MemberView]:

@@ -261,6 +261,8 @@ def _options(document: Mapping[str, object], defaults: Options, now: Wall) -> Op
     options = replace(defaults, **given) if given else defaults
     if 0 < options.deadline <= max(now, options.run_at):
         raise InvalidJob("the deadline is over before the job may start", field="deadline")
+    if "concurrency_limit" in given and not options.concurrency_key:
+        raise InvalidJob("a concurrency_limit is of a concurrency_key", field="concurrency_limit")
     if options.delivery is Delivery.AT_MOST_ONCE and options.max_attempts != 1:
         if "max_attempts" in given:
             raise InvalidJob("an at-most-once job has one attempt", field="max_attempts")
@@ -367,6 +369,8 @@ OPTIONS: Final[Mapping[str, Callable[[str, object], Any]]] = {
     "ttl_s": _seconds(FAR_S),
     "requires": _labels,
     "backoff": _backoff,
+    "concurrency_key": check_key,
+    "concurrency_limit": _integer(1, 1_000_000),
 }
 """Every option of a submission, and what it may be. `Intake` holds `acks` against the number of holders."""
 FIELDS: Final = frozenset({"task", "payload", KEY_FIELD, *OPTIONS})

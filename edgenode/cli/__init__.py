@@ -11,6 +11,7 @@ from edgenode.cli.jobs import show_job, show_jobs, show_placement
 from edgenode.cli.keys import keys
 from edgenode.cli.logs import show_logs
 from edgenode.cli.nodes import show_nodes
+from edgenode.cli.queues import change_queue, show_queues
 from edgenode.cli.regulate import drain, undrain, weight
 from edgenode.cli.run import run
 from edgenode.cli.simulate import simulate
@@ -40,6 +41,8 @@ app.command("job")(show_job)
 app.command("logs")(show_logs)
 app.command("cancel")(cancel)
 app.command("retry")(retry)
+app.command("queues")(show_queues)
+app.command("queue")(change_queue)
 app.command("nodes")(show_nodes)
 app.command("placement")(show_placement)
 app.command("drain")(drain)

@@ -60,6 +60,10 @@ def submit(
     ] = None,
     queue: Annotated[str | None, typer.Option(help="The queue.")] = None,
     priority: Annotated[int | None, typer.Option(help="0 (last) to 9 (first).")] = None,
+    concurrency_key: Annotated[
+        str | None, typer.Option(help="Of the jobs with this key only so many run at a time in the mesh.")
+    ] = None,
+    concurrency_limit: Annotated[int | None, typer.Option(help="So many; 1 if not said.")] = None,
     delay_s: Annotated[float | None, typer.Option(help="Seconds before it may start.")] = None,
     run_at: Annotated[str | None, typer.Option(help="Not before, like 2030-01-31T12:00:00Z.")] = None,
     timeout_s: Annotated[float | None, typer.Option(help="Seconds that one attempt may take.")] = None,
@@ -92,7 +96,8 @@ def submit(
         "idempotency_key": key, "queue": queue, "priority": priority, "delay_s": delay_s, "run_at": run_at,
         "timeout_s": timeout_s, "deadline": deadline, "max_attempts": max_attempts, "max_losses": max_losses,
         "delivery": delivery, "partition": partition, "acks": acks, "ttl_s": ttl_s,
-        "requires": _labels(require),
+        "requires": _labels(require), "concurrency_key": concurrency_key,
+        "concurrency_limit": concurrency_limit,
     }  # fmt: skip
     given = {name: value for name, value in options.items() if value is not None}
     documents = _documents(task, payload, file, given)

@@ -157,6 +157,21 @@ class AsyncClient:
         """See `Client.change_node`."""
         return await self._run(self._operations.change_node(node, {"weight": weight}))
 
+    async def queues(self) -> list[dict[str, Any]]:
+        """See `Client.queues`."""
+        return await self._run(self._operations.queues())
+
+    async def change_queue(self, queue: str, **changes: bool | float | None) -> dict[str, Any]:
+        """See `Client.change_queue`."""
+        return await self._run(self._operations.change_queue(queue, changes))
+
+    async def pause(self, queue: str) -> dict[str, Any]:
+        """See `Client.pause`."""
+        return await self.change_queue(queue, paused=True)
+
+    async def resume(self, queue: str) -> dict[str, Any]:
+        return await self.change_queue(queue, paused=False)
+
     async def learn(self) -> None:
         """See `Client.learn`."""
         await self._run(self._operations.learn())

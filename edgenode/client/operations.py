@@ -136,6 +136,22 @@ class Operations:
         answers = _listed((yield from self._change("/v1/jobs/retry", None, _dump(wanted))))
         return [Refused(found) if "receipt" not in found else _job_of(found) for found in answers]
 
+    def queues(self) -> Steps[list[dict[str, Any]]]:
+        answer = yield from self._send("GET", "/v1/queues")
+        try:
+            return [dict(found) for found in answer.json()["queues"]]
+        except (KeyError, TypeError, ValueError):
+            raise BadAnswer(f"{answer.url} did not answer with queues") from None
+
+    def change_queue(self, queue: str, changes: Mapping[str, Any]) -> Steps[dict[str, Any]]:
+        path = f"/v1/queues/{quote(queue)}"
+        # The same settings once more do no harm, so it may be sent again.
+        answer = yield from self._send("PUT", path, body=_dump(changes), keyed=True)
+        found = answer.json()
+        if not isinstance(found, dict):
+            raise BadAnswer(f"{answer.url} did not answer with a queue")
+        return found
+
     def _change(self, path: str, wait_s: float | None, body: bytes | None = None) -> Steps[Answer]:
         """Asked twice it does the same, so it may be sent again where it is not known what came of it."""
         return (yield from self._send("POST", path, body=body, wait_s=wait_s, keyed=True))

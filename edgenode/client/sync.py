@@ -87,7 +87,8 @@ class Client:
         Args:
             wait_s: also wait so long for its end (whole seconds, at most 60).
             options: idempotency_key, queue, priority, run_at, delay_s, timeout_s, deadline, max_attempts,
-                max_losses, delivery, partition, acks, ttl_s, requires, backoff.
+                max_losses, delivery, partition, acks, ttl_s, requires, backoff, concurrency_key,
+                concurrency_limit.
 
         With an `idempotency_key` all submissions of it are one job, whichever nodes they reach, so that this
         call, and whoever repeats it, may try again where it is not known what came of it.
@@ -213,6 +214,26 @@ class Client:
     def change_node(self, node: str, *, weight: float) -> dict[str, Any]:
         """Give a node another share of new jobs, relative to the others', while its process lives."""
         return self._run(self._operations.change_node(node, {"weight": weight}))
+
+    def queues(self) -> list[dict[str, Any]]:
+        """The queues with settings, or with jobs on the node that answers, by name."""
+        return self._run(self._operations.queues())
+
+    def change_queue(self, queue: str, **changes: bool | float | None) -> dict[str, Any]:
+        """Set what is named of `paused`, `concurrency`, `rate` (per second) and `burst`, in the whole mesh;
+        None: no limit. `known` of the `living` members have said that they know it.
+
+        Raises:
+            Refused: `field` names what is wrong with it.
+        """
+        return self._run(self._operations.change_queue(queue, changes))
+
+    def pause(self, queue: str) -> dict[str, Any]:
+        """Have nothing of a queue started any more; what runs goes on."""
+        return self.change_queue(queue, paused=True)
+
+    def resume(self, queue: str) -> dict[str, Any]:
+        return self.change_queue(queue, paused=False)
 
     def learn(self) -> None:
         """Ask for the members, and from now on go on to those too when the given nodes do not answer."""

@@ -231,6 +231,10 @@ class Lines:
         """How many jobs wait behind a gate, shut or not."""
         return self._counts.get(gate, 0)
 
+    def by_queue(self) -> dict[str, int]:
+        """How many jobs wait in each queue."""
+        return {gate[1:]: count for gate, count in self._counts.items() if gate[0] == "q"}
+
     def __contains__(self, job: JobId) -> bool:
         return job in self._needs
 

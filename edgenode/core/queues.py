@@ -22,7 +22,7 @@ from edgenode.core.bounds import finite, whole
 from edgenode.core.desk import Desk
 from edgenode.core.errors import RejectedInput, StoreFailed, StoreUnwritable
 from edgenode.core.signals import QueueAsked, QueueDone, RequestId
-from edgenode.core.types import FOREVER, Hash64, Instant, NodeId, Seconds
+from edgenode.core.types import FOREVER, NOBODY, Hash64, Instant, NodeId, Seconds
 from edgenode.core.wire import QueueItem, QueuesDigest, QueuesTold
 
 QUEUES_MAX: Final = 1_000
@@ -31,6 +31,11 @@ COMPARE_S: Final[Seconds] = 10.0
 """How often a digest goes to one other member, by chance: for what a broken link swallowed."""
 PULL_S: Final[Seconds] = 1.0
 """A member that knows less asks one of those that said so, and only after this another one."""
+
+
+def unset(queue: str) -> QueueItem:
+    """What is so of a queue for which nothing was ever set."""
+    return QueueItem(queue, 0, NOBODY, False, 0, 0.0, 0)
 
 
 def later(one: QueueItem | None, other: QueueItem | None) -> QueueItem | None:
@@ -135,7 +140,7 @@ class Queues:
             text = f"{QUEUES_MAX} queues have settings, and that is as many as there can be"
             desk.emit(QueueDone(event.request, None, 0, 0, RejectedInput(text, field="queue")))
             return
-        item = before or QueueItem(event.queue, 0, desk.me, False, 0, 0.0, 0)
+        item = before or unset(event.queue)
         item = item._replace(
             version=item.version + 1,
             by=desk.me,

@@ -767,6 +767,11 @@ class Scheduler:
         queued = len(self._queued) - sum(self.queued_in(queue) for queue in self._queues.paused)
         return Load(owned, queued, len(self._runner), self._done, free, self._desk.taken_over)
 
+    def by_queue(self) -> dict[str, tuple[int, int]]:
+        """How many of this owner's jobs wait, and how many run or are about to, in each queue."""
+        queued, running = self._queued.by_queue(), self._permits.running()
+        return {name: (queued.get(name, 0), running.get(name, 0)) for name in {**queued, **running}}
+
     def queued_in(self, queue: str) -> int:
         """How many jobs of this owner wait in a queue for their start."""
         return self._queued.behind(queue_gate(queue))

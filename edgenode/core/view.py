@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from edgenode.core.rendezvous import Ranking
 from edgenode.core.types import Instant, Load, MemberInfo, MemberState, NodeId, Seconds
+from edgenode.core.wire import QueueItem
 
 
 class Standing(Enum):
@@ -105,6 +106,23 @@ class MemberView(NamedTuple):
         # A suspect, or one that leaves, is that in the first place.
         is_up = self.state in (MemberState.READY, MemberState.JOINING)
         return str(self.info.drain or self.state) if is_up else str(self.state)
+
+
+class QueueView(NamedTuple):
+    """A queue, and what of it is this node's."""
+
+    item: QueueItem  # of version 0: nothing was ever set
+    queued: int  # jobs that wait, among those that this node owns
+    running: int  # its starts, wherever they run
+
+
+class QueueChange(NamedTuple):
+    """What is to be so of a queue from now on; None: as it was."""
+
+    paused: bool | None = None
+    concurrency: int | None = None  # 0: no limit
+    rate: float | None = None  # per second; 0: no limit
+    burst: int | None = None
 
 
 class MeshView(NamedTuple):

@@ -30,6 +30,7 @@ from edgenode.core.errors import (
 )
 from edgenode.core.jobs import Spec, make_job_id
 from edgenode.core.node import Node
+from edgenode.core.queues import unset
 from edgenode.core.settings import Settings
 from edgenode.core.signals import (
     Behind,
@@ -50,6 +51,7 @@ from edgenode.core.signals import (
     Peers,
     Persist,
     Persisted,
+    QueueAsked,
     QueueDone,
     ReadAsked,
     ReadDone,
@@ -79,7 +81,7 @@ from edgenode.core.signals import (
     TimePassed,
 )
 from edgenode.core.types import Drain, Instant, JobId, MemberInfo, NodeId, Seconds, State, Wall, starts_of
-from edgenode.core.view import MemberView, MeshView
+from edgenode.core.view import MemberView, MeshView, QueueChange, QueueView
 from edgenode.core.wire import CONTROL, Query, Verdict, Wish
 from edgenode.shell.observe import Observer, Sample
 from edgenode.shell.searches import Searches
@@ -567,6 +569,17 @@ class Runtime:
             raise done.error
         assert done.info is not None
         return done.info
+
+    def queues(self) -> Sequence[QueueView]:
+        items = {item.queue: item for item in self.node.queues.all()}
+        counts = self.node.scheduler.by_queue()
+        names = sorted({*items, *counts})
+        return [QueueView(items.get(name) or unset(name), *counts.get(name, (0, 0))) for name in names]
+
+    async def change_queue(self, queue: str, change: QueueChange, *, timeout_s: Seconds) -> QueueDone:
+        request, answer = self._request()
+        done: QueueDone = await self._ask(request, answer, QueueAsked(request, queue, *change, timeout_s))
+        return done
 
     def members(self) -> Sequence[MemberView]:
         clock = self.node.desk.clock

@@ -35,7 +35,7 @@ from edgenode.core.types import (
     State,
     next_boot,
 )
-from edgenode.core.view import MemberView, MeshView
+from edgenode.core.view import MemberView, MeshView, QueueChange, QueueView
 
 NODES = tuple(NodeId(letter * 16) for letter in "abcde")
 START = 1_900_000_000.0
@@ -93,6 +93,9 @@ class FakeService:
         self.waits: list[float] = []
         self.wishes: list[JobId] = []  # cancels that came
         self.deaf = False  # nobody notes a cancel
+        self.items: dict[str, wire.QueueItem] = {}
+        self.known = 3  # of three members that live
+        self.queue_error: EdgeNodeError | None = None
         self.stubborn = False  # cancels are noted, and the jobs go on
         self._numbers = itertools.count(1)
         self._news = asyncio.Condition()
@@ -201,6 +204,17 @@ class FakeService:
             case wire.Change.WEIGHT:
                 self.weights[node] = wish.value
         return next(member.info for member in self._members() if member.info.id == node)
+
+    def queues(self) -> Sequence[QueueView]:
+        return [QueueView(self.items[name], 0, 0) for name in sorted(self.items)]
+
+    async def change_queue(self, queue: str, change: QueueChange, *, timeout_s: float) -> signals.QueueDone:
+        if self.queue_error is not None:
+            return signals.QueueDone(signals.RequestId(0), None, 0, 0, self.queue_error)
+        before = self.items.get(queue) or wire.QueueItem(queue, 0, self.me, False, 0, 0.0, 0)
+        said = {name: value for name, value in change._asdict().items() if value is not None}
+        item = self.items[queue] = before._replace(version=before.version + 1, **said)
+        return signals.QueueDone(signals.RequestId(0), item, self.known, 3)
 
     def members(self) -> Sequence[MemberView]:
         for node in [node for node, drain in self.drains.items() if drain]:

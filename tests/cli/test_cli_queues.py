@@ -1,0 +1,81 @@
+"""`edgenode queues` and `queue`, against a fake node behind real HTTP; and the clients beneath them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from edgenode.cli import app
+from edgenode.client import AsyncClient, Client, Refused
+from edgenode.core import jobs
+from tests.api.fake import FakeService, Served, served
+
+
+@pytest.fixture
+def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    with served(FakeService()) as found:
+        monkeypatch.setenv("EDGENODE_URL", found.url)
+        yield found
+
+
+def edgenode(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def test_a_queue_is_limited_paused_and_shown(node: Served) -> None:
+    result = edgenode("queue", "mail", "--concurrency", "5", "--rate", "2.5", "--burst", "10")
+    assert result.exit_code == 0, result.output
+    result = edgenode("queue", "mail", "--pause", "--json")
+    assert (json.loads(result.stdout)["paused"], json.loads(result.stdout)["concurrency"]) == (True, 5)
+    shown = edgenode("queues").stdout
+    assert shown.splitlines()[1].split() == ["mail", "paused", "5", "2.5/s", "10", "0", "0"]
+    result = edgenode("queue", "mail", "--resume", "--rate", "none", "--concurrency", "0")
+    assert result.stdout.splitlines()[1].split() == ["mail", "open", "-", "-", "-", "0", "0"]
+    assert [each["name"] for each in json.loads(edgenode("queues", "--json").stdout)["queues"]] == ["mail"]
+
+
+def test_a_change_that_not_all_know_yet_is_told_from_one_that_all_know(node: Served) -> None:
+    node.service.known = 2
+    result = edgenode("queue", "mail", "--pause")
+    assert result.exit_code == 3
+    assert "known to 2 of 3 members so far" in result.stderr
+
+
+def test_a_change_of_nothing_or_to_nonsense_is_refused(node: Served) -> None:
+    assert edgenode("queue", "mail").exit_code == 2
+    assert edgenode("queue", "mail", "--rate", "fast").exit_code == 2
+    result = edgenode("queue", "mail", "--concurrency", "-3")
+    assert result.exit_code == 2
+    assert "concurrency" in result.stderr
+    assert edgenode("queues").exit_code == 0
+    assert not node.service.items
+
+
+def test_a_job_is_submitted_with_its_concurrency_key(node: Served) -> None:
+    result = edgenode("submit", "echo", "--concurrency-key", "customer 7", "--concurrency-limit", "2")
+    assert result.exit_code == 0, result.output
+    (record,) = node.service.records.values()
+    options = jobs.decode_spec(record.spec).options
+    assert (options.concurrency_key, options.concurrency_limit) == ("customer 7", 2)
+
+
+def test_the_client_changes_queues(node: Served) -> None:
+    client = Client(node.url)
+    assert client.change_queue("a/b", concurrency=3)["concurrency"] == 3
+    assert client.pause("a/b")["paused"] is True
+    assert client.resume("a/b")["paused"] is False
+    assert [each["name"] for each in client.queues()] == ["a/b"]
+    with pytest.raises(Refused) as refused:
+        client.change_queue("a/b", rate=-1)
+    assert refused.value.problem["field"] == "rate"
+
+
+async def test_the_async_client_changes_queues(node: Served) -> None:
+    async with AsyncClient(node.url) as client:
+        assert (await client.change_queue("mail", rate=0.5))["rate"] == 0.5
+        assert (await client.pause("mail"))["paused"] is True
+        assert (await client.resume("mail"))["paused"] is False
+        assert len(await client.queues()) == 1
