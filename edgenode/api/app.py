@@ -62,6 +62,14 @@ def make_app(
     """
     app = web.Application(middlewares=[errors_as_problems, check_origin(is_loopback_only)])
     app.on_response_prepare.append(add_headers)
+
+    async def part(request: web.Request, response: web.StreamResponse) -> None:
+        """Who kept a connection to a node that leaves would send the next request into its end."""
+        if service.is_leaving:
+            response.force_close()
+            response.headers["Connection"] = "close"
+
+    app.on_response_prepare.append(part)
     api = Api(service, JobSettings() if settings is None else settings)
     app.router.add_post("/v1/jobs", api.submit, expect_handler=expect)
     app.add_routes([web.post(path, handler) for path, handler in api.changes().items()])

@@ -137,6 +137,11 @@ class Service(Protocol):
         """What was found damaged on this node's disk, for a person to know; it works all the same."""
         ...
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether this node is about to end, so that nobody should keep a connection to it."""
+        ...
+
     def refusal(self) -> EdgeNodeError | None:
         """What a submission is answered with as long as `readiness` has reasons; None if it has none."""
         ...

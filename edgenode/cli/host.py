@@ -10,7 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -37,6 +37,9 @@ logger = logging.getLogger("edgenode")
 
 Address = tuple[str, int]
 SCRATCH: Final = "scratch"
+LINGER_S: Final[Seconds] = 0.05
+"""How long a node that ends answers on connections that were made just before it took no more of them: their
+requests are on their way. Longer than a round trip in a building."""
 OPEN_AGAIN_S: Final[Seconds] = 1.0
 """How often a disk that takes no writes at the start is asked again."""
 
@@ -67,14 +70,17 @@ class HostSettings:
     weight: float = 1.0
     new_identity: bool = False
     forget_after_s: float | None = None  # None: as the profile has it
+    drain_limit_s: float | None = None  # the same
 
     @property
     def core(self) -> Settings:
         """The numbers of its profile, with what was asked for otherwise."""
         preset = PRESETS[self.profile]
-        if self.forget_after_s is None:
-            return preset
-        return replace(preset, membership=replace(preset.membership, dead_keep_s=self.forget_after_s))
+        if self.forget_after_s is not None:
+            preset = replace(preset, membership=replace(preset.membership, dead_keep_s=self.forget_after_s))
+        if self.drain_limit_s is not None:
+            preset = replace(preset, jobs=replace(preset.jobs, drain_s=self.drain_limit_s))
+        return preset
 
 
 def is_wildcard(host: str) -> bool:
@@ -86,7 +92,7 @@ def is_wildcard(host: str) -> bool:
 
 
 async def host(settings: HostSettings, registry: Registry, started: Callable[[str, str], None]) -> None:
-    """Run a node until SIGTERM (hand over, then leave), SIGINT or a second SIGTERM (end at once).
+    """Run a node until SIGTERM (drain, then leave), SIGINT or a second SIGTERM (end at once).
 
     Args:
         started: called with the node's id and its API's URL when both ports listen.
@@ -254,7 +260,8 @@ async def _run(
     async with asyncio.TaskGroup() as group:
         pump = group.create_task(runtime.run())
         watch = group.create_task(transport.failed())
-        await web.SockSite(runner, api).start()
+        site = web.SockSite(runner, api)
+        await site.start()
         host_text, port = api.getsockname()[:2]
         started(identity.id, f"http://{_host_text(host_text)}:{port}")
         discovery = None
@@ -271,7 +278,30 @@ async def _run(
             await discovery.start()
             stack.push_async_callback(discovery.close)
         await asyncio.wait([pump])
+        await _close_door(runner, site, api)
         watch.cancel()
+
+
+async def _close_door(runner: web.AppRunner, site: web.SockSite, api: socket.socket) -> None:
+    """Take no more connections, and answer on those that were made: whoever is refused knows that nothing has
+    happened, whoever is cut off does not.
+
+    The kernel completes connections ahead of us, and resets those that nobody has accepted when the socket is
+    closed; so they are accepted to the last one, on a second handle, and that is closed at once.
+    """
+    loop = asyncio.get_running_loop()
+    last = api.dup()
+    await site.stop()
+    made: list[socket.socket] = []
+    with last, suppress(BlockingIOError):
+        while True:
+            made.append(last.accept()[0])
+    assert runner.server is not None
+    for connection in made:
+        connection.setblocking(False)
+        with suppress(OSError):
+            await loop.connect_accepted_socket(runner.server, connection)
+    await asyncio.sleep(LINGER_S)
 
 
 def _identity(store: Store, *, is_new: bool) -> Identity:

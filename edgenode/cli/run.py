@@ -110,6 +110,12 @@ def run(
             help="Seconds until a dead member is forgotten. [default: local 60, lan 300, wan 1800]",
         ),
     ] = None,
+    drain_limit: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=86_400, help="Seconds that running jobs may take after SIGTERM. [default: 10]"
+        ),
+    ] = None,
     mdns: Annotated[bool, typer.Option("--mdns/--no-mdns", help="Find peers on this network.")] = True,
     interface: Annotated[str, typer.Option(help="The address to find and be found on.")] = "127.0.0.1",
     new_identity: Annotated[
@@ -122,8 +128,9 @@ def run(
 ) -> None:
     """Run one node until it is told to end.
 
-    Ctrl-C ends it at once; SIGTERM first hands its jobs to the others. Either way nothing acknowledged is
-    lost: what it had goes on elsewhere, and its disk is read again at the next start.
+    Ctrl-C ends it at once; SIGTERM first hands its jobs to the others, and lets what runs end (a second one
+    does not). Either way nothing acknowledged is lost: what it had goes on elsewhere, and its disk is read
+    again at the next start.
 
     \b
     edgenode key new .edgenode/mesh.key
@@ -178,6 +185,7 @@ def run(
             weight=weight,
             new_identity=new_identity,
             forget_after_s=forget_after,
+            drain_limit_s=drain_limit,
         )
         registry = load_tasks(sources)
         _run_loop(host(settings, registry, lambda node, url: typer.echo(f"{name} ({node}) serves {url}")))

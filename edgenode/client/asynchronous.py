@@ -56,7 +56,7 @@ class AsyncClient:
 
     def __init__(self, urls: str | Sequence[str] | None = None, *, timeout_s: float = 30.0) -> None:
         self._operations = Operations(urls, timeout_s=timeout_s, clock=time.monotonic)
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}  # by whether connections are kept
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -67,8 +67,8 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in self._sessions.values():
+            await session.close()
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -192,13 +192,15 @@ class AsyncClient:
                     outcome = None
 
     async def _attempt(self, attempt: Attempt) -> Outcome:
-        if self._session is None:
-            # Connections are kept for less long than a node keeps them, so that a node hardly ever closes one
-            # under a submission; if it does, the outcome is truly unknown.
-            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(keepalive_timeout=10.0))
         request = attempt.request
+        # A kept connection may have been closed by the other side just now, and then nobody knows whether the
+        # request was read: what must not be sent twice goes over one of its own.
+        is_kept = request.is_read or request.keyed
+        if is_kept not in self._sessions:
+            connector = aiohttp.TCPConnector(force_close=not is_kept)
+            self._sessions[is_kept] = aiohttp.ClientSession(connector=connector)
         try:
-            async with self._session.request(
+            async with self._sessions[is_kept].request(
                 request.method,
                 attempt.url + request.path,
                 data=request.body,

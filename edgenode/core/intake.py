@@ -684,6 +684,26 @@ class Intake:
 
     # ----------------------------------------------------------------------------- members and time
 
+    @property
+    def has_submissions(self) -> bool:
+        """Whether a local client waits for a receipt."""
+        return bool(self._submissions)
+
+    def close(self) -> None:
+        """The node ends: tell every local client what is known now."""
+        for request, submission in list(self._submissions.items()):
+            for job in list(submission.open):
+                error = _unknown(job, submission.open[job], "this node ended before it had a receipt")
+                self._close(submission, job, error)
+            self._finish(request, submission)
+        for request, reading in list(self._readings.items()):
+            self._answer_reading(request, reading)
+        for request, searching in list(self._searches.items()):
+            self._answer_search(request, searching)
+        for request, inspecting in list(self._inspections.items()):
+            inspecting.waiting.clear()
+            self._finish_inspection(request, inspecting)
+
     def disown(self) -> None:
         """The disk refused a write: speak for local clients on, but not of what this node had in memory.
 

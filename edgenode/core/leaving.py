@@ -33,9 +33,13 @@ class Leaving:
             soonest = min(soonest, self._count_at)
         return min(soonest, self._ends if self._ends > self._desk.now else FOREVER)
 
-    def verdict(self) -> bool | None:
+    def verdict(self, *, is_asked: bool = False) -> bool | None:
         """Give on; then whether the node may go with everything handed over (True), has to go without that
-        (False), or is to wait (None)."""
+        (False), or is to wait (None).
+
+        Args:
+            is_asked: somebody waits for an answer that only this node gives.
+        """
         desk = self._desk
         self.giving.on_time()
         unspread = self._replication.unspread or not self._upkeep.parted
@@ -43,7 +47,7 @@ class Leaving:
         # Who stays can do without this node's vote as soon as the holders have decided so.
         self._needed = 0 if unfinished else self._needed_votes()
         is_needed = self._needed > 0 and bool(desk.view.ranking().members - {desk.me})
-        if desk.now < self._ends and (unfinished or is_needed):
+        if desk.now < self._ends and (unfinished or is_needed or is_asked):
             return None
         return not (unfinished or self.giving.stranded or self._upkeep.stranded or self._needed)
 

@@ -800,6 +800,7 @@ class Node:
         """Asked to end while the disk refuses: what it has, it goes on with at the next start."""
         if not self._said_goodbye:
             self._said_goodbye = self._desk.leaving = True
+            self._intake.close()
             self._desk.emit(Left(False))
         return []
 
@@ -855,12 +856,15 @@ class Node:
 
     def _hand_over(self, now: Instant) -> list[Effect]:
         """Give every job to its successor; say goodbye when nothing is left that somebody could take."""
-        verdict = None if self._leaving is None else self._leaving.verdict()
+        # Who submits something through this node is told what came of it.
+        is_asked = self._intake.has_submissions
+        verdict = None if self._leaving is None else self._leaving.verdict(is_asked=is_asked)
         return [] if verdict is None else self._say_goodbye(now, handed_over=verdict)
 
     def _say_goodbye(self, now: Instant, *, handed_over: bool) -> list[Effect]:
         """End. Only who leaves nothing behind says that it left: others then stop asking for it."""
         self._said_goodbye, self._leaving = True, None
+        self._intake.close()
         self._desk.reach(Situation.LEFT_WITH_ALL_HANDED_OVER if handed_over else Situation.LEFT_WHILE_NEEDED)
         self._desk.emit(Left(handed_over))
         return self._membership.left(now) if handed_over else []

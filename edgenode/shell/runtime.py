@@ -482,10 +482,9 @@ class Runtime:
         self.post(StopAsked())
 
     async def close(self) -> None:
-        """Fail what still waits for an answer. Calling it twice is fine."""
-        for answer in self._answers.values():
-            answer.cancel()
-        self._answers.clear()
+        """Answer what still waits: nobody knows. Calling it twice is fine."""
+        for request in list(self._answers):
+            self._fail(request, Undecided("this node has ended meanwhile: ask another one"))
         for chore in self._chores:
             chore.cancel()
         if self._chores:
@@ -499,6 +498,8 @@ class Runtime:
         return self.node.view.me
 
     def _request(self) -> tuple[RequestId, asyncio.Future[Any]]:
+        if self._left.is_set():
+            raise NotReady("this node has left the mesh: ask another one")
         self._check_load()
         self._next_request += 1
         request = RequestId(self._next_request)
@@ -678,6 +679,10 @@ class Runtime:
         for file in self._store.aside:
             lines.append(f"{file} was damaged, and set aside at a start; delete it when nobody needs it")
         return lines
+
+    @property
+    def is_leaving(self) -> bool:
+        return self.node.desk.leaving
 
     def refusal(self) -> EdgeNodeError | None:
         if self._refusal is not None:

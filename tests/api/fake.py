@@ -266,6 +266,8 @@ class FakeService:
     def damage(self) -> Sequence[str]:
         return self.damages
 
+    is_leaving = False
+
     def refusal(self) -> EdgeNodeError | None:
         return NotReady("; ".join(self.reasons), reasons=list(self.reasons)) if self.reasons else None
 
