@@ -15,6 +15,7 @@ from edgenode import __version__
 from edgenode.api import render
 from edgenode.api.answers import add_headers, dump, errors_as_problems, json_response
 from edgenode.api.batch import Batch, make_specs, read_body
+from edgenode.api.batches import Batches
 from edgenode.api.changing import Changing
 from edgenode.api.guard import check_origin
 from edgenode.api.logs import log_fields, log_text, names_of, progress_fields, wants_json
@@ -34,6 +35,7 @@ from edgenode.api.reading import (
 from edgenode.api.regulating import Regulating
 from edgenode.api.service import Service
 from edgenode.api.submission import ITEMS_MAX, KEY_FIELD, Intake, parse_json, parse_lines, too_many
+from edgenode.core.batches import make_batch
 from edgenode.core.errors import EdgeNodeError, NodeNotFound, NotReady, Overloaded, RejectedInput
 from edgenode.core.jobs import Record, is_marker, job_text, join
 from edgenode.core.reports import told_of
@@ -95,6 +97,8 @@ class Api:
         self.settings = settings
         self._body_bytes = 0
         self.queues = Queues(service)
+        self._changing = Changing(service, settings)
+        self._batches = Batches(service, settings, self._changing)
 
     def resources(self) -> dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]]:
         """What GET answers, by path."""
@@ -105,6 +109,8 @@ class Api:
             "/v1/jobs/{id}/result": self.show_result,
             "/v1/jobs/{id}/logs": self.show_logs,
             "/v1/jobs/{id}/placement": self.show_placement,
+            "/v1/batches/{id}": self._batches.show,
+            "/v1/batches/{id}/jobs": self._batches.list_jobs,
             "/v1/nodes": self.list_nodes,
             "/v1/nodes/{id}": self.show_node,
             "/v1/mesh": self.show_mesh,
@@ -117,8 +123,9 @@ class Api:
 
     def changes(self) -> dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]]:
         """What POST changes, by path; of those with a name in the place of an id, those first."""
-        changing = Changing(self._service, self.settings)
+        changing = self._changing
         return {
+            "/v1/batches/{id}/cancel": self._batches.cancel,
             "/v1/jobs/cancel": changing.cancel_many,
             "/v1/jobs/retry": changing.retry_many,
             "/v1/jobs/{id}/cancel": changing.cancel,
@@ -164,11 +171,12 @@ class Api:
         if refusal is not None:
             raise refusal
         intake = Intake(self._service)
-        made = await make_specs(intake, documents, key)
+        name = make_batch(self._service.new_job_id(), len(documents)) if is_batch else None
+        made = await make_specs(intake, documents, key, name)
         batch = Batch(self._service, intake, made)
         await batch.submit(self.settings.submit_s)
         await batch.look(wait_s, self.settings.read_s)
-        return await batch.response(request, is_batch=is_batch, wait_s=wait_s)
+        return await batch.response(request, is_batch=is_batch, wait_s=wait_s, batch=name)
 
     # ---------------------------------------------------------------------------------------- reading
 

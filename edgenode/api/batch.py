@@ -14,6 +14,7 @@ from edgenode.api import render
 from edgenode.api.answers import dump, json_response
 from edgenode.api.service import Service
 from edgenode.api.submission import KEY_FIELD, Intake
+from edgenode.core import batches
 from edgenode.core.errors import EdgeNodeError, KeyReused, to_problem
 from edgenode.core.jobs import Spec, job_text
 from edgenode.core.signals import ReadDone, Receipt
@@ -65,7 +66,14 @@ class Batch:
             except EdgeNodeError as error:
                 log.warning("looking at %d submitted jobs: %s", len(wanted), error.detail)
 
-    async def response(self, request: web.Request, *, is_batch: bool, wait_s: Seconds | None) -> web.Response:
+    async def response(
+        self,
+        request: web.Request,
+        *,
+        is_batch: bool,
+        wait_s: Seconds | None,
+        batch: batches.Batch | None = None,
+    ) -> web.Response:
         """200 if all that was accepted has ended (only asked with `wait_s`), else 202. Where nothing was
         accepted the status is that of the first refusal, an indefinite one before all others."""
         answers: list[bytes | dict[str, Any]] = []
@@ -79,7 +87,7 @@ class Batch:
             assert error is not None
             raise error
         bodies = [answer if isinstance(answer, bytes) else dump(answer) for answer in answers]
-        body = b'{"jobs":[%b]}' % b",".join(bodies) if is_batch else bodies[0]
+        body = _batch_body(bodies, batch) if is_batch else bodies[0]
         if len(refused) == len(answers):
             told = min(refused, key=lambda problem: bool(problem["definite"]))
             return json_response(body, status=int(told["status"]), retry_after_s=told.get("retry_after_s"))
@@ -87,6 +95,8 @@ class Batch:
         response = json_response(
             body, status=200 if is_done else 202, wait_s=wait_s, retry_after_s=None if is_done else 1.0
         )
+        if batch is not None:
+            response.headers["Location"] = f"/v1/batches/{batches.batch_text(batch)}"
         if not is_batch:
             job, receipt = next(iter(self._receipts.items()))
             response.headers["Location"] = f"/v1/jobs/{job_text(job)}"
@@ -122,6 +132,13 @@ class Batch:
         return render.submitted_body(item, self._ranks[item.id], replicas, receipt, self._now)
 
 
+def _batch_body(bodies: Sequence[bytes], batch: batches.Batch | None) -> bytes:
+    jobs = b'"jobs":[%b]' % b",".join(bodies)
+    if batch is None:
+        return b"{%b}" % jobs
+    return b'{"batch":"%b",%b}' % (batches.batch_text(batch).encode(), jobs)
+
+
 def read_body(done: ReadDone, job: JobId, spec: Spec | None = None, **extra: Any) -> bytes:
     if job in done.firm:
         extra["firm"] = True  # its owner said so; the record can't always tell
@@ -154,15 +171,17 @@ def _once(made: Sequence[Spec | EdgeNodeError]) -> tuple[list[Spec | EdgeNodeErr
 
 
 async def make_specs(
-    intake: Intake, documents: Sequence[object], key: str = ""
+    intake: Intake, documents: Sequence[object], key: str = "", batch: batches.Batch | None = None
 ) -> list[Spec | EdgeNodeError]:
+    """Of each document its spec, or why there is none; under the ids of this batch, if it is one."""
     made: list[Spec | EdgeNodeError] = []
     for index, document in enumerate(documents, 1):
         if isinstance(document, EdgeNodeError):
             made.append(document)
             continue
         try:
-            made.append(intake.spec(document, key))
+            job = None if batch is None else batches.job_of(batch, index - 1)
+            made.append(intake.spec(document, key, job))
         except EdgeNodeError as error:
             made.append(error)
         if index % YIELD_EVERY == 0:

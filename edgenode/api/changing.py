@@ -73,6 +73,11 @@ class Changing:
         is_open = any(isinstance(each, Record) and each.state not in TERMINAL for each in ended.values())
         return json_response(dump({"jobs": answers}), status=202 if is_open else 200, wait_s=wait_s)
 
+    async def end(self, jobs: Sequence[JobId], *, wait_s: Seconds) -> None:
+        """Cancel those that have not ended."""
+        done = await self._service.read(jobs, wait_s=0.0, timeout_s=self._settings.read_s)
+        await self._cancel(list(done.records.values()), wait_s)
+
     async def _cancel(
         self, records: Sequence[Record], wait_s: Seconds
     ) -> tuple[dict[JobId, Record | EdgeNodeError], ReadDone | None]:

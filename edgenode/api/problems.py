@@ -5,6 +5,10 @@ from __future__ import annotations
 from edgenode.core.errors import EdgeNodeError, RejectedInput
 
 
+class NoSuchBatch(EdgeNodeError):
+    status, slug, title, definite = 404, "no-such-batch", "There is no such batch", True
+
+
 class NoSuchResource(EdgeNodeError):
     status, slug, title, definite = 404, "no-such-resource", "There is nothing at this address", True
 

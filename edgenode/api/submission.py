@@ -27,7 +27,7 @@ from edgenode.core.jobs import (
     Spec,
     keyed_job_id,
 )
-from edgenode.core.types import WORD, Delivery, Partition, Seconds, Wall
+from edgenode.core.types import WORD, Delivery, JobId, Partition, Seconds, Wall
 
 ITEMS_MAX: Final = 10_000
 PAYLOAD_BYTES_MAX: Final = 1024 * 1024
@@ -119,11 +119,12 @@ class Intake:
         self._replicas = service.mesh().replicas
         self.now = service.wall()
 
-    def spec(self, document: object, key: str = "") -> Spec:
+    def spec(self, document: object, key: str = "", job: JobId | None = None) -> Spec:
         """The spec of one submitted job, complete and checked, under a new id or that of its key.
 
         Args:
             key: what `Idempotency-Key` says; the document may say it too.
+            job: its id, if it has no key; else it is a new one.
 
         Raises:
             InvalidJob, UnknownTask, TooLarge: with the `field` that is wrong.
@@ -154,7 +155,10 @@ class Intake:
         key = _key(document, key)
         if key:
             options = replace(options, key=key, fingerprint=fingerprint(document))
-        job = keyed_job_id(key) if key else self._service.new_job_id()
+        if key:
+            job = keyed_job_id(key)
+        elif job is None:
+            job = self._service.new_job_id()
         return Spec(job, task, blob, self.now, _last_day(max(self.now, options.run_at), options), options)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from edgenode.cli.batch import show_batch
 from edgenode.cli.change import cancel, retry
 from edgenode.cli.jobs import show_job, show_jobs, show_placement
 from edgenode.cli.keys import keys
@@ -39,6 +40,7 @@ app.command("submit")(submit)
 app.command("jobs")(show_jobs)
 app.command("job")(show_job)
 app.command("logs")(show_logs)
+app.command("batch")(show_batch)
 app.command("cancel")(cancel)
 app.command("retry")(retry)
 app.command("queues")(show_queues)

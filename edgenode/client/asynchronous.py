@@ -15,9 +15,11 @@ from edgenode.client.errors import ClientError
 from edgenode.client.exchange import CONNECT_S, Answer, Attempt, Outcome, Pause, Unanswered, Unsent
 from edgenode.client.job import Job
 from edgenode.client.operations import (
+    Batch,
     Operations,
     Page,
     Steps,
+    batch_path,
     list_path,
     node_path,
     placement_path,
@@ -97,6 +99,22 @@ class AsyncClient:
     async def wait(self, job: str, *, timeout_s: float) -> Job:
         """See `Client.wait`."""
         return await self._run(self._operations.wait(job, timeout_s))
+
+    async def submit_batch(self, documents: Iterable[Mapping[str, Any]]) -> Batch:
+        """See `Client.submit_batch`."""
+        return await self._run(self._operations.submit_batch(documents))
+
+    async def batch(self, batch: str) -> dict[str, Any]:
+        """See `Client.batch`."""
+        return await self._run(self._operations.fetch(batch_path(batch)))
+
+    async def wait_batch(self, batch: str, *, timeout_s: float) -> dict[str, Any]:
+        """See `Client.wait_batch`."""
+        return await self._run(self._operations.wait_batch(batch, timeout_s))
+
+    async def cancel_batch(self, batch: str) -> dict[str, Any]:
+        """See `Client.cancel_batch`."""
+        return await self._run(self._operations.cancel_batch(batch))
 
     async def cancel(self, job: str, *, wait_s: float | None = None) -> Job:
         """See `Client.cancel`."""

@@ -57,6 +57,13 @@ class Page(NamedTuple):
     unanswered: tuple[str, ...]  # ids of the members whose disks were not looked at
 
 
+class Batch(NamedTuple):
+    """Jobs that were submitted in one request."""
+
+    id: str
+    jobs: Sequence[Job | ClientError]  # in order; why not, in the place of one that was not taken
+
+
 class Operations:
     """Makes the steps; knows the nodes, and begins with the one that answered last."""
 
@@ -122,6 +129,31 @@ class Operations:
 
     def get(self, job: str, wait_s: float | None = None) -> Steps[Job]:
         return _job((yield from self._send("GET", _job_path(job), wait_s=wait_s)))
+
+    def submit_batch(self, documents: Iterable[Mapping[str, Any]]) -> Steps[Batch]:
+        body = b"[" + b",".join(map(_dump, documents)) + b"]"
+        answer = yield from self._send("POST", "/v1/jobs", body=body)
+        try:
+            found = answer.json()
+            jobs = [Refused(each) if "receipt" not in each else _job_of(each) for each in found["jobs"]]
+            return Batch(str(found["batch"]), jobs)
+        except (KeyError, TypeError):
+            raise BadAnswer(f"{answer.url} did not answer with a batch") from None
+
+    def wait_batch(self, batch: str, timeout_s: float) -> Steps[dict[str, Any]]:
+        ends_at = self._clock() + timeout_s
+        while True:
+            left_s = max(0.0, ends_at - self._clock())
+            answer = yield from self._send("GET", batch_path(batch), wait_s=min(left_s, WAIT_S))
+            found: dict[str, Any] = answer.json()
+            if found.get("settled") or self._clock() >= ends_at:
+                return found
+            if left_s < 1:
+                yield Pause(max(0.0, ends_at - self._clock()))
+
+    def cancel_batch(self, batch: str) -> Steps[dict[str, Any]]:
+        found: dict[str, Any] = (yield from self._change(f"{batch_path(batch)}/cancel", None)).json()
+        return found
 
     def cancel(self, job: str, wait_s: float | None = None) -> Steps[Job]:
         return _job((yield from self._change(f"{_job_path(job)}/cancel", wait_s)))
@@ -275,6 +307,10 @@ def list_path(*, state: str | None, task: str | None, queue: str | None, limit: 
     filters = {"state": state, "task": task, "queue": queue}
     given = {name: value for name, value in filters.items() if value is not None}
     return "/v1/jobs?" + urlencode(given | {"limit": str(limit)})
+
+
+def batch_path(batch: str) -> str:
+    return f"/v1/batches/{quote(batch, safe='')}"
 
 
 def node_path(node: str) -> str:

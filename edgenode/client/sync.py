@@ -13,9 +13,11 @@ from edgenode.client.errors import ClientError
 from edgenode.client.exchange import CONNECT_S, Answer, Attempt, Outcome, Pause, Unanswered, Unsent
 from edgenode.client.job import Job
 from edgenode.client.operations import (
+    Batch,
     Operations,
     Page,
     Steps,
+    batch_path,
     list_path,
     node_path,
     placement_path,
@@ -122,6 +124,32 @@ class Client:
             WaitTimedOut: it has not ended after `timeout_s`.
         """
         return self._run(self._operations.wait(job, timeout_s))
+
+    def submit_batch(self, documents: Iterable[Mapping[str, Any]]) -> Batch:
+        """Have up to 10,000 jobs stored by one request, to be followed as one by the id of the batch.
+
+        Raises:
+            Refused: the whole request was: too many, or too large.
+            OutcomeUnknown: some or all may be stored.
+        """
+        return self._run(self._operations.submit_batch(documents))
+
+    def batch(self, batch: str) -> dict[str, Any]:
+        """How far a batch is: `size`, `states` (how many jobs are in each), `missing`, `unknown`, `ended`,
+        `settled`.
+
+        Raises:
+            Refused: nobody knows such a batch (404).
+        """
+        return self._run(self._operations.fetch(batch_path(batch)))
+
+    def wait_batch(self, batch: str, *, timeout_s: float) -> dict[str, Any]:
+        """As `batch`, when all its jobs have settled, or the time is over."""
+        return self._run(self._operations.wait_batch(batch, timeout_s))
+
+    def cancel_batch(self, batch: str) -> dict[str, Any]:
+        """Have all jobs of a batch end that have not; as `batch`, then."""
+        return self._run(self._operations.cancel_batch(batch))
 
     def cancel(self, job: str, *, wait_s: float | None = None) -> Job:
         """Have a job end: at once if it waits, by stopping it if it runs. The job as it is then; if it

@@ -23,7 +23,7 @@ LAYERS: list[set[str]] = [
         "core.wire",
         "core.suspicion",
     },
-    {"core.view", "core.signals", "core.lines"},
+    {"core.view", "core.signals", "core.lines", "core.batches"},
     {"core.claims", "core.followers", "core.post", "core.reports"},
     {"core.table"},
     {"core.desk"},
