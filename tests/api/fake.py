@@ -249,7 +249,7 @@ class FakeService:
         return tuple(node for node in NODES if node not in self.silent)
 
     def new_job_id(self) -> JobId:
-        return jobs.make_job_id(START, next(self._numbers).to_bytes(10, "big"))
+        return jobs.make_job_id(START, (next(self._numbers) << 16).to_bytes(10, "big"))
 
     def wall(self) -> float:
         return START
