@@ -204,7 +204,8 @@ def _tell_results(results: Sequence[Job | ClientError], *, is_shown: bool, as_js
         for job in results:
             if not isinstance(job, Exception):
                 again = ", submitted before" if job.fields.get("receipt", {}).get("replayed") else ""
-                typer.echo(f"{plain(job.id)} {plain(job.task)} {plain(job.state)}, on {_disks(job)}{again}")
+                typer.echo(plain(job.id))
+                typer.echo(f"{plain(job.task)} {plain(job.state)}, on {_disks(job)}{again}", err=True)
     if errors and not (is_shown and as_json):
         told = Counter(str(error) for error in errors)
         first = {str(error): error for error in reversed(errors)}

@@ -51,11 +51,12 @@ def ended_as(node: Served, state: State, error: str = "") -> None:
 # ---------------------------------------------------------------------------------------------- submit
 
 
-def test_submit_prints_the_id_first(node: Served) -> None:
+def test_submit_prints_the_id_alone_for_scripts(node: Served) -> None:
     result = edgenode("submit", "echo", '{"text": "hi"}')
     assert result.exit_code == 0, result.output
     (job,) = node.service.records
-    assert result.stdout == f"{jobs.job_text(job)} echo queued, on 2 disks\n"
+    assert result.stdout == f"{jobs.job_text(job)}\n"
+    assert result.stderr == "echo queued, on 2 disks\n"
 
 
 def test_submit_sends_all_options(node: Served) -> None:
@@ -77,8 +78,8 @@ def test_a_key_makes_one_job_of_every_submission(node: Served) -> None:
     first = edgenode("submit", "echo", "--key", "order-17")
     again = edgenode("submit", "echo", "--key", "order-17")
     assert first.stdout.split()[0] == again.stdout.split()[0]
-    assert "submitted before" not in first.stdout
-    assert again.stdout.endswith(", submitted before\n")
+    assert "submitted before" not in first.stderr
+    assert again.stderr.endswith(", submitted before\n")
     assert len(node.service.records) == 1
     other = edgenode("submit", "echo", '{"n": 2}', "--key", "order-17")
     assert other.exit_code == 2

@@ -1,4 +1,4 @@
-"""Cancels and retries on real nodes: what becomes of the worker, and of the owner."""
+"""Cancels, retries and batches on real nodes: what becomes of the worker, and of the owner."""
 
 from __future__ import annotations
 
@@ -54,3 +54,17 @@ def test_a_failed_job_is_tried_again_once_whoever_asks(mesh: Mesh) -> None:
     with pytest.raises(Refused) as refused:
         third.client.cancel(job.id)
     assert refused.value.slug == "job-ended"
+
+
+def test_a_batch_is_followed_and_cancelled_at_another_node_than_took_it(mesh: Mesh) -> None:
+    mesh.grow(3)
+    first, second, third = mesh.nodes
+    quick = first.client.submit_batch({"task": "echo", "payload": {"message": n}} for n in range(300))
+    found = second.client.wait_batch(quick.id, timeout_s=30)
+    assert (found["states"], found["settled"]) == ({"succeeded": 300}, True)
+    slow = second.client.submit_batch({"task": "sleep", "payload": {"seconds": 600}} for _ in range(50))
+    first.kill()
+    mesh.wait_ready()
+    third.client.cancel_batch(slow.id)
+    found = third.client.wait_batch(slow.id, timeout_s=30)
+    assert found["states"] == {"cancelled": 50}
