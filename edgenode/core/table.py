@@ -276,7 +276,7 @@ class Table:
             if given is not None and given <= _implied(record):
                 del self._promises[job]
                 given = None
-            if is_marker(record):
+            if record.settled and is_marker(record):
                 self.reports.silence(job)
             spec = decode_spec(record.spec)
             rows.append(

@@ -21,6 +21,7 @@ from edgenode.core.errors import EdgeNodeError
 from edgenode.core.jobs import Options, Record, Spec, keyed_job_id, make_job_id
 from edgenode.core.node import Node
 from edgenode.core.rendezvous import Ranking
+from edgenode.core.reports import told_of
 from edgenode.core.settings import Settings
 from edgenode.core.signals import (
     CancelAsked,
@@ -28,6 +29,8 @@ from edgenode.core.signals import (
     ReadAsked,
     ReadDone,
     Receipt,
+    ReportsAsked,
+    ReportsDone,
     Run,
     StopAsked,
     SubmitAsked,
@@ -218,6 +221,31 @@ class Scenario:
         """The worker of its latest start (or of the one on this node) dies."""
         life, token = self._start(job, on)
         self.world.run_ends(life, self._jobs[job], token, WORKER_DIED, lost=True)
+
+    def say(self, job: str, text: str, *, on: str = "", fraction: float = -1.0) -> None:
+        """Its latest start (or the one on this node) says something."""
+        life, token = self._start(job, on)
+        self.world.talk.say(
+            life, self._jobs[job], token, size=len(text), fraction=fraction, text=text.encode()
+        )
+
+    def log(self, job: str, *, at: str) -> list[tuple[str, str]]:
+        """Ask a node what its starts said: who ran each, and its text."""
+        answers: list[ReportsDone] = []
+
+        def answered(answer: Answer) -> None:
+            assert isinstance(answer, ReportsDone)
+            answers.append(answer)
+
+        wanted = self._jobs[job]
+        self.world.ask(
+            self._life(at), lambda request: ReportsAsked(request, wanted, (), False, 3.0), answered
+        )
+        self.until(lambda: answers)
+        return [
+            (short(told.last.runner), b"".join(text for _, text in told.pieces).decode())
+            for told in told_of(answers[0].items)
+        ]
 
     def _start(self, job: str, on: str) -> tuple[Life, StartToken]:
         where, token = [run for run in self.runs(job) if not on or run[0] == on][-1]

@@ -21,6 +21,7 @@ from edgenode.sim.keyed import KeyedClients
 from edgenode.sim.machines import MakeCore
 from edgenode.sim.story import Story
 from edgenode.sim.strikes import STANDING, Struck, told
+from edgenode.sim.talk import TALKATIVE
 from edgenode.sim.violation import Violation
 from edgenode.sim.weather import Weather
 from edgenode.sim.world import World
@@ -96,6 +97,7 @@ class Trial:
         self.world.ledger.clock_s += self.faults.answer_late_s / 2
         self.world.ledger.keys.is_faultless = self._is_faultless
         self.clients = Clients(self.world, self.faults, days)
+        self.world.talk.is_on = Random(f"{plan.seed} talk").random() < TALKATIVE
         # Nodes that have not met yet are the sides of a cut: that is a fault.
         is_hurt = self.faults.mood is Mood.HURT
         self.keyed = KeyedClients(self.world, earliest_s=0.05 if is_hurt else FORMED_S)
@@ -142,6 +144,7 @@ class Trial:
         judge = Judge(world, self.faults.mood, wiped=weather.wiped)
         # Longer under faults, more jobs have gathered.
         judge.demand(plan.heal_s * max(1.0, plan.hurt_s / HURT_S))
+        world.talk.check(is_calm=self.faults.mood is Mood.CALM)
         if self._is_patient:
             judge.demand_rest()
 

@@ -76,6 +76,7 @@ from edgenode.sim.requests import Answer, Asked, Requests, patience_s
 from edgenode.sim.story import Story, short
 from edgenode.sim.streams import Streams
 from edgenode.sim.strikes import Struck
+from edgenode.sim.talk import Talk
 from edgenode.sim.timeline import Action, Timeline
 from edgenode.sim.violation import Violation
 from edgenode.sim.workers import NEVER_BEGUN, STOPPED, TASK, play
@@ -134,6 +135,7 @@ class World(Timeline):
         self._dice = self.random("machines")
         self._requests = Requests(self.ledger)
         self.streams = Streams()
+        self.talk = Talk(self)
         self.answers_matter = False
         """Whether it is a violation that a node which lives does not answer in time."""
         self._digest = blake2b(digest_size=16)
@@ -608,6 +610,7 @@ class World(Timeline):
             self._digest.update(stored.row.blob)
             self.ledger.durable(life.machine.place, before, stored.row)
         disk.write_claims(persist.claims, persist.forget_claims_before)
+        self.talk.heard(f"the disk of {life.machine}", persist.reports)
         disk.shelf.write(persist.reports, (*persist.dropped, *persist.silenced))
         disk.queues = persist.queues or disk.queues
         disk.written = persist.number
@@ -638,6 +641,8 @@ class World(Timeline):
                 | QueueDone()
                 | CancelDone()
             ):
+                if isinstance(effect, ReportsDone):
+                    self.talk.heard(f"a reader at {life.machine}", effect.items)
                 self._requests.answered(effect, lambda: self.network.met(life) | {life.id})
             case SearchHere(ticket, query):
                 self.post(life, 0.001, life.machine.disk.search(ticket, query))
@@ -707,6 +712,7 @@ class World(Timeline):
         life.running[effect.job, effect.token] = fate.verdict
         if self.on_run(life, effect):
             return
+        self.talk.begins(life, effect, fate.lasts_s)
 
         def over() -> None:
             if fate.kills:
@@ -720,6 +726,7 @@ class World(Timeline):
 
     def run_ends(self, life: Life, job: JobId, token: StartToken, verdict: Verdict, *, lost: bool) -> None:
         """A start is over, in whatever way; the first way counts."""
+        self.talk.ends(life, job, token)
         if life.alive and life.running.pop((job, token), None) is not None:
             self.ledger.ended(job, token, verdict, lost=lost)
             self.handle(life, RunEnded(job, token, verdict, lost))
