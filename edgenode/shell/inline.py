@@ -259,4 +259,8 @@ class Inline:
         else:  # from a thread that the task makes use of, or a timer's
             driver = next(iter(self._drivers), None)
             if driver is not None:
-                driver.get_loop().call_soon_threadsafe(told, run, *what)
+                driver.get_loop().call_soon_threadsafe(self._tell_late, told, run, *what)
+
+    def _tell_late(self, told: Callable[..., None], run: Run, *what: Any) -> None:
+        if (run.job, run.token) in self._pending:  # nothing is told of a run after its end
+            told(run, *what)

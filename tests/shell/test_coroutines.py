@@ -27,6 +27,8 @@ from edgenode import Fail, JobContext, Retry, task
 
 logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
 meeting: dict[str, asyncio.Event] = {}
+ghosts: list[threading.Thread] = []
+freed = threading.Event()
 word: ContextVar[str] = ContextVar("word", default="none")
 
 def event(name: str) -> asyncio.Event:
@@ -185,6 +187,17 @@ async def in_block(seconds: float) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         pass
+
+@task("in.haunt", inline=True)
+async def haunt(ctx: JobContext) -> None:
+    ghosts.append(threading.Thread(target=lambda: (freed.wait(), ctx.partial("boo")), daemon=True))
+    ghosts[0].start()
+    await asyncio.to_thread(ctx.progress, 0.1, "alive")
+
+@task("in.free", inline=True)
+async def free() -> None:
+    freed.set()
+    await asyncio.to_thread(ghosts[0].join)
 
 @task("in.say", inline=True)
 async def in_say(ctx: JobContext) -> None:
@@ -365,6 +378,13 @@ async def test_closing_ends_all_of_them_as_lost(tasks: str, tmp_path: Path) -> N
 
 async def test_an_inline_task_runs_in_the_node_s_own_process(pool: Pool) -> None:
     assert (await pool.do("in.pid")).verdict.result == str(os.getpid()).encode()
+
+
+async def test_what_an_inline_task_leaves_behind_is_not_heard_after_its_end(pool: Pool) -> None:
+    await pool.do("in.haunt")
+    assert pool.progress == [(0.1, "alive")]
+    await pool.do("in.free")
+    assert pool.partials == []
 
 
 async def test_many_inline_runs_that_wait_for_nothing_need_one_task(pool: Pool) -> None:
