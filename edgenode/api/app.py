@@ -40,7 +40,7 @@ from edgenode.core.errors import EdgeNodeError, NodeNotFound, NotReady, Overload
 from edgenode.core.jobs import Record, is_marker, job_text, join
 from edgenode.core.reports import told_of
 from edgenode.core.settings import JobSettings
-from edgenode.core.signals import ReadDone, ReportsDone
+from edgenode.core.signals import ReadDone
 from edgenode.core.types import JobId, MemberState, NodeId, Seconds, State
 
 BODIES_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -223,15 +223,13 @@ class Api:
         if not record.start_count or is_marker(record):
             return {}
         try:
-            done = await self._reports(record, brief=True, timeout_s=PROGRESS_S)
+            # Of one node: its owner, which like all living holders was told; when all is over this one does.
+            me = self._service.me
+            node = me if record.settled and me in record.holders else record.owner
+            done = await self._service.reports(record.id, nodes=[node], brief=True, timeout_s=PROGRESS_S)
         except EdgeNodeError:
             return {}
         return progress_fields(done.items, record)
-
-    async def _reports(self, record: Record, *, brief: bool, timeout_s: Seconds) -> ReportsDone:
-        """Of its holders; of all members, if it had others before: what was said then stayed with those."""
-        nodes = () if record.epoch else record.holders
-        return await self._service.reports(record.id, nodes=nodes, brief=brief, timeout_s=timeout_s)
 
     async def show_logs(self, request: web.Request) -> web.Response:
         """What each start wrote, logged and said of its progress."""
@@ -239,7 +237,9 @@ class Api:
         record = done.records[job]
         if is_marker(record):
             raise ResultExpired(f"the job {record.state}; its log went when its ttl_s was over")
-        reports = await self._reports(record, brief=False, timeout_s=self.settings.read_s)
+        # If it had other holders before, what was said then stayed with those.
+        nodes = () if record.epoch else record.holders
+        reports = await self._service.reports(job, nodes=nodes, brief=False, timeout_s=self.settings.read_s)
         starts = told_of(reports.items)
         if wants_json(request):
             fields = log_fields(job_text(job), starts, reports.unanswered)

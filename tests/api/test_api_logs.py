@@ -121,7 +121,7 @@ async def test_a_job_shows_how_far_its_latest_start_is(http: Client, service: Fa
         "fraction": 0.25, "message": "a quarter", "at": "2030-03-17T17:46:42.000Z",
     }  # fmt: skip
     assert found["partial"] == [1]
-    assert service.reports_asked[-1] == (service.records[key(job)].holders, True)
+    assert service.reports_asked[-1] == ([service.records[key(job)].owner], True)
     await service.end(key(job))
     _, found = await get(http, f"/v1/jobs/{job}")
     assert found["progress"]["fraction"] == 0.25
