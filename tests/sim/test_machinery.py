@@ -423,7 +423,7 @@ def test_every_kind_of_fault_and_every_mood_comes_up_and_stays_within_its_bounds
         assert all(0.0 < blow.at <= 10.0 for blow in faults.blows)
         assert sum(abs(offset) > 1.0 for offset in faults.offsets) * 2 < max(2, faults.nodes)
         if faults.mood is Mood.CHURN:
-            assert set(kinds) <= HARMLESS
+            assert set(kinds) <= set(HARMLESS)
         assert (faults.mood is Mood.HURT) or not faults.poison
         assert (faults.mood is Mood.CALM) == (not faults.blows)
 
