@@ -662,7 +662,11 @@ class Scheduler:
 
     def on_stop(self, items: Sequence[TokenItem]) -> None:
         for item in items:
-            running = self._runner.get(item.job)
+            running, record = self._runner.get(item.job), self._table.peek(item.job)
+            if record is not None and self._owns_unfinished(record) and record.own.token == item.token:
+                # This owner has not heard of the one who says so. A copy will tell, and then the start is
+                # stopped as one that does not count; until then how it ends would pass for the job's end.
+                continue
             if running is not None and running.token == item.token:
                 self._stop(item.job, running, "superseded")
             else:

@@ -1063,3 +1063,18 @@ def test_a_disk_that_may_be_an_old_one_does_not_say_that_a_start_never_began() -
     effects = mesh.tell(A, B, Grant((grant,)))
     item = TokenItem(spec.id, grant.token)
     assert [(has.denied, has.voids) for has in sends(effects, Has)] == [((item,), ())]
+
+
+def test_an_owner_stops_no_start_of_its_own_before_it_knows_by_whom_it_was_superseded() -> None:
+    """Or else that the task was stopped would pass for the end of the job."""
+    mesh = Mesh("abc")
+    spec = mesh.spec("a")
+    mesh.verdict = lambda begun: None
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: bool(mesh.begun))
+    token = mesh.begun[0].token
+    mesh.tell(B, A, Stop((TokenItem(spec.id, token),)))
+    assert not mesh.stopped
+    mesh.end_run(A, spec.id, token, succeeded())
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    assert mesh.record(A, spec.id).state is State.SUCCEEDED
