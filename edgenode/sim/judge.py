@@ -156,17 +156,23 @@ class Judge:
     # ----------------------------------------------------------------------------------- ends
 
     def _must_end(self, job: JobId) -> bool:
-        """Whether P2 promises an end: a disk of the receipt survives, and a majority where one is needed."""
+        """Whether P2 promises an end: a disk of the receipt survives, and of its holders one, or a majority
+        where that is needed."""
         world = self._world
         if not world.ledger.survives(job):
             return False
         said = world.ledger.specs[job].options
         careful = said.delivery is Delivery.AT_MOST_ONCE or said.partition is Partition.WAIT
-        return not careful or self._majority_lives(job)
+        return self._enough_live(job, careful=careful)
 
     def _majority_lives(self, job: JobId, life: Record | None = None) -> bool:
-        """Args:
-        life: under a key, which of the jobs that it may have.
+        return self._enough_live(job, life, careful=True)
+
+    def _enough_live(self, job: JobId, life: Record | None = None, *, careful: bool) -> bool:
+        """Whether enough of the newest holders speak for it: one, or of a careful job a majority.
+
+        Args:
+            life: under a key, which of the jobs that it may have.
         """
         copies = [copy for copy in self._copies(job) if life is None or is_same_life(life, copy)]
         newest = max(copies, key=lambda record: record.epoch, default=None)
@@ -177,7 +183,7 @@ class Judge:
         # By a clock that was far ahead a disk may have forgotten all jobs of that day before it had this one.
         living = [node for node in newest.holders if ledger.keeps(node, job)]
         taking = sum(disks[node].forgotten < last_day for node in living)
-        return majority(taking, newest.holders)
+        return majority(taking, newest.holders) if careful else taking > 0
 
     def _copies(self, job: JobId) -> Iterable[Record]:
         for disk in self._world.disks.values():
