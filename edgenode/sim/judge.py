@@ -12,6 +12,8 @@ The numbers in violations, and where each is checked:
     I8 nobody is dead who is slow          liveness    I17 what is replayed changes nothing  all of these
     I9 copies return to where they belong  here        I18 one seed, one trace               test_trial
 
+What starts say has laws of its own, in `talk`: I2, and that what is kept of it is bounded (I15).
+
 Not here yet, since the core has none of it: streams with cursors, and ticks of schedules. That a busy node
 refuses, and who may speak at all, belong to the shell and its tests.
 """
