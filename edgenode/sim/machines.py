@@ -81,6 +81,7 @@ class Life:
         self.resigned = False  # its disk refused a write, and it lives on
         self.backlog: list[Action] = []
         self.running: dict[tuple[JobId, StartToken], Verdict] = {}
+        self.shared: set[tuple[JobId, StartToken]] = set()  # starts that took an async slot
         self.alarm: Seconds = FOREVER
         self.last: Instant = -FOREVER
         self.rings = 0  # how often in a row due time left something due at once
@@ -102,6 +103,7 @@ class Machine:
     powered: bool = True
     gone: str = ""  # why it never comes back
     host: str = ""  # its address; a machine that has never moved has the first one
+    async_slots: int = 0  # if there are any, it has the coroutine task too
 
     def __post_init__(self) -> None:
         self.host = self.host or first_host(self.id)

@@ -86,7 +86,13 @@ class Scenario:
     """A mesh of nodes with one-letter names, all of which know each other and are ready."""
 
     def __init__(
-        self, names: str, make_core: MakeCore, *, settings: Settings | None = None, slots: int = 4
+        self,
+        names: str,
+        make_core: MakeCore,
+        *,
+        settings: Settings | None = None,
+        slots: int = 4,
+        async_slots: int = 0,
     ) -> None:
         self.world = World("scenario", make_core, settings=settings, story=Story(whole=True))
         self.world.network.rule = self._is_kept
@@ -106,7 +112,7 @@ class Scenario:
         self._holds_runs = True
         self._wiped = False
         for name in names:
-            self.world.add(name, slots=slots)
+            self.world.add(name, slots=slots, async_slots=async_slots)
         for machine in self.world.machines.values():
             machine.seeds = frozenset(self.world.machines) - {machine.id}
             self.world.start(machine)
@@ -137,12 +143,13 @@ class Scenario:
         acks: int = 0,
         options: Options | None = None,
         lasts_s: Seconds = UNFINISHED_S,
+        task: str = TASK,
     ) -> None:
         """Submit a job whose rank begins with `holders`; the first of them owns it by being named."""
         wall = EPOCH + self.world.now
         spec = Spec(
             self._ranked(holders),
-            TASK,
+            task,
             payload(Manner.GOOD, 0.0),
             wall,
             wall + lasts_s,

@@ -12,6 +12,8 @@ from edgenode.core.types import NodeId, Seconds, StartToken, State
 from edgenode.core.wire import Verdict
 
 TASK: Final = "sim"
+COROUTINE: Final = "sim.async"
+"""The same as a coroutine: it takes an async slot."""
 BY_THE_JOBS_OWN_BACKOFF: Final = -1.0
 
 

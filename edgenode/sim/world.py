@@ -79,7 +79,7 @@ from edgenode.sim.strikes import Struck
 from edgenode.sim.talk import Talk
 from edgenode.sim.timeline import Action, Timeline
 from edgenode.sim.violation import Violation
-from edgenode.sim.workers import NEVER_BEGUN, STOPPED, TASK, play
+from edgenode.sim.workers import COROUTINE, NEVER_BEGUN, STOPPED, TASK, play
 
 CLOCK_READ_S: Final = 1.0
 RESTART_S: Final = 1.0
@@ -156,16 +156,20 @@ class World(Timeline):
 
     # -------------------------------------------------------------------------------- machines
 
-    def add(self, name: str, *, slots: int = 2, clock: MachineClock | None = None) -> Machine:
+    def add(
+        self, name: str, *, slots: int = 2, clock: MachineClock | None = None, async_slots: int = 0
+    ) -> Machine:
         """Build a machine that has never run."""
-        return self._enter(Machine(node_id(name), node_id(name), clock or MachineClock(), slots))
+        machine = Machine(node_id(name), node_id(name), clock or MachineClock(), slots)
+        machine.async_slots = async_slots
+        return self._enter(machine)
 
     def copy(self, machine: Machine, name: str, chance: int) -> Machine:
         """Build a machine whose disk is a copy of this one's, as it is now."""
         self.identities.doubtful |= {machine.place, node_id(name)}
         self.ledger.lost_disk(machine.place)
         copy = Machine(machine.id, node_id(name), machine.clock, machine.slots, machine.seeds)
-        copy.disk, copy.chance = machine.disk.copy(), chance
+        copy.disk, copy.chance, copy.async_slots = machine.disk.copy(), chance, machine.async_slots
         self.ledger.identities[copy.place] = copy.id
         return self._enter(copy)
 
@@ -226,6 +230,7 @@ class World(Timeline):
         disk.check()
         past = disk.begin_life(machine.chance)
         boot = disk.boot
+        coroutines = (COROUTINE,) if machine.async_slots else ()
         info = MemberInfo(
             id=machine.id,
             name=str(machine),
@@ -235,8 +240,10 @@ class World(Timeline):
             version="0",
             weight=1.0,
             slots=machine.slots,
+            async_slots=machine.async_slots,
+            coroutines=coroutines,
             labels=(),
-            tasks=(TASK,),
+            tasks=(TASK, *coroutines),
             joined_at=machine.clock.wall(0.0),
             ready=True,
             behind=machine.disk.behind,
@@ -706,8 +713,12 @@ class World(Timeline):
         if effect.token.owner == life.id:
             self._check_vote(life)
         self.ledger.run(life.id, life.boot, effect)
-        if len(life.running) >= life.machine.slots:
-            raise Violation(f"{short(life.id)} starts more than its {life.machine.slots} slots hold")
+        is_shared = effect.spec.task == COROUTINE
+        if is_shared:
+            life.shared.add((effect.job, effect.token))
+        slots = life.machine.async_slots if is_shared else life.machine.slots
+        if sum((each in life.shared) == is_shared for each in life.running) >= slots:
+            raise Violation(f"{short(life.id)} starts more than its {slots} slots hold")
         fate = play(effect.spec, effect.token, effect.attempt, life.id, self._dice)
         life.running[effect.job, effect.token] = fate.verdict
         if self.on_run(life, effect):
