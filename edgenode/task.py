@@ -96,8 +96,7 @@ def encode_result(value: object) -> bytes:
         Unserialisable: it is not JSON (nor a dataclass, path, date or enumeration), or too large.
     """
     try:
-        text = json.dumps(value, default=_as_json, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-        encoded = text.encode()
+        encoded = _ENCODER.encode(value).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise Unserialisable(f"the result is not JSON: {error}") from error
     if len(encoded) > RESULT_BYTES_MAX:
@@ -120,6 +119,12 @@ def _as_json(value: object) -> object:
     if isinstance(value, Enum):
         return value.value
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+# Made once: `json.dumps` would make one for each result.
+_ENCODER: Final = json.JSONEncoder(
+    default=_as_json, allow_nan=False, ensure_ascii=False, separators=(",", ":")
+)
 
 
 # ------------------------------------------------------------------------------------------- the context

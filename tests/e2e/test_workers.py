@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,46 @@ def test_a_job_runs_where_its_task_is_whoever_owns_it(mesh: Mesh, tmp_path: Path
     assert {job.fields["runner"] for job in ended.values()} == {knows.id}
     assert {job.fields["owner"] for job in ended.values()} == {node.id for node in mesh.nodes}
     assert {job.fields["starts"] for job in ended.values()} == {1}
+    for node in mesh.nodes:
+        (greet,) = [task for task in node.client.tasks() if task["name"] == "greet"]
+        assert [each["id"] for each in greet["nodes"]] == [knows.id]
+        assert (greet["schema"] is not None) == (node is knows), "the others know its name, and who to ask"
 
+
+@pytest.mark.parametrize("task", ["stuck", "stuck.async", "stuck.inline"])
+def test_a_job_that_takes_too_long_fails_within_a_second_of_its_timeout(
+    mesh: Mesh, tmp_path: Path, task: str
+) -> None:
+    file = tmp_path / "stuck_tasks.py"
+    file.write_text(STUCK)
+    node = mesh.add(tasks=(*TASKS, str(file)))
+    node.start()
+    mesh.wait_ready()
+    timeout_s = 0.4
+    job = node.client.submit(task, {}, timeout_s=timeout_s, max_attempts=1, wait_s=30)
+    assert (job.state, job.error) == ("failed", f"timed out after {timeout_s} s")
+    started, finished = (datetime.fromisoformat(job.fields[name]) for name in ("started_at", "finished_at"))
+    late_s = (finished - started).total_seconds() - timeout_s
+    assert 0.0 <= late_s < 1.0 + 1.0  # the last second is a slow machine's
+    assert_unharmed(node, node.pid)
+
+
+STUCK = """
+import asyncio, threading
+from edgenode import task
+
+@task("stuck")
+def stuck() -> None:
+    threading.Event().wait()
+
+@task("stuck.async")
+async def stuck_async() -> None:
+    threading.Event().wait()
+
+@task("stuck.inline", inline=True)
+async def stuck_inline() -> None:
+    await asyncio.Event().wait()
+"""
 
 COROUTINES = """
 import asyncio, os
