@@ -32,6 +32,7 @@ from edgenode.api.reading import (
     preferred_wait_s,
     search_query,
 )
+from edgenode.api.reasons import waiting_for
 from edgenode.api.regulating import Regulating
 from edgenode.api.service import Service
 from edgenode.api.submission import ITEMS_MAX, KEY_FIELD, Intake, parse_json, parse_lines, too_many
@@ -215,7 +216,9 @@ class Api:
 
     async def show_job(self, request: web.Request) -> web.Response:
         job, done, wait_s = await self._read(request)
-        extra = await self._progress(done.records[job])
+        service, record = self._service, done.records[job]
+        extra = await self._progress(record)
+        extra["waiting_for"] = waiting_for(record, service.members(), service.queues())
         return json_response(read_body(done, job, **extra), wait_s=wait_s)
 
     async def _progress(self, record: Record) -> render.Json:

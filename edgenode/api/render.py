@@ -69,6 +69,7 @@ def _job_fields(record: Record, spec: Spec) -> Json:
         "idempotency_key": options.key or None,
         "retry_of": options.retry_of or None,
         "cancel_requested": record.cancel,
+        "waiting_for": None,
         "queue": options.queue,
         "priority": options.priority,
         "concurrency_key": options.concurrency_key or None,

@@ -119,6 +119,7 @@ def print_card(fields: Any, name: Callable[[object], str]) -> None:
         ("job", plain(fields["id"])),
         ("task", plain(fields["task"])),
         ("state", _state(fields)),
+        ("waits for", plain(fields["waiting_for"] or "-")),
         ("payload", Text(compact(fields["payload"]))),
         ("result", Text(_result(fields, compact))),
         ("progress", Text(_progress(fields.get("progress")))),
