@@ -71,6 +71,7 @@ class HostSettings:
     new_identity: bool = False
     forget_after_s: float | None = None  # None: as the profile has it
     drain_limit_s: float | None = None  # the same
+    replicas: int | None = None  # the same
 
     @property
     def core(self) -> Settings:
@@ -80,6 +81,8 @@ class HostSettings:
             preset = replace(preset, membership=replace(preset.membership, dead_keep_s=self.forget_after_s))
         if self.drain_limit_s is not None:
             preset = replace(preset, jobs=replace(preset.jobs, drain_s=self.drain_limit_s))
+        if self.replicas is not None:
+            preset = replace(preset, jobs=replace(preset.jobs, replicas=self.replicas))
         return preset
 
 

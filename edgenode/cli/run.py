@@ -102,6 +102,10 @@ def run(
         float,
         typer.Option(min=WEIGHT_MIN, max=WEIGHT_MAX, help="Share of new jobs, relative to the others'."),
     ] = 1.0,
+    replicas: Annotated[
+        int | None,
+        typer.Option(min=1, max=16, help="Disks per job, the same at all nodes. [default: 3]"),
+    ] = None,
     profile: Annotated[str, typer.Option(help="How patient to be: local, lan or wan.")] = "lan",
     forget_after: Annotated[
         float | None,
@@ -186,6 +190,7 @@ def run(
             new_identity=new_identity,
             forget_after_s=forget_after,
             drain_limit_s=drain_limit,
+            replicas=replicas,
         )
         registry = load_tasks(sources)
         _run_loop(host(settings, registry, lambda node, url: typer.echo(f"{name} ({node}) serves {url}")))

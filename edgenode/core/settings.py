@@ -117,7 +117,8 @@ class JobSettings:
     """How copies are kept, asked for and run."""
 
     replicas: int = 3
-    """R: disks per job. Raising it costs one write per job and disk, and survives one more lost disk."""
+    """R: disks per job. Raising it costs one write per job and disk, and survives one more lost disk. The
+    node that a job is submitted through decides at first, its owner from then on."""
     ask_s: Seconds = 0.5
     """How long a would-be owner waits for holders that are neither dead nor answering."""
     retry_s: Seconds = 0.5

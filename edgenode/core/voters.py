@@ -234,7 +234,7 @@ def next_holders(
             node that does, if there is one, while the others can still decide so.
     """
     ranking = view.ranking()
-    is_full = len(record.holders) in (settings.replicas, len(ranking.members))
+    is_full = len(record.holders) == min(settings.replicas, len(ranking.members))
     if is_full and ranking.members.issuperset(record.holders) and voteless.isdisjoint(record.holders):
         return record.holders
     leaving = {
@@ -248,6 +248,8 @@ def next_holders(
     gone = {n for n in record.holders if n in voteless or is_long_dead(n, view, after_s, now)}
     dead = gone - leaving
     staying = [node for node in record.holders if node not in leaving and node not in dead]
+    if len(staying) > settings.replicas:  # R was lowered: the job stays where it is, and with who is there
+        staying.sort(key=lambda node: (not view.is_living(node), node != record.owner))
     room = max(0, settings.replicas - len(staying))
     others = [node for node in ranking.rank(record.id) if node not in record.holders]
     newcomers = [node for node in others if node not in voteless][:room]

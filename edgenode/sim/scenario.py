@@ -328,6 +328,15 @@ class Scenario:
         for name in names:
             self.world.start(self.machine(name))
 
+    def restart_with(self, replicas: int, *names: str) -> None:
+        """One after the other is killed, and started with another R."""
+        for name in names:
+            settings = self.world.settings
+            self.kill(name)
+            self.machine(name).settings = replace(settings, jobs=replace(settings.jobs, replicas=replicas))
+            self.restart(name)
+            self.wait(FORM_S)
+
     def wipe(self, name: str, *, reborn: str) -> None:
         """A machine that is down comes back with an empty disk: as somebody else."""
         slots = self.machine(name).slots

@@ -252,7 +252,7 @@ class World(Timeline):
         expects_peers = bool(machine.seeds or machine.disk.peers)
         core = self._make_core(
             info,
-            self.settings,
+            machine.settings or self.settings,
             machine.disk,
             dice,
             expects_peers=expects_peers,

@@ -60,6 +60,7 @@ from edgenode.core.signals import (
 from edgenode.core.table import Lead
 from edgenode.core.types import (
     NOBODY,
+    Drain,
     Instant,
     JobId,
     Load,
@@ -222,6 +223,7 @@ class StillView:
     is_cut_off: bool = False
     left: set[NodeId] = field(default_factory=set)
     leaving: set[NodeId] = field(default_factory=set)
+    drained: set[NodeId] = field(default_factory=set)
     since: dict[NodeId, Instant] = field(default_factory=dict)
     loads: dict[NodeId, Load] = field(default_factory=dict)
     tasks: tuple[str, ...] = ("echo",)
@@ -253,13 +255,15 @@ class StillView:
 
     def ranking(self) -> Ranking:
         staying = {node for node in self.standings if self.is_living(node)} - self.leaving - self.behind
+        staying -= self.drained
         return Ranking(dict.fromkeys(staying, 1.0))
 
     def members(self) -> Iterable[NodeId]:
         return sorted(self.standings)
 
     def info(self, node: NodeId) -> MemberInfo | None:
-        return describe(node, tasks=self.tasks)
+        drain = Drain.DRAINED if node in self.drained else Drain.NO
+        return describe(node, tasks=self.tasks)._replace(drain=drain)
 
     def load(self, node: NodeId) -> Load:
         return self.loads.get(node, Load())

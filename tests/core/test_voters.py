@@ -42,10 +42,14 @@ def wanted(
     left: str = "",
     behind: str = "",
     voteless: str = "",
+    drained: str = "",
+    replicas: int = 3,
+    owner: str = "",
 ) -> str:
     """Who should hold job 1, as letters in order."""
     long = {letter: NodeId(letter * 16) for letter in "abcde"}
-    view = StillView(A, {long[letter]: Standing.LIVING for letter in living + leaving})
+    view = StillView(A, {long[letter]: Standing.LIVING for letter in living + leaving + drained})
+    view.drained = {long[letter] for letter in drained}
     view.standings.update({long[letter]: Standing.SILENT for letter in dead})
     view.standings.update({long[letter]: Standing.GONE for letter in left})
     view.since = {long[letter]: NOW - silent_s for letter in dead + left}
@@ -53,8 +57,11 @@ def wanted(
     view.left = {long[letter] for letter in left}
     view.behind = {long[letter] for letter in behind}
     record = make_record(job_id(1), [long[letter] for letter in holders])
+    if owner:
+        record = record._replace(own=record.own._replace(ballot=Ballot(2, long[owner])))
     deaf = frozenset(long[letter] for letter in voteless)
-    return "".join(node[0] for node in next_holders(record, view, JobSettings(), NOW, deaf))
+    settings = JobSettings(replicas=replicas)
+    return "".join(node[0] for node in next_holders(record, view, settings, NOW, deaf))
 
 
 @pytest.mark.parametrize(
@@ -80,6 +87,18 @@ def wanted(
         (wanted("a", living="a"), "a"),
         (wanted("a", living="b", leaving="a"), "b"),
         (wanted("a", living="", leaving="a"), "a"),
+        (wanted("abc", living="bcde", drained="a"), "abc"),  # it keeps its copy and its vote
+        (wanted("a", living="bc", drained="a"), "bc"),  # nobody else would take the job
+        (wanted("ab", living="cde", drained="ab"), "cde"),
+        (wanted("a", living="", drained="a"), "a"),
+        (wanted("ab", living="cd", dead="b", drained="a", silent_s=1.0), "bcd"),
+        (wanted("abc", living="abc", replicas=1), "a"),  # R was lowered
+        (wanted("abc", living="abcde", replicas=1), "a"),
+        (wanted("abc", living="abcd", replicas=2, owner="c"), "ac"),  # who owns it goes on
+        (wanted("abc", living="bcd", dead="a", replicas=2, owner="b", silent_s=1.0), "bc"),
+        (wanted("abc", living="abcde", replicas=5), "abcde"),  # R was raised
+        (wanted("abc", living="abcd", replicas=5), "abcd"),
+        (wanted("abcd", living="abcd", replicas=5), "abcd"),
     ],
 )
 def test_who_is_wanted(found: str, expected: str) -> None:
