@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import errno
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from typer.testing import CliRunner, Result
 
+from edgenode.api.app import make_app, make_runner
 from edgenode.api.submission import OPTIONS
 from edgenode.cli import app
 from edgenode.cli import host as module
 from edgenode.core.errors import InvalidJob
 from edgenode.core.types import starts_of
 from edgenode.shell.identity import new_mesh_key
+from tests.api.fake import FakeService
 
 
 @pytest.fixture
@@ -87,3 +91,25 @@ def test_a_label_that_no_job_could_require_is_wrong_usage(key: Path, label: str)
 async def test_of_a_port_that_is_taken_both_commands_options_are_named() -> None:
     with module._listen(("127.0.0.1", 0)) as taken, pytest.raises(module.AddressInUse, match="--base-port"):
         module._listen(taken.getsockname())
+
+
+async def test_a_request_that_was_sent_before_the_door_closed_is_answered_and_a_later_one_refused() -> None:
+    """Its connection was made by the kernel: the loop, which was busy, has not accepted it yet."""
+    service = FakeService()
+    service.is_leaving = True
+    listener = module._listen(("127.0.0.1", 0))
+    runner = make_runner(make_app(service))
+    await runner.setup()
+    site = web.SockSite(runner, listener)
+    await site.start()
+    address = listener.getsockname()
+    with socket.create_connection(address) as early:
+        early.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        await module._close_door(runner, site, listener)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
+        await runner.cleanup()
+        early.settimeout(5.0)
+        answer = b"".join(iter(lambda: early.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"Connection: close" in answer

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from job_mesh import A, B, Begun, C, D, Mesh, succeeded
 
-from edgenode.core.errors import NodeAway, NodeNotFound, NodeSilent, NotReady
+from edgenode.core.errors import NodeAway, NodeNotFound, NodeSilent, NotReady, OutcomeUnknown
 from edgenode.core.settings import JobSettings, Settings
-from edgenode.core.signals import LeaveAsked, RegulateAsked, RequestId, StoreRefused
+from edgenode.core.signals import LeaveAsked, RegulateAsked, RequestId, StopAsked, StoreRefused
 from edgenode.core.types import Delivery, Drain, MemberInfo, NodeId, Seconds, State
-from edgenode.core.wire import Change, Gift, Grant, Regulate, Regulated, Verdict, Wish
+from edgenode.core.wire import Change, Gift, Grant, Regulate, Regulated, Submitted, Verdict, Wish
 
 LIMIT_S: Seconds = 5.0
 
@@ -325,3 +325,42 @@ def test_a_drained_node_that_is_told_to_leave_goes() -> None:
     mesh.run_until(lambda: is_drained(mesh, A))
     mesh.do(A, LeaveAsked())
     mesh.run_until(lambda: mesh.left == {A: True}, limit_s=3.0)
+
+
+# ------------------------------------------------------------------------------------------- goodbye
+
+
+def test_a_node_that_leaves_waits_for_the_receipts_of_what_is_submitted_through_it() -> None:
+    mesh = Mesh("abcd")
+    mesh.rule = lambda source, to, message: not isinstance(message, Submitted)
+    request = mesh.submit(D, mesh.spec("abc"))
+    mesh.run(0.2)
+    mesh.do(D, LeaveAsked())
+    mesh.run(1.0)
+    assert D not in mesh.left
+    mesh.rule = lambda source, to, message: True
+    mesh.run_until(lambda: D in mesh.left)
+    assert mesh.submits[request].receipts[0].error is None
+
+
+def test_who_waits_for_a_job_at_a_node_that_ends_is_told_how_it_is_now() -> None:
+    mesh = Mesh("abcd")
+    mesh.verdict = endless
+    spec = mesh.spec("abc")
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.runs(spec.id) == [A])
+    waiting = mesh.read(D, spec.id, wait_s=60.0)
+    mesh.run(0.5)
+    assert waiting not in mesh.reads
+    mesh.do(D, LeaveAsked())
+    mesh.run_until(lambda: D in mesh.left, limit_s=5.0)
+    assert mesh.reads[waiting].records[spec.id].state is State.RUNNING
+
+
+def test_a_submission_that_is_not_decided_when_its_node_ends_is_answered_as_unknown() -> None:
+    mesh = Mesh("abc")
+    mesh.rule = lambda source, to, message: not isinstance(message, Submitted)
+    request = mesh.submit(C, mesh.spec("ab"))
+    mesh.run(0.2)
+    mesh.do(C, StopAsked())
+    assert isinstance(mesh.submits[request].receipts[0].error, OutcomeUnknown)
