@@ -448,6 +448,7 @@ class Recorder:
     """What `ctx.cancelled` says: always, or by a call each time that the task looks."""
     progress: list[tuple[float, str]] = dataclasses.field(default_factory=list)
     log: list[str] = dataclasses.field(default_factory=list)
+    partials: list[Any] = dataclasses.field(default_factory=list)  # as a client would read them
 
     def is_cancelled(self) -> bool:
         return self.cancelled() if callable(self.cancelled) else self.cancelled
@@ -465,7 +466,8 @@ def run_task(
 
     Args:
         which: a decorated function, or a name in `registry` (by default, of the tasks that come along).
-        recorder: gets what the task says of its progress and its log, and says whether it is cancelled.
+        recorder: gets what the task says of its progress, its log and its partial results, and says whether
+            it is cancelled.
 
     Raises:
         InvalidJob, Unserialisable, Retry, Cancel, Fail, or whatever the task raises.
@@ -489,6 +491,7 @@ def run_task(
             is_cancelled=seen.is_cancelled,
             on_progress=lambda fraction, message: seen.progress.append((fraction, message)),
             on_log=seen.log.append,
+            on_partial=lambda encoded: seen.partials.append(json.loads(encoded)),
         )
         value = found.call(arguments, context)
         result = asyncio.run(_awaited(value)) if inspect.isawaitable(value) else value

@@ -469,6 +469,7 @@ def test_a_test_sees_what_a_task_told_and_may_cancel_it() -> None:
             step += 1
             ctx.progress(step / 4, f"step {step}")
             ctx.log(f"did {step}")
+            ctx.partial({"steps": (step,)})
         return step
 
     looks = iter([False, False, True])
@@ -476,6 +477,7 @@ def test_a_test_sees_what_a_task_told_and_may_cancel_it() -> None:
     assert run_task(steps, recorder=seen) == 2
     assert seen.progress == [(0.25, "step 1"), (0.5, "step 2")]
     assert seen.log == ["did 1", "did 2"]
+    assert seen.partials == [{"steps": [1]}, {"steps": [2]}]
     assert run_task(steps, recorder=Recorder(cancelled=True)) == 0
 
 
