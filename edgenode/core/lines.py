@@ -148,7 +148,7 @@ class Lines:
         if not self._counts[gate]:
             del self._counts[gate]
             if gate[0] == "k":  # there is no end of keys: who comes next finds its gate open, and asks
-                self._shut.discard(gate)
+                self.open(gate)
 
     def has_work_for(self, tasks: frozenset[str], labels: Labels) -> bool:
         """Whether anything may wait that such a node can run, at an open gate."""

@@ -30,6 +30,7 @@ from edgenode.core.rendezvous import Ranking
 from edgenode.core.types import FOREVER, NOBODY, Hash64, Instant, JobId, NodeId, Seconds
 from edgenode.core.wire import Allowed, PermitItem, PermitsWanted
 
+HAND_OVER_S: Final[Seconds] = 1.0
 HOLD_S: Final[Seconds] = 0.1
 """How long a permit waits here for a slot, or for the permit of the other gate of its job."""
 
@@ -84,6 +85,7 @@ class Permits:
         self._unsaid: dict[Gate, None] = {}
         self._opened: dict[Gate, None] = {}
         self._agenda: Agenda[Gate] = Agenda()
+        self._handed: Agenda[JobId] = Agenda()  # of `started`: what others are to own by then
         self._called: dict[NodeId, Hash64] = {}  # roll calls under a ranking that is not (yet) ours
         self._roll: dict[NodeId, Hash64] = {}  # roll calls to be answered
         self._ranking: Ranking | None = None
@@ -121,6 +123,7 @@ class Permits:
 
     def began(self, job: JobId, need: Need, limit: int) -> None:
         """A job of this owner runs that was not admitted here: another owner began it, or an earlier life."""
+        self._handed.drop(job)
         if job in self._started:
             return
         self._enter(job, need)
@@ -137,6 +140,7 @@ class Permits:
         need = self._started.pop(job, None)
         if need is None:
             return
+        self._handed.drop(job)
         for gate in gates_of(need):
             self._used[gate] -= 1
             if not self._used[gate]:
@@ -154,6 +158,12 @@ class Permits:
                 self._unsaid[gate] = None
             elif account.is_answered:
                 self._plan(gate, account)
+
+    def hand_over(self, job: JobId) -> None:
+        """Another node is to own a job whose start goes on. It counts here until that one can have said so:
+        between the word that gives a job away and the last one that its next owner needs are messages."""
+        if job in self._started:
+            self._handed.set(job, self._desk.now + HAND_OVER_S)
 
     def wish(self, gate: Gate, count: int) -> None:
         """So many jobs (>= 1) could start now, but for this gate."""
@@ -321,9 +331,11 @@ class Permits:
     # ----------------------------------------------------------------------------------------- time
 
     def deadline(self) -> Instant:
-        return self._agenda.next()
+        return min(self._agenda.next(), self._handed.next())
 
     def on_time(self) -> None:
+        for job in self._handed.take_due(self._desk.now):
+            self.ended(job)
         for gate in self._agenda.take_due(self._desk.now):
             account = self._accounts.get(gate)
             if account is None:

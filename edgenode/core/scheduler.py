@@ -266,7 +266,11 @@ class Scheduler:
             self._away.pop(job, None)
             self._unacknowledged.pop(job, None)
             self._revoke(job)
-            self._permits.ended(job)
+            record = self._table.peek(job)
+            if record is None or record.outcome is not None or record.own.state is not State.RUNNING:
+                self._permits.ended(job)
+            else:
+                self._permits.hand_over(job)
 
     def _revoke(self, job: JobId) -> None:
         """Give up a start that is stored but was not begun: it never may."""

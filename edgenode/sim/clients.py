@@ -39,9 +39,20 @@ Show = Callable[[Life, Record], None]
 class Clients:
     """All clients of one run. They talk to random nodes, as behind a load balancer without health checks."""
 
-    def __init__(self, world: World, faults: Faults, days: Days) -> None:
+    def __init__(
+        self,
+        world: World,
+        faults: Faults,
+        days: Days,
+        place: Callable[[Options], Options] = lambda options: options,
+    ) -> None:
+        """
+        Args:
+            place: puts a job into a queue.
+        """
         self._world = world
         self._days = days
+        self._place = place
         self._faults = faults
         self._dice = world.random("clients")
         self._poison_left = 1 if faults.poison else 0
@@ -106,7 +117,7 @@ class Clients:
             wall,
             # The API makes it by the mesh's time.
             max(EPOCH + now, run_at) + self._days.lasts_s(dice),
-            replace(options(dice, run_at, deadline), ttl_s=self._days.ttl_s(dice)),
+            self._place(replace(options(dice, run_at, deadline), ttl_s=self._days.ttl_s(dice))),
         )
 
     # -------------------------------------------------------------------------------- cancelling

@@ -19,6 +19,7 @@ from edgenode.sim.identities import Forfeited
 from edgenode.sim.judge import Judge
 from edgenode.sim.keyed import KeyedClients
 from edgenode.sim.machines import MakeCore
+from edgenode.sim.queueing import Queueing
 from edgenode.sim.story import Story
 from edgenode.sim.strikes import STANDING, Struck, told
 from edgenode.sim.talk import TALKATIVE
@@ -96,7 +97,8 @@ class Trial:
         # Peers' clocks are read by question and answer, to within half of what that takes.
         self.world.ledger.clock_s += self.faults.answer_late_s / 2
         self.world.ledger.keys.is_faultless = self._is_faultless
-        self.clients = Clients(self.world, self.faults, days)
+        self.queueing = Queueing(self.world, self.faults, quick=days.quick)
+        self.clients = Clients(self.world, self.faults, days, self.queueing.place)
         self.world.talk.is_on = Random(f"{plan.seed} talk").random() < TALKATIVE
         # Nodes that have not met yet are the sides of a cut: that is a fault.
         is_hurt = self.faults.mood is Mood.HURT
@@ -136,11 +138,13 @@ class Trial:
         weather = Weather(world, self.faults)
         weather.begin()
         self.clients.begin(plan.hurt_s, since=2.0 if self.faults.mood is Mood.CALM else 0.6)
+        self.queueing.begin(plan.hurt_s)
         if plan.keyed:
             self.keyed.begin(plan.hurt_s, [blow.at for blow in self.faults.blows])
             self.clients.jobs += [key.job for key in self.keyed.keys]
         world.run_until(plan.hurt_s)
         weather.heal()
+        self.queueing.heal()
         judge = Judge(world, self.faults.mood, wiped=weather.wiped)
         # Longer under faults, more jobs have gathered.
         judge.demand(plan.heal_s * max(1.0, plan.hurt_s / HURT_S))

@@ -127,6 +127,7 @@ class World(Timeline):
         self._reached: set[Situation] = set()  # by lives that are over, and by pipelines
         # A scenario takes a start, or a sync, into its own hands by answering True.
         self.on_run: Callable[[Life, Run], bool] = lambda life, effect: False
+        self.on_begin: Callable[[Life, Run], None] = lambda life, effect: None
         self.on_sync: Callable[[Life, Action], bool] = lambda life, done: False
         self.on_forfeit: Callable[[str], None] = forfeit
         self.on_effect: Callable[[Life, Effect], None] = lambda life, effect: None
@@ -721,6 +722,7 @@ class World(Timeline):
             raise Violation(f"{short(life.id)} starts more than its {slots} slots hold")
         fate = play(effect.spec, effect.token, effect.attempt, life.id, self._dice)
         life.running[effect.job, effect.token] = fate.verdict
+        self.on_begin(life, effect)
         if self.on_run(life, effect):
             return
         self.talk.begins(life, effect, fate.lasts_s)

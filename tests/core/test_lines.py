@@ -103,6 +103,16 @@ def test_a_shut_key_holds_up_no_other() -> None:
     assert popped(lines) == [job_id(number) for number in (1, 4, 7)]
 
 
+def test_who_comes_behind_jobs_that_ended_at_a_shut_gate_is_found() -> None:
+    lines = Lines()
+    lines.add(Need("echo", (), key="one"), place(1))
+    lines.shut(key_gate("one"))
+    assert popped(lines) == []
+    lines.drop(job_id(1))
+    lines.add(Need("echo", (), key="one"), place(2))
+    assert popped(lines) == [job_id(2)]
+
+
 def test_a_gate_that_is_shut_and_opened_again_and_again_leaves_no_trace() -> None:
     lines = Lines()
     lines.add(Need("echo", ()), place(0, priority=9))

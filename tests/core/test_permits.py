@@ -10,16 +10,19 @@ from job_mesh import A, B, Begun, C, D, Mesh, succeeded
 from edgenode.core.jobs import Spec
 from edgenode.core.lines import key_gate, queue_gate
 from edgenode.core.permits import HOLD_S, steward_of
-from edgenode.core.signals import SlotsChanged
+from edgenode.core.settings import JobSettings, Settings
+from edgenode.core.signals import RegulateAsked, RequestId, SlotsChanged
 from edgenode.core.steward import SETTLE_S, WAIT_S
 from edgenode.core.types import JobId, NodeId, Room, Seconds
-from edgenode.core.wire import Allowed, PermitItem, PermitsWanted, RollCall, Verdict
+from edgenode.core.wire import Allowed, Change, Copies, PermitItem, PermitsWanted, RollCall, Verdict, Wish
 
 RUN_S = 0.2
 
 
-def make_mesh(letters: str = "abc", *, slots: int = 4, run_s: Seconds = RUN_S) -> Mesh:
-    mesh = Mesh(letters, slots=slots)
+def make_mesh(
+    letters: str = "abc", *, slots: int = 4, run_s: Seconds = RUN_S, settings: Settings | None = None
+) -> Mesh:
+    mesh = Mesh(letters, slots=slots, settings=settings)
 
     def verdict(begun: Begun) -> tuple[Seconds, Verdict]:
         return run_s, succeeded()
@@ -209,6 +212,25 @@ def test_a_start_that_outlives_its_owner_is_counted_by_the_next_one() -> None:
     mesh.run(3.0)
     assert len(mesh.begun) == 1
     demand_all(mesh, [running, *waiting], within_s=30.0)
+
+
+def test_a_start_whose_job_is_given_to_another_owner_counts_all_the_time() -> None:
+    """Between the giver's word and the receiver's ownership nobody owns the job, and its task runs."""
+    mesh = make_mesh(slots=4, run_s=4.0, settings=Settings(jobs=JobSettings(replicas=1)))
+    queue = queue_with(mesh, C)
+    mesh.set_queue(A, queue, concurrency=1)
+    mesh.run(SETTLE_S)
+    (running,) = mesh.specs(1, "a", queue=queue)
+    mesh.submit(A, running)
+    mesh.run(0.5)
+    waiting = mesh.specs(2, "b", queue=queue)
+    mesh.submit(B, *waiting)
+    mesh.rule = lambda source, to, message: 0.3 if isinstance(message, Copies) else True
+    mesh.do(A, RegulateAsked(RequestId(10**6), A, Wish(Change.DRAIN, 60.0), 1.0))
+    mesh.run_until(lambda: any(mesh.lead(name, running.id) for name in (B, C)), limit_s=3.0)
+    mesh.rule = lambda source, to, message: True
+    demand_all(mesh, [running, *waiting], within_s=30.0)
+    assert most_at_once(mesh, ids([running, *waiting]), run_s=4.0) == 1
 
 
 def test_a_permit_that_is_of_no_use_goes_back() -> None:

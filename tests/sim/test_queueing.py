@@ -1,0 +1,67 @@
+"""The simulator's law of queues: what it lets pass, and what it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+
+import pytest
+
+from edgenode.core.lines import Gate, Need
+from edgenode.core.node import Node
+from edgenode.core.permits import Permits
+from edgenode.core.steward import Pool, Steward
+from edgenode.sim.faults import Mood
+from edgenode.sim.trial import Plan, Trial
+from edgenode.sim.violation import Violation
+
+SEEDS = 600
+TRIALS = 6
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def calm_trials() -> Iterator[Trial]:
+    """Runs in which nothing goes wrong, and queues have limits."""
+    for seed in range(SEEDS):
+        trial = Trial(Plan(seed), Node)
+        if trial.faults.mood is Mood.CALM and trial.queueing.is_on:
+            yield trial
+
+
+def run_all(trials: Iterable[Trial]) -> None:
+    for trial in trials:
+        trial.run()
+
+
+def one_too_many(patch: pytest.MonkeyPatch) -> None:
+    room = Steward._room
+
+    def more(self: Steward, gate: Gate, pool: Pool) -> tuple[float, float]:
+        left, rate = room(self, gate, pool)
+        return left + 1, rate
+
+    patch.setattr(Steward, "_room", more)
+
+
+def no_permit_is_needed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Permits, "_may_pass", lambda self, gate: gate in self._accounts)
+
+
+def pauses_are_overlooked(patch: pytest.MonkeyPatch) -> None:
+    def is_free(self: Permits, need: Need) -> bool:
+        return True
+
+    patch.setattr(Permits, "is_free", is_free)
+
+
+@pytest.mark.parametrize("bug", [one_too_many, no_permit_is_needed, pauses_are_overlooked])
+def test_a_limit_that_is_passed_is_found(bug: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
+    bug(monkeypatch)
+    with pytest.raises(Violation, match="Q: "):
+        run_all(islice(calm_trials(), TRIALS))
+
+
+def test_nodes_keep_to_what_is_set_for_queues() -> None:
+    runs = list(islice(calm_trials(), TRIALS))
+    run_all(runs)
+    assert sum(bool(trial.queueing.seen) for trial in runs) > TRIALS / 2, "no start was held against a limit"
