@@ -116,6 +116,9 @@ class Upkeep:
             return
         self._walk_at = FOREVER
         for node, at in list(self._dead_by.items()):
+            died_at = desk.view.dead_since(node)
+            if died_at is not None:  # it may have died once more meanwhile
+                at = self._dead_by[node] = max(at, died_at + desk.settings.rereplicate_after_s)
             if at <= desk.now:
                 del self._dead_by[node]
                 self._is_wanted = True

@@ -29,28 +29,49 @@ class Newcomers(StillView):
         return StillView.dead_since(self, node) if node in self.standings else 0.0
 
 
-def test_who_begins_to_take_jobs_gets_the_copies_of_a_holder_that_nobody_knows() -> None:
-    view = Newcomers(A, {A: Standing.LIVING, D: Standing.LIVING})
-    desk = Desk(view, JobSettings(), Disk(), random.Random(1))
-    desk.set_wall(WALL)
-    upkeep = Upkeep(desk)
+class Walker:
+    """A's walks through what it has, as time goes on."""
 
-    def offered_in(duration_s: float) -> set[NodeId]:
-        ends = desk.now + duration_s
-        while upkeep.deadline() <= ends:
-            desk.now = max(desk.now, upkeep.deadline())
-            upkeep.on_time()
+    def __init__(self, view: StillView) -> None:
+        self.view = view
+        self.desk = Desk(view, JobSettings(rereplicate_after_s=30.0), Disk(), random.Random(1))
+        self.desk.set_wall(WALL)
+        self.upkeep = Upkeep(self.desk)
+
+    def offered_in(self, duration_s: float) -> set[NodeId]:
+        """To whom something was offered in this time."""
+        desk, ends = self.desk, self.desk.now + duration_s
+        while self.upkeep.deadline() <= ends:
+            desk.now = max(desk.now, self.upkeep.deadline())
+            self.upkeep.on_time()
         desk.now = ends
         return {send.to for send in desk.post.flush() if isinstance(send.message, Offer)}
 
-    view.leaving.add(D)
-    upkeep.members_changed(frozenset((D,)))
-    assert offered_in(300.0) == set()
-    record = make_record(JOB, (A, B))
-    desk.table.put(settled(decided(record, State.EXPIRED, firm=True, at=WALL)))
-    desk.table.flush()
-    upkeep.react([JOB])
-    assert offered_in(300.0) == set()  # there is nobody else
-    view.leaving.clear()
-    upkeep.members_changed(frozenset((D,)))
-    assert offered_in(5.0) == {D}
+    def has_ended(self, *holders: NodeId) -> None:
+        """A job of these is over, and on its way to the disk here."""
+        record = decided(make_record(JOB, holders), State.EXPIRED, firm=True, at=WALL)
+        self.desk.table.put(settled(record))
+        self.desk.table.flush()
+
+
+def test_who_begins_to_take_jobs_gets_the_copies_of_a_holder_that_nobody_knows() -> None:
+    walker = Walker(Newcomers(A, {A: Standing.LIVING, D: Standing.LIVING}))
+    walker.view.leaving.add(D)
+    walker.upkeep.members_changed(frozenset((D,)))
+    assert walker.offered_in(300.0) == set()
+    walker.has_ended(A, B)
+    walker.upkeep.react([JOB])
+    assert walker.offered_in(300.0) == set()  # there is nobody else
+    walker.view.leaving.clear()
+    walker.upkeep.members_changed(frozenset((D,)))
+    assert walker.offered_in(5.0) == {D}
+
+
+def test_a_holder_that_dies_a_second_time_is_stood_in_for_after_that() -> None:
+    walker = Walker(StillView(A, {A: Standing.LIVING, B: Standing.GONE, D: Standing.LIVING}))
+    walker.has_ended(A, B)
+    walker.upkeep.members_changed(frozenset((B,)))
+    assert walker.offered_in(20.0) == set()
+    walker.view.since[B] = 20.0
+    assert walker.offered_in(29.0) == set()
+    assert walker.offered_in(2.0) == {D}
