@@ -179,7 +179,7 @@ class Ledger:
         told = (
             self.told.get(record.id, value) if is_marker(record) else self.told.setdefault(record.id, value)
         )
-        if not agree(told, value) and record.id not in self.keys.excused:
+        if not agree(told, value) and record.id not in self.keys.excused | self._ended_early:
             raise Violation(f"I4: {job_text(record.id)} was told as {told}, and now as {value}")
         self._settled(record, value)
 
@@ -442,12 +442,13 @@ class Ledger:
         proposal.accepted.add(node)
         if majority(len(proposal.accepted & set(proposal.holders)), proposal.holders):
             chosen = self.chosen.setdefault((job, under.epoch), proposal.value)
-            if chosen != proposal.value and job not in self.keys.excused:
+            # What was forgotten by wrong clocks is decided anew, of an old copy, when they are right again.
+            if chosen != proposal.value and job not in self.keys.excused | self._ended_early:
                 raise Violation(f"I4: {job_text(job)} was decided twice: {chosen}, {proposal.value}")
 
     def _settled(self, record: Record, value: Value) -> None:
         chosen = self.chosen.get((record.id, record.epoch))
-        if record.id in self.keys.excused:
+        if record.id in self.keys.excused | self._ended_early:
             return
         if chosen is None or not agree(chosen, value):
             raise Violation(f"P4: {job_text(record.id)} is called settled without a majority: {value}")
