@@ -126,14 +126,14 @@ class Permits:
         self._handed.drop(job)
         if job in self._started:
             return
-        self._enter(job, need)
         for gate in gates_of(need):
             if self._is_counted(gate):
                 account = self._account(gate)
-                account.allowed = max(self._used[gate], account.allowed + 1)
+                account.allowed += 1  # this one was given to somebody else
                 if gate[0] == "k":
                     account.limit = min(limit, account.limit or limit)
                 self._unsaid[gate] = None
+        self._enter(job, need)
 
     def ended(self, job: JobId, *, is_void: bool = False) -> None:
         """Its start is over, or this node owns it no longer. `is_void`: it never began."""

@@ -202,16 +202,20 @@ def test_a_start_that_outlives_its_owner_is_counted_by_the_next_one() -> None:
     mesh.set_queue(A, queue, concurrency=1)
     mesh.run(SETTLE_S)
     mesh.do(A, SlotsChanged(Room(0)))
-    (running,) = mesh.specs(1, "a", queue=queue)
+    (running,) = mesh.specs(1, "ab", queue=queue)
     mesh.submit(A, running)
     mesh.run(1.5)
     assert mesh.runs(running.id) != [A]
-    waiting = mesh.specs(2, "b", queue=queue)
-    mesh.submit(B, *waiting)
+    waiting = mesh.specs(2, "c", queue=queue)
+    mesh.submit(C, *waiting)
     mesh.kill(A)
-    mesh.run(3.0)
+    mesh.run(2.0)
+    assert mesh.lead(B, running.id) is not None
+    more = mesh.specs(2, "b", queue=queue)
+    mesh.submit(B, *more)
+    mesh.run(1.0)
     assert len(mesh.begun) == 1
-    demand_all(mesh, [running, *waiting], within_s=30.0)
+    demand_all(mesh, [running, *waiting, *more], within_s=30.0)
 
 
 def test_a_start_whose_job_is_given_to_another_owner_counts_all_the_time() -> None:
