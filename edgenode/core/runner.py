@@ -404,6 +404,9 @@ class Runner:
                 record = self._table.peek(job)
                 first = kept.owner if record is None else record.owner
                 candidates = [n for n in (first, *kept.holders) if n != desk.me and desk.view.is_living(n)]
+                if not candidates and (known := self._table.get(job)) is not None and known.settled:
+                    del self._kept[job, token]  # it was this node's to judge, and that is done
+                    continue
                 if candidates:
                     target = candidates[kept.tries % len(candidates)]
                     if target != first:
