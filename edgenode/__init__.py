@@ -1,8 +1,20 @@
 """A peer-to-peer mesh that runs background jobs."""
 
 # Light on purpose: every worker process starts with this import.
+from edgenode.core.types import Backoff
 from edgenode.parameters import Bounds
 from edgenode.task import Cancel, Fail, JobContext, Recorder, Retry, load_tasks, run_task, task
 
 __version__ = "0.1.0"
-__all__ = ["Bounds", "Cancel", "Fail", "JobContext", "Recorder", "Retry", "load_tasks", "run_task", "task"]
+__all__ = [
+    "Backoff",
+    "Bounds",
+    "Cancel",
+    "Fail",
+    "JobContext",
+    "Recorder",
+    "Retry",
+    "load_tasks",
+    "run_task",
+    "task",
+]

@@ -31,6 +31,7 @@ from zlib import crc32
 
 from edgenode.core.bounds import PARTIAL_BYTES_MAX
 from edgenode.core.errors import EdgeNodeError, InvalidJob
+from edgenode.core.types import BACKOFFS, Backoff
 from edgenode.parameters import Fields, Problems, Schema, Unreadable, parameters_of
 
 RESULT_BYTES_MAX: Final = 1024 * 1024
@@ -204,12 +205,20 @@ class Task:
     """A function that jobs can name."""
 
     def __init__(
-        self, name: str, function: Callable[..., Any], *, timeout_s: float, max_attempts: int, inline: bool
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *,
+        timeout_s: float,
+        max_attempts: int,
+        backoff: Backoff | None,
+        inline: bool,
     ) -> None:
         self.name = name
         self.function = function
         self.timeout_s = timeout_s  # 0: none
         self.max_attempts = max_attempts  # 0: the submission's default
+        self.backoff = backoff  # None: the submission's default
         self.inline = inline
         self.is_async = inspect.iscoroutinefunction(function)
         self.summary = (inspect.getdoc(function) or "").partition("\n")[0]
@@ -282,7 +291,12 @@ def _refuse(name: str, problems: Problems) -> NoReturn:
 
 
 def task(
-    name: str, *, timeout_s: float = 0.0, max_attempts: int = 0, inline: bool = False
+    name: str,
+    *,
+    timeout_s: float = 0.0,
+    max_attempts: int = 0,
+    backoff: Backoff | None = None,
+    inline: bool = False,
 ) -> Callable[[Function], Function]:
     """Make a function a task; the function itself stays as it is, and can be called as before.
 
@@ -290,6 +304,7 @@ def task(
         name: what jobs call it; letters, digits, dots, dashes and underscores.
         timeout_s: how long one start may take, if the job does not say; 0 for ever.
         max_attempts: how often it is tried, if the job does not say, at most 64; 0 for the mesh's default.
+        backoff: how long to wait after a failed attempt, if the job does not say; None: as the mesh does.
         inline: it is a coroutine that takes microseconds and never blocks: it runs in the node itself.
     """
     if not isinstance(name, str):
@@ -298,9 +313,15 @@ def task(
         raise ValueError(f"{name!r} is no task name: letters, digits, '.', '-' and '_', at most 128")
     if timeout_s < 0 or max_attempts < 0:
         raise ValueError("timeout_s and max_attempts cannot be negative")
+    if backoff is not None and backoff.kind not in BACKOFFS:
+        raise ValueError(f"a backoff is one of {', '.join(BACKOFFS)}, not {backoff.kind!r}")
+    if backoff is not None and not 0 <= backoff.base_s <= backoff.cap_s:
+        raise ValueError("of a backoff, base_s cannot be negative, nor more than cap_s")
 
     def mark(function: Function) -> Function:
-        made = Task(name, function, timeout_s=timeout_s, max_attempts=max_attempts, inline=inline)
+        made = Task(
+            name, function, timeout_s=timeout_s, max_attempts=max_attempts, backoff=backoff, inline=inline
+        )
         if inline and not made.is_async:
             raise ValueError(f"{made.place}: an inline task is an `async def`")
         setattr(function, MARK, made)

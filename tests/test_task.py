@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgenode import Bounds, Cancel, Fail, JobContext, Recorder, Retry, load_tasks, run_task, task
+from edgenode import Backoff, Bounds, Cancel, Fail, JobContext, Recorder, Retry, load_tasks, run_task, task
 from edgenode.core.errors import InvalidJob
 from edgenode.task import (
     RESULT_BYTES_MAX,
@@ -565,3 +565,13 @@ def test_importing_the_library_is_light() -> None:
     loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split())
     assert "edgenode.task" in loaded
     assert not loaded & {"aiohttp", "asyncio", "msgpack", "cryptography", "typer", "sqlite3", "PIL", "uvloop"}
+
+
+def test_a_task_says_how_long_its_jobs_wait_after_a_failure() -> None:
+    @task("patient", backoff=Backoff("constant", base_s=5.0))
+    def patient() -> None: ...
+
+    assert Registry.of(patient)["patient"].backoff == Backoff("constant", 5.0, 300.0)
+    for wrong in (Backoff("linear"), Backoff(base_s=-1.0), Backoff(base_s=10.0, cap_s=5.0)):
+        with pytest.raises(ValueError, match="backoff"):
+            task("wrong", backoff=wrong)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from edgenode.api.service import TaskSchema
 from edgenode.core.jobs import Options, Record, Spec, decode_spec, job_text, new_record
 from edgenode.core.signals import Receipt
-from edgenode.core.types import TERMINAL, MemberState, NodeId, State, Wall, starts_of
+from edgenode.core.types import TERMINAL, Backoff, MemberState, NodeId, State, Wall, starts_of
 from edgenode.core.view import MemberView, MeshView, QueueView
 
 Json = dict[str, Any]
@@ -107,7 +107,6 @@ def _job_fields(record: Record, spec: Spec) -> Json:
 
 def options_fields(options: Options) -> Json:
     """What may be said of a job again when its work is to be tried again: all but its days."""
-    backoff = options.backoff
     return {
         "queue": options.queue,
         "priority": options.priority,
@@ -120,7 +119,7 @@ def options_fields(options: Options) -> Json:
         "ttl_s": options.ttl_s,
         "requires": dict(options.requires),
         **_key_fields(options),
-        "backoff": {"kind": backoff.kind, "base_s": backoff.base_s, "cap_s": backoff.cap_s},
+        "backoff": _backoff_fields(options.backoff),
     }
 
 
@@ -146,6 +145,10 @@ def queue_fields(queue: QueueView) -> Json:
         "running": queue.running,
         "version": item.version,
     }
+
+
+def _backoff_fields(backoff: Backoff) -> Json:
+    return {"kind": backoff.kind, "base_s": backoff.base_s, "cap_s": backoff.cap_s}
 
 
 def _firm(record: Record) -> bool | None:
@@ -252,6 +255,7 @@ def task_fields(name: str, nodes: Sequence[MemberView], task: TaskSchema | None)
         "summary": None if task is None else task.summary,
         "timeout_s": None if task is None else task.timeout_s,
         "max_attempts": None if task is None else task.max_attempts,
+        "backoff": None if task is None or task.backoff is None else _backoff_fields(task.backoff),
         "async": any(name in node.info.coroutines for node in nodes),
         "inline": None if task is None else task.inline,
         "schema": None if task is None else task.schema(),

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from edgenode.core import signals, wire
 from edgenode.core.errors import EdgeNodeError
 from edgenode.core.jobs import Spec
-from edgenode.core.types import JobId, MemberInfo, NodeId, Seconds, Wall
+from edgenode.core.types import Backoff, JobId, MemberInfo, NodeId, Seconds, Wall
 from edgenode.core.view import MemberView, MeshView, QueueChange, QueueView
 
 
@@ -19,6 +19,7 @@ class TaskSchema(Protocol):
     inline: bool
     timeout_s: Seconds  # of a job that does not say; 0: none
     max_attempts: int  # of a job that does not say; 0: the mesh's default
+    backoff: Backoff | None  # of a job that does not say; None: the mesh's default
 
     def read(self, payload: object) -> object:
         """Refuse a payload that the task could not be called with.

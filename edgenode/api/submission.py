@@ -22,12 +22,11 @@ from edgenode.core.jobs import (
     DEFAULTS,
     TOKENS_MAX,
     UNFINISHED_DAYS,
-    Backoff,
     Options,
     Spec,
     keyed_job_id,
 )
-from edgenode.core.types import WORD, Delivery, JobId, Partition, Seconds, Wall
+from edgenode.core.types import BACKOFFS, WORD, Backoff, Delivery, JobId, Partition, Seconds, Wall
 
 ITEMS_MAX: Final = 10_000
 PAYLOAD_BYTES_MAX: Final = 1024 * 1024
@@ -248,7 +247,8 @@ def _defaults(schema: TaskSchema | None) -> Options:
     if schema is None:
         return DEFAULTS
     attempts = min(schema.max_attempts or DEFAULTS.max_attempts, COUNTED_BALLOTS_MAX)
-    return replace(DEFAULTS, timeout_s=schema.timeout_s, max_attempts=attempts)
+    backoff = schema.backoff or DEFAULTS.backoff
+    return replace(DEFAULTS, timeout_s=schema.timeout_s, max_attempts=attempts, backoff=backoff)
 
 
 def _options(document: Mapping[str, object], defaults: Options, now: Wall) -> Options:
@@ -348,8 +348,8 @@ def _backoff(field: str, value: object) -> Backoff:
         )
     made = Backoff()
     kind = value.get("kind", made.kind)
-    if kind not in ("constant", "exponential"):
-        raise InvalidJob(f"{field}.kind is one of constant, exponential", field=f"{field}.kind")
+    if kind not in BACKOFFS:
+        raise InvalidJob(f"{field}.kind is one of {', '.join(BACKOFFS)}", field=f"{field}.kind")
     seconds = _seconds(FAR_S)
     base_s = seconds(f"{field}.base_s", value.get("base_s", made.base_s))
     cap_s = seconds(f"{field}.cap_s", value.get("cap_s", max(made.cap_s, base_s)))

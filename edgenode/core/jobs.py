@@ -38,10 +38,12 @@ from edgenode.core.bounds import finite, whole
 from edgenode.core.errors import EdgeNodeError, MalformedMessage
 from edgenode.core.quorums import majority_of
 from edgenode.core.types import (
+    DEFAULT_BACKOFF,
     FOREVER,
     NO_BALLOT,
     NOBODY,
     TERMINAL,
+    Backoff,
     Ballot,
     Delivery,
     JobId,
@@ -114,15 +116,6 @@ class IllegalTransition(EdgeNodeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Backoff:
-    """How long to wait before attempt n + 1. Exponential waits are drawn from 0 to the cap (full jitter)."""
-
-    kind: str = "exponential"  # or "constant"
-    base_s: Seconds = 1.0
-    cap_s: Seconds = 300.0
-
-
-@dataclass(frozen=True, slots=True)
 class Options:
     """What a submitter may say about a job. Every field has a default, and only others are encoded."""
 
@@ -138,7 +131,7 @@ class Options:
     acks: int = 0  # 0: a majority of the holders
     ttl_s: Seconds = DAY_S
     requires: tuple[tuple[str, str], ...] = ()
-    backoff: Backoff = Backoff()
+    backoff: Backoff = DEFAULT_BACKOFF
     key: str = ""  # the idempotency key; the id is its hash
     retry_of: str = ""  # the id of the job whose work it tries again; its own is the hash of that
     fingerprint: str = ""  # with a key: of all that was submitted under it, to tell a repetition from a reuse

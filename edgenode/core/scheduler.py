@@ -18,7 +18,6 @@ from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk
 from edgenode.core.jobs import (
     COUNTED_BALLOTS_MAX,
-    Backoff,
     Options,
     Record,
     Spec,
@@ -42,6 +41,7 @@ from edgenode.core.situations import Situation
 from edgenode.core.types import (
     FOREVER,
     NOBODY,
+    Backoff,
     Delivery,
     Dice,
     Instant,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
 from typing import Final, NamedTuple, NewType, Protocol, TypeVar
@@ -151,6 +152,21 @@ class Drain(StrEnum):
 class Delivery(StrEnum):
     AT_LEAST_ONCE = "at-least-once"
     AT_MOST_ONCE = "at-most-once"
+
+
+BACKOFFS: Final = ("constant", "exponential")
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait before attempt n + 1. Exponential waits are drawn from 0 to the cap (full jitter)."""
+
+    kind: str = "exponential"  # one of BACKOFFS
+    base_s: Seconds = 1.0
+    cap_s: Seconds = 300.0
+
+
+DEFAULT_BACKOFF: Final = Backoff()
 
 
 class Partition(StrEnum):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from random import Random
 from typing import Final
 
-from edgenode.core.jobs import Backoff, Options, Record, Spec, is_keyed, make_job_id
+from edgenode.core.jobs import Options, Record, Spec, is_keyed, make_job_id
 from edgenode.core.signals import (
     CancelAsked,
     InspectAsked,
@@ -17,7 +17,7 @@ from edgenode.core.signals import (
     SubmitAsked,
     SubmitDone,
 )
-from edgenode.core.types import TERMINAL, Delivery, JobId, Partition, Seconds, Wall
+from edgenode.core.types import TERMINAL, Backoff, Delivery, JobId, Partition, Seconds, Wall
 from edgenode.core.wire import Query
 from edgenode.sim.clock import EPOCH
 from edgenode.sim.days import Days

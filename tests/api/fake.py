@@ -25,6 +25,7 @@ from edgenode.core.errors import (
     Undecided,
 )
 from edgenode.core.types import (
+    Backoff,
     Drain,
     JobId,
     Load,
@@ -46,6 +47,7 @@ class Resize:
 
     timeout_s = 30.0
     max_attempts = 7
+    backoff = Backoff("constant", 2.0, 60.0)
     summary = "Make a picture smaller."
     inline = False
 

@@ -8,7 +8,7 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from edgenode.core import jobs
-from edgenode.core.types import JobId, State
+from edgenode.core.types import Backoff, JobId, State
 from tests.api.fake import START, FakeService
 
 NOBODY = "01930000-0000-7000-8000-000000000000"
@@ -158,7 +158,7 @@ async def test_the_work_of_a_job_that_ended_badly_is_tried_again_as_a_new_job(
     assert (made["retry_of"], made["state"], made["payload"]) == (job, "queued", {"n": 1})
     spec = jobs.decode_spec(service.records[parsed(made["id"])].spec)
     assert (spec.options.queue, spec.options.priority, spec.options.max_attempts) == ("mail", 9, 5)
-    assert spec.options.backoff == jobs.Backoff("constant", 2.0, 300.0)
+    assert spec.options.backoff == Backoff("constant", 2.0, 300.0)
     assert (spec.options.requires, spec.options.ttl_s) == ((("gpu", "yes"),), 60.0)
     assert service.records[parsed(job)].state is state
 

@@ -15,7 +15,7 @@ from edgenode.core import jobs
 from edgenode.core.errors import NotReady, OutcomeUnknown, Overloaded, StoreUnwritable, Undecided
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import InspectDone, RequestId
-from edgenode.core.types import Ballot, JobId, State
+from edgenode.core.types import Backoff, Ballot, JobId, State
 from tests.api.fake import NODES, START, FakeService
 
 NAMES = {
@@ -91,7 +91,7 @@ async def test_all_options_reach_the_spec(http: TestClient, service: FakeService
     assert spec.options == jobs.Options(
         queue="slow", priority=9, run_at=1_924_992_000.0, timeout_s=2.5, deadline=1_927_670_400.5,
         max_attempts=4, max_losses=1, partition=jobs.Partition.WAIT, acks=3, ttl_s=60.0,
-        requires=(("arch", "arm64"), ("gpu", "yes")), backoff=jobs.Backoff("constant", 2.0, 300.0),
+        requires=(("arch", "arm64"), ("gpu", "yes")), backoff=Backoff("constant", 2.0, 300.0),
     )  # fmt: skip
     # A day for a start on the day of its deadline, and the time of an attempt.
     assert spec.expires_at == 1_927_670_400.5 + jobs.DAY_S + 2.5
@@ -111,6 +111,7 @@ async def test_the_task_says_what_the_submitter_does_not(http: TestClient, servi
     (record,) = service.records.values()
     options = jobs.decode_spec(record.spec).options
     assert (options.timeout_s, options.max_attempts) == (30.0, 2)
+    assert options.backoff == Backoff("constant", 2.0, 60.0)
 
 
 async def test_at_most_once_means_one_attempt(http: TestClient) -> None:
@@ -452,6 +453,7 @@ async def test_every_task_of_the_living_is_listed_with_who_has_it(
     assert [node["name"] for node in resize.pop("nodes")] == ["node-a", "node-b", "node-d", "node-e"]
     assert resize == {
         "name": "image.resize", "summary": "Make a picture smaller.", "timeout_s": 30.0, "max_attempts": 7,
+        "backoff": {"kind": "constant", "base_s": 2.0, "cap_s": 60.0},
         "async": False, "inline": False,
     }  # fmt: skip
     # Of what only others have, this node knows the name and where it is.

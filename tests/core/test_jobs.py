@@ -16,7 +16,6 @@ from edgenode.core.jobs import (
     HISTORY_MAX,
     NO_TOKEN,
     TRANSITIONS,
-    Backoff,
     Counts,
     IllegalTransition,
     Move,
@@ -54,7 +53,7 @@ from edgenode.core.jobs import (
     started,
     taken_over,
 )
-from edgenode.core.types import TERMINAL, Ballot, NodeId, StartToken, State
+from edgenode.core.types import TERMINAL, Backoff, Ballot, NodeId, StartToken, State
 
 JOB = keyed_job_id("order-17")
 A, B, C = NodeId("a"), NodeId("b"), NodeId("c")

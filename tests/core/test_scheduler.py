@@ -26,10 +26,21 @@ from job_mesh import (
 )
 
 from edgenode.core import runner, scheduler
-from edgenode.core.jobs import Backoff, encode
+from edgenode.core.jobs import encode
 from edgenode.core.scheduler import backoff_s
 from edgenode.core.signals import RunEnded, SlotsChanged
-from edgenode.core.types import Ballot, Delivery, JobId, NodeId, Partition, Promise, Room, StartToken, State
+from edgenode.core.types import (
+    Backoff,
+    Ballot,
+    Delivery,
+    JobId,
+    NodeId,
+    Partition,
+    Promise,
+    Room,
+    StartToken,
+    State,
+)
 from edgenode.core.wire import (
     CONTROL,
     Acks,

@@ -18,10 +18,10 @@ from sim_bugs import (
 )
 from sim_stories import end, running, the_copy
 
-from edgenode.core.jobs import Backoff, Options
+from edgenode.core.jobs import Options
 from edgenode.core.node import Node
 from edgenode.core.settings import JobSettings, Settings
-from edgenode.core.types import State
+from edgenode.core.types import Backoff, State
 from edgenode.sim.scenario import Scenario
 
 HOUR_S = 3600.0
