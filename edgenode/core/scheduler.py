@@ -252,7 +252,7 @@ class Scheduler:
             self._pauses.soon(job, self._desk.now + wait_s)
         elif record.own.state is State.SCHEDULED:
             self._days.soon(job, record.own.due_at)
-        elif job not in self._queued:
+        elif record.own.state is State.QUEUED and job not in self._queued:  # nothing makes WAITING jobs yet
             place = (9 - options.priority, spec.submitted_at, job)
             self._queued.add(need_of(spec), place)
 

@@ -26,7 +26,7 @@ from job_mesh import (
 )
 
 from edgenode.core import runner, scheduler
-from edgenode.core.jobs import encode
+from edgenode.core.jobs import encode, encode_spec, new_record
 from edgenode.core.scheduler import backoff_s
 from edgenode.core.signals import RunEnded, SlotsChanged
 from edgenode.core.types import (
@@ -1089,3 +1089,14 @@ def test_an_owner_stops_no_start_of_its_own_before_it_knows_by_whom_it_was_super
     mesh.end_run(A, spec.id, token, succeeded())
     mesh.run_until(lambda: mesh.settled(spec.id))
     assert mesh.record(A, spec.id).state is State.SUCCEEDED
+
+
+def test_a_job_that_waits_for_others_does_not_start_whoever_made_it_so() -> None:
+    mesh = Mesh("ab")
+    spec = mesh.spec("a")
+    record = new_record(encode_spec(spec), spec.id, mesh.holders(spec.id), 0.0, mesh.wall())
+    record = record._replace(own=record.own._replace(state=State.WAITING))
+    mesh.tell(B, A, Copies((encode(record),)))
+    mesh.run(10.0)
+    assert mesh.record(A, spec.id).own.state is State.WAITING
+    assert not mesh.begun
