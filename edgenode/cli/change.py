@@ -35,7 +35,7 @@ def cancel(
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """End jobs: those that wait at once, those that run by telling their tasks, and killing them 5 s later.
+    """End jobs: those that wait at once, those that run by telling their tasks, and killing them 2 s later.
 
     \b
     edgenode cancel 01930000-0000-7000-8000-000000000000
@@ -47,9 +47,7 @@ def cancel(
         answers = client_of(url).cancel_many(ids or (), **_filters(ids, state, task, queue))
         if as_json:
             print_json({"jobs": answers})
-    late = [
-        each for each in answers if each.get("state") not in ("cancelled", "running", "queued", "scheduled")
-    ]
+    late = any("id" not in each or each["state"] in TOO_LATE for each in answers)
     if not as_json:
         _tell(answers, "cancelled")
     unsure = any(each.get("definite") is False for each in answers)
