@@ -15,13 +15,11 @@ from edgenode.core.settings import Settings
 from edgenode.core.signals import (
     Behind,
     Booted,
-    CancelDone,
     Changed,
     ClockRead,
     Cloned,
     Effect,
     Event,
-    InspectDone,
     LeaveAsked,
     Left,
     Log,
@@ -29,8 +27,6 @@ from edgenode.core.signals import (
     Peers,
     Persist,
     Persisted,
-    QueueDone,
-    ReadDone,
     RegulateAsked,
     RegulateDone,
     Remember,
@@ -40,14 +36,12 @@ from edgenode.core.signals import (
     RowsDamaged,
     Run,
     RunEnded,
-    SearchDone,
     SearchedHere,
     SearchHere,
     Send,
     StopRun,
     StoreRecovered,
     StoreRefused,
-    SubmitDone,
     TimePassed,
 )
 from edgenode.core.situations import Situation
@@ -540,15 +534,7 @@ class World(Timeline):
                 self.post(life, 0.0, RunEnded(job, token, NEVER_BEGUN, True, begun=False))
             case SearchHere(ticket):
                 self.post(life, 0.0, SearchedHere(ticket, (), False))
-            case (
-                SubmitDone()
-                | ReadDone()
-                | SearchDone()
-                | InspectDone()
-                | ReportsDone()
-                | QueueDone()
-                | CancelDone()
-            ):
+            case _ if isinstance(effect, Answer):
                 self._requests.drop(effect.request)
             case RegulateDone():
                 pass  # who asked sees what comes of it
@@ -640,15 +626,7 @@ class World(Timeline):
                 self._run(life, effect)
             case StopRun():
                 self._stop(life, effect)
-            case (
-                SubmitDone()
-                | ReadDone()
-                | SearchDone()
-                | InspectDone()
-                | ReportsDone()
-                | QueueDone()
-                | CancelDone()
-            ):
+            case _ if isinstance(effect, Answer):
                 if isinstance(effect, ReportsDone):
                     self.talk.heard(f"a reader at {life.machine}", effect.items)
                 self._requests.answered(effect, lambda: self.network.met(life) | {life.id})
