@@ -9,7 +9,6 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,6 @@ from edgenode.core.types import Ballot, State
 from tests.api.fake import NODES, START, FakeService, Resize, Served, served
 
 UNKNOWN_ID = "01234567-89ab-7def-8123-456789abcdef"
-
-
-@pytest.fixture
-def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    with served(FakeService()) as found:
-        monkeypatch.setenv("EDGENODE_URL", found.url)
-        yield found
 
 
 def edgenode(*arguments: str, stdin: str | None = None) -> Result:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -11,14 +10,7 @@ from typer.testing import CliRunner, Result
 from edgenode.cli import app
 from edgenode.client import AsyncClient, Client, Refused
 from edgenode.core import jobs
-from tests.api.fake import FakeService, Served, served
-
-
-@pytest.fixture
-def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    with served(FakeService()) as found:
-        monkeypatch.setenv("EDGENODE_URL", found.url)
-        yield found
+from tests.api.fake import Served
 
 
 def edgenode(*arguments: str) -> Result:

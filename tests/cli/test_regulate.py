@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
-import pytest
 from typer.testing import CliRunner, Result
 
 from edgenode.cli import app
 from edgenode.core.wire import Change, Wish
-from tests.api.fake import NODES, FakeService, Served, served
-
-
-@pytest.fixture
-def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    with served(FakeService()) as found:
-        monkeypatch.setenv("EDGENODE_URL", found.url)
-        yield found
+from tests.api.fake import NODES, Served
 
 
 def edgenode(*arguments: str) -> Result:
