@@ -52,8 +52,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import aiohttp
-from demo import free_base_port
 from distribution import percentile
+from ports import Ports
 from rich.console import Console
 from rich.table import Table
 from yarl import URL
@@ -713,11 +713,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def run(arguments: argparse.Namespace, folder: Path, console: Console) -> None:
     """The whole of it: measure, print, write."""
     told = environment(folder, arguments.payload)
-    base = free_base_port(NODES, arguments.base_port)
     began = time.monotonic()
     with (
         ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
-        LocalMesh(NODES, data_dir=folder, base_port=base, slots=SLOTS, mdns=False) as mesh,
+        Ports() as ports,
+        LocalMesh(
+            NODES,
+            data_dir=folder,
+            base_port=ports.take_mesh(NODES, arguments.base_port),
+            slots=SLOTS,
+            mdns=False,
+        ) as mesh,
     ):
         mesh.wait_ready()
         bench = Bench(mesh, pool, arguments)

@@ -12,7 +12,6 @@ import argparse
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NamedTuple, Protocol
 
+from ports import PORT_MAX, Ports
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
@@ -63,8 +63,6 @@ LAST_KILL: Final = 0.45
 HELD_BACK: Final = 0.1
 """Share of the jobs that is kept for the node that comes back."""
 JOBS_MIN: Final = 10
-PORT_STEP: Final = 100
-PORT_MAX: Final = 32_000
 """Linux gives ports from 32768 on to whoever connects somewhere."""
 PROBLEMS_SHOWN: Final = 10
 ROUNDS_MAX: Final = 10
@@ -643,29 +641,6 @@ def work_folder(parent: Path | None, *, keep: bool) -> Iterator[Path]:
             time.sleep(0.02)
 
 
-def free_base_port(nodes: int, first: int) -> int:
-    """The lowest of first, first + 100, ... above which `nodes` API ports and peer ports are free.
-
-    Raises:
-        EdgeNodeError: there is none.
-    """
-    for base in range(first, PORT_MAX - PEER_OFFSET - nodes, PORT_STEP):
-        numbers = range(1, nodes + 1)
-        if all(_is_free(base + number) and _is_free(base + PEER_OFFSET + number) for number in numbers):
-            return base
-    raise EdgeNodeError(f"no {2 * nodes} ports are free from {first} on")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the nodes do
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-
-
 def demo_jobs(folder: Path, count: int, seed: int) -> tuple[Samples, list[Job]]:
     """Inputs and `count` jobs of the four kinds. Each job is as heavy as any in a run of 200, so that fewer
     jobs need smaller inputs."""
@@ -744,12 +719,19 @@ def run(given: argparse.Namespace, console: Console) -> int:
         plain.say(
             f"{len(jobs)} jobs are to be done: " + ", ".join(f"{count} {task}" for task, count in kinds)
         )
-        base = free_base_port(given.nodes, given.base_port)
         (folder / "mesh").mkdir()
         (folder / "scratch").mkdir()
         # What the workers of a killed node leave behind is to go with the folder.
         os.environ["TMPDIR"] = str(folder / "scratch")
-        with LocalMesh(given.nodes, data_dir=folder / "mesh", base_port=base, mdns=False) as mesh:
+        with (
+            Ports() as ports,
+            LocalMesh(
+                given.nodes,
+                data_dir=folder / "mesh",
+                base_port=ports.take_mesh(given.nodes, given.base_port),
+                mdns=False,
+            ) as mesh,
+        ):
             urls = f"{mesh.nodes[0].url} to :{mesh.nodes[-1].api_port}"
             plain.say(f"{given.nodes} nodes are starting, each a process of its own: {urls}")
             is_live = console.is_terminal and not given.plain

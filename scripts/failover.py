@@ -59,9 +59,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import serf
-from demo import free_base_port
 from distribution import HEADING, Distribution, Promise, histogram, percentile, row
 from machines import Lan, Machine, missing, visiting
+from ports import Ports
 from throttle import Throttle, why_no_throttle
 from verdict import moment
 
@@ -296,7 +296,8 @@ class Mesh:
         self._seen: list[Mark] = []
         folder.mkdir()
         new_mesh_key(folder / "mesh.key")
-        base = free_base_port(count, base_port) if lan is None else 0
+        self._ports = Ports()
+        base = self._ports.take_mesh(count, base_port) if lan is None else 0
         machines = [None] * count if lan is None else lan.machines[:count]
         hosts = [machine.address if machine else "127.0.0.1" for machine in machines]
         apis = [8701 if lan else base + 1 + place for place in range(count)]
@@ -335,6 +336,7 @@ class Mesh:
             if node.process is not None and node.exit_code is None:
                 node.process.kill()
                 node.process.wait()
+        self._ports.close()
 
     def others(self, victim: Node) -> list[Node]:
         return [node for node in self.nodes if node is not victim]

@@ -28,9 +28,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from demo import free_base_port
 from distribution import Distribution
 from makespan_tasks import read_starts
+from ports import Ports
 from rich.console import Console
 
 from edgenode.cli.up import LocalMesh
@@ -76,12 +76,12 @@ class Punctuality(NamedTuple):
 @contextmanager
 def mesh_of(count: int) -> Iterator[tuple[LocalMesh, Path]]:
     """Nodes with free slots that see each other, and the file in which starts are noted."""
-    with tempfile.TemporaryDirectory(prefix="edgenode-makespan-") as folder:
+    with tempfile.TemporaryDirectory(prefix="edgenode-makespan-") as folder, Ports() as ports:
         place = Path(folder)
         mesh = LocalMesh(
             count,
             data_dir=place,
-            base_port=free_base_port(count, FIRST_PORT),
+            base_port=ports.take_mesh(count, FIRST_PORT),
             tasks=(TASKS,),
             slots=SLOTS,
             mdns=False,

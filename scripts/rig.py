@@ -24,10 +24,10 @@ from math import inf
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
-from demo import free_base_port
 from history import Fault
 from machines import Cut, Lan, Machine
 from marking import NODE_VARIABLE
+from ports import Ports
 
 from edgenode.cli.run import PARENT_VARIABLE
 from edgenode.cli.up import LocalMesh, LocalNode
@@ -388,9 +388,10 @@ class Rig:
         self.folder = folder
         self.lan = lan
         self.faults = Faults(tell)
+        self._ports = Ports()
         folder.mkdir(parents=True, exist_ok=True)
         if lan is None:
-            base = free_base_port(size, random.SystemRandom().choice(FIRST_PORTS))
+            base = self._ports.take_mesh(size, random.SystemRandom().choice(FIRST_PORTS))
             local = LocalMesh(
                 size, data_dir=folder, base_port=base, tasks=(str(MARKING),), slots=slots, mdns=False,
                 profile=profile,
@@ -436,6 +437,7 @@ class Rig:
             if node.process is not None and node.process.poll() is None:
                 node.process.kill()  # also when it is paused
                 node.process.wait()
+        self._ports.close()
 
     @property
     def living(self) -> list[RigNode]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from marking import read_marks
+from ports import Ports
 from rig import PATIENCE_S, until
 
 from edgenode.cli.up import PEER_OFFSET, LocalNode
@@ -28,54 +27,6 @@ FULL: Final = os.environ.get("EDGENODE_E2E_FULL") == "1"
 """The sizes that the promises are stated for, instead of those that a test run has time for."""
 TASKS: Final = ("edgenode.tasks", str(Path(__file__).parents[2] / "scripts" / "marking.py"))
 LOG_LINES: Final = 60
-
-
-# ---------------------------------------------------------------------------------------- ports
-
-
-class Ports:
-    """Port numbers that nobody else gets while this object has them.
-
-    Below the range from which the kernel takes ports of its own. The UDP port of the same number is the
-    lock that tests in other processes see: a node listens on the TCP port, so that one cannot be held.
-    """
-
-    LOWEST, HIGHEST = 10_000, 31_000
-
-    def __init__(self) -> None:
-        self._locks: list[socket.socket] = []
-        self._dice = random.Random(os.urandom(8))
-
-    def take(self) -> int:
-        return self.take_all((0,))
-
-    def take_all(self, offsets: Sequence[int]) -> int:
-        """The base of a block: all of base + offset are free."""
-        for _ in range(1000):
-            base = self._dice.randrange(self.LOWEST, self.HIGHEST)
-            locks: list[socket.socket] = []
-            if all(self._lock(base + offset, locks) for offset in offsets):
-                self._locks += locks
-                return base
-            for lock in locks:
-                lock.close()
-        raise AssertionError("no free ports")
-
-    @staticmethod
-    def _lock(port: int, locks: list[socket.socket]) -> bool:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            lock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            locks.append(lock)
-            try:
-                lock.bind(("127.0.0.1", port))
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                return False
-        return True
-
-    def close(self) -> None:
-        for lock in self._locks:
-            lock.close()
 
 
 # ------------------------------------------------------------------------------------- processes

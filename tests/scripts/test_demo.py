@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
 from io import StringIO
 from pathlib import Path
 from random import Random
@@ -280,24 +277,6 @@ def test_on_a_terminal_the_nodes_stay_below_the_events() -> None:
     after = text.partition("node-2 is gone")[2]
     for expected in ("last takeover", "node-1", "2 jobs of node-2, 1 s ago", "5 of 20 jobs done"):
         assert expected in after
-
-
-@pytest.fixture
-def busy_port() -> Iterator[int]:
-    with ExitStack() as stack:
-        held = stack.enter_context(socket.socket())
-        held.bind(("127.0.0.1", 0))
-        held.listen()
-        yield held.getsockname()[1]
-
-
-def test_ports_that_somebody_uses_are_passed_over(busy_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "PORT_MAX", 65_000)
-    for offset in (0, demo.PEER_OFFSET):
-        first = busy_port - 3 - offset
-        found = demo.free_base_port(5, first)
-        assert found > first
-        assert (found - first) % demo.PORT_STEP == 0
 
 
 def test_a_demo_has_exactly_the_jobs_that_were_asked_for(tmp_path: Path) -> None:
