@@ -271,7 +271,9 @@ class Custody:
         """A member has dropped these, and takes no copy: it neither votes on them nor is responsible now.
 
         While a majority of the holders remembers the job, they decide it among themselves: what was settled,
-        one of them knows. Else nobody ever can.
+        one of them knows. Else nobody ever can, and each copy that is left ends as expired without being
+        settled, for all to see: what was acknowledged does not vanish without a word. That waits for a clock
+        which says here, too, that its day is over: nothing may start any more.
         """
         desk = self._desk
         for job in jobs:
@@ -281,13 +283,11 @@ class Custody:
             gone = self._forgotten_by.setdefault(job, set())
             gone.add(source)
             rest = [holder for holder in record.holders if holder not in gone]
-            if not majority(len(rest), record.holders):
-                desk.hopeless.add(job)
-            elif asking is not None:
+            if asking is None:
+                self._due[job] = None
+            elif majority(len(rest), record.holders) or desk.is_over(record):
                 asking.answered.add(source)
                 self._try_conclude(job)
-            else:
-                self._due[job] = None
 
     def on_refusals(self, source: NodeId, refusals: Iterable[Refusal]) -> None:
         """Ask again above the refusal after a random pause: who caused it may have died since.
@@ -360,9 +360,7 @@ class Custody:
 
     def _waits_for_majority(self, record: Record) -> bool:
         """Careful jobs do; when their last day is over, and nothing can start, a minority may say so."""
-        spec = decode_spec(record.spec)
-        is_over = self._desk.may_end_by_clock and self._desk.wall >= spec.expires_at
-        return spec.options.partition is Partition.WAIT and not is_over
+        return decode_spec(record.spec).options.partition is Partition.WAIT and not self._desk.is_over(record)
 
     def _conclude(self, job: JobId, *, firm: bool) -> None:
         desk, table = self._desk, self._table
@@ -499,8 +497,8 @@ class Custody:
         """The owner, if living; else the first living holder in rank order; None while that is unknown.
 
         A disk that is behind is responsible for nothing: it may have used the very next term before. When all
-        holders are dead, who would be the first of them today goes on with what any copy says, provisionally:
-        its results give way to those of the holders.
+        holders are dead, or have forgotten it, who would be the first of them today goes on with what any
+        copy says, provisionally: its results give way to those of the holders.
         """
         view, gone = self._desk.view, self._forgotten_by.get(record.id, ())
         for candidate in (record.owner, *record.holders):
@@ -513,7 +511,7 @@ class Custody:
                 return candidate
             if standing is Standing.UNKNOWN:
                 return None
-        return None if gone else next(iter(view.ranking().rank(record.id)), None)
+        return next((node for node in view.ranking().rank(record.id) if node not in gone), None)
 
     def on_taken(self, source: NodeId, items: Sequence[DigestItem]) -> None:
         """`source` has what this node has of these jobs, if that is still what it has."""

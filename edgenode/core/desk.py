@@ -106,7 +106,6 @@ class Desk:
         self.overdue = News()  # responsibility must be looked at again
         self.dropped = News()  # nothing of it is here any more
         self.mended = News()  # rows of these were damaged, and fetched again
-        self.hopeless = News()  # so many holders have forgotten it that the rest decide nothing any more
         self.clock_wanted = News()  # its day has come, but this node's clock is not good enough to say so
         self.unclaimed = News()  # this node would own them, and their key is not known to be theirs
         self.claimed = News()  # a majority of the members stands behind the holders of these
@@ -176,6 +175,10 @@ class Desk:
         one that too few others agree with, as right after a start.)"""
         forgotten = self.table.forgotten
         return expires_at <= (min(forgotten, self.wall) if self.may_end_by_clock else forgotten)
+
+    def is_over(self, record: Record) -> bool:
+        """Whether the job's last day is, by a clock that can be trusted: nothing of it may start any more."""
+        return self.may_end_by_clock and self.wall >= decode_spec(record.spec).expires_at
 
     def drop(self, record: Record) -> None:
         """Let a copy go whose job is over. `merged` tells."""

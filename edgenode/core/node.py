@@ -730,8 +730,6 @@ class Node:
                 intake.forget(jobs)
             elif desk.mended:
                 self._upkeep.mended(desk.mended.take())
-            elif desk.hopeless:
-                self._retention.let_go(desk.hopeless.take())
             elif desk.clock_wanted:
                 for job in desk.clock_wanted.take():
                     custody.give_away(job, to_better_clock=True)

@@ -74,6 +74,7 @@ class Writing:
     gated: bool = False  # somebody waits for `running` to be with the holders
     gate_ends_at: Instant = FOREVER
     thanks: dict[StartToken, NodeId] = field(default_factory=dict)
+    refused: set[NodeId] = field(default_factory=set)  # by who has forgotten the job, and takes no copy
 
 
 @dataclass(slots=True)
@@ -120,7 +121,7 @@ class Replication:
             )
             if before is not None and before.ballot == writing.ballot:
                 writing.known = before.known
-                writing.thanks = before.thanks
+                writing.thanks, writing.refused = before.thanks, before.refused
                 # A start that waits for its gate waits on, when its owner wrote something else meanwhile.
                 writing.gated, writing.gate_ends_at = before.gated, before.gate_ends_at
             # Its own disk counts at once: every effect that says so comes after the Persist.
@@ -388,6 +389,10 @@ class Replication:
     def on_expired(self, source: NodeId, jobs: Sequence[JobId]) -> None:
         """Nothing of these needs to be sent to `source` any more."""
         self.on_marked(source, jobs)
+        for job in jobs:
+            writing, record = self._writing.get(job), self._table.peek(job)
+            if writing is not None and record is not None and self._desk.is_over(record):
+                writing.refused.add(source)
 
     def forget(self, jobs: Iterable[JobId]) -> None:
         """Nothing of these is here any more."""
@@ -501,7 +506,7 @@ class Replication:
 
     def _write_again(self, record: Record, writing: Writing) -> None:
         desk = self._desk
-        missing = [node for node in self._readers(record) if node not in writing.stored]
+        missing = [node for node in self._readers(record) if node not in writing.stored | writing.refused]
         if missing:
             blob = encode(record)
             for node in missing:

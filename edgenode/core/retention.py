@@ -7,20 +7,19 @@
 A node drops by the mesh's time, and only while its clock agrees with the others'. Whoever dropped a job keeps
 in mind, on disk, up to which last day it did so (`Table.forgotten`): an older copy of such a job is not taken
 from anybody, and nothing is promised for it, so that a node that was away for a month can't bring back what
-was done meanwhile. It is told so (`Expired`), and lets go of its copy in turn. A copy that is still here
-counts as ever: after eight days without power a job expires where everybody sees it, and stays to be seen for
-`ttl_s`.
+was done meanwhile. It is told so (`Expired`): what nobody can decide any more ends there as expired, without
+being settled. A copy that is still here counts as ever: after eight days without power a job expires where
+everybody sees it, and stays to be seen for `ttl_s`. Nothing is dropped that has not ended.
 
 There are no timers: the store finds what is due by an index, a piece at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 from edgenode.core.desk import Desk
-from edgenode.core.jobs import Record, decode_spec, is_marker, job_text, look_day, shrunk
+from edgenode.core.jobs import Record, is_marker, job_text, look_day, shrunk
 from edgenode.core.types import FOREVER, Instant, JobId, Wall
 
 SWEEP_ROWS: Final = 200
@@ -87,16 +86,3 @@ class Retention:
             self._table.write_again(record.id)
         elif record.settled and not is_marker(record):
             self._table.put(shrunk(record))
-
-    def let_go(self, jobs: Iterable[JobId]) -> None:
-        """Enough holders have forgotten these unfinished or unsettled jobs, and nothing can be decided of
-        them any more. They are over, if this node's clock says so too."""
-        desk = self._desk
-        for job in jobs:
-            record = self._table.peek(job)
-            if record is None or record.settled:
-                continue
-            if desk.may_end_by_clock and decode_spec(record.spec).expires_at <= desk.wall:
-                text = f"{job_text(job)} ({record.state} here) is over: its other holders have forgotten it"
-                desk.log("forgotten-elsewhere", text, warning=True)
-                desk.drop(record)

@@ -263,7 +263,41 @@ def test_a_node_that_was_away_can_not_bring_back_what_was_done() -> None:
     mesh.run_until(dropped_by(mesh, spec.id, C), limit_s=30.0)
     assert len(mesh.begun) == starts
     assert dropped_by(mesh, spec.id, A, B)()
-    assert "forgotten-elsewhere" in [log.kind for _, log in mesh.logs]
+    assert "never-settled" in [log.kind for _, log in mesh.logs]
+
+
+def test_what_a_node_has_unfinished_that_was_away_ends_for_all_to_see_before_it_goes() -> None:
+    """A and B may have forgotten another job than this one, for all that C can know: its copy may be the last
+    of what was acknowledged."""
+    mesh = quick_mesh(slots=0)
+    spec = short(mesh, 3.0, ttl_s=30.0)
+    record = new_record(mesh.item(spec).spec, spec.id, (A, B, C), 0.0, mesh.wall())
+    for name in (A, B):
+        mesh.nodes[name].desk.table.drop(JobId(b"x" * 16), spec.expires_at + 1.0)
+    mesh.run(5.0)
+    mesh.tell(A, C, Copies((encode(record),)))
+    mesh.run_until(lambda: mesh.record(C, spec.id).outcome is not None, limit_s=10.0)
+    record = mesh.record(C, spec.id)
+    assert (record.state, record.settled) == (State.EXPIRED, False)
+    mesh.run(1.0)
+    mesh.sent.clear()
+    mesh.run(20.0)
+    assert len(mesh.messages(Write, source=C)) < 3, "who takes no copy is not written to again and again"
+
+
+def test_a_spare_copy_of_an_unfinished_job_ends_for_all_to_see_before_it_goes() -> None:
+    """D is no holder; the holders that live have forgotten the job, and the last one is dead."""
+    mesh = quick_mesh("abcd", slots=0)
+    spec = short(mesh, 3.0, ttl_s=1.0)
+    record = new_record(mesh.item(spec).spec, spec.id, (A, B, C), 0.0, mesh.wall())
+    for name in (A, B):
+        mesh.nodes[name].desk.table.drop(JobId(b"x" * 16), spec.expires_at + 1.0)
+    mesh.kill(C)
+    mesh.run(5.0)
+    mesh.tell(A, D, Copies((encode(record),)))
+    mesh.run_until(lambda: mesh.record(D, spec.id).state is State.EXPIRED, limit_s=10.0)
+    assert not mesh.record(D, spec.id).settled
+    mesh.run_until(dropped_by(mesh, spec.id, D), limit_s=30.0)
 
 
 def test_expired_elsewhere_slow_clock() -> None:
