@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
@@ -14,38 +13,24 @@ import aiohttp
 from edgenode.client.errors import ClientError
 from edgenode.client.exchange import CONNECT_S, Answer, Attempt, Outcome, Pause, Unanswered, Unsent
 from edgenode.client.job import Job
-from edgenode.client.operations import (
-    Batch,
-    Operations,
-    Page,
-    Steps,
-    batch_path,
-    list_path,
-    node_path,
-    placement_path,
-    wanted_of,
-)
+from edgenode.client.operations import Batch, Listing, Operations, Page, Steps, list_path
 
 T = TypeVar("T")
 
 
-class AsyncListing(AsyncIterator[Job]):
-    """Jobs, page by page; `unanswered` is as in `Client`'s."""
+class AsyncJobs(Listing, AsyncIterator[Job]):
+    """As `Jobs` of the other client."""
 
     def __init__(self, path: str, fetch: Callable[[str], Awaitable[Page]]) -> None:
-        self._path: str | None = path
+        super().__init__(path)
         self._fetch = fetch
-        self._jobs: deque[Job] = deque()
-        self.unanswered: frozenset[str] = frozenset()
 
     async def __anext__(self) -> Job:
-        while not self._jobs:
-            if self._path is None:
+        while (job := self.take()) is None:
+            if self.path is None:
                 raise StopAsyncIteration
-            found, self._path, unanswered = await self._fetch(self._path)
-            self._jobs.extend(found)
-            self.unanswered |= set(unanswered)
-        return self._jobs.popleft()
+            self.turn(await self._fetch(self.path))
+        return job
 
 
 class AsyncClient:
@@ -106,7 +91,7 @@ class AsyncClient:
 
     async def batch(self, batch: str) -> dict[str, Any]:
         """See `Client.batch`."""
-        return await self._run(self._operations.fetch(batch_path(batch)))
+        return await self._run(self._operations.batch(batch))
 
     async def wait_batch(self, batch: str, *, timeout_s: float) -> dict[str, Any]:
         """See `Client.wait_batch`."""
@@ -122,7 +107,7 @@ class AsyncClient:
 
     async def cancel_many(self, ids: Sequence[str] = (), **filters: str) -> list[dict[str, Any]]:
         """See `Client.cancel_many`."""
-        return await self._run(self._operations.cancel_many(wanted_of(ids, filters)))
+        return await self._run(self._operations.cancel_many(ids, filters))
 
     async def retry(self, job: str) -> Job:
         """See `Client.retry`."""
@@ -130,34 +115,35 @@ class AsyncClient:
 
     async def retry_many(self, ids: Sequence[str] = (), **filters: str) -> list[Job | ClientError]:
         """See `Client.retry_many`."""
-        return await self._run(self._operations.retry_many(wanted_of(ids, filters)))
+        return await self._run(self._operations.retry_many(ids, filters))
 
     def jobs(
         self, *, state: str | None = None, task: str | None = None, queue: str | None = None, page: int = 100
-    ) -> AsyncListing:
+    ) -> AsyncJobs:
         """See `Client.jobs`."""
-        path = list_path(state=state, task=task, queue=queue, limit=page)
-        return AsyncListing(path, lambda path: self._run(self._operations.page(path)))
+
+        async def fetch(path: str) -> Page:
+            return await self._run(self._operations.page(path))
+
+        return AsyncJobs(list_path(state=state, task=task, queue=queue, limit=page), fetch)
 
     async def nodes(self) -> list[dict[str, Any]]:
         """The members, by name."""
-        listed: list[dict[str, Any]] = (await self._run(self._operations.fetch("/v1/nodes")))["nodes"]
-        return listed
+        return await self._run(self._operations.nodes())
 
     async def node(self, node: str = "self") -> dict[str, Any]:
-        return await self._run(self._operations.fetch(node_path(node)))
+        return await self._run(self._operations.node(node))
 
     async def tasks(self) -> list[dict[str, Any]]:
         """See `Client.tasks`."""
-        listed: list[dict[str, Any]] = (await self._run(self._operations.fetch("/v1/tasks")))["tasks"]
-        return listed
+        return await self._run(self._operations.tasks())
 
     async def mesh(self) -> dict[str, Any]:
-        return await self._run(self._operations.fetch("/v1/mesh"))
+        return await self._run(self._operations.mesh())
 
     async def placement(self, job: str) -> dict[str, Any]:
         """See `Client.placement`."""
-        return await self._run(self._operations.fetch(placement_path(job)))
+        return await self._run(self._operations.placement(job))
 
     async def logs(self, job: str) -> dict[str, Any]:
         """See `Client.logs`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
@@ -55,6 +56,28 @@ class Page(NamedTuple):
     jobs: list[Job]
     next: str | None  # the path of the page that follows
     unanswered: tuple[str, ...]  # ids of the members whose disks were not looked at
+
+
+class Listing:
+    """Jobs, page by page: what has come, and where it goes on."""
+
+    def __init__(self, path: str) -> None:
+        self.path: str | None = path
+        """Of the next page; None when all have come."""
+        self.unanswered: frozenset[str] = frozenset()
+        """Ids of the members that did not look, dead ones too: jobs that only they have are missing. Of the
+        pages that were fetched until now."""
+        self._jobs: deque[Job] = deque()
+
+    def turn(self, page: Page) -> None:
+        """This is what stands at `path`."""
+        self._jobs.extend(page.jobs)
+        self.path = page.next
+        self.unanswered |= set(page.unanswered)
+
+    def take(self) -> Job | None:
+        """The next one of those that have come."""
+        return self._jobs.popleft() if self._jobs else None
 
 
 class Batch(NamedTuple):
@@ -144,16 +167,17 @@ class Operations:
         ends_at = self._clock() + timeout_s
         while True:
             left_s = max(0.0, ends_at - self._clock())
-            answer = yield from self._send("GET", batch_path(batch), wait_s=min(left_s, WAIT_S))
-            found: dict[str, Any] = answer.json()
+            found = _object((yield from self._send("GET", _batch_path(batch), wait_s=min(left_s, WAIT_S))))
             if found.get("settled") or self._clock() >= ends_at:
                 return found
             if left_s < 1:
                 yield Pause(max(0.0, ends_at - self._clock()))
 
+    def batch(self, batch: str) -> Steps[dict[str, Any]]:
+        return _object((yield from self._send("GET", _batch_path(batch))))
+
     def cancel_batch(self, batch: str) -> Steps[dict[str, Any]]:
-        found: dict[str, Any] = (yield from self._change(f"{batch_path(batch)}/cancel", None)).json()
-        return found
+        return _object((yield from self._change(f"{_batch_path(batch)}/cancel", None)))
 
     def cancel(self, job: str, wait_s: float | None = None) -> Steps[Job]:
         return _job((yield from self._change(f"{_job_path(job)}/cancel", wait_s)))
@@ -161,28 +185,22 @@ class Operations:
     def retry(self, job: str) -> Steps[Job]:
         return _job((yield from self._change(f"{_job_path(job)}/retry", None)))
 
-    def cancel_many(self, wanted: Mapping[str, Any]) -> Steps[list[dict[str, Any]]]:
-        return _listed((yield from self._change("/v1/jobs/cancel", None, _dump(wanted))))
+    def cancel_many(self, ids: Sequence[str], filters: Mapping[str, str]) -> Steps[list[dict[str, Any]]]:
+        wanted = _dump(_wanted(ids, filters))
+        return _listed((yield from self._change("/v1/jobs/cancel", None, wanted)), "jobs")
 
-    def retry_many(self, wanted: Mapping[str, Any]) -> Steps[list[Job | ClientError]]:
-        answers = _listed((yield from self._change("/v1/jobs/retry", None, _dump(wanted))))
+    def retry_many(self, ids: Sequence[str], filters: Mapping[str, str]) -> Steps[list[Job | ClientError]]:
+        wanted = _dump(_wanted(ids, filters))
+        answers = _listed((yield from self._change("/v1/jobs/retry", None, wanted)), "jobs")
         return [Refused(found) if "receipt" not in found else _job_of(found) for found in answers]
 
     def queues(self) -> Steps[list[dict[str, Any]]]:
-        answer = yield from self._send("GET", "/v1/queues")
-        try:
-            return [dict(found) for found in answer.json()["queues"]]
-        except (KeyError, TypeError, ValueError):
-            raise BadAnswer(f"{answer.url} did not answer with queues") from None
+        return _listed((yield from self._send("GET", "/v1/queues")), "queues")
 
     def change_queue(self, queue: str, changes: Mapping[str, Any]) -> Steps[dict[str, Any]]:
         path = f"/v1/queues/{quote(queue)}"
         # The same settings once more do no harm, so it may be sent again.
-        answer = yield from self._send("PUT", path, body=_dump(changes), keyed=True)
-        found = answer.json()
-        if not isinstance(found, dict):
-            raise BadAnswer(f"{answer.url} did not answer with a queue")
-        return found
+        return _object((yield from self._send("PUT", path, body=_dump(changes), keyed=True)))
 
     def _change(self, path: str, wait_s: float | None, body: bytes | None = None) -> Steps[Answer]:
         """Asked twice it does the same, so it may be sent again where it is not known what came of it."""
@@ -211,41 +229,44 @@ class Operations:
         except (KeyError, TypeError):
             raise BadAnswer(f"{answer.url} did not answer with jobs") from None
 
-    def fetch(self, path: str) -> Steps[dict[str, Any]]:
-        answer = yield from self._send("GET", path)
-        found = answer.json()
-        if not isinstance(found, dict):
-            raise BadAnswer(f"{answer.url} did not answer with an object")
-        return found
+    def nodes(self) -> Steps[list[dict[str, Any]]]:
+        return _listed((yield from self._send("GET", "/v1/nodes")), "nodes")
+
+    def node(self, node: str) -> Steps[dict[str, Any]]:
+        return _object((yield from self._send("GET", _node_path(node))))
+
+    def tasks(self) -> Steps[list[dict[str, Any]]]:
+        return _listed((yield from self._send("GET", "/v1/tasks")), "tasks")
+
+    def mesh(self) -> Steps[dict[str, Any]]:
+        return _object((yield from self._send("GET", "/v1/mesh")))
+
+    def placement(self, job: str) -> Steps[dict[str, Any]]:
+        return _object((yield from self._send("GET", f"{_job_path(job)}/placement")))
 
     def logs(self, job: str) -> Steps[dict[str, Any]]:
-        path = f"/v1/jobs/{quote(job, safe='')}/logs"
-        answer = yield from self._send("GET", path, accept="application/json")
-        found = answer.json()
-        if not isinstance(found, dict) or not isinstance(found.get("starts"), list):
+        answer = yield from self._send("GET", f"{_job_path(job)}/logs", accept="application/json")
+        found = _object(answer)
+        if not isinstance(found.get("starts"), list):
             raise BadAnswer(f"{answer.url} did not answer with a log")
         return found
 
     def drain(self, node: str, limit_s: float | None) -> Steps[dict[str, Any]]:
         fields = {} if limit_s is None else {"limit_s": limit_s}
-        return (yield from self._regulate("POST", f"{node_path(node)}/drain", fields))
+        return (yield from self._regulate("POST", f"{_node_path(node)}/drain", fields))
 
     def undrain(self, node: str) -> Steps[dict[str, Any]]:
-        return (yield from self._regulate("POST", f"{node_path(node)}/undrain", {}))
+        return (yield from self._regulate("POST", f"{_node_path(node)}/undrain", {}))
 
     def change_node(self, node: str, fields: Mapping[str, Any]) -> Steps[dict[str, Any]]:
-        return (yield from self._regulate("PATCH", node_path(node), fields))
+        return (yield from self._regulate("PATCH", _node_path(node), fields))
 
     def _regulate(self, method: str, path: str, fields: Mapping[str, Any]) -> Steps[dict[str, Any]]:
         """What a member says of itself after this change, which may be asked for as often as one likes."""
-        answer = yield from self._send(method, path, body=_dump(fields), keyed=True)
-        found = answer.json()
-        if not isinstance(found, dict):
-            raise BadAnswer(f"{answer.url} did not answer with an object")
-        return found
+        return _object((yield from self._send(method, path, body=_dump(fields), keyed=True)))
 
     def learn(self) -> Steps[None]:
-        listed = (yield from self.fetch("/v1/nodes")).get("nodes", [])
+        listed = yield from self.nodes()
         asked = is_here(self.urls[0])
         learned = (node["api"].rstrip("/") for node in listed if node["state"] == "ready" and node["api"])
         # A member's loopback address means something on this machine only if its node is here too.
@@ -280,14 +301,21 @@ def _job_path(job: str) -> str:
     return f"/v1/jobs/{quote(job, safe='')}"
 
 
-def _listed(answer: Answer) -> list[dict[str, Any]]:
+def _object(answer: Answer) -> dict[str, Any]:
+    found = answer.json()
+    if not isinstance(found, dict):
+        raise BadAnswer(f"{answer.url} did not answer with an object")
+    return found
+
+
+def _listed(answer: Answer, what: str) -> list[dict[str, Any]]:
     try:
-        return [dict(found) for found in answer.json()["jobs"]]
+        return [dict(found) for found in answer.json()[what]]
     except (KeyError, TypeError, ValueError):
-        raise BadAnswer(f"{answer.url} did not answer with jobs") from None
+        raise BadAnswer(f"{answer.url} did not answer with {what}") from None
 
 
-def wanted_of(ids: Sequence[str], filters: Mapping[str, str]) -> dict[str, Any]:
+def _wanted(ids: Sequence[str], filters: Mapping[str, str]) -> dict[str, Any]:
     """Which jobs a change is about: these, or all that fit.
 
     Raises:
@@ -309,16 +337,12 @@ def list_path(*, state: str | None, task: str | None, queue: str | None, limit: 
     return "/v1/jobs?" + urlencode(given | {"limit": str(limit)})
 
 
-def batch_path(batch: str) -> str:
+def _batch_path(batch: str) -> str:
     return f"/v1/batches/{quote(batch, safe='')}"
 
 
-def node_path(node: str) -> str:
+def _node_path(node: str) -> str:
     return f"/v1/nodes/{quote(node, safe='')}"
-
-
-def placement_path(job: str) -> str:
-    return f"{_job_path(job)}/placement"
 
 
 def _document(task: str, payload: Mapping[str, Any] | None, options: Mapping[str, Any]) -> dict[str, Any]:

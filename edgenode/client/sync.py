@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -12,41 +11,25 @@ from urllib.parse import urlsplit
 from edgenode.client.errors import ClientError
 from edgenode.client.exchange import CONNECT_S, Answer, Attempt, Outcome, Pause, Unanswered, Unsent
 from edgenode.client.job import Job
-from edgenode.client.operations import (
-    Batch,
-    Operations,
-    Page,
-    Steps,
-    batch_path,
-    list_path,
-    node_path,
-    placement_path,
-    wanted_of,
-)
+from edgenode.client.operations import Batch, Listing, Operations, Page, Steps, list_path
 
 T = TypeVar("T")
 CHUNK_BYTES = 64 * 1024
 
 
-class Listing(Iterator[Job]):
-    """Jobs, page by page."""
+class Jobs(Listing, Iterator[Job]):
+    """The jobs that fit; a page of them is fetched when those before it were taken."""
 
     def __init__(self, path: str, fetch: Callable[[str], Page]) -> None:
-        self._path: str | None = path
+        super().__init__(path)
         self._fetch = fetch
-        self._jobs: deque[Job] = deque()
-        self.unanswered: frozenset[str] = frozenset()
-        """Ids of the members that did not look, dead ones too: jobs that only they have are missing. Of the
-        pages that were fetched until now."""
 
     def __next__(self) -> Job:
-        while not self._jobs:
-            if self._path is None:
+        while (job := self.take()) is None:
+            if self.path is None:
                 raise StopIteration
-            found, self._path, unanswered = self._fetch(self._path)
-            self._jobs.extend(found)
-            self.unanswered |= set(unanswered)
-        return self._jobs.popleft()
+            self.turn(self._fetch(self.path))
+        return job
 
 
 class Client:
@@ -141,7 +124,7 @@ class Client:
         Raises:
             Refused: nobody knows such a batch (404).
         """
-        return self._run(self._operations.fetch(batch_path(batch)))
+        return self._run(self._operations.batch(batch))
 
     def wait_batch(self, batch: str, *, timeout_s: float) -> dict[str, Any]:
         """As `batch`, when all its jobs have settled, or the time is over."""
@@ -168,7 +151,7 @@ class Client:
         Args:
             filters: state, task, queue.
         """
-        return self._run(self._operations.cancel_many(wanted_of(ids, filters)))
+        return self._run(self._operations.cancel_many(ids, filters))
 
     def retry(self, job: str) -> Job:
         """The job that tries again the work of one that failed, was cancelled or has expired. There is one,
@@ -181,40 +164,41 @@ class Client:
 
     def retry_many(self, ids: Sequence[str] = (), **filters: str) -> list[Job | ClientError]:
         """As `retry`, of these jobs, or of all that fit and ended badly."""
-        return self._run(self._operations.retry_many(wanted_of(ids, filters)))
+        return self._run(self._operations.retry_many(ids, filters))
 
     def jobs(
         self, *, state: str | None = None, task: str | None = None, queue: str | None = None, page: int = 100
-    ) -> Listing:
+    ) -> Jobs:
         """Jobs of the whole mesh, newest first, fetched page by page as they are asked for.
 
         Look at its `unanswered` before you take what it has for all there is.
         """
-        path = list_path(state=state, task=task, queue=queue, limit=page)
-        return Listing(path, lambda path: self._run(self._operations.page(path)))
+
+        def fetch(path: str) -> Page:
+            return self._run(self._operations.page(path))
+
+        return Jobs(list_path(state=state, task=task, queue=queue, limit=page), fetch)
 
     def nodes(self) -> list[dict[str, Any]]:
         """The members, by name."""
-        listed: list[dict[str, Any]] = self._run(self._operations.fetch("/v1/nodes"))["nodes"]
-        return listed
+        return self._run(self._operations.nodes())
 
     def node(self, node: str = "self") -> dict[str, Any]:
-        return self._run(self._operations.fetch(node_path(node)))
+        return self._run(self._operations.node(node))
 
     def tasks(self) -> list[dict[str, Any]]:
         """The tasks of the mesh: what each takes, and which nodes have it.
 
         The `schema`, and what else only a node that has it knows, is None where the asked one does not.
         """
-        listed: list[dict[str, Any]] = self._run(self._operations.fetch("/v1/tasks"))["tasks"]
-        return listed
+        return self._run(self._operations.tasks())
 
     def mesh(self) -> dict[str, Any]:
-        return self._run(self._operations.fetch("/v1/mesh"))
+        return self._run(self._operations.mesh())
 
     def placement(self, job: str) -> dict[str, Any]:
         """Where a job is: rank, holders and what each has on disk, owner, and who is next."""
-        return self._run(self._operations.fetch(placement_path(job)))
+        return self._run(self._operations.placement(job))
 
     def logs(self, job: str) -> dict[str, Any]:
         """What each of the job's latest starts wrote and logged: `{"job", "starts": [{"attempt", "runner",
