@@ -11,6 +11,9 @@ from edgenode.cli.output import (
     FAILED,
     UNKNOWN,
     JsonOption,
+    QueueOption,
+    StateOption,
+    TaskOption,
     UrlOption,
     client_of,
     errors_told,
@@ -21,9 +24,6 @@ from edgenode.cli.output import (
 IdsArgument = Annotated[
     list[str] | None, typer.Argument(metavar="ID...", help="Ids of jobs; without, all that fit the options.")
 ]
-StateOption = Annotated[str | None, typer.Option(help="Only in this state.", metavar="STATE")]
-TaskOption = Annotated[str | None, typer.Option(help="Only of this task.", metavar="NAME")]
-QueueOption = Annotated[str | None, typer.Option(help="Only in this queue.", metavar="NAME")]
 TOO_LATE: Final = ("succeeded", "failed", "expired")
 
 

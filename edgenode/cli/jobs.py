@@ -11,6 +11,9 @@ import typer
 from edgenode.cli.output import (
     UNKNOWN,
     JsonOption,
+    QueueOption,
+    StateOption,
+    TaskOption,
     UrlOption,
     client_of,
     console,
@@ -18,6 +21,7 @@ from edgenode.cli.output import (
     names_of,
     plain,
     print_json,
+    print_table,
     styled,
 )
 
@@ -28,9 +32,9 @@ JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as
 
 
 def show_jobs(
-    state: Annotated[str | None, typer.Option(help="Only in this state.", metavar="STATE")] = None,
-    task: Annotated[str | None, typer.Option(help="Only of this task.", metavar="NAME")] = None,
-    queue: Annotated[str | None, typer.Option(help="Only in this queue.", metavar="NAME")] = None,
+    state: StateOption = None,
+    task: TaskOption = None,
+    queue: QueueOption = None,
     limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 50,
     url: UrlOption = None,
     as_json: JsonOption = False,
@@ -62,27 +66,21 @@ def show_jobs(
 
 
 def _print_jobs(found: Sequence[Job], name: Callable[[object], str]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("ID", no_wrap=True)
-    for heading in ("TASK", "STATE", "OWNER", "RUNNER", "SUBMITTED"):
-        table.add_column(heading)
-    table.add_column("TRY", justify="right")
-    table.add_column("MOVED", justify="right")
-    for job in found:
-        fields = job.fields
-        table.add_row(
+    rows = (
+        (
             plain(job.id),
             plain(job.task),
-            _state(fields),
-            name(fields["owner"]),
-            name(fields["runner"]),
-            _time(fields["submitted_at"]),
-            f"{fields['attempt']}/{fields['max_attempts']}",
-            str(fields["takeovers"]),
+            _state(job.fields),
+            name(job.fields["owner"]),
+            name(job.fields["runner"]),
+            _time(job.fields["submitted_at"]),
+            f"{job.fields['attempt']}/{job.fields['max_attempts']}",
+            str(job.fields["takeovers"]),
         )
-    console().print(table)
+        for job in found
+    )
+    headings = ("ID", "TASK", "STATE", "OWNER", "RUNNER", "SUBMITTED", "TRY", "MOVED")
+    print_table(headings, rows, right=("TRY", "MOVED"))
 
 
 def show_job(job: JobArgument, url: UrlOption = None, as_json: JsonOption = False) -> None:
@@ -177,28 +175,24 @@ def show_placement(job: JobArgument, url: UrlOption = None, as_json: JsonOption 
             print_json(found)
             return
         name = names_of(client)
-    from rich.table import Table
-
     ranks = {place["id"]: number for number, place in enumerate(found["rank"], 1)}
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("HOLDER", "RANK", "NODE", "COPY", "JOB", "TERM", "OWNER THERE", ""):
-        table.add_column(heading, justify="right" if heading in ("RANK", "TERM") else "left")
-    for holder in found["holders"]:
-        copy = holder["copy"]
-        role = "owner" if holder["id"] == found["owner"] else "next" if holder["id"] == found["next"] else ""
-        table.add_row(
+    roles = {found["next"]: "next", found["owner"]: "owner"}
+    rows = (
+        (
             name(holder["id"]),
             plain(ranks.get(holder["id"])),
             styled(holder["state"]),
-            styled(copy["status"]),
-            styled(copy.get("state")),
-            plain(copy.get("term")),
-            name(copy.get("owner")),
-            role,
+            styled(holder["copy"]["status"]),
+            styled(holder["copy"].get("state")),
+            plain(holder["copy"].get("term")),
+            name(holder["copy"].get("owner")),
+            roles.get(holder["id"], ""),
         )
-    out = console()
-    out.print(table)
-    out.print("rank:", " > ".join(name(place["id"]) for place in found["rank"]))
+        for holder in found["holders"]
+    )
+    headings = ("HOLDER", "RANK", "NODE", "COPY", "JOB", "TERM", "OWNER THERE", "")
+    print_table(headings, rows, right=("RANK", "TERM"))
+    typer.echo("rank: " + " > ".join(name(place["id"]) for place in found["rank"]))
 
 
 def _state(fields: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -25,6 +25,11 @@ UrlOption = Annotated[
     typer.Option("--url", metavar="URL,...", help="Nodes to ask.", envvar="EDGENODE_URL", show_default=False),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+StateOption = Annotated[str | None, typer.Option(help="Only in this state.", metavar="STATE")]
+TaskOption = Annotated[str | None, typer.Option(help="Only of this task.", metavar="NAME")]
+QueueOption = Annotated[str | None, typer.Option(help="Only in this queue.", metavar="NAME")]
+GONE: Final = ("dead", "left")
+"""States of members that take part no more: what they said last is not so any longer."""
 
 COLOURS: Final = {
     "succeeded": "green",
@@ -63,6 +68,26 @@ def console(*, to_stderr: bool = False) -> Console:
     return Console(
         file=stream, width=None if stream.isatty() else _WIDE, highlight=False, markup=False, emoji=False
     )
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[str] = ()) -> None:
+    """Lines below headings; the first column, and any `ID`, is never folded.
+
+    Args:
+        right: the headings of columns of numbers.
+    """
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for place, heading in enumerate(headings):
+        table.add_column(
+            heading,
+            justify="right" if heading in right else "left",
+            no_wrap=place == 0 or heading in ("ID", "API"),
+        )
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
 
 
 def print_json(value: Any) -> None:

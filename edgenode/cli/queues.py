@@ -12,10 +12,10 @@ from edgenode.cli.output import (
     JsonOption,
     UrlOption,
     client_of,
-    console,
     errors_told,
     plain,
     print_json,
+    print_table,
 )
 
 NONE = ("none", "0")
@@ -89,22 +89,17 @@ def _number(field: str, given: str, number: type[int] | type[float]) -> int | fl
 
 
 def _print(queues: Sequence[Mapping[str, Any]]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("QUEUE", no_wrap=True)
-    table.add_column("STATE")
-    for heading in ("CONCURRENCY", "RATE", "BURST", "QUEUED", "RUNNING"):
-        table.add_column(heading, justify="right")
-    for queue in queues:
-        rate = queue["rate"]
-        table.add_row(
+    rows = (
+        (
             plain(queue["name"]),
             "paused" if queue["paused"] else "open",
             str(queue["concurrency"] or "-"),
-            "-" if rate is None else f"{rate:g}/s",
+            "-" if queue["rate"] is None else f"{queue['rate']:g}/s",
             str(queue["burst"] or "-"),
             str(queue["queued"]),
             str(queue["running"]),
         )
-    console().print(table)
+        for queue in queues
+    )
+    numbers = ("CONCURRENCY", "RATE", "BURST", "QUEUED", "RUNNING")
+    print_table(("QUEUE", "STATE", *numbers), rows, right=numbers)

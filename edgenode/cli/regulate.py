@@ -9,6 +9,7 @@ import typer
 
 from edgenode.cli.output import (
     FAILED,
+    GONE,
     JsonOption,
     UrlOption,
     client_of,
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from edgenode.client import Client
 
 LOOK_S: Final = 0.2
-OVER: Final = ("dead", "left")
 
 NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="Its name or its id.", show_default=False)]
 
@@ -51,7 +51,7 @@ def drain(
         client = client_of(url)
         member = member_named(client, node)
         found = client.drain(member, limit_s=limit_s)
-        while wait and found["state"] not in ("drained", *OVER):
+        while wait and found["state"] not in ("drained", *GONE):
             time.sleep(LOOK_S)
             found = client.node(member)
     _show(found, as_json=as_json)
@@ -97,7 +97,7 @@ def member_named(client: Client, text: str) -> str:
     nodes = client.nodes()
     found = [member for member in nodes if member["id"] == text]
     found = found or [member for member in nodes if member["name"] == text]
-    living = [member for member in found if member["state"] not in OVER]
+    living = [member for member in found if member["state"] not in GONE]
     match living or found:
         case [only]:
             return str(only["id"])

@@ -15,6 +15,7 @@ from typing import Annotated, Final
 
 import typer
 
+from edgenode.cli.output import FAILED, USAGE
 from edgenode.core.errors import EdgeNodeError, RejectedInput
 from edgenode.core.settings import PRESETS, WEIGHT_MAX, WEIGHT_MIN
 from edgenode.core.types import WORD, is_host
@@ -23,8 +24,6 @@ PARENT_VARIABLE: Final = "EDGENODE_PARENT_PID"
 """Set by `edgenode up`: the node ends when that process does, however it ends."""
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 SIZE: Final = re.compile(r"(\d{1,15}) ?([KMG]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
-EXIT_FAILED: Final = 1
-EXIT_USAGE: Final = 2
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -196,7 +195,7 @@ def run(
         _run_loop(host(settings, registry, lambda node, url: typer.echo(f"{name} ({node}) serves {url}")))
     except EdgeNodeError as error:
         typer.echo(f"edgenode: {error.detail}", err=True)
-        raise typer.Exit(EXIT_USAGE if isinstance(error, RejectedInput) else EXIT_FAILED) from error
+        raise typer.Exit(USAGE if isinstance(error, RejectedInput) else FAILED) from error
 
 
 def _run_loop(main: Coroutine[object, object, None]) -> None:

@@ -12,10 +12,10 @@ from edgenode.cli.output import (
     JsonOption,
     UrlOption,
     client_of,
-    console,
     errors_told,
     plain,
     print_json,
+    print_table,
 )
 
 
@@ -68,16 +68,8 @@ def _from_who_has_it(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print_tasks(tasks: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("TASK", no_wrap=True)
-    for heading in ("KIND", "TIMEOUT", "TRIES", "NODES"):
-        table.add_column(heading)
-    table.add_column("PARAMETERS")
-    table.add_column("SUMMARY")
-    for task in tasks:
-        table.add_row(
+    rows = (
+        (
             plain(task["name"]),
             "inline" if task["inline"] else "async" if task["async"] else "def",
             f"{task['timeout_s']:g} s" if task["timeout_s"] else "-",
@@ -86,7 +78,9 @@ def _print_tasks(tasks: list[dict[str, Any]]) -> None:
             _parameters(task["schema"]),
             plain(task["summary"]),
         )
-    console().print(table)
+        for task in tasks
+    )
+    print_table(("TASK", "KIND", "TIMEOUT", "TRIES", "NODES", "PARAMETERS", "SUMMARY"), rows)
 
 
 def _parameters(schema: dict[str, Any] | None) -> str:

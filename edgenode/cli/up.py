@@ -19,6 +19,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from edgenode.cli.output import GONE
 from edgenode.cli.run import PARENT_VARIABLE
 from edgenode.core.errors import EdgeNodeError
 from edgenode.shell.folders import make_durable_folder
@@ -28,7 +29,6 @@ REFRESH_S: Final = 0.5
 READY_S: Final = 30.0
 STOP_S: Final = 8.0
 KEY_FILE: Final = "mesh.key"
-ENDED: Final = ("dead", "left")
 Pause = Callable[[float], bool]
 """Waits so many seconds, or less; tells whether what goes on is to end."""
 
@@ -183,7 +183,7 @@ class LocalMesh:
                 found = node.ask("/v1/nodes")
                 if found is not None:
                     # Who joined anew has its former self beside it for a while: the living one counts.
-                    listed = sorted(found["nodes"], key=lambda member: member["state"] not in ENDED)
+                    listed = sorted(found["nodes"], key=lambda member: member["state"] not in GONE)
                     return {member["name"]: member for member in listed}
         return {}
 
