@@ -127,6 +127,14 @@ def test_the_options_of_run_are_all_in_its_table() -> None:
     assert [each for each in spellings if not each.intersection(table)] == []
 
 
+def test_the_options_of_run_that_up_has_are_named() -> None:
+    (told,) = re.findall(
+        r"^`edgenode up` has for all its nodes alike: .*?(?=;)", TEXT, re.MULTILINE | re.DOTALL
+    )
+    alone = {"--data-dir", "--base-port", "--nodes", "-n", "--mdns"}
+    assert {*re.findall(r"`(--[\w-]+)`", told)} == set().union(*options_of(resolved(["up"])[0])) - alone
+
+
 def test_every_make_target_named_exists() -> None:
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     named = set(re.findall(r"^    make ([a-z]+)|`make ([a-z]+)", PROSE, re.MULTILINE))

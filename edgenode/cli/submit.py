@@ -29,6 +29,7 @@ from edgenode.cli.output import (
     print_json,
     tell_error,
 )
+from edgenode.core.types import Delivery, Partition
 
 if TYPE_CHECKING:
     from edgenode.client import Client, ClientError, Job
@@ -38,44 +39,76 @@ LOOK_S: Final = 2.0
 
 
 def submit(
-    task: Annotated[str | None, typer.Argument(help="The task's name.", show_default=False)] = None,
+    task: Annotated[
+        str | None, typer.Argument(metavar="TASK", help="The task's name.", show_default=False)
+    ] = None,
     payload: Annotated[
         str | None,
         typer.Argument(
-            metavar="[PAYLOAD]", help="A JSON object; - reads it from standard input.", show_default=False
+            metavar="PAYLOAD", help="A JSON object; - reads it from standard input.", show_default=False
         ),
     ] = None,
     file: Annotated[
         str | None,
-        typer.Option(help="Send the jobs in this NDJSON file instead, one a line; - for standard input."),
+        typer.Option(
+            metavar="FILE",
+            help="Send the jobs in this NDJSON file instead, one a line; - for standard input.",
+        ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end, and show it.")] = False,
     wait_timeout: Annotated[
-        float, typer.Option(help="With --wait: seconds after which to stop waiting.", min=0)
+        float, typer.Option(metavar="SECONDS", help="With --wait: when to stop waiting.", min=0)
     ] = 3600.0,
-    count: Annotated[int, typer.Option(help="Submit so many of it.", min=1, max=100_000)] = 1,
+    count: Annotated[int, typer.Option(metavar="N", help="Submit so many of it.", min=1, max=100_000)] = 1,
     key: Annotated[
         str | None,
-        typer.Option(help="Idempotency key: all submissions of it, at any node, are one job."),
+        typer.Option(metavar="KEY", help="Idempotency key: all submissions of it, at any node, are one job."),
     ] = None,
-    queue: Annotated[str | None, typer.Option(help="The queue.")] = None,
-    priority: Annotated[int | None, typer.Option(help="0 (last) to 9 (first).")] = None,
+    queue: Annotated[str | None, typer.Option(metavar="NAME", help="The queue.")] = None,
+    priority: Annotated[int | None, typer.Option(metavar="0-9", help="0 (last) to 9 (first).")] = None,
     concurrency_key: Annotated[
-        str | None, typer.Option(help="Of the jobs with this key only so many run at a time in the mesh.")
+        str | None,
+        typer.Option(metavar="KEY", help="Of the jobs with this key only so many run at a time in the mesh."),
     ] = None,
-    concurrency_limit: Annotated[int | None, typer.Option(help="So many; 1 if not said.")] = None,
-    delay_s: Annotated[float | None, typer.Option(help="Seconds before it may start.")] = None,
-    run_at: Annotated[str | None, typer.Option(help="Not before, like 2030-01-31T12:00:00Z.")] = None,
-    timeout_s: Annotated[float | None, typer.Option(help="Seconds that one attempt may take.")] = None,
-    deadline: Annotated[str | None, typer.Option(help="No start after, like 2030-01-31T12:00:00Z.")] = None,
-    max_attempts: Annotated[int | None, typer.Option(help="How often it may fail.")] = None,
-    max_losses: Annotated[int | None, typer.Option(help="How often its runner may die.")] = None,
-    delivery: Annotated[str | None, typer.Option(help="at-least-once or at-most-once.")] = None,
-    partition: Annotated[str | None, typer.Option(help="In a minority: run or wait.")] = None,
-    acks: Annotated[int | None, typer.Option(help="Disks that must have it before it is accepted.")] = None,
-    ttl_s: Annotated[float | None, typer.Option(help="Seconds to keep it after its end.")] = None,
+    concurrency_limit: Annotated[
+        int | None, typer.Option(metavar="N", help="So many; 1 if not said.")
+    ] = None,
+    delay_s: Annotated[float | None, typer.Option(metavar="SECONDS", help="Before it may start.")] = None,
+    run_at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Not before, like 2030-01-31T12:00:00Z.")
+    ] = None,
+    timeout_s: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="That one attempt may take; then it is killed.")
+    ] = None,
+    deadline: Annotated[
+        str | None, typer.Option(metavar="TIME", help="No start after, like 2030-01-31T12:00:00Z.")
+    ] = None,
+    max_attempts: Annotated[
+        int | None, typer.Option(metavar="N", help="How often it is tried when it fails.")
+    ] = None,
+    max_losses: Annotated[
+        int | None, typer.Option(metavar="N", help="How often its runner may die before it has failed.")
+    ] = None,
+    delivery: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(Delivery),
+            help="What a job whose runner was lost does: it starts again, or fails.",
+        ),
+    ] = None,
+    partition: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(Partition), help="What it does while a majority of its holders can't be reached."
+        ),
+    ] = None,
+    acks: Annotated[
+        int | None, typer.Option(metavar="N", help="Disks that must have it before it is accepted.")
+    ] = None,
+    ttl_s: Annotated[float | None, typer.Option(metavar="SECONDS", help="To keep it after its end.")] = None,
     require: Annotated[
-        list[str] | None, typer.Option(help="A label of the node, KEY=VALUE. Repeats.")
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A label that the node has to have; repeats."),
     ] = None,
     url: UrlOption = None,
     as_json: JsonOption = False,

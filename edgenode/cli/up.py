@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
@@ -19,6 +19,18 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from edgenode.cli.node_options import (
+    AsyncSlotsOption,
+    DrainLimitOption,
+    ForgetAfterOption,
+    LogLevelOption,
+    ProfileOption,
+    ReplicasOption,
+    SlotsOption,
+    TasksOption,
+    WorkerMaxJobsOption,
+    WorkerMaxMemoryOption,
+)
 from edgenode.cli.output import GONE
 from edgenode.cli.run import PARENT_VARIABLE
 from edgenode.core.errors import EdgeNodeError
@@ -113,7 +125,12 @@ class LocalMesh:
         slots: int = 2,
         mdns: bool = True,
         profile: str = "local",
+        options: Sequence[str] = (),
     ) -> None:
+        """
+        Args:
+            options: further ones of `edgenode run`, for each node.
+        """
         from edgenode.shell.identity import new_mesh_key
 
         key = data_dir / KEY_FILE
@@ -132,6 +149,7 @@ class LocalMesh:
                     command += ["--join", f"127.0.0.1:{base_port + PEER_OFFSET + other}"]
             for source in tasks:
                 command += ["--tasks", source]
+            command += options
             self.nodes.append(LocalNode(name, api, command, data_dir / name / "node.log"))
 
     def __enter__(self) -> LocalMesh:
@@ -212,20 +230,32 @@ def _tail(log: Path, lines: int = 5) -> str:
 
 
 def up(
-    count: Annotated[int, typer.Option("-n", "--nodes", min=1, max=64, help="How many nodes.")] = 5,
-    data_dir: Annotated[Path, typer.Option(help="Key, disks and logs of all nodes.")] = Path(".edgenode"),
+    count: Annotated[
+        int, typer.Option("-n", "--nodes", min=1, max=64, metavar="N", help="How many nodes.")
+    ] = 5,
+    data_dir: Annotated[Path, typer.Option(metavar="DIR", help="Key, disks and logs of all nodes.")] = Path(
+        ".edgenode"
+    ),
     base_port: Annotated[
         int,
         typer.Option(
-            min=1, max=64_000, help="Node i has its API at this port + i, its peer port 1000 above."
+            min=1,
+            max=64_000,
+            metavar="PORT",
+            help="Node i has its API at this port + i, its peer port 1000 above.",
         ),
     ] = 8700,
-    tasks: Annotated[
-        list[str] | None,
-        typer.Option(help="Module or .py file with tasks; repeats. [default: the built-in ones]"),
-    ] = None,
-    slots: Annotated[int, typer.Option(min=1, max=1024, help="Jobs that run at one time on each node.")] = 2,
+    tasks: TasksOption = None,
+    slots: SlotsOption = 2,
+    async_slots: AsyncSlotsOption = 100,
+    worker_max_jobs: WorkerMaxJobsOption = 0,
+    worker_max_memory: WorkerMaxMemoryOption = "0",  # type: ignore[assignment]  # read as if it were given
+    replicas: ReplicasOption = None,
+    profile: ProfileOption = "local",
+    forget_after: ForgetAfterOption = None,
+    drain_limit: DrainLimitOption = None,
     mdns: Annotated[bool, typer.Option("--mdns/--no-mdns", help="Let further nodes find these.")] = True,
+    log_level: LogLevelOption = "info",
 ) -> None:
     """Start several nodes on this machine and watch them. Ctrl-C ends them all.
 
@@ -233,11 +263,29 @@ def up(
 
     \b
     edgenode up -n 5
+    edgenode up -n 3 --tasks my_tasks.py --tasks edgenode.tasks
     edgenode submit echo '{"message": "hello"}' --wait         # in another terminal
     """
+    given = {
+        "--async-slots": async_slots,
+        "--worker-max-jobs": worker_max_jobs,
+        "--worker-max-memory": worker_max_memory,
+        "--replicas": replicas,
+        "--forget-after": forget_after,
+        "--drain-limit": drain_limit,
+        "--log-level": log_level,
+    }
+    options = [f"{option}={value}" for option, value in given.items() if value is not None]
     try:
         mesh = LocalMesh(
-            count, data_dir=data_dir, base_port=base_port, tasks=tuple(tasks or ()), slots=slots, mdns=mdns
+            count,
+            data_dir=data_dir,
+            base_port=base_port,
+            tasks=tuple(tasks or ()),
+            slots=slots,
+            mdns=mdns,
+            profile=profile,
+            options=options,
         )
         with Ending() as ending, mesh:
             for node in mesh.nodes:

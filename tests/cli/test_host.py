@@ -85,7 +85,7 @@ def test_a_label_that_no_job_could_require_is_wrong_usage(key: Path, label: str)
         OPTIONS["requires"]("requires", dict([label.partition("=")[::2]]))
     result = run(key, "--label", label)
     assert result.exit_code == 2
-    assert "--label needs KEY=VALUE" in result.stderr
+    assert "--label: expected KEY=VALUE" in result.stderr
 
 
 async def test_of_a_port_that_is_taken_both_commands_options_are_named() -> None:

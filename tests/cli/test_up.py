@@ -6,14 +6,19 @@ import os
 import signal
 import socket
 from pathlib import Path
+from typing import Any, Final, cast
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from edgenode.cli import app
 from edgenode.cli.up import PEER_OFFSET, Ending, LocalMesh, LocalNode
 from edgenode.core.errors import EdgeNodeError
 from tests.processes import processes_of
+
+RUN: Final[Any] = cast(Any, typer.main.get_command(app)).commands["run"]
+KEPT: Final = "kept-open"
 
 
 def idle_mesh(folder: Path, count: int) -> LocalMesh:
@@ -23,9 +28,6 @@ def idle_mesh(folder: Path, count: int) -> LocalMesh:
         node.command = ["tail", "-f", "/dev/null", "--", str(folder / KEPT)]
         (folder / KEPT).touch()
     return mesh
-
-
-KEPT = "kept-open"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -71,3 +73,43 @@ def test_a_node_that_joined_anew_is_shown_as_it_is_and_not_as_it_was(
         monkeypatch.setattr(LocalNode, "ask", lambda node, path, members=members: {"nodes": members})
         mesh = LocalMesh(1, data_dir=tmp_path, base_port=1)
         assert mesh.members()["node-1"]["state"] == next(s for s in states if s not in ("dead", "left"))
+
+
+def test_what_up_is_told_of_its_nodes_each_of_them_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[LocalMesh] = []
+
+    def note(mesh: LocalMesh) -> LocalMesh:
+        made.append(mesh)
+        raise EdgeNodeError("not in this test")
+
+    monkeypatch.setattr(LocalMesh, "__enter__", note)
+    given = ["--async-slots", "7", "--worker-max-jobs", "9", "--worker-max-memory", "2K", "--replicas", "2"]
+    given += ["--profile", "lan", "--forget-after", "5", "--drain-limit", "1.5", "--log-level", "debug"]
+    result = CliRunner().invoke(app, ["up", "-n", "2", "--data-dir", str(tmp_path), *given])
+    assert result.exit_code == 1
+    for node in made[0].nodes:
+        told = dict(option.split("=") for option in node.command if "=" in option)
+        assert told == {
+            "--async-slots": "7",
+            "--worker-max-jobs": "9",
+            "--worker-max-memory": "2048",
+            "--replicas": "2",
+            "--forget-after": "5.0",
+            "--drain-limit": "1.5",
+            "--log-level": "debug",
+        }
+        assert node.command[node.command.index("--profile") + 1] == "lan"
+        with RUN.make_context("run", node.command[4:]):
+            pass  # made without a usage error
+
+
+def test_a_node_option_that_means_nothing_is_refused_before_any_node_is_started(tmp_path: Path) -> None:
+    folder = tmp_path / "mesh"
+    for wrong in (["--worker-max-memory", "much"], ["--profile", "moon"], ["--log-level", "loud"]):
+        result = CliRunner().invoke(app, ["up", "--data-dir", str(folder), *wrong])
+        assert result.exit_code == 2
+        assert wrong[0] in result.stderr
+        assert wrong[1] in result.stderr
+    assert not folder.exists()

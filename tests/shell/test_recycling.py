@@ -13,7 +13,7 @@ import pytest
 import typer
 from pools import Pool, wait_for_death
 
-from edgenode.cli.run import parse_size
+from edgenode.cli.node_options import parse_size
 from edgenode.core.types import State
 from edgenode.shell.worker_process import private_bytes
 from edgenode.task import load_tasks
@@ -171,10 +171,10 @@ async def test_a_limit_that_leaves_no_room_is_told_and_jobs_run_all_the_same(
     [("0", 0), ("4096", 4096), ("512M", 512 * MEGABYTE), ("2g", 2048 * MEGABYTE), ("64 KiB", 65_536)],
 )
 def test_a_size_is_given_in_bytes_or_with_a_letter(text: str, size: int) -> None:
-    assert parse_size(text, "--worker-max-memory") == size
+    assert parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "much", "-1", "1.5G", "5T", "M"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="512M"):
-        parse_size(text, "--worker-max-memory")
+        parse_size(text)

@@ -1,0 +1,122 @@
+"""Options of a node that `run` has for one, and `up` for each of several; and how they are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from typing import Annotated, Final
+
+import typer
+
+from edgenode.core.settings import PRESETS
+from edgenode.core.types import WORD, is_host
+
+SIZE: Final = re.compile(r"(\d{1,15}) ?([KMG]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+def parse_address(text: str, option: str) -> tuple[str, int]:
+    """HOST:PORT, with an IPv6 host in brackets.
+
+    Raises:
+        typer.BadParameter: it is not one.
+    """
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not is_host(host) or not port.isdecimal() or int(port) > 65_535:
+        raise typer.BadParameter(f"expected HOST:PORT, as in 127.0.0.1:8701, not {text!r}", param_hint=option)
+    return host, int(port)
+
+
+def parse_size(text: str) -> int:
+    """A number of bytes, or of K, M or G of them (1024 each time).
+
+    Raises:
+        typer.BadParameter: it is not one.
+    """
+    found = SIZE.fullmatch(text.strip())
+    if found is None:
+        raise typer.BadParameter(f"expected a number of bytes, as in 512M or 2G, not {text!r}")
+    return int(found[1]) << 10 * " KMG".index(found[2].upper() or " ")
+
+
+def parse_label(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not (WORD.fullmatch(key) and WORD.fullmatch(value)):
+        raise typer.BadParameter(
+            "expected KEY=VALUE, as in zone=north, each of 1 to 128 letters, digits, or any of"
+            f" _ . : / - after the first, or no job could require it; not {text!r}",
+            param_hint="--label",
+        )
+    return key, value
+
+
+def _one_of(known: Collection[str]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in known:
+            raise typer.BadParameter(f"expected one of {', '.join(known)}, not {text!r}")
+        return text.lower()
+
+    return parse
+
+
+TasksOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SOURCE", help="Module or .py file with tasks; repeats. [default: the built-in ones]"
+    ),
+]
+SlotsOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=1024,
+        metavar="N",
+        help="Jobs that run at one time on a node, each in a process of its own.",
+    ),
+]
+AsyncSlotsOption = Annotated[
+    int,
+    typer.Option(
+        min=1, max=10_000, metavar="N", help="Coroutines that run on a node besides, in one process."
+    ),
+]
+WorkerMaxJobsOption = Annotated[
+    int, typer.Option(min=0, metavar="N", help="After so many jobs a worker process is replaced; 0: never.")
+]
+WorkerMaxMemoryOption = Annotated[
+    int,
+    typer.Option(
+        parser=parse_size,
+        metavar="SIZE",
+        help="A worker process with more after a job is replaced, as in 512M; 0: never.",
+    ),
+]
+ReplicasOption = Annotated[
+    int | None,
+    typer.Option(min=1, max=16, metavar="R", help="Disks per job, the same at all nodes. [default: 3]"),
+]
+ProfileOption = Annotated[
+    str,
+    typer.Option(parser=_one_of(PRESETS), metavar="|".join(PRESETS), help="How patient to be with peers."),
+]
+ForgetAfterOption = Annotated[
+    float | None,
+    typer.Option(
+        min=1,
+        metavar="SECONDS",
+        help="Until a dead member is forgotten. [default: local 60, lan 300, wan 1800]",
+    ),
+]
+DrainLimitOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=86_400,
+        metavar="SECONDS",
+        help="That running jobs may take after SIGTERM, or in a drain. [default: 10]",
+    ),
+]
+LogLevelOption = Annotated[
+    str, typer.Option(parser=_one_of(LOG_LEVELS), metavar="|".join(LOG_LEVELS), help="What is logged.")
+]
