@@ -18,7 +18,7 @@ from typer.core import TyperGroup, TyperOption
 from edgenode import Fail, Retry, load_tasks, run_task
 from edgenode.api import render
 from edgenode.api.app import make_app
-from edgenode.api.submission import OPTIONS
+from edgenode.api.specs import OPTIONS
 from edgenode.cli import app
 from edgenode.core.errors import InvalidJob, to_problem
 from edgenode.core.jobs import TRANSITIONS, Spec, make_job_id

@@ -14,14 +14,15 @@ from aiohttp import web
 from edgenode import __version__
 from edgenode.api import render
 from edgenode.api.answers import add_headers, dump, errors_as_problems, json_response
-from edgenode.api.batch import Batch, make_specs, read_body
 from edgenode.api.batches import Batches
 from edgenode.api.changing import Changing
 from edgenode.api.guard import check_origin
 from edgenode.api.logs import log_fields, log_text, names_of, progress_fields, wants_json
+from edgenode.api.nodes import Nodes
 from edgenode.api.problems import NoResult, ResultExpired
 from edgenode.api.queues import Queues
-from edgenode.api.reading import (
+from edgenode.api.reasons import waiting_for
+from edgenode.api.requests import (
     body_chunks,
     cursor_text,
     expect,
@@ -32,10 +33,9 @@ from edgenode.api.reading import (
     preferred_wait_s,
     search_query,
 )
-from edgenode.api.reasons import waiting_for
-from edgenode.api.regulating import Regulating
 from edgenode.api.service import Service
-from edgenode.api.submission import ITEMS_MAX, KEY_FIELD, Intake, parse_json, parse_lines, too_many
+from edgenode.api.specs import ITEMS_MAX, KEY_FIELD, SpecMaker, parse_json, parse_lines, too_many
+from edgenode.api.submitting import Submission, make_specs, read_body
 from edgenode.core.batches import make_batch
 from edgenode.core.errors import EdgeNodeError, NodeNotFound, NotReady, Overloaded, RejectedInput
 from edgenode.core.jobs import Record, is_marker, job_text, join
@@ -78,7 +78,7 @@ def make_app(
     app.add_routes([web.post(path, handler) for path, handler in api.changes().items()])
     app.router.add_put("/v1/queues/{name:.+}", api.queues.put)
     app.add_routes([web.get(path, handler) for path, handler in api.resources().items()])
-    app.add_routes(Regulating(service, api.settings).routes())
+    app.add_routes(Nodes(service, api.settings).routes())
     return app
 
 
@@ -171,13 +171,13 @@ class Api:
         refusal = self._service.refusal()
         if refusal is not None:
             raise refusal
-        intake = Intake(self._service)
+        maker = SpecMaker(self._service)
         name = make_batch(self._service.new_job_id(), len(documents)) if is_batch else None
-        made = await make_specs(intake, documents, key, name)
-        batch = Batch(self._service, intake, made)
-        await batch.submit(self.settings.submit_s)
-        await batch.look(wait_s, self.settings.read_s)
-        return await batch.response(request, is_batch=is_batch, wait_s=wait_s, batch=name)
+        made = await make_specs(maker, documents, key, name)
+        submission = Submission(self._service, maker, made)
+        await submission.submit(self.settings.submit_s)
+        await submission.look(wait_s, self.settings.read_s)
+        return await submission.response(request, is_batch=is_batch, wait_s=wait_s, batch=name)
 
     # ---------------------------------------------------------------------------------------- reading
 

@@ -16,7 +16,7 @@ from aiohttp import web
 from edgenode.api.answers import dump, json_response
 from edgenode.api.changing import Changing
 from edgenode.api.problems import NoSuchBatch
-from edgenode.api.reading import body_of, parameters, preferred_wait_s
+from edgenode.api.requests import body_of, parameters, preferred_wait_s
 from edgenode.api.service import Service
 from edgenode.core.batches import Batch, batch_size, batch_text, job_of, parse_batch
 from edgenode.core.errors import RejectedInput, Undecided

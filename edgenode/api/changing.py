@@ -15,11 +15,11 @@ from aiohttp import web
 
 from edgenode.api import render
 from edgenode.api.answers import dump, json_response
-from edgenode.api.batch import Batch, read_body
 from edgenode.api.problems import JobEnded, NotRetryable, ResultExpired
-from edgenode.api.reading import body_of, job_id, parameters, preferred_wait_s, wanted_jobs
+from edgenode.api.requests import body_of, job_id, parameters, preferred_wait_s, wanted_jobs
 from edgenode.api.service import Service
-from edgenode.api.submission import ITEMS_MAX, Intake, fingerprint, too_many
+from edgenode.api.specs import ITEMS_MAX, SpecMaker, fingerprint, too_many
+from edgenode.api.submitting import Submission, read_body
 from edgenode.core.errors import EdgeNodeError, OutcomeUnknown, to_problem
 from edgenode.core.jobs import Record, Spec, decode_spec, is_marker, job_text, keyed_job_id
 from edgenode.core.settings import JobSettings
@@ -106,7 +106,7 @@ class Changing:
         job, wait_s = job_id(request), preferred_wait_s(request)
         parameters(request)
         await body_of(request)
-        made = self._again(Intake(self._service), await self._found(job))
+        made = self._again(SpecMaker(self._service), await self._found(job))
         return await self._submit(request, [made], is_batch=False, wait_s=wait_s)
 
     async def retry_many(self, request: web.Request) -> web.Response:
@@ -115,18 +115,18 @@ class Changing:
         parameters(request)
         wanted = wanted_jobs(await body_of(request))
         records, refused = await self._select(wanted, RETRYABLE)
-        intake = Intake(self._service)
+        maker = SpecMaker(self._service)
         made: list[Spec | EdgeNodeError] = list(refused.values())
         for record in records:
             try:
-                made.append(self._again(intake, record))
+                made.append(self._again(maker, record))
             except EdgeNodeError as error:
                 made.append(error)
         if not made:
             return json_response(b'{"jobs":[]}', wait_s=wait_s)
         return await self._submit(request, made, is_batch=True, wait_s=wait_s)
 
-    def _again(self, intake: Intake, record: Record) -> Spec:
+    def _again(self, maker: SpecMaker, record: Record) -> Spec:
         """The spec of the job that is to try this one's work again.
 
         Raises:
@@ -139,7 +139,7 @@ class Changing:
         if is_marker(record):
             raise ResultExpired("its payload is not kept any more", state=record.state, job=job_text(job))
         document = {"task": old.task, "payload": json.loads(old.payload)} | render.options_fields(old.options)
-        spec = intake.spec(document)
+        spec = maker.spec(document)
         options = replace(spec.options, retry_of=job_text(job), fingerprint=fingerprint(document))
         return replace(spec, id=keyed_job_id(job_text(job), RETRY_NAMESPACE), options=options)
 
@@ -154,10 +154,10 @@ class Changing:
         refusal = self._service.refusal()
         if refusal is not None:
             raise refusal
-        batch = Batch(self._service, Intake(self._service), made)
-        await batch.submit(self._settings.submit_s)
-        await batch.look(wait_s, self._settings.read_s)
-        return await batch.response(request, is_batch=is_batch, wait_s=wait_s)
+        submission = Submission(self._service, SpecMaker(self._service), made)
+        await submission.submit(self._settings.submit_s)
+        await submission.look(wait_s, self._settings.read_s)
+        return await submission.response(request, is_batch=is_batch, wait_s=wait_s)
 
     # ------------------------------------------------------------------------------------- finding
 

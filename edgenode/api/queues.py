@@ -10,7 +10,7 @@ from aiohttp import web
 from edgenode.api import render
 from edgenode.api.answers import dump, json_response
 from edgenode.api.problems import InvalidQueue
-from edgenode.api.reading import body_of, parameters
+from edgenode.api.requests import body_of, parameters
 from edgenode.api.service import Service
 from edgenode.core.types import WORD, Seconds
 from edgenode.core.view import QueueChange

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgenode.api.app import make_app, make_runner
-from edgenode.api.reading import body_chunks
-from edgenode.api.submission import FIELDS, ITEMS_MAX, PAYLOAD_BYTES_MAX
+from edgenode.api.requests import body_chunks
+from edgenode.api.specs import FIELDS, ITEMS_MAX, PAYLOAD_BYTES_MAX
 from edgenode.core.errors import RejectedInput
 from edgenode.core.jobs import parse_job_id
 from tests.api.fake import FakeService

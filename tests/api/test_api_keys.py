@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
-from edgenode.api.submission import KEY_CHARS_MAX, fingerprint
+from edgenode.api.specs import KEY_CHARS_MAX, fingerprint
 from edgenode.core import jobs
 from edgenode.core.errors import KeyInFlight
 from edgenode.core.types import State

@@ -12,7 +12,7 @@ from aiohttp import web
 from typer.testing import CliRunner, Result
 
 from edgenode.api.app import make_app, make_runner
-from edgenode.api.submission import OPTIONS
+from edgenode.api.specs import OPTIONS
 from edgenode.cli import app
 from edgenode.cli import host as module
 from edgenode.core.errors import InvalidJob

@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from edgenode.api.answers import problem_response
 from edgenode.api.problems import TooSlow, UnsupportedMediaType
-from edgenode.api.submission import ITEMS_MAX, check_key, parse_json
+from edgenode.api.specs import ITEMS_MAX, check_key, parse_json
 from edgenode.core import wire
 from edgenode.core.errors import RejectedInput, TooLarge
 from edgenode.core.jobs import parse_job_id

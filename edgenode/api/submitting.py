@@ -13,8 +13,8 @@ from aiohttp import web
 from edgenode.api import render
 from edgenode.api.answers import dump, json_response
 from edgenode.api.service import Service
-from edgenode.api.submission import KEY_FIELD, Intake
-from edgenode.core import batches
+from edgenode.api.specs import KEY_FIELD, SpecMaker
+from edgenode.core.batches import Batch, batch_text, job_of
 from edgenode.core.errors import EdgeNodeError, KeyReused, to_problem
 from edgenode.core.jobs import Spec, job_text
 from edgenode.core.signals import ReadDone, Receipt
@@ -27,12 +27,12 @@ YIELD_EVERY: Final = 200
 make this node look slow to its peers."""
 
 
-class Batch:
+class Submission:
     """One request's jobs on their way: specs and refusals, then receipts, then what became of them."""
 
-    def __init__(self, service: Service, intake: Intake, made: Sequence[Spec | EdgeNodeError]) -> None:
+    def __init__(self, service: Service, maker: SpecMaker, made: Sequence[Spec | EdgeNodeError]) -> None:
         self._service = service
-        self._now = intake.now
+        self._now = maker.now
         self._made, self._repeated = _once(made)
         self._receipts: dict[JobId, Receipt] = {}
         self._seen: ReadDone | None = None
@@ -72,7 +72,7 @@ class Batch:
         *,
         is_batch: bool,
         wait_s: Seconds | None,
-        batch: batches.Batch | None = None,
+        batch: Batch | None = None,
     ) -> web.Response:
         """200 if all that was accepted has ended (only asked with `wait_s`), else 202. Where nothing was
         accepted the status is that of the first refusal, an indefinite one before all others."""
@@ -96,7 +96,7 @@ class Batch:
             body, status=200 if is_done else 202, wait_s=wait_s, retry_after_s=None if is_done else 1.0
         )
         if batch is not None:
-            response.headers["Location"] = f"/v1/batches/{batches.batch_text(batch)}"
+            response.headers["Location"] = f"/v1/batches/{batch_text(batch)}"
         if not is_batch:
             job, receipt = next(iter(self._receipts.items()))
             response.headers["Location"] = f"/v1/jobs/{job_text(job)}"
@@ -132,11 +132,11 @@ class Batch:
         return render.submitted_body(item, self._ranks[item.id], replicas, receipt, self._now)
 
 
-def _batch_body(bodies: Sequence[bytes], batch: batches.Batch | None) -> bytes:
+def _batch_body(bodies: Sequence[bytes], batch: Batch | None) -> bytes:
     jobs = b'"jobs":[%b]' % b",".join(bodies)
     if batch is None:
         return b"{%b}" % jobs
-    return b'{"batch":"%b",%b}' % (batches.batch_text(batch).encode(), jobs)
+    return b'{"batch":"%b",%b}' % (batch_text(batch).encode(), jobs)
 
 
 def read_body(done: ReadDone, job: JobId, spec: Spec | None = None, **extra: Any) -> bytes:
@@ -171,7 +171,7 @@ def _once(made: Sequence[Spec | EdgeNodeError]) -> tuple[list[Spec | EdgeNodeErr
 
 
 async def make_specs(
-    intake: Intake, documents: Sequence[object], key: str = "", batch: batches.Batch | None = None
+    maker: SpecMaker, documents: Sequence[object], key: str = "", batch: Batch | None = None
 ) -> list[Spec | EdgeNodeError]:
     """Of each document its spec, or why there is none; under the ids of this batch, if it is one."""
     made: list[Spec | EdgeNodeError] = []
@@ -180,8 +180,8 @@ async def make_specs(
             made.append(document)
             continue
         try:
-            job = None if batch is None else batches.job_of(batch, index - 1)
-            made.append(intake.spec(document, key, job))
+            job = None if batch is None else job_of(batch, index - 1)
+            made.append(maker.spec(document, key, job))
         except EdgeNodeError as error:
             made.append(error)
         if index % YIELD_EVERY == 0:

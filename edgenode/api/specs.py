@@ -109,7 +109,7 @@ def too_many() -> TooLarge:
 # ------------------------------------------------------------------------------------------------ jobs
 
 
-class Intake:
+class SpecMaker:
     """Makes the specs of one request: what depends on the node is looked up once, not per job."""
 
     def __init__(self, service: Service) -> None:
@@ -376,7 +376,7 @@ OPTIONS: Final[Mapping[str, Callable[[str, object], Any]]] = {
     "concurrency_key": check_key,
     "concurrency_limit": _integer(1, 1_000_000),
 }
-"""Every option of a submission, and what it may be. `Intake` holds `acks` against the number of holders."""
+"""Every option of a job, and what it may be. `SpecMaker` holds `acks` against the number of holders."""
 FIELDS: Final = frozenset({"task", "payload", KEY_FIELD, *OPTIONS})
 
 

@@ -10,9 +10,9 @@ from aiohttp import web
 from edgenode.api import render
 from edgenode.api.answers import dump, json_response
 from edgenode.api.problems import UnsupportedMediaType
-from edgenode.api.reading import body_chunks, parameters
+from edgenode.api.requests import body_chunks, parameters
 from edgenode.api.service import Service
-from edgenode.api.submission import parse_json
+from edgenode.api.specs import parse_json
 from edgenode.core.errors import NodeNotFound, RejectedInput
 from edgenode.core.settings import WEIGHT_MAX, WEIGHT_MIN, JobSettings
 from edgenode.core.types import NodeId, Seconds
@@ -22,7 +22,7 @@ LIMIT_MAX_S: Final[Seconds] = 86_400.0
 """Of a drain: a day. A wrong unit (milliseconds) is then noticed."""
 
 
-class Regulating:
+class Nodes:
     """The handlers. Each asks the member that the path names, which may be another than the one asked."""
 
     def __init__(self, service: Service, settings: JobSettings) -> None:
