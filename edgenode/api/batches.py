@@ -66,6 +66,13 @@ class Batches:
         self._settings = settings
         self._changing = changing
 
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/v1/batches/{id}", self.show),
+            web.get("/v1/batches/{id}/jobs", self.list_jobs),
+            web.post("/v1/batches/{id}/cancel", self.cancel),
+        ]
+
     async def show(self, request: web.Request) -> web.Response:
         """Counts by state; with `Prefer: wait`, when all have ended or the time is over."""
         wait_s = preferred_wait_s(request)

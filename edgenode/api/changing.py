@@ -17,9 +17,9 @@ from edgenode.api import render
 from edgenode.api.answers import dump, json_response
 from edgenode.api.problems import JobEnded, NotRetryable, ResultExpired
 from edgenode.api.requests import body_of, job_id, parameters, preferred_wait_s, wanted_jobs
-from edgenode.api.service import Service
+from edgenode.api.service import Service, check_taking
 from edgenode.api.specs import ITEMS_MAX, SpecMaker, fingerprint, too_many
-from edgenode.api.submitting import Submission, read_body
+from edgenode.api.submitting import Submitting
 from edgenode.core.errors import EdgeNodeError, OutcomeUnknown, to_problem
 from edgenode.core.jobs import Record, Spec, decode_spec, is_marker, job_text, keyed_job_id
 from edgenode.core.settings import JobSettings
@@ -38,9 +38,18 @@ Holders = tuple[NodeId, ...]
 class Changing:
     """The handlers. Each either returns an answer or raises an `EdgeNodeError`."""
 
-    def __init__(self, service: Service, settings: JobSettings) -> None:
+    def __init__(self, service: Service, settings: JobSettings, submitting: Submitting) -> None:
         self._service = service
         self._settings = settings
+        self._submitting = submitting
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.post("/v1/jobs/cancel", self.cancel_many),
+            web.post("/v1/jobs/retry", self.retry_many),
+            web.post("/v1/jobs/{id}/cancel", self.cancel),
+            web.post("/v1/jobs/{id}/retry", self.retry),
+        ]
 
     # ------------------------------------------------------------------------------------- cancels
 
@@ -57,7 +66,11 @@ class Changing:
         if answer.state in TERMINAL and answer.state is not State.CANCELLED:
             raise JobEnded(f"the job {answer.state} before it was cancelled", state=answer.state)
         is_over = answer.state in TERMINAL
-        body = read_body(seen, job) if seen is not None and job in seen.records else render.job_body(answer)
+        body = (
+            render.read_body(seen, job)
+            if seen is not None and job in seen.records
+            else render.job_body(answer)
+        )
         return json_response(
             body, status=200 if is_over else 202, wait_s=wait_s, retry_after_s=None if is_over else 1.0
         )
@@ -106,14 +119,16 @@ class Changing:
         job, wait_s = job_id(request), preferred_wait_s(request)
         parameters(request)
         await body_of(request)
+        check_taking(self._service)
         made = self._again(SpecMaker(self._service), await self._found(job))
-        return await self._submit(request, [made], is_batch=False, wait_s=wait_s)
+        return await self._submitting.send(request, [made], wait_s=wait_s)
 
     async def retry_many(self, request: web.Request) -> web.Response:
         """A new job for each that failed, was cancelled or expired, or the reason why there is none."""
         wait_s = preferred_wait_s(request)
         parameters(request)
         wanted = wanted_jobs(await body_of(request))
+        check_taking(self._service)
         records, refused = await self._select(wanted, RETRYABLE)
         maker = SpecMaker(self._service)
         made: list[Spec | EdgeNodeError] = list(refused.values())
@@ -124,7 +139,7 @@ class Changing:
                 made.append(error)
         if not made:
             return json_response(b'{"jobs":[]}', wait_s=wait_s)
-        return await self._submit(request, made, is_batch=True, wait_s=wait_s)
+        return await self._submitting.send(request, made, is_list=True, wait_s=wait_s)
 
     def _again(self, maker: SpecMaker, record: Record) -> Spec:
         """The spec of the job that is to try this one's work again.
@@ -142,22 +157,6 @@ class Changing:
         spec = maker.spec(document)
         options = replace(spec.options, retry_of=job_text(job), fingerprint=fingerprint(document))
         return replace(spec, id=keyed_job_id(job_text(job), RETRY_NAMESPACE), options=options)
-
-    async def _submit(
-        self,
-        request: web.Request,
-        made: Sequence[Spec | EdgeNodeError],
-        *,
-        is_batch: bool,
-        wait_s: Seconds | None,
-    ) -> web.Response:
-        refusal = self._service.refusal()
-        if refusal is not None:
-            raise refusal
-        submission = Submission(self._service, SpecMaker(self._service), made)
-        await submission.submit(self._settings.submit_s)
-        await submission.look(wait_s, self._settings.read_s)
-        return await submission.response(request, is_batch=is_batch, wait_s=wait_s)
 
     # ------------------------------------------------------------------------------------- finding
 

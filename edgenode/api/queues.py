@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import web
@@ -11,8 +11,8 @@ from edgenode.api import render
 from edgenode.api.answers import dump, json_response
 from edgenode.api.problems import InvalidQueue
 from edgenode.api.requests import body_of, parameters
-from edgenode.api.service import Service
-from edgenode.core.types import WORD, Seconds
+from edgenode.api.service import Service, check_taking
+from edgenode.core.types import WORD, WORD_TEXT, Seconds
 from edgenode.core.view import QueueChange
 
 KNOWN_S: Final[Seconds] = 2.0
@@ -21,14 +21,20 @@ COUNT_MAX: Final = 1_000_000
 RATE_MIN: Final = 0.001  # one start in a quarter of an hour
 FIELDS: Final = ("paused", "concurrency", "rate", "burst")
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 
 class Queues:
     """The handlers. Each either returns an answer or raises an `EdgeNodeError`."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/v1/queues", self.list),
+            web.put("/v1/queues/{name:.+}", self.put),
+            web.post("/v1/queues/{name:.+}/pause", self.pause),
+            web.post("/v1/queues/{name:.+}/resume", self.resume),
+        ]
 
     async def list(self, request: web.Request) -> web.Response:
         parameters(request)
@@ -53,9 +59,7 @@ class Queues:
 
     async def _change(self, name: str, change: QueueChange) -> web.Response:
         """200 when every living member knows of it, 202 when some have not said so yet."""
-        refusal = self._service.refusal()
-        if refusal is not None:
-            raise refusal
+        check_taking(self._service)
         done = await self._service.change_queue(name, change, timeout_s=KNOWN_S)
         if done.error is not None:
             raise done.error
@@ -68,8 +72,7 @@ def _name(request: web.Request) -> str:
     parameters(request)
     name = request.match_info["name"]
     if WORD.fullmatch(name) is None:
-        words = "1 to 128 letters, digits, or any of _ . : / - after the first"
-        raise InvalidQueue(f"a queue's name is {words}; got {name!r:.80}", field="name")
+        raise InvalidQueue(f"a queue's name is {WORD_TEXT}; got {name!r:.80}", field="name")
     return name
 
 

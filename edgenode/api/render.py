@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from edgenode.api.service import TaskSchema
 from edgenode.core.jobs import Options, Record, Spec, decode_spec, job_text, new_record
-from edgenode.core.signals import Receipt
-from edgenode.core.types import TERMINAL, Backoff, MemberState, NodeId, State, Wall, starts_of
+from edgenode.core.signals import ReadDone, Receipt
+from edgenode.core.types import TERMINAL, Backoff, JobId, NodeId, State, Wall, starts_of
 from edgenode.core.view import MemberView, MeshView, QueueView
 
 Json = dict[str, Any]
@@ -39,6 +39,13 @@ def job_body(record: Record, spec: Spec | None = None, **extra: Any) -> bytes:
     text = json.dumps(_job_fields(record, spec) | extra, separators=(",", ":"))
     result = b"" if record.outcome is None else record.outcome.result
     return b'%b,"payload":%b,"result":%b}' % (text[:-1].encode(), spec.payload or b"null", result or b"null")
+
+
+def read_body(done: ReadDone, job: JobId, spec: Spec | None = None, **extra: Any) -> bytes:
+    """As `job_body`, of a job that was read. Whether its owner is firm the record can't always tell."""
+    if job in done.firm:
+        extra["firm"] = True  # its owner said so
+    return job_body(done.records[job], spec, **extra)
 
 
 def submitted_body(spec: Spec, rank: Sequence[NodeId], replicas: int, receipt: Receipt, now: Wall) -> bytes:
@@ -265,7 +272,7 @@ def task_fields(name: str, nodes: Sequence[MemberView], task: TaskSchema | None)
 
 def mesh_fields(mesh: MeshView, members: Sequence[MemberView], me: NodeId) -> Json:
     """The mesh in sum. What the dead said last of their load and tasks no longer counts."""
-    living = [member for member in members if member.state not in (MemberState.DEAD, MemberState.LEFT)]
+    living = [member for member in members if not member.is_gone]
     return {
         "id": mesh.mesh_id,
         "self": {"id": me, "name": mesh.name},

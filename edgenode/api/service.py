@@ -146,3 +146,13 @@ class Service(Protocol):
     def refusal(self) -> EdgeNodeError | None:
         """What a submission is answered with as long as `readiness` has reasons; None if it has none."""
         ...
+
+
+def check_taking(service: Service) -> None:
+    """
+    Raises:
+        EdgeNodeError: the node takes no changes now; the error says why, and until when.
+    """
+    refusal = service.refusal()
+    if refusal is not None:
+        raise refusal

@@ -26,7 +26,7 @@ from edgenode.core.jobs import (
     Spec,
     keyed_job_id,
 )
-from edgenode.core.types import BACKOFFS, WORD, Backoff, Delivery, JobId, Partition, Seconds, Wall
+from edgenode.core.types import BACKOFFS, WORD, WORD_TEXT, Backoff, Delivery, JobId, Partition, Seconds, Wall
 
 ITEMS_MAX: Final = 10_000
 PAYLOAD_BYTES_MAX: Final = 1024 * 1024
@@ -278,10 +278,7 @@ def _name(field: str, value: object) -> str:
     if not isinstance(value, str):
         raise InvalidJob(f"{field} is a text, not {_kind(value)}", field=field)
     if WORD.fullmatch(value) is None:
-        raise InvalidJob(
-            f"{field} is 1 to 128 letters, digits, or any of _ . : / - after the first; got {_shown(value)}",
-            field=field,
-        )
+        raise InvalidJob(f"{field} is {WORD_TEXT}; got {_shown(value)}", field=field)
     return value
 
 

@@ -1,4 +1,4 @@
-"""One request's jobs on their way: from documents to specs, receipts, and the answer."""
+"""`POST /v1/jobs`: a request's jobs on their way, from documents to specs, receipts, and the answer."""
 
 from __future__ import annotations
 
@@ -12,27 +12,94 @@ from aiohttp import web
 
 from edgenode.api import render
 from edgenode.api.answers import dump, json_response
-from edgenode.api.service import Service
-from edgenode.api.specs import KEY_FIELD, SpecMaker
-from edgenode.core.batches import Batch, batch_text, job_of
-from edgenode.core.errors import EdgeNodeError, KeyReused, to_problem
+from edgenode.api.requests import body_chunks, expect, idempotency_key, is_lines, preferred_wait_s
+from edgenode.api.service import Service, check_taking
+from edgenode.api.specs import ITEMS_MAX, KEY_FIELD, SpecMaker, parse_json, parse_lines, too_many
+from edgenode.core.batches import Batch, batch_text, job_of, make_batch
+from edgenode.core.errors import EdgeNodeError, KeyReused, Overloaded, RejectedInput, to_problem
 from edgenode.core.jobs import Spec, job_text
+from edgenode.core.settings import JobSettings
 from edgenode.core.signals import ReadDone, Receipt
 from edgenode.core.types import JobId, Seconds
 
 log = logging.getLogger("edgenode.api")
 
+BODIES_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Bodies being read or worked on at one time; past this, submissions are told to come again."""
 YIELD_EVERY: Final = 200
 """Jobs checked or shown between two turns of the event loop: some 3 ms, so that a batch of 10,000 does not
 make this node look slow to its peers."""
 
 
+class Submitting:
+    """The handler. It either returns an answer or raises an `EdgeNodeError`."""
+
+    def __init__(self, service: Service, settings: JobSettings) -> None:
+        self._service = service
+        self._settings = settings
+        self._body_bytes = 0
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.post("/v1/jobs", self.submit, expect_handler=expect)]
+
+    async def submit(self, request: web.Request) -> web.Response:
+        has_lines = is_lines(request)
+        wait_s = preferred_wait_s(request)
+        key = idempotency_key(request)
+        taken = 0
+        try:
+            body = bytearray()
+            async for chunk in body_chunks(request):
+                body += chunk
+                taken += len(chunk)
+                self._body_bytes += len(chunk)
+                if self._body_bytes > BODIES_BYTES_MAX:
+                    raise Overloaded("too many submissions are being read at once")
+            return await self._submit(request, bytes(body), has_lines, wait_s, key)
+        finally:
+            self._body_bytes -= taken
+
+    async def _submit(
+        self, request: web.Request, body: bytes, has_lines: bool, wait_s: Seconds | None, key: str
+    ) -> web.Response:
+        parsed = parse_lines(body) if has_lines else parse_json(body)
+        is_list = isinstance(parsed, list)
+        documents = parsed if isinstance(parsed, list) else [parsed]
+        if key and is_list:
+            raise RejectedInput(
+                f"the jobs of a batch have keys of their own: {KEY_FIELD}", field="Idempotency-Key"
+            )
+        if not documents:
+            raise RejectedInput("there is no job in the body", field="body")
+        if len(documents) > ITEMS_MAX:
+            raise too_many()
+        check_taking(self._service)
+        name = make_batch(self._service.new_job_id(), len(documents)) if is_list else None
+        made = await make_specs(SpecMaker(self._service), documents, key, name)
+        return await self.send(request, made, is_list=is_list, wait_s=wait_s, batch=name)
+
+    async def send(
+        self,
+        request: web.Request,
+        made: Sequence[Spec | EdgeNodeError],
+        *,
+        is_list: bool = False,
+        wait_s: Seconds | None = None,
+        batch: Batch | None = None,
+    ) -> web.Response:
+        """Have these jobs stored, and answer with what became of each."""
+        submission = Submission(self._service, made)
+        await submission.submit(self._settings.submit_s)
+        await submission.look(wait_s, self._settings.read_s)
+        return await submission.response(request, is_list=is_list, wait_s=wait_s, batch=batch)
+
+
 class Submission:
     """One request's jobs on their way: specs and refusals, then receipts, then what became of them."""
 
-    def __init__(self, service: Service, maker: SpecMaker, made: Sequence[Spec | EdgeNodeError]) -> None:
+    def __init__(self, service: Service, made: Sequence[Spec | EdgeNodeError]) -> None:
         self._service = service
-        self._now = maker.now
+        self._now = service.wall()
         self._made, self._repeated = _once(made)
         self._receipts: dict[JobId, Receipt] = {}
         self._seen: ReadDone | None = None
@@ -70,7 +137,7 @@ class Submission:
         self,
         request: web.Request,
         *,
-        is_batch: bool,
+        is_list: bool,
         wait_s: Seconds | None,
         batch: Batch | None = None,
     ) -> web.Response:
@@ -82,12 +149,12 @@ class Submission:
             if index % YIELD_EVERY == YIELD_EVERY - 1:
                 await asyncio.sleep(0)
         refused = [answer for answer in answers if not isinstance(answer, bytes)]
-        if not is_batch and refused:
+        if not is_list and refused:
             error = self._error(self._made[0])
             assert error is not None
             raise error
         bodies = [answer if isinstance(answer, bytes) else dump(answer) for answer in answers]
-        body = _batch_body(bodies, batch) if is_batch else bodies[0]
+        body = _batch_body(bodies, batch) if is_list else bodies[0]
         if len(refused) == len(answers):
             told = min(refused, key=lambda problem: bool(problem["definite"]))
             return json_response(body, status=int(told["status"]), retry_after_s=told.get("retry_after_s"))
@@ -97,7 +164,7 @@ class Submission:
         )
         if batch is not None:
             response.headers["Location"] = f"/v1/batches/{batch_text(batch)}"
-        if not is_batch:
+        if not is_list:
             job, receipt = next(iter(self._receipts.items()))
             response.headers["Location"] = f"/v1/jobs/{job_text(job)}"
             if receipt.replayed:
@@ -127,7 +194,7 @@ class Submission:
         if self._seen is not None and item.id in self._seen.records:
             # What an earlier submission made is shown as that one submitted it.
             spec = None if self._receipts[item.id].replayed else item
-            return read_body(self._seen, item.id, spec, receipt=render.receipt_fields(receipt))
+            return render.read_body(self._seen, item.id, spec, receipt=render.receipt_fields(receipt))
         replicas = self._service.mesh().replicas
         return render.submitted_body(item, self._ranks[item.id], replicas, receipt, self._now)
 
@@ -137,12 +204,6 @@ def _batch_body(bodies: Sequence[bytes], batch: Batch | None) -> bytes:
     if batch is None:
         return b"{%b}" % jobs
     return b'{"batch":"%b",%b}' % (batch_text(batch).encode(), jobs)
-
-
-def read_body(done: ReadDone, job: JobId, spec: Spec | None = None, **extra: Any) -> bytes:
-    if job in done.firm:
-        extra["firm"] = True  # its owner said so; the record can't always tell
-    return render.job_body(done.records[job], spec, **extra)
 
 
 def _of_job(error: EdgeNodeError, job: JobId) -> EdgeNodeError:

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from edgenode.core.settings import PRESETS
-from edgenode.core.types import WORD, is_host
+from edgenode.core.types import WORD, WORD_TEXT, is_host
 
 SIZE: Final = re.compile(r"(\d{1,15}) ?([KMG]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -44,8 +44,7 @@ def parse_label(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not (WORD.fullmatch(key) and WORD.fullmatch(value)):
         raise typer.BadParameter(
-            "expected KEY=VALUE, as in zone=north, each of 1 to 128 letters, digits, or any of"
-            f" _ . : / - after the first, or no job could require it; not {text!r}",
+            f"expected KEY=VALUE, as in zone=north, not {text!r}, or no job could require it: {WORD_TEXT}",
             param_hint="--label",
         )
     return key, value

@@ -33,6 +33,8 @@ FOREVER: Final[Instant] = float("inf")
 
 WORD: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}", re.ASCII)
 """What tasks, queues, and labels of nodes may be called, and what labels may say."""
+WORD_TEXT: Final = "1 to 128 letters, digits, or any of _ . : / - after the first"
+"""`WORD` for people."""
 CHANCE_BITS: Final = 32
 
 

@@ -93,11 +93,16 @@ class MemberView(NamedTuple):
     clock_ahead_s: Seconds | None = None  # of the mesh's time; None if its clock was not heard yet
 
     @property
+    def is_gone(self) -> bool:
+        """Whether it takes part no more: what it said last is not so any longer."""
+        return self.state in (MemberState.DEAD, MemberState.LEFT)
+
+    @property
     def state_text(self) -> str:
         """Its state in a word: its own, or what is the matter with the disk of one that lives: `resigned` if
         it takes no writes, `behind` if it was put back or copied, and has no vote; or `draining`, `drained`,
         if it was asked to be."""
-        if self.state in (MemberState.DEAD, MemberState.LEFT):
+        if self.is_gone:
             return str(self.state)
         if not self.info.stores:
             return "resigned"

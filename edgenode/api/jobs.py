@@ -1,0 +1,145 @@
+"""Jobs as they are: listed, shown, with their results, logs and places. Nothing here changes anything."""
+
+from __future__ import annotations
+
+import json
+from functools import reduce
+from typing import Final
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from edgenode.api import render
+from edgenode.api.answers import dump, json_response
+from edgenode.api.logs import log_fields, log_text, names_of, progress_fields, wants_json
+from edgenode.api.problems import NoResult, ResultExpired
+from edgenode.api.reasons import waiting_for
+from edgenode.api.requests import cursor_text, job_id, parameters, preferred_wait_s, search_query
+from edgenode.api.service import Service
+from edgenode.core.errors import EdgeNodeError
+from edgenode.core.jobs import Record, is_marker, job_text, join
+from edgenode.core.reports import told_of
+from edgenode.core.settings import JobSettings
+from edgenode.core.signals import ReadDone
+from edgenode.core.types import JobId, Seconds, State
+
+PROGRESS_S: Final[Seconds] = 0.5
+"""How long a job is shown later for the sake of its progress, if a holder does not answer."""
+PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
+"""A page ends early past this: a thousand jobs with a megabyte each are no answer for one request."""
+
+
+class Jobs:
+    """The handlers. Each either returns an answer or raises an `EdgeNodeError`."""
+
+    def __init__(self, service: Service, settings: JobSettings) -> None:
+        self._service = service
+        self._settings = settings
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/v1/jobs", self.list),
+            web.get("/v1/jobs/{id}", self.show),
+            web.get("/v1/jobs/{id}/result", self.result),
+            web.get("/v1/jobs/{id}/logs", self.logs),
+            web.get("/v1/jobs/{id}/placement", self.placement),
+        ]
+
+    async def list(self, request: web.Request) -> web.Response:
+        query, filters = search_query(request)
+        found = await self._service.search(query, timeout_s=self._settings.read_s)
+        bodies: list[bytes] = []
+        onward, room = found.next, PAGE_BYTES_MAX
+        for record in found.records:
+            bodies.append(render.job_body(record))
+            room -= len(bodies[-1])
+            if room <= 0 and record is not found.records[-1]:
+                onward = record.id
+                break
+        unanswered = json.dumps([*found.unanswered]).encode()
+        response = json_response(b'{"jobs":[%b],"unanswered":%b}' % (b",".join(bodies), unanswered))
+        if onward:
+            cursor = cursor_text(JobId(onward))
+            target = urlencode(filters | {"limit": str(query.limit), "cursor": cursor})
+            response.headers["Link"] = f'</v1/jobs?{target}>; rel="next"'
+        return response
+
+    async def show(self, request: web.Request) -> web.Response:
+        job, done, wait_s = await self._read(request)
+        service, record = self._service, done.records[job]
+        extra = await self._progress(record)
+        extra["waiting_for"] = waiting_for(record, service.members(), service.queues())
+        return json_response(render.read_body(done, job, **extra), wait_s=wait_s)
+
+    async def _progress(self, record: Record) -> render.Json:
+        """What the job's latest start said of how far it is. A job is shown without, if nobody can tell."""
+        if not record.start_count or is_marker(record):
+            return {}
+        try:
+            # Of one node: its owner, which like all living holders was told; when all is over this one does.
+            me = self._service.me
+            node = me if record.settled and me in record.holders else record.owner
+            done = await self._service.reports(record.id, nodes=[node], brief=True, timeout_s=PROGRESS_S)
+        except EdgeNodeError:
+            return {}
+        return progress_fields(done.items, record)
+
+    async def logs(self, request: web.Request) -> web.Response:
+        """What each start wrote, logged and said of its progress."""
+        job, done, wait_s = await self._read(request)
+        record = done.records[job]
+        if is_marker(record):
+            raise ResultExpired(f"the job {record.state}; its log went when its ttl_s was over")
+        # If it had other holders before, what was said then stayed with those.
+        nodes = () if record.epoch else record.holders
+        reports = await self._service.reports(job, nodes=nodes, brief=False, timeout_s=self._settings.read_s)
+        starts = told_of(reports.items)
+        if wants_json(request):
+            fields = log_fields(job_text(job), starts, reports.unanswered)
+            return json_response(dump(fields), wait_s=wait_s)
+        text = log_text(starts, reports.unanswered, names_of(self._service.members()))
+        return web.Response(text=text)
+
+    async def result(self, request: web.Request) -> web.Response:
+        """The bare result: 200 with it, 409 while there is none, 410 when it is not kept any more."""
+        job, done, wait_s = await self._read(request)
+        record = done.records[job]
+        state, outcome = record.state, record.outcome
+        if outcome is None:
+            raise NoResult(f"the job is {state}", state=state, retry_after_s=1.0)
+        if is_marker(record):
+            text = f"the job {state} on {render.time_text(outcome.finished_at)}; its ttl_s is over"
+            raise ResultExpired(text, state=state)
+        if state is not State.SUCCEEDED:
+            raise NoResult(f"the job is {state}", state=state, error=outcome.error)
+        return json_response(outcome.result or b"null", wait_s=wait_s)
+
+    async def placement(self, request: web.Request) -> web.Response:
+        job = job_id(request)
+        parameters(request)
+        service = self._service
+        done = await service.inspect(job, timeout_s=self._settings.read_s)
+        found = [copy for copy in done.copies.values() if copy is not None]
+        if not found:
+            # Who was asked may not be who has it, and whether that means "nobody" is decided in one place.
+            read = await service.read([job], wait_s=0.0, timeout_s=self._settings.read_s)
+            if job in read.errors:
+                raise read.errors[job]
+            found = [read.records[job]]
+        record = reduce(join, found)
+        fields = render.placement_fields(record, done.copies, service.rank(job), service.members())
+        return json_response(dump(fields))
+
+    async def _read(self, request: web.Request) -> tuple[JobId, ReadDone, float | None]:
+        """The job that the path names, what was read of it, and how long the client would wait for its end.
+
+        Raises:
+            EdgeNodeError: it could not be read.
+        """
+        job = job_id(request)
+        wait_s = preferred_wait_s(request)
+        parameters(request)
+        done = await self._service.read([job], wait_s=wait_s or 0.0, timeout_s=self._settings.read_s)
+        if job in done.errors:
+            raise done.errors[job]
+        return job, done, wait_s
