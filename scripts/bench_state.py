@@ -1,0 +1,219 @@
+"""What a mesh costs and how it behaves beside throughput: start, rest, memory, failover, lateness."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from math import inf, isfinite
+from random import Random
+from typing import Any, Final
+
+import failover as blows
+import makespan
+from bench_figures import counted
+from bench_load import DRAIN_S, Load, seconds_of
+from bench_machine import metrics_text, sent_bytes, usage
+from bench_mesh import BATCH, BATCH_CLIENTS, NODES, Bench, BenchFailed, Stage, add_percentiles
+from distribution import percentile
+
+from edgenode.cli.up import LocalNode
+from edgenode.client import Client
+
+MIB: Final = 2**20
+DELAY_S: Final = 86_400
+RUNNING: Final = 8
+"""Jobs that a node runs when it is hit."""
+SPARE_SLOTS: Final = 2
+TIMEOUT_S: Final = 0.5
+TIMED_OUT: Final = 24
+SETTLE_S: Final = 1.0
+RESTART_S: Final = 120.0
+
+
+def start(bench: Bench) -> None:
+    """Three processes, until each calls all ready; then one of them again, with what it has."""
+    stage = bench.stage
+    bench.figures.add("start.mesh_s", f"start of {NODES} nodes until all are ready", stage.ready_s, "s")
+    took_s = restart_s(stage)
+    bench.figures.add("start.again_s", "kill -9 of a node, start, until it takes jobs again", took_s, "s")
+
+
+def restart_s(stage: Stage) -> float:
+    """Kill the last node, start it, and wait until it takes jobs.
+
+    Raises:
+        BenchFailed: it does not.
+    """
+    node = stage.mesh.nodes[-1]
+    assert node.process is not None
+    node.process.kill()
+    node.process.wait()
+    began = time.monotonic()
+    node.start()
+    wait_until(lambda: node.ask("/readyz") is not None, f"{node.name} is ready again", RESTART_S)
+    took_s = time.monotonic() - began
+    stage.mesh.wait_ready()
+    return took_s
+
+
+def wait_until(is_so: Callable[[], bool], what: str, within_s: float) -> None:
+    ends = time.monotonic() + within_s
+    while not is_so():
+        if time.monotonic() > ends:
+            raise BenchFailed(f"not within {within_s:.0f} s: {what}")
+        time.sleep(0.02)
+
+
+def idle(bench: Bench) -> None:
+    """Nobody asks for anything."""
+    stage, add = bench.stage, bench.figures.add
+    nodes, seconds = stage.mesh.nodes, bench.options.seconds
+    stage.owned  # noqa: B018  every node has answered once
+    sent = sum(sent_bytes(metrics_text(node)) for node in nodes)
+    before, began = usage(nodes), time.monotonic()
+    time.sleep(seconds)
+    after, took_s = usage(nodes), time.monotonic() - began
+    told = sum(sent_bytes(metrics_text(node)) for node in nodes) - sent
+    used_s = [later.cpu_s - earlier.cpu_s for earlier, later in zip(before, after, strict=True)]
+    node_bytes, worker_bytes = stage.rss_bytes()
+    note = f"and {worker_bytes / MIB:.0f} MiB in its workers"
+    add("idle.rss_mib", "memory of an idle node", node_bytes / MIB, "MiB", note)
+    add("idle.cpu_percent", "CPU of an idle node", 100 * statistics.mean(used_s) / took_s, "% of a core")
+    add("idle.link_bytes_per_s", "sent by an idle node", told / took_s / NODES, "bytes/s")
+
+
+# --------------------------------------------------------------------------------------------- jobs held
+
+
+def held(bench: Bench) -> None:
+    """Memory, pace and start of nodes that have so many jobs: unfinished ones, then finished ones."""
+    for state in ("queued", "finished"):
+        with bench.staged(f"held-{state}") as stage:
+            _held(stage, state, bench.options.held, bench.options.fill_s, bench.say)
+
+
+def _held(stage: Stage, state: str, sizes: Sequence[int], fill_s: float, say: Callable[[str], None]) -> None:
+    if state == "finished":
+        pace(stage, 0)
+    count = base = stage.done
+    idle_bytes, _ = stage.rss_bytes()
+    for size in sizes:
+        if count < size:
+            say(f"  {state}: filling up to {size:,}")
+            count += fill(stage, state, size - count, fill_s)
+        note = "" if count >= size else f"as many as came in {fill_s:.0f} s, of {size:,} wanted"
+        key, label = f"held.{state}.{size}", f"with {count:,} {state} jobs"
+        time.sleep(SETTLE_S)  # the third copies
+        node_bytes, _ = stage.rss_bytes()
+        add = stage.figures.add
+        add(f"{key}.count", f"{state} jobs held by each node", count, "jobs", note)
+        add(f"{key}.rss_mib", f"memory of a node {label}", node_bytes / MIB, "MiB")
+        if count > base:
+            each = (node_bytes - idle_bytes) / (count - base)
+            label = f"memory for each of {count - base:,} {state} jobs more, per node"
+            add(f"{key}.bytes_per_job", label, each, "bytes")
+        disk_bytes = statistics.mean(store_bytes(node) for node in stage.mesh.nodes) / count
+        add(
+            f"{key}.disk_bytes_per_job",
+            f"disk for each of {count:,} {state} jobs, per node",
+            disk_bytes,
+            "bytes",
+        )
+        if state == "finished":
+            count += pace(stage, count)
+        label = f"start of a node with {count:,} {state} jobs, after kill -9"
+        add(f"{key}.restart_s", label, restart_s(stage), "s")
+        if count < size:
+            break
+
+
+def fill(stage: Stage, state: str, missing: int, fill_s: float) -> int:
+    """Have so many more jobs in that state, or as many as come in the time; returns their number."""
+    kind, more = ("workers", {"delay_s": DELAY_S}) if state == "queued" else ("inline", {})
+    plan = stage.plan(kind, BATCH_CLIENTS, batch=BATCH, **more)
+    before, done = stage.owned, stage.done
+    load: Load
+    load, _ = stage.submit(plan._replace(jobs_max=missing, seconds=fill_s))
+    count, unfinished = len(load.jobs), before
+    if state == "queued":
+        unfinished += count
+    wait_until(lambda: stage.owned <= unfinished, f"all jobs are {state}", DRAIN_S)
+    ended = stage.done - done
+    text = f"{count} jobs were accepted, {stage.owned - before} are owned, {ended} have ended"
+    stage.figures.check((stage.owned - before if state == "queued" else ended) == count, text)
+    return count
+
+
+def pace(stage: Stage, count: int) -> int:
+    """How fast a mesh is that has so many finished jobs on its disks; returns how many it did for that."""
+    before = stage.done
+    load, done, used = stage.whole_run(stage.warmed(stage.plan("inline", BATCH_CLIENTS, batch=BATCH)))
+    rate, note = len(done.finished) / done.settled_s, counted(jobs=len(load.jobs))
+    label = f"end to end, inline, batches of {BATCH}, with {count:,} finished jobs"
+    stage.figures.add(f"held.pace.{count}.jobs_per_s", label, rate, "jobs/s", note, used)
+    return stage.done - before
+
+
+def store_bytes(node: LocalNode) -> int:
+    return sum(path.stat().st_size for path in (node.log.parent).glob("jobs.db*"))
+
+
+# ----------------------------------------------------------------------------------- failover, lateness
+
+
+def failover(bench: Bench) -> None:
+    """Nodes that run jobs are killed, stopped and told to leave: until the last of these is elsewhere."""
+    kills = bench.options.kills
+    if not kills:
+        return
+    few = max(1, kills // 2)
+    slots = RUNNING + SPARE_SLOTS
+    with blows.Mesh(
+        bench.folder / "failover", NODES, slots=slots, profile="lan", base_port=bench.options.base_port
+    ) as mesh:
+        dice = Random()
+        for harm, count, what in (
+            (blows.KILLED, kills, "kill -9"),
+            (blows.PAUSED, few, "SIGSTOP (a silent process)"),
+        ):
+            found = blows.blows(mesh, harm, count, RUNNING, dice, bench.say)
+            times = [each.last_s for each in found]
+            label = f"{what}, until the last of its {RUNNING} or more jobs has started elsewhere"
+            _times(bench, f"failover.{harm.kind}", label, times)
+        left = [blows.leave(mesh, number, slots, dice) for number in range(few)]
+        extra = sum(each.extra_starts for each in left)
+        bench.figures.check(not extra, f"SIGTERM: {extra} jobs started twice")
+        label = "SIGTERM, until its last queued job is another's"
+        _times(bench, "failover.leave", label, [each.moved_s for each in left])
+
+
+def _times(bench: Bench, key: str, label: str, times: Sequence[float]) -> None:
+    lost = sum(not isfinite(each) for each in times)
+    bench.figures.check(not lost, f"{label}: never, {lost} times of {len(times)}")
+    times = [each for each in times if each < inf]
+    for name, value in (("median", percentile(times, 0.5)), ("worst", max(times))) if times else ():
+        bench.figures.add(f"{key}.{name}_s", f"{label}, {name}", value, "s", f"{len(times)} times")
+
+
+def lateness(bench: Bench) -> None:
+    """How late jobs with a day start (they write it down themselves), and how late timeouts end theirs."""
+    found = makespan.measure_days(owner_dies=False)
+    bench.figures.check(not found.extra_starts, f"delays: {found.extra_starts} starts too many")
+    note = f"{found.late_s.n} jobs with a day; never early"
+    for name, value in (("p50", found.late_s.p50), ("p99", found.late_s.p99)):
+        label = f"start of a job after its day, {name}"
+        bench.figures.add(f"late.day.{name}_ms", label, 1000 * value, "ms", note)
+        note = ""
+    client = Client(bench.stage.urls)
+    document: dict[str, Any] = {"task": "sleep", "payload": {"seconds": 30}, "max_attempts": 1}
+    batch = client.submit_batch([document | {"timeout_s": TIMEOUT_S}] * TIMED_OUT)
+    client.wait_batch(batch.id, timeout_s=DRAIN_S)
+    jobs = [client.get(job.id).fields for job in batch.jobs if not isinstance(job, Exception)]
+    bad = sum("timed out" not in str(job["error"]) for job in jobs) + TIMED_OUT - len(jobs)
+    bench.figures.check(not bad, f"timeouts: {bad} of {TIMED_OUT} jobs did not time out")
+    late_ms = [
+        1000 * (seconds_of(job["finished_at"]) - seconds_of(job["started_at"]) - TIMEOUT_S) for job in jobs
+    ]
+    note = f"{len(jobs)} jobs that sleep, {TIMEOUT_S} s each; by their records"
+    add_percentiles(bench.figures, "late.timeout", "end of a job after its timeout", late_ms, note)
