@@ -61,6 +61,7 @@ from edgenode.core.signals import (
     RunEnded,
     SearchAsked,
     SearchedHere,
+    Send,
     SlotsChanged,
     StopAsked,
     StoreRecovered,
@@ -321,7 +322,17 @@ class Node:
         ordered = self._desk.flush()
         may_write = self._desk.storing or not any(isinstance(effect, Persist) for effect in ordered)
         assert may_write, "nothing is written to a disk that refuses"
-        return ordered
+        return self._may_be_said(ordered) if self._vouching.unheard else ordered
+
+    def _may_be_said(self, effects: Sequence[Effect]) -> list[Effect]:
+        """All but words to who may know better of this disk, and has not told yet."""
+        unheard = self._vouching.unheard
+        return [
+            effect
+            for effect in effects
+            if not (isinstance(effect, Send) and effect.to in unheard)
+            or not isinstance(effect.message, Vote | Grant)
+        ]
 
     def deadline(self) -> Instant:
         """When `TimePassed` is wanted at the latest, as of the last event."""

@@ -116,6 +116,9 @@ class Vouching:
         self.has_vote = not behind
         self._told: set[NodeId] = set()
         self._linked: set[NodeId] = set()
+        self.unheard: set[NodeId] = set()
+        """Who has not told since its link came up: nothing that needs a vote may be said over that link yet,
+        also by one that has had a vote for long. What is held back is lost, like any message."""
         self._ask_at: dict[NodeId, Instant] = {}  # whom to ask (again), and when
         self._contested_from: Instant = -FOREVER  # since when others have said that another life lives
         self._contested_at: Instant = -FOREVER  # when that was last said; long ago: not any more
@@ -153,10 +156,12 @@ class Vouching:
         """Every new link is a reason to ask: either side may have been away."""
         if self._past is not None:
             self._linked.add(peer)
+            self.unheard.add(peer)
             self._ask_at[peer] = now
 
     def link_down(self, peer: NodeId) -> None:
         self._linked.discard(peer)
+        self.unheard.discard(peer)
 
     def heard(self, source: NodeId, boot: int, written: int) -> None:
         """A member said something that rests on so many writes of its life."""
@@ -184,6 +189,7 @@ class Vouching:
         if message.lives and self._gives_way(message.latest, now):
             return  # and `source` is asked again
         self._ask_at.pop(source, None)
+        self.unheard.discard(source)
         unknown = unknown_word(self._past, [word for word in message.words if word.boot != me])
         forgot = [word for word in message.words if word.boot == me and word.written > written]
         if message.latest > me:

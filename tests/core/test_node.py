@@ -12,9 +12,13 @@ from edgenode.core import wire
 from edgenode.core.jobs import decode, encode_spec
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import (
+    Booted,
     Changed,
+    Effect,
     LeaveAsked,
     Left,
+    LinkDown,
+    LinkUp,
     MessageArrived,
     Persist,
     Run,
@@ -22,8 +26,8 @@ from edgenode.core.signals import (
     StopAsked,
     TimePassed,
 )
-from edgenode.core.types import Ballot, JobId, Partition, Promise, Room, StartToken, State
-from edgenode.core.wire import CONTROL, Acks, Grant, Stored, Submit, Submitted, Write
+from edgenode.core.types import Ballot, JobId, NodeId, Partition, Promise, Room, StartToken, State
+from edgenode.core.wire import CONTROL, Acks, Grant, Recall, Stored, Submit, Submitted, Vote, Write
 
 
 def job_effects(effects: list[object]) -> list[object]:
@@ -48,6 +52,29 @@ def test_what_an_earlier_life_of_a_member_said_counts_no_more() -> None:
         for boot in (1, 2)
     ]
     assert [len(started) for started in runs] == [0, 1]
+
+
+def votes(effects: list[Effect], to: NodeId) -> list[Effect]:
+    """What `to` is told that needs a vote."""
+    sends = [effect for effect in effects if isinstance(effect, Send) and effect.to == to]
+    return [send for send in sends if isinstance(send.message, Vote | Grant)]
+
+
+def test_nothing_that_needs_a_vote_is_said_over_a_link_before_its_other_end_has_told_what_it_knows() -> None:
+    """A met nobody at first, and so has a vote; B, which it meets then, may remember more than its disk."""
+    mesh = Mesh("ab")
+    mesh.do(A, Booted((), (), past=()))
+    mesh.run(1.0)
+    boot, spec = mesh.boots[B], mesh.spec("ab")
+    mesh.do(A, LinkDown(B, boot, False))
+    met = mesh.do(A, LinkUp(B, boot, (B, 1)))
+    assert Recall(1, ()) in [effect.message for effect in met if isinstance(effect, Send)]
+    submitted = mesh.tell(A, A, Submit(1, 0, 0, (mesh.item(spec),)))
+    assert any(isinstance(effect, Persist) for effect in submitted)
+    assert not votes(submitted, B)
+    mesh.run_until(lambda: mesh.settled(spec.id), limit_s=5.0)
+    again = mesh.tell(A, A, Submit(2, 0, 0, (mesh.item(mesh.spec("ab")),)))
+    assert votes(again, B)
 
 
 # ----------------------------------------------------------------------------------- order of effects
