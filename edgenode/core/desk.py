@@ -105,7 +105,9 @@ class Desk:
         damaged once."""
         self.overdue = News()  # responsibility must be looked at again
         self.dropped = News()  # nothing of it is here any more
-        self.mended = News()  # rows of these were damaged, and fetched again
+        self.restored = News()
+        """Settled copies that were fetched again after damage, or learned of something since (a start on the
+        other side of a cut, say): the other holders may not know, and have no owner to ask."""
         self.clock_wanted = News()  # its day has come, but this node's clock is not good enough to say so
         self.unclaimed = News()  # this node would own them, and their key is not known to be theirs
         self.claimed = News()  # a majority of the members stands behind the holders of these
@@ -167,6 +169,8 @@ class Desk:
             self.merged.add(record.id)
             if mine is not None and joined.claimed and not mine.claimed:
                 self.claimed.add(record.id)
+            if mine is not None and mine.settled:
+                self.restored.add(record.id)
         return joined
 
     def is_forgotten(self, expires_at: Wall) -> bool:

@@ -59,7 +59,7 @@ class Mending:
         for job in due:
             if job in found:
                 del self._tries[job]
-                desk.mended.add(job)
+                desk.restored.add(job)
                 self._mended += 1
             elif self._tries[job] >= TRIES_MAX:
                 self._missed.append(job)  # kept in `_tries`, for a member that returns

@@ -739,8 +739,8 @@ class Node:
                 replication.forget(jobs)
                 self._upkeep.forget(jobs)
                 intake.forget(jobs)
-            elif desk.mended:
-                self._upkeep.mended(desk.mended.take())
+            elif desk.restored:
+                self._upkeep.restored(desk.restored.take())
             elif desk.clock_wanted:
                 for job in desk.clock_wanted.take():
                     custody.give_away(job, to_better_clock=True)

@@ -304,6 +304,8 @@ class Replication:
             if joined is not have:
                 table.put(joined)
                 desk.merged.add(job)
+                if have is not None and have.settled:
+                    desk.restored.add(job)
             if joined.settled and not record.settled:
                 # Old news about a finished job: the settled copy is the answer.
                 desk.reach(Situation.RESURRECTED_REFUSED)

@@ -317,9 +317,9 @@ class Upkeep:
                     self._desk.reach(Situation.SPARE_OF_SETTLED)
                     self._offer(record, spares)  # the walk after that holder's death was over by then
 
-    def mended(self, jobs: Iterable[JobId]) -> None:
-        """These were fetched again after damage. While they were not here this node had nothing to offer to a
-        holder that came, and the others may have left that to it."""
+    def restored(self, jobs: Iterable[JobId]) -> None:
+        """These were fetched again after damage, or know more than before. Until then this node had nothing
+        (as good) to offer to a holder that came, and the others may have left that to it."""
         desk = self._desk
         for job in jobs:
             record = self._table.get(job)

@@ -17,6 +17,7 @@ from edgenode.core.jobs import (
     decode,
     digest,
     encode,
+    new_record,
     settled,
     started,
     taken_over,
@@ -625,3 +626,21 @@ def test_who_sends_an_older_copy_of_a_settled_job_gets_the_fuller_one_also_if_it
     assert (D, Copies((encode(more),))) in told
     Replication(desk).on_copies(D, (encode(more),))
     assert sends(desk.flush(), Copies) == []
+
+
+@pytest.mark.parametrize("kind", [Copies, Write])
+def test_what_a_settled_copy_learns_of_an_unfinished_one_comes_to_the_other_holders(
+    kind: type[Copies | Write],
+) -> None:
+    """C comes back with a start that only it knows of: it tells A, whose copy is settled, and not B."""
+    mesh = Mesh("abc")
+    spec = mesh.spec("abc")
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    mesh.run(1.0)
+    before = new_record(mesh.item(spec).spec, spec.id, mesh.holders(spec.id), 0.0, mesh.wall())
+    own = before.own._replace(ballot=Ballot(2, C))
+    mesh.tell(C, A, kind((encode(started(before._replace(own=own), runner=C, boot=1, at=mesh.wall())),)))
+    mesh.run(2.0)
+    assert mesh.record(A, spec.id).start_count == 2
+    assert mesh.record(B, spec.id) == mesh.record(A, spec.id) == mesh.record(C, spec.id)
