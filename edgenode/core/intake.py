@@ -56,9 +56,10 @@ from edgenode.core.signals import (
     SubmitDone,
 )
 from edgenode.core.situations import Situation
-from edgenode.core.types import FOREVER, Ballot, Instant, JobId, NodeId, Promise, Seconds
+from edgenode.core.types import FOREVER, NOBODY, Ballot, Instant, JobId, NodeId, Promise, Seconds
 from edgenode.core.wire import (
     REFUSED_CLAIMED,
+    REFUSED_GAVE_WAY,
     REFUSED_MOVED,
     REFUSED_NOT_READY,
     REFUSED_REUSED,
@@ -95,6 +96,8 @@ class Outgoing:
     is_unsure: bool = False  # who was asked died without an answer, or cannot tell: it may be there
     is_elsewhere: bool = False  # its key is others': the job exists, or soon will, without this submission
     hops: int = 0
+    asked: NodeId = NOBODY
+    life: int = 0  # of `asked`, when it was asked first
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class Due:
 
     source: NodeId
     request: int
+    content: str  # the fingerprint of what it brought under its key
     replayed: bool = False
 
 
@@ -233,6 +237,10 @@ class Intake:
                 self._close(submission, job, _unknown(job, out, "no holder of the job answered"))
                 continue
             target = out.target or out.holders[out.place]
+            life = desk.view.boot_of(target)
+            # What an earlier life of it took, and what became of that, the present one may not know.
+            out.is_unsure |= target == out.asked and life != out.life
+            out.asked, out.life = target, life
             groups.setdefault((target, out.place), []).append(SubmitItem(out.blob, out.holders))
         for (target, place), items in groups.items():
             desk.post.send(target, Submit(request, place, submission.acks, tuple(items)))
@@ -262,6 +270,8 @@ class Intake:
                 continue
             if not answer.refused:
                 self._close(submission, answer.job, answer)
+            elif answer.refused == REFUSED_GAVE_WAY:
+                self._close(submission, answer.job, OutcomeUnknown(answer.refused, job=job_text(answer.job)))
             elif answer.refused == REFUSED_REUSED and out.is_unsure:
                 why = "another submission has this key, but a holder died before it answered: this may exist"
                 self._close(submission, answer.job, _unknown(answer.job, out, why))
@@ -275,6 +285,7 @@ class Intake:
                     again.append(answer.job)
             elif answer.refused.startswith(REFUSED_MOVED):
                 self._desk.reach(Situation.SUBMISSION_MOVED)
+                out.is_unsure = True  # what moved may be this very submission
                 out.target = NodeId(answer.refused.removeprefix(REFUSED_MOVED))
             elif source in (out.target, out.holders[out.place]):
                 self._desk.reach(Situation.SUBMISSION_GOES_DOWN_RANK)
@@ -326,7 +337,8 @@ class Intake:
                 continue
             record = new_record(item.spec, job, item.holders, spec.options.run_at, desk.wall)
             record = record._replace(claimed=desk.admitted.get(job, False))
-            self._receipts_due.setdefault(job, []).append(Due(source, message.request))
+            waiting = Due(source, message.request, spec.options.fingerprint)
+            self._receipts_due.setdefault(job, []).append(waiting)
             is_named = message.place == 0 and item.holders[0] == desk.me and is_claimed(record)
             if is_named and table.promise(job) <= Promise(0, Ballot(1, desk.me)):
                 named.append(record)
@@ -344,14 +356,17 @@ class Intake:
         replayed = item.spec != record.spec
         desk.reach(Situation.SUBMISSION_OF_SETTLED if record.settled else Situation.SUBMISSION_REPEATED)
         if replayed and decode_spec(record.spec).options.fingerprint != spec.options.fingerprint:
-            desk.post.send(source, Submitted(request, (SubmitAnswer(job, (), REFUSED_REUSED),)))
+            awaited = self._receipts_due.get(job, ())
+            is_here = any((each.source, each.request) == (source, request) for each in awaited)
+            why = REFUSED_GAVE_WAY if is_here else REFUSED_REUSED
+            desk.post.send(source, Submitted(request, (SubmitAnswer(job, (), why),)))
         elif record.settled:
             answer = SubmitAnswer(job, (desk.me,), "", replayed)
             desk.post.send(source, Submitted(request, (answer,)))
         elif desk.leading(job) or record.owner == desk.me or desk.view.dead_since(record.owner) is not None:
             due = self._receipts_due.setdefault(job, [])
             if all((each.source, each.request) != (source, request) for each in due):
-                due.append(Due(source, request, replayed))
+                due.append(Due(source, request, spec.options.fingerprint, replayed))
             if desk.leading(job):
                 desk.recount.add(job)
             else:
@@ -381,8 +396,13 @@ class Intake:
         """These are on enough disks: tell whoever submitted them, a message per submission."""
         answers: dict[tuple[NodeId, int], list[SubmitAnswer]] = {}
         for job, nodes in receipts:
-            for due in self._receipts_due.pop(job, ()):
+            dues = self._receipts_due.pop(job, ())
+            record = self._table.get(job) if dues and is_keyed(job) else None
+            content = "" if record is None else decode_spec(record.spec).options.fingerprint
+            for due in dues:
                 answer = SubmitAnswer(job, nodes, "", due.replayed)
+                if record is not None and due.content != content:
+                    answer = SubmitAnswer(job, (), REFUSED_GAVE_WAY)
                 answers.setdefault((due.source, due.request), []).append(answer)
         for (source, request), items in answers.items():
             self._desk.post.send(source, Submitted(request, tuple(items)))

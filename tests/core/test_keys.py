@@ -26,17 +26,32 @@ from job_mesh import (
 
 from edgenode.core.claims import ClaimBook
 from edgenode.core.desk import Desk
-from edgenode.core.errors import KeyInFlight, KeyReused
-from edgenode.core.jobs import Spec, decode, encode, encode_spec, is_claimed, keyed_job_id
+from edgenode.core.errors import KeyInFlight, KeyReused, OutcomeUnknown
+from edgenode.core.jobs import (
+    Record,
+    Spec,
+    decided,
+    decode,
+    decode_spec,
+    encode,
+    encode_spec,
+    is_claimed,
+    keyed_job_id,
+    new_record,
+    settled,
+)
 from edgenode.core.keys import Keys
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import Receipt, RequestId
-from edgenode.core.types import NO_BALLOT, Ballot, Delivery, KeyUse, NodeId
+from edgenode.core.types import NO_BALLOT, Ballot, Delivery, KeyUse, NodeId, State
 from edgenode.core.view import Standing
 from edgenode.core.wire import (
     REFUSED_CLAIMED,
+    REFUSED_GAVE_WAY,
+    REFUSED_MOVED,
     REFUSED_REUSED,
     REFUSED_UNSURE,
+    Ask,
     Claim,
     Claimed,
     ClaimItem,
@@ -181,6 +196,69 @@ def test_other_content_is_not_refused_for_certain_when_a_holder_died_that_may_ha
     mesh.kill(first)
     mesh.run_until(lambda: bool(mesh.messages(Submit, source=entry, to=second)))
     mesh.tell(second, entry, Submitted(request, (SubmitAnswer(JOB, (), REFUSED_REUSED),)))
+    error = receipt(mesh, request).error
+    assert error is not None
+    assert not error.definite
+
+
+def gave_way() -> tuple[Mesh, Submit, Record]:
+    """A took a submission without knowing whose its key is, and has not acknowledged it; then the key turns
+    out to be another content's. The mesh, the submission, and what A has now."""
+    mesh = Mesh("abcde")
+    mesh.rule = lambda source, to, message: not isinstance(message, Claim | Claims | Ask | Submitted)
+    message = Submit(7, 0, 2, (SubmitItem(encode_spec(keyed(mesh)), (A, B)),))
+    mesh.tell(E, A, message)
+    mesh.run_until(lambda: mesh.has(A, JOB))
+    theirs = new_record(encode_spec(keyed(mesh, "other")), JOB, (B, C), 0.0, mesh.wall())
+    theirs = theirs._replace(claimed=True)
+    mesh.tell(B, A, Copies((encode(theirs),)))
+    assert decode_spec(mesh.nodes[A].desk.table.get(JOB).spec).options.fingerprint == "other"
+    return mesh, message, theirs
+
+
+def test_a_submission_that_was_stored_before_its_key_was_anothers_is_not_refused_for_certain() -> None:
+    mesh, message, _ = gave_way()
+    (answer,) = sends(mesh.tell(E, A, message), Submitted)
+    assert [each.refused for each in answer.answers] == [REFUSED_GAVE_WAY]
+    (later,) = sends(mesh.tell(D, A, message), Submitted)
+    assert [each.refused for each in later.answers] == [REFUSED_REUSED], "this one was never taken"
+
+
+def test_a_submission_is_not_acknowledged_with_what_another_content_of_its_key_has_become() -> None:
+    mesh, _, theirs = gave_way()
+    done = settled(decided(theirs, State.FAILED, firm=True, at=mesh.wall()))
+    (answer,) = sends(mesh.tell(B, A, Copies((encode(done),))), Submitted)
+    assert [each.refused for each in answer.answers] == [REFUSED_GAVE_WAY]
+
+
+def test_who_is_told_that_its_submission_gave_way_hears_that_it_may_have_run() -> None:
+    mesh = Mesh("abcde")
+    mesh.rule = lambda source, to, message: not isinstance(message, Submit | Submitted)
+    request = mesh.submit(E, keyed(mesh))
+    mesh.tell(mesh.holders(JOB)[0], E, Submitted(request, (SubmitAnswer(JOB, (), REFUSED_GAVE_WAY),)))
+    error = receipt(mesh, request).error
+    assert isinstance(error, OutcomeUnknown)
+    assert error.detail == REFUSED_GAVE_WAY
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_other_content_is_not_refused_for_certain_by_who_may_have_taken_it_in_another_life(
+    moved: bool,
+) -> None:
+    """Of a holder that restarted, and of one to which it moved, nobody knows whether they took it before."""
+    mesh = Mesh("abcde")
+    first, second, *_ = mesh.holders(JOB)
+    entry = next(name for name in mesh.names if name not in mesh.holders(JOB))
+    mesh.rule = lambda source, to, message: not isinstance(message, Submit | Submitted)
+    request = mesh.submit(entry, keyed(mesh))
+    if moved:
+        mesh.tell(first, entry, Submitted(request, (SubmitAnswer(JOB, (), REFUSED_MOVED + second),)))
+    else:
+        mesh.kill(first, silently=True)
+        mesh.boot(first)
+    mesh.run(1.5)
+    refused = Submitted(request, (SubmitAnswer(JOB, (), REFUSED_REUSED),))
+    mesh.tell(second if moved else first, entry, refused)
     error = receipt(mesh, request).error
     assert error is not None
     assert not error.definite
