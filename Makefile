@@ -38,8 +38,8 @@ sim: $(VENV)/ready  ## SEEDS=1000 simulated meshes, each with its own faults
 replay: $(VENV)/ready  ## run SEED=n of the simulator again, and tell all that happens
 	@$(PY) -m edgenode simulate --seed $(SEED) --trace
 
-bench: $(VENV)/ready  ## throughput and latency of three nodes on this machine, spreading and lateness on four
-	@$(PY) scripts/bench.py
+bench: $(VENV)/ready  ## throughput, latency, cost of three nodes, and of others (ARGS="--peers"); spreading on four
+	@$(PY) scripts/bench.py $(ARGS)
 	@$(PY) scripts/makespan.py
 
 scale: $(VENV)/ready  ## bytes, links and times of 10 to 1,000 simulated members, and their plot (long)

@@ -22,7 +22,8 @@ machine's processors, so a figure says what the whole machine does, load include
     failover     kill -9, SIGSTOP, SIGTERM of a node that runs jobs (`make failover` does it a hundred times)
     held         memory and start-up with --held unfinished jobs, and with as many finished ones; and how fast
                  the mesh is with those on its disks
-    peers        other systems on the same work; only with --peers
+    peers        other systems on the same work: no-op jobs, results read back by one process. --peers adds
+                 this to the others; for ratios it needs `latency` and `end-to-end` in the same run
 
 Jobs echo a message of some 100 bytes, in a worker process (`workers`: the built-in `echo`) or in the node
 itself (`inline`). Every submission counts only with its 202: stored and fsynced on `acks` of the job's
@@ -45,6 +46,7 @@ What is not installed is a line that says so. Each has its data in a temporary f
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -54,6 +56,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import bench_peers
+import bench_plot
+import bench_readme
 import bench_speed
 import bench_state
 from bench_figures import as_json, table, write_csv
@@ -96,6 +101,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--fill-s", type=float, default=120.0, help="each of --held takes at most so long (default 120)"
     )
+    parser.add_argument("--peers", action="store_true", help="measure other systems too; see above")
+    parser.add_argument(
+        "--peer-python", default=sys.executable, metavar="PYTHON", help="the interpreter that has them"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write environment and measures there")
     parser.add_argument(
         "--csv",
@@ -103,6 +112,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="FILE",
         help="write id, sent, accepted, finished of each job of the batches",
     )
+    parser.add_argument(
+        "--readme", type=Path, metavar="FILE", help="write the tables into FILE, in place of those there"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw a picture, .svg or .png")
     parser.add_argument("--base-port", type=int, default=FIRST_PORT, help="look for free ports from here on")
     parser.add_argument("--keep", action="store_true", help="keep the nodes' data and logs")
     given = parser.parse_args(arguments)
@@ -114,12 +127,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     except ValueError:
         parser.error("--held is numbers, with commas between them")
     given.only = list(PARTS) if given.only is None else given.only.split(",")
+    if "peers" in given.only:
+        given.only.remove("peers")
+        given.peers = True
     if unknown := set(given.only) - set(PARTS):
-        parser.error(f"--only: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+        parser.error(f"--only: {', '.join(sorted(unknown))}; there are {', '.join([*PARTS, 'peers'])}")
     if not 0.1 <= given.seconds <= 60 or not 0 <= given.kills <= 20:
         parser.error("--seconds is from 0.1 to 60, --kills from 0 to 20")
     if not 1 <= given.held[0] <= given.held[-1] <= HELD_MAX or not 1 <= given.fill_s <= 7200:
         parser.error(f"--held is from 1 to {HELD_MAX}, --fill-s from 1 to 7200")
+    if given.readme is not None and bench_readme.BEGIN not in given.readme.read_text():
+        parser.error(f"--readme: there is no {bench_readme.BEGIN} in it")
     if not EMPTY_PAYLOAD <= given.payload <= 100_000:
         parser.error(f"--payload is from {EMPTY_PAYLOAD} to 100000")
     return given
@@ -153,19 +171,37 @@ def run(arguments: argparse.Namespace, folder: Path, console: Console) -> int:
     )  # fmt: skip
     with Bench(options, folder, say) as bench:
         measure(bench, arguments.only, told)
+    peers = list(bench_peers.ours(bench.figures)) if arguments.peers else []
+    if arguments.peers:
+        say("peers")
+        peers += bench_peers.measure(arguments.peer_python, options.seconds, options.payload, say)
     if bench.acks:
         told["disks before a 202 (acks)"] = f"{min(bench.acks)} to {max(bench.acks)}"
     told["load average at the end"] = os.getloadavg()[0]
     for name, value in told.items():
         console.print(f"{name}: {value}", highlight=False, soft_wrap=True)
-    console.print(table(bench.figures.measures))
+    if bench.figures.measures:
+        console.print(table(bench.figures.measures))
+    if peers:
+        console.print(bench_peers.table(peers))
     for fault in bench.figures.faults:
         console.print(f"FAILED CHECK: {fault}", highlight=False, soft_wrap=True)
+    write(arguments, as_json(told, bench.figures, peers), bench)
+    return 1 if bench.figures.faults else 0
+
+
+def write(arguments: argparse.Namespace, document: str, bench: Bench) -> None:
+    """The files that were asked for; figures of jobs that were not done go into no README."""
     if arguments.json is not None:
-        arguments.json.write_text(as_json(told, bench.figures))
+        arguments.json.write_text(document)
     if arguments.csv is not None:
         write_csv(arguments.csv, bench.figures.rows)
-    return 1 if bench.figures.faults else 0
+    told = json.loads(document)
+    if arguments.plot is not None:
+        bench_plot.plot(told, arguments.plot)
+    if arguments.readme is not None and not bench.figures.faults:
+        text = bench_readme.put_into(arguments.readme.read_text(), bench_readme.markdown(told))
+        arguments.readme.write_text(text)
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Figures of a bench, and the ways in which they are shown: a table, JSON, CSV, Markdown."""
+"""Figures of a bench, and the ways in which they are kept: a table, JSON, CSV."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from rich.table import Table
-
-README_BEGIN: Final = "<!-- bench: written by `make bench-readme` -->"
-README_END: Final = "<!-- bench: end -->"
 
 
 class Cost(NamedTuple):
@@ -125,87 +122,13 @@ def table(measures: Iterable[Measure]) -> Table:
     for heading in HEADINGS:
         shown.add_column(heading, justify="right" if heading == "value" else "left", overflow="fold")
     for measure in measures:
-        shown.add_row(measure.label, number_text(measure.value), measure.unit, *_costs(measure), measure.note)
+        shown.add_row(measure.label, number_text(measure.value), measure.unit, *costs(measure), measure.note)
     return shown
 
 
-def _costs(measure: Measure) -> tuple[str, str]:
+def costs(measure: Measure) -> tuple[str, str]:
+    """CPU and bytes of one job, as text; nothing where they were not measured."""
     if measure.cost is None:
         return "", ""
     parts = [number_text(part) for part in measure.cost]
     return " / ".join(parts[:3]), " / ".join(parts[3:])
-
-
-def environment_text(told: Mapping[str, Any]) -> str:
-    """What the figures depend on most, in a sentence for people."""
-    return (
-        f"{told['processor']}, {told['memory']}, {told['disk']} (fdatasync of 4 KiB: "
-        f"{told['fdatasync of 4 KiB, ms']} ms), Python {told['python']}, {told['event loop']}, "
-        f"SQLite {told['sqlite']}; payload {told['payload bytes']} bytes; load of the machine "
-        f"{told['load average at the start']:.1f} before and {told['load average at the end']:.1f} after"
-    )
-
-
-def markdown(told: Mapping[str, Any]) -> str:
-    """The tables of the README, from a document of `as_json`."""
-    lines = [f"{environment_text(told['environment'])}.", ""]
-    lines += ["| figure | value | CPU µs a job: nodes / workers / load | bytes a job: links / disks |"]
-    lines += ["|---|---|---|---|"]
-    for measure in measures_of(told):
-        value = f"{number_text(measure.value)} {measure.unit}"
-        lines.append(f"| {measure.label.strip()} | {value} | {' | '.join(_costs(measure))} |")
-    if told["peers"]:
-        lines += ["", *peers_markdown(told["peers"])]
-    return "\n".join(lines) + "\n"
-
-
-PEER_HEADINGS: Final = (
-    "system", "accepted means", "submit/s", "end to end jobs/s", "ratio", "one job p50 / p99 ms",
-    "CPU µs a job: system / client",
-)  # fmt: skip
-
-
-def peer_cells(peer: Mapping[str, Any], ours: float | None) -> tuple[str, ...]:
-    """One line of the comparison; `ours` is the end to end rate that the ratio is of."""
-    if "why" in peer:
-        return peer["system"], str(peer["why"]), *[""] * (len(PEER_HEADINGS) - 2)
-    rate = float(peer["jobs_per_s"])
-    submitted = "(lazy)" if peer["submit_per_s"] is None else number_text(peer["submit_per_s"])
-    times = f"{number_text(peer['one_p50_ms'])} / {number_text(peer['one_p99_ms'])}"
-    cpu = f"{number_text(peer['system_us'])} / {number_text(peer['client_us'])}"
-    ratio = "" if ours is None else number_text(ours / rate)
-    return peer["system"], peer["accepted"], submitted, number_text(rate), ratio, times, cpu
-
-
-def best_of_ours(peers: Sequence[Mapping[str, Any]]) -> float | None:
-    """Our rate in worker processes, which is what the others do too."""
-    return next((peer["jobs_per_s"] for peer in peers if peer.get("is_base")), None)
-
-
-def peers_markdown(peers: Sequence[Mapping[str, Any]]) -> list[str]:
-    ours = best_of_ours(peers)
-    lines = ["| " + " | ".join(PEER_HEADINGS) + " |", "|---" * len(PEER_HEADINGS) + "|"]
-    return lines + ["| " + " | ".join(peer_cells(peer, ours)) + " |" for peer in peers]
-
-
-def peers_table(peers: Sequence[Mapping[str, Any]]) -> Table:
-    caption = "Ratio: edgenode in worker processes over this, in jobs/s end to end, results read back"
-    shown = Table(caption=caption)
-    for heading in PEER_HEADINGS:
-        shown.add_column(heading, overflow="fold")
-    for peer in peers:
-        shown.add_row(*peer_cells(peer, best_of_ours(peers)))
-    return shown
-
-
-def put_into(readme: str, text: str) -> str:
-    """The README with these tables in place of those that it has.
-
-    Raises:
-        ValueError: it has no place for them.
-    """
-    head, begin, rest = readme.partition(README_BEGIN)
-    _, end, tail = rest.partition(README_END)
-    if not begin or not end:
-        raise ValueError(f"the README has no {README_BEGIN} ... {README_END}")
-    return f"{head}{begin}\n{text}{end}{tail}"
