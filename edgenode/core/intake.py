@@ -328,7 +328,8 @@ class Intake:
             is_open = is_keyed(job) and job not in desk.admitted
             is_able = is_open or table.may_vote(job)
             if not ready or is_over or desk.me not in item.holders or not is_able:
-                is_unsure = record is not None or not table.may_vote(job)
+                # A disk without any vote has taken nothing in this life.
+                is_unsure = record is not None or (table.has_vote and not table.may_vote(job))
                 why = REFUSED_EXPIRED if is_over else REFUSED_UNSURE if is_unsure else REFUSED_NOT_READY
                 desk.post.send(source, Submitted(message.request, (SubmitAnswer(job, (), why),)))
                 continue

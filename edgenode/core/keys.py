@@ -398,8 +398,10 @@ class Keys:
         if holders := self._other_holders(said, (self._desk.me,)):
             self._send_on(job, holders)
         else:
+            # A disk without any vote has taken nothing in this life; a damaged row may have been this job's.
+            why = REFUSED_UNSURE if self._table.has_vote else REFUSED_NOT_READY
             for each in self._drop(job).parked:
-                self._refuse(each, job, REFUSED_UNSURE)
+                self._refuse(each, job, why)
 
     def _prepare(self, job: JobId, claiming: Claiming) -> None:
         """Ask for promises on a ballot above all that were seen."""

@@ -84,7 +84,7 @@ class SubmitItem(NamedTuple):
 
 REFUSED_NOT_READY: Final = "takes no jobs now"
 REFUSED_UNSURE: Final = "does not know whether it had the job"
-"""Its row was damaged, or its disk is not the latest."""
+"""Its row was damaged, or its disk is not the latest and has an old copy."""
 REFUSED_MOVED: Final = "moved:"
 """Followed by the id of the node that owns the job."""
 REFUSED_CLAIMED: Final = "claimed"

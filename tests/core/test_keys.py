@@ -49,6 +49,7 @@ from edgenode.core.wire import (
     REFUSED_CLAIMED,
     REFUSED_GAVE_WAY,
     REFUSED_MOVED,
+    REFUSED_NOT_READY,
     REFUSED_REUSED,
     REFUSED_UNSURE,
     Ask,
@@ -350,6 +351,19 @@ def test_a_disk_without_a_vote_on_a_key_sends_its_submitters_to_the_job_and_clai
     (answer,) = mesh.messages(Submitted, source=B)[-1].answers
     assert (answer.refused, answer.nodes) == (REFUSED_CLAIMED, (A,))
     assert mesh.runs(JOB) == [A]
+
+
+@pytest.mark.parametrize("is_keyed", [True, False])
+def test_a_disk_that_is_not_the_latest_has_taken_nothing_and_says_so(is_keyed: bool) -> None:
+    """If it were unsure of that, other content under a key could be refused for certain by nobody while that
+    disk is one of the holders that were claimed."""
+    mesh = Mesh("abc")
+    mesh.nodes[B].desk.table.has_vote = False
+    spec = keyed(mesh) if is_keyed else mesh.spec("abc")
+    mesh.tell(D, B, Submit(5, 0, 0, (SubmitItem(encode_spec(spec), (B,)),)))
+    mesh.run(1.0)
+    (answer,) = mesh.messages(Submitted, source=B)[-1].answers
+    assert answer.refused == REFUSED_NOT_READY
 
 
 # --------------------------------------------------------------------------------------------- deaths
