@@ -267,8 +267,11 @@ class Judge:
                     self._pending.setdefault(life, set()).add(job)
 
     def _is_old(self, shown: Record) -> bool:
+        """Of a key that may have two jobs, the end of one says nothing of the other's."""
         assert shown.outcome is not None
-        ends = [copy.outcome for copy in self._copies(shown.id) if copy.outcome is not None]
+        is_excused = shown.id in self._world.ledger.keys.excused
+        copies = [copy for copy in self._copies(shown.id) if not is_excused or is_same_life(copy, shown)]
+        ends = [copy.outcome for copy in copies if copy.outcome is not None]
         if self._stays_open(shown.id):
             return any(end.settled for end in ends)
         return any(end.settled or not agree(end.value, shown.outcome.value) for end in ends)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from sim_loner import Loner
 from sim_records import A, B, C, a_record, a_spec, stored_row
 
-from edgenode.core.jobs import Options, Record, Spec
+from edgenode.core.jobs import Options, Record, Spec, decided, keyed_job_id, settled
 from edgenode.core.signals import Receipt, SubmitAsked
-from edgenode.core.types import Delivery, Partition
+from edgenode.core.types import Delivery, Partition, State
+from edgenode.sim.clock import EPOCH
 from edgenode.sim.faults import Mood
 from edgenode.sim.judge import Judge
 from edgenode.sim.ledger import Start
@@ -175,3 +178,20 @@ def test_more_starts_than_the_options_allow_are_found_whatever_happened() -> Non
         starts[first._replace(start=number)] = starts[first]
     with pytest.raises(Violation, match="started 8 times under 1 owners"):
         judge(world, wiped=True)
+
+
+@pytest.mark.parametrize(("excused", "other_holders"), [(False, True), (True, True), (True, False)])
+def test_of_a_key_that_may_have_two_jobs_the_end_of_one_makes_that_of_the_other_no_older(
+    excused: bool, other_holders: bool
+) -> None:
+    """B alone held the other one, and is behind: nobody can settle what ended there."""
+    world = mesh()
+    spec = replace(a_spec(1, Options(key="k", fingerprint="this")), id=keyed_job_id("k"))
+    shown = decided(a_record(spec, (B,)), State.FAILED, firm=False, at=EPOCH)
+    holders = (A,) if other_holders else (B,)
+    done = settled(decided(a_record(spec, holders), State.FAILED, firm=True, at=EPOCH))
+    world.disks[A].write((stored_row(done),))
+    if excused:
+        world.ledger.keys.excused.add(spec.id)
+    is_old = Judge(world, Mood.HURT, wiped=False)._is_old(shown)
+    assert is_old is not (excused and other_holders)
