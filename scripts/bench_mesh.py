@@ -17,7 +17,7 @@ from bench_figures import Cost, Figures, counted
 from bench_load import DRAIN_S, Finish, Load, Plan, document, finish, submit
 from bench_machine import Meter, usage
 from distribution import percentile
-from ports import Ports
+from meshes import local_mesh
 
 from edgenode.cli.up import LocalMesh, LocalNode
 from edgenode.core.errors import EdgeNodeError
@@ -214,16 +214,13 @@ class Bench:
         """A mesh with an empty disk."""
         folder = self.folder / name
         folder.mkdir()
+        pool, first = self._load_processes(), self.options.base_port
         began = time.monotonic()
-        with Ports() as ports:
-            base = ports.take_mesh(NODES, self.options.base_port)
-            mesh = LocalMesh(NODES, data_dir=folder, base_port=base, tasks=TASKS, slots=SLOTS, mdns=False)
-            with mesh:
-                mesh.wait_ready()
-                stage = Stage(mesh, self._load_processes(), self.options, self.figures)
-                stage.ready_s = time.monotonic() - began
-                yield stage
-                self.acks |= stage.acks
+        with local_mesh(NODES, folder, first_port=first, tasks=TASKS, slots=SLOTS) as mesh:
+            stage = Stage(mesh, pool, self.options, self.figures)
+            stage.ready_s = time.monotonic() - began
+            yield stage
+            self.acks |= stage.acks
 
     def _load_processes(self) -> ProcessPoolExecutor:
         """One that makes the load, and one for load beside that."""

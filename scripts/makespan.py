@@ -30,7 +30,7 @@ from typing import Any, Final, NamedTuple
 
 from distribution import Distribution
 from makespan_tasks import read_starts
-from ports import Ports
+from meshes import local_mesh
 from rich.console import Console
 
 from edgenode.cli.up import LocalMesh
@@ -76,18 +76,9 @@ class Punctuality(NamedTuple):
 @contextmanager
 def mesh_of(count: int) -> Iterator[tuple[LocalMesh, Path]]:
     """Nodes with free slots that see each other, and the file in which starts are noted."""
-    with tempfile.TemporaryDirectory(prefix="edgenode-makespan-") as folder, Ports() as ports:
+    with tempfile.TemporaryDirectory(prefix="edgenode-makespan-") as folder:
         place = Path(folder)
-        mesh = LocalMesh(
-            count,
-            data_dir=place,
-            base_port=ports.take_mesh(count, FIRST_PORT),
-            tasks=(TASKS,),
-            slots=SLOTS,
-            mdns=False,
-        )
-        with mesh:
-            mesh.wait_ready()
+        with local_mesh(count, place, first_port=FIRST_PORT, tasks=(TASKS,), slots=SLOTS) as mesh:
             yield mesh, place / "starts"
 
 
