@@ -13,6 +13,7 @@ from edgenode.core.jobs import (
     decode,
     encode,
     join,
+    new_record,
     next_epoch,
     proposed,
     started,
@@ -23,7 +24,7 @@ from edgenode.core.signals import LeaveAsked, RowsDamaged
 from edgenode.core.types import Ballot, Instant, JobId, NodeId, State
 from edgenode.core.view import Standing
 from edgenode.core.voters import next_holders
-from edgenode.core.wire import Acks, Ask, AskItem, Promises, Refused, WantWork
+from edgenode.core.wire import Acks, Ask, AskItem, Copies, Promised, Promises, Refused, WantWork
 
 SOON = Settings(jobs=JobSettings(rereplicate_after_s=2.0))
 NOW: Instant = 100.0
@@ -363,3 +364,29 @@ def test_a_holder_whose_row_was_damaged_gives_its_vote_to_another_node() -> None
     mesh.end_run(D, spec.id, mesh.begun[0].token, succeeded())
     mesh.run_until(lambda: mesh.has_settled(A, spec.id), limit_s=5.0)
     assert mesh.runs(spec.id) == [D]
+
+
+def test_a_start_that_waits_is_given_up_when_its_owner_turns_firm_and_finds_a_change_of_holders() -> None:
+    """D proposed the change and died; B goes on without C's promise, and is about to start the job, when that
+    promise comes after all."""
+    mesh = Mesh("abcd", slots={A: 0, B: 1, C: 0, D: 0})
+    mesh.kill(D)
+    mesh.run(1.0)
+    mesh.rule = lambda source, to, message: not (to == B and isinstance(message, Acks | Promises))
+    spec = mesh.spec("dbc")
+    record = new_record(mesh.item(spec).spec, spec.id, (D, B, C), 0.0, mesh.wall())
+    mesh.tell(C, B, Copies((encode(proposed(write_own(record), (A, B, C), A)),)))
+    mesh.run_until(lambda: mesh.record(B, spec.id).state is State.RUNNING, limit_s=2.0)
+    lead = mesh.lead(B, spec.id)
+    assert lead is not None
+    assert not lead.firm
+    assert mesh.begun == []
+    mesh.tell(C, B, Promises((Promised(spec.id, 0, lead.ballot.term, True, b""),)))
+    assert mesh.is_firm(B, spec.id)
+    assert mesh.record(B, spec.id).moving
+    mesh.run(1.0)
+    assert mesh.begun == [], "nothing starts before it is decided who holds it"
+    mesh.rule = let_pass
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    assert mesh.record(A, spec.id).epoch == 1
+    assert len(mesh.begun) == 1
