@@ -30,7 +30,8 @@ itself (`inline`). Every submission counts only with its 202: stored and fsynced
 holders. Every job of a rate was read back: settled, with the message that was sent; what was not is said
 at the end, and the exit code is 1. A rate comes with what one job cost: CPU of all nodes together, of all
 their workers, and of the load; bytes sent between nodes and bytes written to disks. On a machine that does
-other work too, that says more than the rate. Two versions are compared in one go, in turn.
+other work too, that says more than the rate. One turn on a busy machine says little: --repeat 3 takes all of
+it (but failover and held) in turns, the other systems too, and tells medians.
 
 --peers needs other systems, which edgenode itself never does. In a virtual environment of their own:
 
@@ -85,6 +86,7 @@ PARTS: Final[Mapping[str, Callable[[Bench], None]]] = {
     "held": bench_state.held,
 }
 OWN_MESH: Final = ("failover", "held")
+"""Not repeated, too: the first has its own number of times, the second takes long."""
 HELD_MAX: Final = 1_000_000
 
 
@@ -94,6 +96,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--only", metavar="NAME,...", help="some of the measurements above")
     parser.add_argument("--seconds", type=float, help="each measurement takes (default 3)")
+    parser.add_argument(
+        "--repeat",
+        type=int,
+        default=1,
+        metavar="N",
+        help="measure in N turns; tell medians (default 1)",
+    )
     parser.add_argument("--quick", action="store_true", help="very short, with few jobs")
     parser.add_argument("--payload", type=int, default=100, help="bytes of a job's payload (default 100)")
     parser.add_argument("--kills", type=int, help="nodes killed; half as many stopped, and left (default 4)")
@@ -132,6 +141,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         given.peers = True
     if unknown := set(given.only) - set(PARTS):
         parser.error(f"--only: {', '.join(sorted(unknown))}; there are {', '.join([*PARTS, 'peers'])}")
+    if not 1 <= given.repeat <= 20:
+        parser.error("--repeat is from 1 to 20")
     if not 0.1 <= given.seconds <= 60 or not 0 <= given.kills <= 20:
         parser.error("--seconds is from 0.1 to 60, --kills from 0 to 20")
     if not 1 <= given.held[0] <= given.held[-1] <= HELD_MAX or not 1 <= given.fill_s <= 7200:
@@ -169,12 +180,16 @@ def run(arguments: argparse.Namespace, folder: Path, console: Console) -> int:
         arguments.seconds, arguments.payload, arguments.kills, arguments.held, arguments.fill_s,
         arguments.base_port,
     )  # fmt: skip
+    others: list[bench_peers.Row] = []
     with Bench(options, folder, say) as bench:
-        measure(bench, arguments.only, told)
-    peers = list(bench_peers.ours(bench.figures)) if arguments.peers else []
-    if arguments.peers:
-        say("peers")
-        peers += bench_peers.measure(arguments.peer_python, options.seconds, options.payload, say)
+        for turn in range(arguments.repeat):
+            if arguments.repeat > 1:
+                say(f"turn {turn + 1} of {arguments.repeat}")
+            measure(bench, [name for name in arguments.only if not turn or name not in OWN_MESH], told)
+            if arguments.peers:
+                say("peers")
+                others += bench_peers.measure(arguments.peer_python, options.seconds, options.payload, say)
+    peers = [*bench_peers.ours(bench.figures), *bench_peers.medians(others)] if others else []
     if bench.acks:
         told["disks before a 202 (acks)"] = f"{min(bench.acks)} to {max(bench.acks)}"
     told["load average at the end"] = os.getloadavg()[0]

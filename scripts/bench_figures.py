@@ -41,18 +41,35 @@ class Row(NamedTuple):
     finished: float
 
 
+def medians(measures: Iterable[Measure]) -> list[Measure]:
+    """One of each key: that with the median value (of an even number the lower one), as it is."""
+    found: dict[str, list[Measure]] = {}
+    for measure in measures:
+        found.setdefault(measure.key, []).append(measure)
+    return [sorted(each, key=_value)[(len(each) - 1) // 2] for each in found.values()]
+
+
+def _value(measure: Measure) -> float:
+    return measure.value
+
+
 class Figures:
     """All that was measured so far, in order, and what was wrong with it."""
 
     def __init__(self) -> None:
-        self.measures: list[Measure] = []
+        self._all: list[Measure] = []
         self.rows: list[Row] = []
         self.faults: list[str] = []
 
     def add(
         self, key: str, label: str, value: float, unit: str, note: str = "", cost: Cost | None = None
     ) -> None:
-        self.measures.append(Measure(key, label, value, unit, note, cost))
+        self._all.append(Measure(key, label, value, unit, note, cost))
+
+    @property
+    def measures(self) -> list[Measure]:
+        """The medians of what was measured more than once."""
+        return medians(self._all)
 
     def check(self, holds: bool, text: str) -> None:
         """A figure counts only if the work behind it was done; else `text` says what was not."""
@@ -73,7 +90,7 @@ def counted(**counts: int) -> str:
 
 
 def number_text(value: float) -> str:
-    if abs(value) >= 100:
+    if abs(value) >= 100 or not value:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 

@@ -184,6 +184,7 @@ class Bench:
         self.say = say
         self.figures = Figures()
         self.acks: set[int] = set()
+        self._meshes = 0
         self._whole = ExitStack()
         self._main: ExitStack | None = None
         self._stage: Stage | None = None
@@ -212,7 +213,8 @@ class Bench:
     @contextmanager
     def staged(self, name: str) -> Iterator[Stage]:
         """A mesh with an empty disk."""
-        folder = self.folder / name
+        self._meshes += 1
+        folder = self.folder / f"{self._meshes}-{name}"
         folder.mkdir()
         pool, first = self._load_processes(), self.options.base_port
         began = time.monotonic()

@@ -119,6 +119,18 @@ def parse(name: str, code: int, printed: str, complaints: str) -> list[Row]:
     return [{"system": name, "why": f"failed: {last[:200]}"}]
 
 
+def medians(rows: Sequence[Row]) -> list[Row]:
+    """One row of each system: that with the median rate, or why there is none."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["system"], []).append(row)
+    chosen: list[Row] = []
+    for each in found.values():
+        measured = sorted((row for row in each if "why" not in row), key=lambda row: row["jobs_per_s"])
+        chosen.append(measured[(len(measured) - 1) // 2] if measured else each[0])
+    return chosen
+
+
 # -------------------------------------------------------------------------------------------------- table
 
 

@@ -21,8 +21,11 @@ READERS: Final = 16
 READ_JOBS: Final = 50
 DELAY_S: Final = 3600
 BACKGROUND_BATCH: Final = 10
-SINGLE: Final = "single requests, {} clients"
 BATCHES: Final = f"batches of {BATCH}"
+
+
+def singles(clients: int) -> str:
+    return f"single requests, {clients} client{'s' if clients > 1 else ''}"
 
 
 def latency(bench: Bench) -> None:
@@ -74,7 +77,7 @@ def end_to_end(bench: Bench) -> None:
             plan = stage.plan(kind, clients)
             load, done, used = stage.whole_run(plan)
             rate = len(done.finished) / done.settled_s
-            label = f"end to end, {kind}, {SINGLE.format(clients)}"
+            label = f"end to end, {kind}, {singles(clients)}"
             note = counted(jobs=len(done.finished), refused=load.refused.total())
             bench.figures.add(f"end_to_end.{kind}.{clients}.jobs_per_s", label, rate, "jobs/s", note, used)
         load, done, used = stage.whole_run(stage.warmed(stage.plan(kind, BATCH_CLIENTS, batch=BATCH)))
@@ -122,7 +125,7 @@ def submissions(bench: Bench) -> None:
         before = stage.owned
         load, used = stage.submit(stage.plan("workers", clients, batch=batch, delay_s=DELAY_S))
         stored = stage.owned - before
-        sent = BATCHES if batch else SINGLE.format(clients)
+        sent = BATCHES if batch else singles(clients)
         text = f"submit, {sent}: {stored} jobs are owned, of {len(load.jobs)} accepted"
         stage.figures.check(stored == len(load.jobs), text)
         note = counted(jobs=len(load.jobs), refused=load.refused.total())

@@ -32,6 +32,7 @@ LAST_PORT = 30_000
         ["--held", "ten"],
         ["--only", "latency,everything"],
         ["--fill-s", "0"],
+        ["--repeat", "0"],
     ],
 )
 def test_what_would_run_for_ever_or_mean_nothing_is_refused(wrong: list[str]) -> None:
@@ -103,11 +104,13 @@ def test_a_quick_run_measures_throughput_and_latency_and_has_a_row_for_each_job_
 
 
 def test_memory_is_told_with_the_number_of_jobs_that_it_was_measured_at(tmp_path: Path) -> None:
-    told, printed = run(tmp_path, "start,idle,held", "--held", "300")
+    told, printed = run(tmp_path, "start,idle,held", "--held", "300", "--repeat", "2")
     measures = told["measures"]
     assert measures["held.queued.300.count"]["value"] == 300
     assert measures["held.finished.300.count"]["value"] >= 300
     assert "memory of a node with 300 queued jobs" in printed
+    assert printed.count("  start\n") == 2
+    assert printed.count("  held\n") == 1, "it is not repeated"
     parts = ("start.mesh_s", "start.again_s", "idle.rss_mib", "held.pace.0.jobs_per_s")
     assert set(parts) <= set(measures)
     assert list(tmp_path.iterdir()) == []

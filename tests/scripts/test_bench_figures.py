@@ -26,7 +26,8 @@ def shown(table: Table) -> str:
 
 def figures(*measures: Measure) -> Figures:
     found = Figures()
-    found.measures += measures
+    for measure in measures:
+        found.add(*measure)
     return found
 
 
@@ -110,6 +111,14 @@ def test_times_of_answers_become_unix_seconds() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- outputs
+
+
+def test_of_several_turns_the_median_counts_with_its_own_cost_and_note() -> None:
+    turns = [Measure("a", "a", value, "ms", f"note {value}") for value in (3.0, 9.0, 5.0)]
+    once = Measure("b", "b", 1.0, "s")
+    found = figures(turns[0], once, turns[1], turns[2])
+    assert found.measures == [turns[2], once]
+    assert bench_figures.medians(turns[:2]) == [turns[0]]
 
 
 def test_only_counts_that_are_not_zero_are_said() -> None:

@@ -50,8 +50,10 @@ def test_our_own_rows_have_results_read_back_as_those_of_the_others_and_workers_
 
 
 def test_what_was_not_measured_of_ours_is_no_row() -> None:
-    found = figures_of_ours()
-    found.measures = [each for each in found.measures if not each.key.startswith("latency.inline")]
+    found = Figures()
+    for measure in figures_of_ours().measures:
+        if not measure.key.startswith("latency.inline"):
+            found.add(*measure)
     assert [row["system"] for row in bench_peers.ours(found)] == ["edgenode, 3 nodes, workers"]
     assert bench_peers.ours(Figures()) == []
 
@@ -61,6 +63,13 @@ def test_the_ratio_is_our_rate_over_theirs() -> None:
         "Other", "nothing", "(lazy)", "250", "4.00", "2.50 / 12.2", "1,500 / 30.5"
     )  # fmt: skip
     assert bench_peers.cells(ROW | {"submit_per_s": 1234.5}, None)[2:5] == ("1,234", "250", "")
+
+
+def test_of_several_turns_the_median_rate_counts_and_a_failure_only_if_there_is_nothing_else() -> None:
+    failed = {"system": "Other", "why": "failed"}
+    rows = [ROW | {"jobs_per_s": rate} for rate in (9.0, 1.0, 4.0)]
+    assert bench_peers.medians([failed, *rows]) == [rows[2]]
+    assert bench_peers.medians([failed, failed]) == [failed]
 
 
 def test_a_program_that_fails_is_a_row_with_its_last_words() -> None:
