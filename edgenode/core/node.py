@@ -36,6 +36,7 @@ from edgenode.core.signals import (
     Archive,
     Behind,
     Booted,
+    Burst,
     CancelAsked,
     ClockRead,
     Cloned,
@@ -269,6 +270,10 @@ class Node:
             desk.table.persisted(event.number)  # memory is freed; nothing follows from it
             return []
         stalled = desk.storing and now > self._due + self._settings.jobs.stall_s
+        if stalled and isinstance(event, Burst):
+            # The rest is for a node that knows how long it was away.
+            first, rest = event.events[0], event.events[1:]
+            return self.handle(first, now) + (self.handle(Burst(rest), now) if rest else [])
         desk.now = now
         if stalled:
             self._runner.stood_still()
@@ -455,6 +460,8 @@ class Node:
                     desk.leaving = True
                     self._scheduler.stop_all()
                     return self._say_goodbye(now, handed_over=False)
+            case Burst(events):
+                return [effect for each in events for effect in self._route(each, now)]
             case Persisted():
                 pass  # `handle` took it
             case _:

@@ -338,11 +338,23 @@ class LeaveAsked:
     """Hand everything over, then say goodbye: ends with `Left`."""
 
 
+Flowing = MessageArrived | RunEnded | Reported | SubmitAsked | ReadAsked
+"""What comes in numbers while jobs are made and run; of messages only some (`core/bursts.py`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """What came in while the node was busy, in its order: taken as one event, with one `Persist`.
+    (What an event costs in any case is as much as ten acknowledgements.) Made by `bursts.take`."""
+
+    events: tuple[Flowing, ...]
+
+
 Event = (
     Booted | ClockRead | TimePassed | MessageArrived | LinkUp | LinkDown | CloneMet | SubmitAsked | ReadAsked
     | SearchAsked | InspectAsked | QueueAsked | CancelAsked | RequestDropped | SearchedHere | RunEnded
     | Persisted | StoreRefused | StoreRecovered | RowsDamaged | LeaveAsked | StopAsked | SlotsChanged
-    | Reported | ReportsAsked | RegulateAsked
+    | Reported | ReportsAsked | RegulateAsked | Burst
 )  # fmt: skip
 
 

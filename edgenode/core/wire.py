@@ -898,6 +898,13 @@ CONTROL: Final = (Ping, PingReq, Pong, Nack, Sync, Evidence, Compare, Disclose, 
 """Travel on the control link: a ping never queues behind jobs."""
 
 
+def batch_length(sent: Message) -> int:
+    """The length of its longest list; 1 if it has none."""
+    cls: type[Any] = type(sent)
+    fields = (getattr(sent, name) for name in cls.__slots__)
+    return max((len(field) for field in fields if isinstance(field, tuple)), default=1)
+
+
 def encode(sent: Message) -> bytes:
     cls: type[Any] = type(sent)
     fields = [getattr(sent, name) for name in cls.__slots__]

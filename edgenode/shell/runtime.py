@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from edgenode import __version__
+from edgenode.core import bursts
 from edgenode.core.errors import (
     EdgeNodeError,
     NotReady,
@@ -233,7 +234,7 @@ class Runtime:
             for _ in range(EVENTS_PER_TURN):
                 if not self._inbox:
                     break
-                self._feed(self._inbox.popleft())
+                self._feed(bursts.take(self._inbox))
             # Due time follows every turn: a busy node must not let its timers lapse.
             now = time.monotonic()
             if now >= self._clock_at:

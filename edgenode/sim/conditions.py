@@ -24,3 +24,10 @@ class Conditions:
     sync_s: Seconds = 0.002  # the longest an ordinary sync takes
     slow_sync: float = 0.0  # chance per sync of taking up to `slow_sync_s`
     slow_sync_s: Seconds = 0.0
+    busy: float = 0.0  # chance per event that its process is in the middle of something
+    busy_s: Seconds = 0.002  # for so long at most; what comes meanwhile is taken together
+
+
+def ordinary() -> Conditions:
+    """Good weather, and processes that have something to do."""
+    return Conditions(busy=0.1, busy_s=0.005)

@@ -13,7 +13,7 @@ from random import Random
 from typing import Final, NamedTuple
 
 from edgenode.core.types import Seconds
-from edgenode.sim.conditions import Conditions
+from edgenode.sim.conditions import Conditions, ordinary
 
 
 class Kind(StrEnum):
@@ -200,10 +200,10 @@ class Faults:
         flat = (0.0,) * count
         even = (1.0,) * count
         if roll < 0.08:
-            return cls(Mood.CALM, *mesh, chained, Conditions(), (), flat, even, poison=False)
+            return cls(Mood.CALM, *mesh, chained, ordinary(), (), flat, even, poison=False)
         if roll < 0.13:
             blows = _blows(dice, [*HARMLESS], hurt_s, most=4)
-            return cls(Mood.CHURN, *mesh, chained, Conditions(), blows, flat, even, poison=False)
+            return cls(Mood.CHURN, *mesh, chained, ordinary(), blows, flat, even, poison=False)
         if roll < 0.18:
             blows = _blows(dice, [Kind.SHORT_STALL, Kind.STARVE], hurt_s, most=4)
             return cls(Mood.STALLS, *mesh, chained, _quick(dice), blows, flat, even, poison=False)
@@ -281,7 +281,9 @@ def _blows(dice: Random, kinds: list[Kind], hurt_s: Seconds, most: int = 3) -> t
 
 def _quick(dice: Random) -> Conditions:
     """A local network and disks of any kind that is in order."""
-    return Conditions(delay_s=dice.choice((0.002, 0.01)), sync_s=dice.choice((0.001, 0.002, 0.005, 0.02)))
+    return replace(
+        ordinary(), delay_s=dice.choice((0.002, 0.01)), sync_s=dice.choice((0.001, 0.002, 0.005, 0.02))
+    )
 
 
 def _conditions(dice: Random) -> Conditions:
@@ -302,6 +304,8 @@ def _conditions(dice: Random) -> Conditions:
         sync_s=dice.choice((0.001, 0.002, 0.005, 0.02)),
         slow_sync=maybe(0.25, 0.1),
         slow_sync_s=dice.choice((0.1, 0.3, 1.0)),
+        busy=dice.choice((0.05, 0.3)),
+        busy_s=dice.choice((0.005, 0.02, 0.05)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -80,6 +81,7 @@ class Life:
         self.drained_at: Seconds = FOREVER  # until when a leaving one waits for what runs on it
         self.resigned = False  # its disk refused a write, and it lives on
         self.backlog: list[Action] = []
+        self.inbox: deque[Event] = deque()  # what waits because the process is busy
         self.running: dict[tuple[JobId, StartToken], Verdict] = {}
         self.shared: set[tuple[JobId, StartToken]] = set()  # starts that took an async slot
         self.alarm: Seconds = FOREVER

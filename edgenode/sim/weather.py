@@ -10,7 +10,7 @@ from typing import Final
 from edgenode.core.types import NodeId, Seconds
 from edgenode.core.wire import Change, Wish
 from edgenode.sim.clock import MachineClock
-from edgenode.sim.conditions import Conditions
+from edgenode.sim.conditions import ordinary
 from edgenode.sim.disk import Disk, record_of
 from edgenode.sim.faults import (
     DRAIN_S,
@@ -87,7 +87,7 @@ class Weather:
     def heal(self) -> None:
         """No more faults; every process that can come back does."""
         world = self._world
-        world.conditions = Conditions()
+        world.conditions = ordinary()
         world.network.block(frozenset())
         self._put_clocks_right()
         self._undrain_all()

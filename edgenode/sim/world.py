@@ -10,11 +10,13 @@ from random import Random
 from struct import pack
 from typing import Final
 
+from edgenode.core import bursts
 from edgenode.core.node import Node
 from edgenode.core.settings import Settings
 from edgenode.core.signals import (
     Behind,
     Booted,
+    Burst,
     Changed,
     ClockRead,
     Cloned,
@@ -128,6 +130,7 @@ class World(Timeline):
         self.on_log: Callable[[Life, Log], None] = lambda life, line: None
         self._make_core = make_core
         self._dice = self.random("machines")
+        self._busy_dice = self.random("busy")
         self._requests = Requests(self.ledger)
         self.streams = Streams()
         self.talk = Talk(self)
@@ -351,13 +354,28 @@ class World(Timeline):
 
     def post(self, to: Process, delay_s: Seconds, event: Event) -> None:
         assert isinstance(to, Life)
-        self.later(to, delay_s, lambda: self.handle(to, event))
+        self.later(to, delay_s, lambda: self._arrive(to, event))
 
     def _if_awake(self, life: Life, action: Action) -> None:
         if life.paused:
             life.backlog.append(action)
         elif life.alive:
             action()
+
+    def _arrive(self, life: Life, event: Event) -> None:
+        """An event reaches a process: its core, or the queue in front of it while that is busy."""
+        if life.inbox:
+            life.inbox.append(event)
+        elif self._busy_dice.random() < self.conditions.busy:
+            life.inbox.append(event)
+            busy_s = self._busy_dice.uniform(0.0, self.conditions.busy_s)
+            self.later(life, busy_s, lambda: self._take_all(life))
+        else:
+            self.handle(life, event)
+
+    def _take_all(self, life: Life) -> None:
+        while life.inbox and life.alive:
+            self.handle(life, bursts.take(life.inbox))
 
     def handle(self, life: Life, event: Event) -> None:
         """One event goes in; its effects go into the pipeline."""
@@ -370,7 +388,8 @@ class World(Timeline):
             deadline = life.core.deadline()
             instant = min(max(instant, deadline), instant + ROUNDING_S)
         life.last = instant
-        self.story.add(self.now, life.id, ">", event)
+        for each in event.events if isinstance(event, Burst) else (event,):
+            self.story.add(self.now, life.id, ">", each)
         if isinstance(event, StoreRefused):
             life.pipeline.refused = False  # from now on its core knows that nothing can be stored
         effects = life.core.handle(event, instant)
@@ -720,7 +739,7 @@ class World(Timeline):
         self.talk.ends(life, job, token)
         if life.alive and life.running.pop((job, token), None) is not None:
             self.ledger.ended(job, token, verdict, lost=lost)
-            self.handle(life, RunEnded(job, token, verdict, lost))
+            self._arrive(life, RunEnded(job, token, verdict, lost))
 
     def _stop(self, life: Life, effect: StopRun) -> None:
         self.ledger.stopped(effect)

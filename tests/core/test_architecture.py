@@ -24,7 +24,7 @@ LAYERS: list[set[str]] = [
         "core.suspicion",
     },
     {"core.view", "core.signals", "core.lines", "core.batches"},
-    {"core.claims", "core.followers", "core.post", "core.reports"},
+    {"core.bursts", "core.claims", "core.followers", "core.post", "core.reports"},
     {"core.table"},
     {"core.desk"},
     {"core.runner", "core.queues"},

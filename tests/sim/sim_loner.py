@@ -29,6 +29,7 @@ from edgenode.core.signals import (
     Address,
     Archive,
     Booted,
+    Burst,
     CancelAsked,
     CancelDone,
     ClockRead,
@@ -122,6 +123,8 @@ class Loner:
         return min(until, default=float("inf"))
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
+        if isinstance(event, Burst):
+            return [effect for each in event.events for effect in self.handle(each, now)]
         self.now, self.effects = now, []
         match event:
             case ClockRead(wall):
