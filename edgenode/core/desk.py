@@ -40,6 +40,9 @@ from edgenode.core.view import View, is_long_dead
 CLOCK_KEPT_S: Final = 60.0
 """How often the time is kept on disk: what a power cut sets back a machine without a battery for its clock.
 One write a minute, at rest too."""
+SETS_KEPT: Final = 4096
+"""Sets of holders whose living members are remembered until the view changes: small meshes have few, and
+every acknowledgement asks."""
 SUPERSEDED: Final = "superseded"
 
 
@@ -84,12 +87,15 @@ class Desk:
         self.storing = True  # False from a refused write until the disk takes writes again
         self.taken_over = 0  # jobs, since the start
         self.reached: set[Situation] = set()  # what this node has lived through: for the simulator
+        self._living: dict[tuple[NodeId, ...], tuple[NodeId, ...]] = {}  # of sets of holders
+        self._living_as_of = -1  # this version of the view
         self._clock_kept_at: Instant | None = None
         self._effects: list[Effect] = []
         self.merged = News()  # a copy or a promise changed by what somebody else said
         self.led = News()  # this node became owner, or became firm
         self.released = News()  # this node is owner no longer, or the job is settled
         self.written = News()  # this node, as owner, wrote: to be replicated
+        self.begun = News()  # it wrote that a start here was begun: the holders need not know that at once
         self.acknowledged = News()  # the submission is on enough disks
         self.recount = News()  # a repeated submission: maybe it is on enough disks already
         self.gate_wanted = News()  # a start is stored, and waits for its `running` to be with the holders
@@ -219,7 +225,7 @@ class Desk:
         """A peer's copy, or None (and a log line) if it is damaged: one node's damage stays its own."""
         try:
             record = decode(blob)
-            if is_marker(record) and not record.settled:
+            if not record.settled and is_marker(record):
                 raise MalformedMessage("a marker of a job that is not settled")
         except MalformedMessage as error:
             self.log("damaged-copy", error.detail, warning=True)
@@ -229,10 +235,17 @@ class Desk:
     def leading(self, job: JobId) -> bool:
         return self.table.lead(job) is not None
 
-    def living_holders(self, record: Record) -> list[NodeId]:
+    def living_holders(self, record: Record) -> tuple[NodeId, ...]:
         """The holders that can answer, and whose answer counts."""
         view = self.view
-        return [h for h in record.holders if view.is_living(h) and not view.is_behind(h)]
+        if self._living_as_of != view.version or len(self._living) >= SETS_KEPT:
+            self._living_as_of = view.version
+            self._living.clear()
+        found = self._living.get(record.holders)
+        if found is None:
+            living = (h for h in record.holders if view.is_living(h) and not view.is_behind(h))
+            found = self._living[record.holders] = tuple(living)
+        return found
 
     def spares(self, job: JobId, holders: tuple[NodeId, ...]) -> list[NodeId]:
         """The next in rank, one for each holder that is behind, or dead for `rereplicate_after_s`."""
@@ -256,8 +269,10 @@ class Desk:
         Until their deaths were known the holders were waited for: what is acknowledged after that would be on
         one disk alone, in a mesh that has others.
         """
-        disks = {*self.living_holders(record), self.me}
-        lacking = _asked_acks(record) - len(disks)
+        living = self.living_holders(record)
+        if len(living) == len(record.holders):
+            return []
+        lacking = _asked_acks(record) - len({*living, self.me})
         if lacking <= 0:
             return []
         ranked = [n for n in self.view.ranking().rank(record.id) if n not in record.holders and n != self.me]
@@ -266,6 +281,8 @@ class Desk:
     def acks_needed(self, record: Record) -> int:
         """How many disks a submission waits for: as asked, but no more than there are living ones for it."""
         asked = _asked_acks(record)
+        if len(self.living_holders(record)) == len(record.holders):
+            return asked
         living = len({*self.living_holders(record), *self.stand_ins(record)})
         if living < asked:
             self.reach(Situation.ACKS_RECOUNTED)

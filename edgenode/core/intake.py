@@ -40,6 +40,7 @@ from edgenode.core.jobs import (
     join,
     new_record,
 )
+from edgenode.core.pace import Pace
 from edgenode.core.post import WRITE_BYTES, pieces_of
 from edgenode.core.signals import (
     InspectAsked,
@@ -125,9 +126,11 @@ class Submission:
     sent: dict[JobId, Outgoing]
     open: dict[JobId, Outgoing]  # of those sent, what has no receipt yet
     receipts: dict[JobId, Receipt]
-    again_at: Instant
+    sent_at: Instant
     ends_at: Instant
+    again_at: Instant
     pause_s: Seconds
+    is_repeated: bool = False
 
 
 @dataclass(slots=True)
@@ -173,6 +176,7 @@ class Intake:
         self._desk = desk
         self._table = desk.table
         self._reread_s = 2 * desk.settings.retry_s  # when a read that waits asks again
+        self._pace = Pace(desk.settings.retry_s, desk.settings.retry_max_s)
         self._submissions: dict[RequestId, Submission] = {}
         self._receipts_due: dict[JobId, list[Due]] = {}
         self._readings: dict[RequestId, Reading] = {}
@@ -204,10 +208,12 @@ class Intake:
             outgoing,
             dict(outgoing),
             {},
-            desk.now + desk.settings.retry_s,
+            desk.now,
             desk.now + event.timeout_s,
-            desk.settings.retry_s,
+            FOREVER,
+            max((self._pace.patience_s(out.holders[0]) for out in outgoing.values()), default=0.0),
         )
+        submission.again_at = desk.now + submission.pause_s
         self._submissions[event.request] = submission
         self._send(event.request, submission, list(outgoing))
         self._wake = min(self._wake, submission.again_at, submission.ends_at)
@@ -263,6 +269,8 @@ class Intake:
         submission = self._submissions.get(RequestId(message.request))
         if submission is None:
             return
+        if not submission.is_repeated:
+            self._pace.took(source, self._desk.now - submission.sent_at)
         again: list[JobId] = []
         for answer in message.answers:
             out = submission.open.get(answer.job)
@@ -758,6 +766,8 @@ class Intake:
     def members_changed(self, changed: frozenset[NodeId]) -> None:
         """Do not wait for the dead: submissions go down the rank, reads and searches go on."""
         desk = self._desk
+        for node in changed:
+            self._pace.forget(node)
         self._unreachable_now = None
         dead = {node for node in changed if not desk.view.is_living(node)}
         for request, submission in list(self._submissions.items()):
@@ -820,6 +830,9 @@ class Intake:
             return
         if submission.again_at <= now:
             self._send(request, submission, list(submission.open))  # the same ids: taken once
+            submission.is_repeated = True
+            for target in {out.holders[0] for out in submission.open.values()}:
+                self._pace.repeated(target, now)
             submission.pause_s = min(submission.pause_s * 2, self._desk.settings.retry_max_s)
             submission.again_at = now + submission.pause_s
         self._wake = min(self._wake, submission.again_at, submission.ends_at)

@@ -206,7 +206,14 @@ def _read_spec(blob: bytes) -> Spec:
                 whole(value)
             elif not isinstance(value, kind):
                 raise MalformedMessage(f"option {name} is {value!r:.40}")
-        return Spec(JobId(job), task, payload, finite(submitted_at), finite(expires_at), Options(**known))
+        return Spec(
+            JobId(job),
+            task,
+            payload,
+            finite(submitted_at),
+            finite(expires_at),
+            Options(**known) if known else DEFAULTS,
+        )
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise MalformedMessage(f"not a spec: {error}") from error
 

@@ -716,6 +716,8 @@ class Node:
                     desk.recount.add(job)
             elif desk.written:
                 replication.send(desk.written.take())
+            elif desk.begun:
+                replication.send_later(desk.begun.take())
             elif desk.resend:
                 replication.send_again(desk.resend.take())
             elif desk.movable:

@@ -28,6 +28,7 @@ from edgenode.core.jobs import (
     majority,
     settled,
 )
+from edgenode.core.pace import Pace
 from edgenode.core.quorums import majority_of
 from edgenode.core.situations import Situation
 from edgenode.core.types import (
@@ -39,6 +40,7 @@ from edgenode.core.types import (
     NodeId,
     Partition,
     Promise,
+    Seconds,
     StartToken,
 )
 from edgenode.core.wire import (
@@ -67,8 +69,10 @@ class Writing:
     ballot: Ballot
     write: int
     firm: bool  # of the outcome in it
-    again_at: Instant
+    sent_at: Instant
     pause_s: float
+    again_at: Instant = FOREVER
+    is_repeated: bool = False
     stored: set[NodeId] = field(default_factory=set)  # exactly this write
     known: set[NodeId] = field(default_factory=set)  # any write under this ballot: they hold the job
     gated: bool = False  # somebody waits for `running` to be with the holders
@@ -96,16 +100,25 @@ class Replication:
         self._writing: dict[JobId, Writing] = {}
         self._waiting: dict[JobId, None] = {}  # submissions whose acknowledgements are not complete
         self._spreading: dict[JobId, Spreading] = {}
+        self._late: Agenda[JobId] = Agenda()  # writes that wait for another that makes them needless
         self._due: Agenda[JobId] = Agenda()  # writes to be repeated, and gates whose time is up
         self._marks_due: Agenda[JobId] = Agenda()
         self._marks_at: Instant = 0.0
+        self._pace = Pace(desk.settings.retry_s, desk.settings.retry_max_s)
 
     # ------------------------------------------------------------------------------ the owner's side
+
+    def send_later(self, jobs: Iterable[JobId]) -> None:
+        """The owner wrote these, and expects to write them again soon: send what is so in a moment."""
+        for job in jobs:
+            if job not in self._late:
+                self._late.set(job, self._desk.now + self._desk.settings.start_lag_s)
 
     def send(self, jobs: Iterable[JobId]) -> None:
         """The owner wrote these: send them to the other holders, and count from one again."""
         desk, table = self._desk, self._table
         for job in jobs:
+            self._late.drop(job)
             record = table.peek(job)
             lead = table.lead(job)
             if record is None or lead is None or record.settled:
@@ -116,7 +129,7 @@ class Replication:
                 record.own.ballot,
                 record.own.write,
                 firm,
-                desk.now + desk.settings.retry_s,
+                desk.now,
                 desk.settings.retry_s,
             )
             if before is not None and before.ballot == writing.ballot:
@@ -128,9 +141,11 @@ class Replication:
             writing.stored.add(desk.me)
             writing.known.add(desk.me)
             self._writing[job] = writing
-            blob = encode(record)
+            blob = table.blob(record)
             for node in self._readers(record):
                 desk.post.add(node, Write, blob)
+                writing.pause_s = max(writing.pause_s, self._pace.patience_s(node))
+            writing.again_at = desk.now + writing.pause_s
             self._due.set(job, min(writing.again_at, writing.gate_ends_at))
             self._count(record, writing)
 
@@ -192,6 +207,7 @@ class Replication:
     def on_acks(self, source: NodeId, stored: Sequence[Stored]) -> None:
         if self._desk.view.is_behind(source):
             return
+        took_s: Seconds | None = None
         for item in stored:
             writing = self._writing.get(item.job)
             if writing is None or writing.ballot != item.ballot:
@@ -204,9 +220,13 @@ class Replication:
             self._desk.voteless.get(item.job, set()).discard(source)
             if item.write == writing.write and item.firm == writing.firm:
                 writing.stored.add(source)
+                if not writing.is_repeated:
+                    took_s = self._desk.now - writing.sent_at
             else:
                 self._desk.reach(Situation.ACK_OF_EARLIER_WRITE)
             self._count(record, writing)
+        if took_s is not None:
+            self._pace.took(source, took_s)
 
     def _count(self, record: Record, writing: Writing) -> None:
         """What the acknowledgements so far allow."""
@@ -247,7 +267,7 @@ class Replication:
         if majority(len(writing.stored.intersection(record.holders)), record.holders):
             self._desk.moved.add(record.id)
 
-    def _gate_is_open(self, record: Record, writing: Writing, living: list[NodeId]) -> bool:
+    def _gate_is_open(self, record: Record, writing: Writing, living: Sequence[NodeId]) -> bool:
         lead = self._table.lead(record.id)
         options = decode_spec(record.spec).options
         if options.delivery is Delivery.AT_MOST_ONCE or options.partition is Partition.WAIT:
@@ -283,6 +303,7 @@ class Replication:
             if self._table.lead(job) is None:
                 self._writing.pop(job, None)
                 self._waiting.pop(job, None)
+                self._late.drop(job)
                 self._due.drop(job)
 
     # ----------------------------------------------------------------------------- the holder's side
@@ -290,9 +311,9 @@ class Replication:
     def on_write(self, source: NodeId, blobs: Sequence[bytes]) -> None:
         """Store and acknowledge; or refuse, with the promise that stands and what is here."""
         desk, table = self._desk, self._table
-        records = [record for blob in blobs if (record := desk.read(blob)) is not None]
-        mine = table.get_many([record.id for record in records])
-        for record in records:
+        copies = [(record, blob) for blob in blobs if (record := desk.read(blob)) is not None]
+        mine = table.get_many([record.id for record, _ in copies])
+        for record, blob in copies:
             job = record.id
             have = table.peek(job) or mine.get(job)
             given = table.promise(job)
@@ -302,7 +323,7 @@ class Replication:
                 continue
             joined = record if have is None else desk.joined(have, record)
             if joined is not have:
-                table.put(joined)
+                table.put(joined, blob if joined is record else b"")
                 desk.merged.add(job)
                 if have is not None and have.settled:
                     desk.restored.add(job)
@@ -314,8 +335,8 @@ class Replication:
             is_outvoted = given > asked or record.owner != source or not table.may_vote(job)
             if is_outvoted or not _says(joined, record):
                 desk.reach(Situation.WRITE_OUTVOTED if is_outvoted else Situation.WRITE_BEHIND_COPY)
-                blob = encode(joined)
-                desk.post.add(source, Refused, Refusal(job, record.epoch, record.own.ballot, given, blob))
+                copy = encode(joined)
+                desk.post.add(source, Refused, Refusal(job, record.epoch, record.own.ballot, given, copy))
                 continue
             firm = record.outcome is not None and record.outcome.firm
             item = Stored(job, record.epoch, record.own.ballot, record.own.write, firm)
@@ -419,7 +440,8 @@ class Replication:
         if not spreading.missing:
             del self._spreading[job]
             return
-        self._marks_due.set(job, desk.now + spreading.pause_s)
+        patience_s = max(map(self._pace.patience_s, spreading.missing))
+        self._marks_due.set(job, desk.now + max(spreading.pause_s, patience_s))
         spreading.pause_s = min(spreading.pause_s * 2, desk.settings.retry_max_s)
 
     # ---------------------------------------------------------------------- offers and anti-entropy
@@ -472,6 +494,8 @@ class Replication:
     def members_changed(self, changed: frozenset[NodeId]) -> None:
         """Recount with today's living holders, and repeat to those that came (back)."""
         desk = self._desk
+        for node in changed:
+            self._pace.forget(node)
         returned = {node for node in changed if desk.view.is_living(node) and not desk.view.is_behind(node)}
         behind = {node for node in changed if desk.view.is_behind(node)}
         for job, writing in list(self._writing.items()):
@@ -489,11 +513,12 @@ class Replication:
                 self._marks_due.soon(job, desk.now)
 
     def deadline(self) -> Instant:
-        return min(self._due.next(), self._marks_due.next())
+        return min(self._late.next(), self._due.next(), self._marks_due.next())
 
     def on_time(self) -> None:
         """Repeat unanswered writes and marks, open gates whose time is up."""
         desk = self._desk
+        self.send(self._late.take_due(desk.now))
         for job in self._due.take_due(desk.now):
             writing, record = self._writing.get(job), self._table.peek(job)
             if writing is None or record is None:
@@ -510,9 +535,11 @@ class Replication:
         desk = self._desk
         missing = [node for node in self._readers(record) if node not in writing.stored | writing.refused]
         if missing:
-            blob = encode(record)
+            blob = self._table.blob(record)
             for node in missing:
                 desk.post.add(node, Write, blob)
+                self._pace.repeated(node, desk.now)
+            writing.is_repeated = True
             writing.again_at = desk.now + writing.pause_s
             writing.pause_s = min(writing.pause_s * 2, desk.settings.retry_max_s)
         else:

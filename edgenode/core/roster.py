@@ -162,6 +162,7 @@ class Roster:
         self._formation_ends: Instant = FOREVER
         self._accused: set[NodeId] = set()  # of whose end there are witnesses
         self._touched: set[NodeId] = {info.id}
+        self._version = 0
         self._doubted: dict[NodeId, int] = {}  # the life of a member that is known here to be behind
         self._ranking = Ranking({})
         self._weights: dict[NodeId, float] = {}
@@ -182,6 +183,10 @@ class Roster:
     @property
     def is_cut_off(self) -> bool:
         return not self._has_met and (self._knows_peers or len(self._members) > 1)
+
+    @property
+    def version(self) -> int:
+        return self._version
 
     def standing(self, node: NodeId) -> Standing:
         member = self._members.get(node)
@@ -316,6 +321,7 @@ class Roster:
 
     def _touch(self, node: NodeId) -> None:
         self._touched.add(node)
+        self._version += 1
         self._is_ranking_stale = True
 
     def _is_ranked(self, member: Member) -> bool:

@@ -440,11 +440,16 @@ class Scheduler:
         options = decode_spec(record.spec).options
         gated = _is_strict(options) or record.own.ballot.term > 1
         record = self._reserve(record, runner, boot, Wait.GATE)
-        self._write(record)
         if gated:
+            self._write(record)
             self._desk.gate_wanted.add(record.id)
-        else:
-            self._launch(record.id)
+            return
+        if runner == self._desk.me:
+            self._table.put(record)
+            self._desk.begun.add(record.id)
+        else:  # it would go on without this owner: who comes next is to know of it
+            self._write(record)
+        self._launch(record.id)
 
     def _reserve(self, record: Record, runner: NodeId, boot: int, wait: Wait) -> Record:
         spec = decode_spec(record.spec)

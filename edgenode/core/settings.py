@@ -133,6 +133,9 @@ class JobSettings:
     every reboot."""
     settle_lag_s: Seconds = 0.05
     """Settled marks wait this long for company: they are news for readers, not for safety."""
+    start_lag_s: Seconds = 0.03
+    """A first start on the owner itself is told to the other holders after this, unless it has ended by then:
+    they need it to count it as lost if the owner dies. Shorter costs two writes more of each short job."""
     check_s: Seconds = 1.0
     """How often responsibility is checked against the present membership (a state, not an event)."""
     submit_s: Seconds = 10.0

@@ -57,6 +57,7 @@ class Table:
         self._promises: dict[JobId, Promise] = {}
         self._glimpsed: dict[JobId, Promise] = {}  # of archived rows that were read since the last flush
         self._dirty: dict[JobId, None] = {}
+        self._blobs: dict[JobId, tuple[Record, bytes]] = {}  # of copies that were sent or received since then
         self._leaving: dict[JobId, int] = {}  # settled, with the number of their latest Persist, in its order
         self.persists = 0  # ordered by this process
         self._earlier = 0  # of those, in lives before this one
@@ -87,7 +88,7 @@ class Table:
 
     def forget(self) -> None:
         """Memory is ahead of the disk for ever: from now on only the archive counts."""
-        for place in (self._records, self._promises, self._glimpsed, self._dirty, self._leaving):
+        for place in (self._records, self._promises, self._glimpsed, self._dirty, self._blobs, self._leaving):
             place.clear()
         self._dropped.clear()
         self._promise_days.clear()
@@ -142,9 +143,22 @@ class Table:
             return given
         return max(given, _implied(record))
 
-    def put(self, record: Record) -> None:
-        """Replace this node's copy."""
+    def blob(self, record: Record) -> bytes:
+        """The bytes of a copy of this node's: made once, for peers and for the disk."""
+        made = self._blobs.get(record.id)
+        if made is None or made[0] is not record:
+            made = self._blobs[record.id] = (record, encode(record))
+        return made[1]
+
+    def put(self, record: Record, blob: bytes = b"") -> None:
+        """Replace this node's copy.
+
+        Args:
+            blob: its bytes, if it came as such.
+        """
         job = record.id
+        if blob:
+            self._blobs[job] = (record, blob)
         before = self._records.get(job)
         if before is None and job in self._glimpsed:
             self._promises.setdefault(job, self._glimpsed[job])
@@ -281,7 +295,7 @@ class Table:
             spec = decode_spec(record.spec)
             rows.append(
                 StoredRow(
-                    Row(job, encode(record), given),
+                    Row(job, self.blob(record), given),
                     record.owner,
                     record.settled,
                     record.state,
@@ -294,6 +308,7 @@ class Table:
             if record.settled:
                 self._leaving[job] = self.persists
         self._dirty.clear()
+        self._blobs.clear()
         self._promise_days.clear()
         self._dropped.update(dict.fromkeys(dropped, self.persists))
         forgotten = self.forgotten if self.forgotten != self._kept_forgotten else 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import heappop, heappush
@@ -227,6 +227,11 @@ class StillView:
     since: dict[NodeId, Instant] = field(default_factory=dict)
     loads: dict[NodeId, Load] = field(default_factory=dict)
     tasks: tuple[str, ...] = ("echo",)
+    _versions: Iterator[int] = field(default_factory=count)
+
+    @property
+    def version(self) -> int:
+        return next(self._versions)  # a test may change anything at any time
 
     def standing(self, node: NodeId) -> Standing:
         return self.standings.get(node, Standing.UNKNOWN)

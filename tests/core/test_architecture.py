@@ -16,6 +16,7 @@ LAYERS: list[set[str]] = [
     {"core.bounds", "core.quorums"},
     {
         "core.agenda",
+        "core.pace",
         "core.rendezvous",
         "core.jobs",
         "core.meshclock",
