@@ -128,30 +128,37 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--base-port", type=int, default=FIRST_PORT, help="look for free ports from here on")
     parser.add_argument("--keep", action="store_true", help="keep the nodes' data and logs")
     given = parser.parse_args(arguments)
+    if wrong := adjust(given):
+        parser.error(wrong)
+    return given
+
+
+def adjust(given: argparse.Namespace) -> str:
+    """Fill in what depends on other options, and split lists; what is wrong with them, if anything."""
     for name, usual, quick in (("seconds", 3.0, 0.4), ("kills", 4, 1), ("held", "10000", "600")):
         if getattr(given, name) is None:
             setattr(given, name, quick if given.quick else usual)
     try:
         given.held = tuple(sorted(int(size) for size in given.held.split(",")))
     except ValueError:
-        parser.error("--held is numbers, with commas between them")
+        return "--held is numbers, with commas between them"
     given.only = list(PARTS) if given.only is None else given.only.split(",")
     if "peers" in given.only:
         given.only.remove("peers")
         given.peers = True
-    if unknown := set(given.only) - set(PARTS):
-        parser.error(f"--only: {', '.join(sorted(unknown))}; there are {', '.join([*PARTS, 'peers'])}")
-    if not 1 <= given.repeat <= 20:
-        parser.error("--repeat is from 1 to 20")
-    if not 0.1 <= given.seconds <= 60 or not 0 <= given.kills <= 20:
-        parser.error("--seconds is from 0.1 to 60, --kills from 0 to 20")
-    if not 1 <= given.held[0] <= given.held[-1] <= HELD_MAX or not 1 <= given.fill_s <= 7200:
-        parser.error(f"--held is from 1 to {HELD_MAX}, --fill-s from 1 to 7200")
-    if given.readme is not None and bench_readme.BEGIN not in given.readme.read_text():
-        parser.error(f"--readme: there is no {bench_readme.BEGIN} in it")
-    if not EMPTY_PAYLOAD <= given.payload <= 100_000:
-        parser.error(f"--payload is from {EMPTY_PAYLOAD} to 100000")
-    return given
+    unknown = sorted(set(given.only) - set(PARTS))
+    holds = {
+        f"--only: {', '.join(unknown)}; there are {', '.join([*PARTS, 'peers'])}": not unknown,
+        "--repeat is from 1 to 20": 1 <= given.repeat <= 20,
+        "--seconds is from 0.1 to 60": 0.1 <= given.seconds <= 60,
+        "--kills is from 0 to 20": 0 <= given.kills <= 20,
+        f"--held is from 1 to {HELD_MAX}": 1 <= given.held[0] <= given.held[-1] <= HELD_MAX,
+        "--fill-s is from 1 to 7200": 1 <= given.fill_s <= 7200,
+        f"--payload is from {EMPTY_PAYLOAD} to 100000": EMPTY_PAYLOAD <= given.payload <= 100_000,
+        f"--readme: there is no {bench_readme.BEGIN} in it": given.readme is None
+        or (given.readme.is_file() and bench_readme.BEGIN in given.readme.read_text()),
+    }
+    return next((text for text, is_so in holds.items() if not is_so), "")
 
 
 def measure(bench: Bench, wanted: Sequence[str], told: dict[str, Any]) -> None:

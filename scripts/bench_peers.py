@@ -22,6 +22,8 @@ from ports import Ports
 from proc import adopt_orphans, descendants, end_all, end_with_parent, processes
 from rich.table import Table
 
+from edgenode import __version__
+
 PEERS: Final = {
     "echo_celery.py": "Celery + Redis",
     "echo_taskiq.py": "taskiq + Redis",
@@ -58,7 +60,8 @@ def ours(figures: Figures) -> list[Row]:
         if used is not None and None not in values.values():
             name = f"edgenode, {NODES} nodes, {kind}"
             cpu = {"system_us": used.nodes_us + used.workers_us, "client_us": used.load_us}
-            rows.append({"system": name, "accepted": ACCEPTED, "is_base": kind == "workers"} | values | cpu)
+            told = {"system": name, "versions": __version__, "accepted": ACCEPTED}
+            rows.append(told | {"is_base": kind == "workers"} | values | cpu)
     return rows
 
 
@@ -148,7 +151,8 @@ def cells(row: Row, base: float | None) -> tuple[str, ...]:
     times = f"{number_text(row['one_p50_ms'])} / {number_text(row['one_p99_ms'])}"
     cpu = f"{number_text(row['system_us'])} / {number_text(row['client_us'])}"
     rate = number_text(row["jobs_per_s"])
-    return str(row["system"]), str(row["accepted"]), submitted, rate, ratio, times, cpu
+    system = f"{row['system']} ({row['versions']})"
+    return system, str(row["accepted"]), submitted, rate, ratio, times, cpu
 
 
 def table(rows: Sequence[Row]) -> Table:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from peer import COLLECT_S, START_S, WORKERS, Peer, first_line, main
+from peer import COLLECT_S, START_S, WORKERS, Peer, main, version_of
 
 URL = "ECHO_CELERY_URL"
 
@@ -40,7 +40,7 @@ class CeleryRedis(Peer):
         self.server(sys.executable, "-m", "celery", *command, environment={URL: url})
         _, self._echo = make_app(url)
         self._echo.delay("ready").get(timeout=START_S)
-        return f"celery {celery.__version__}, {first_line('redis-server', '--version')[:20]}"
+        return f"celery {celery.__version__}, {version_of('redis-server')}"
 
     def submit(self, messages: Sequence[str]) -> None:
         self._sent = [self._echo.delay(message) for message in messages]

@@ -13,7 +13,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from typing import Any, Final, TypeVar
 
-from peer import COLLECT_S, START_S, WORKERS, Peer, first_line, main, wait_for_port
+from peer import COLLECT_S, START_S, WORKERS, Peer, main, version_of, wait_for_port
 
 SERVERS: Final = 3
 FETCH: Final = 200
@@ -84,7 +84,7 @@ class JetStream(Peer):
             kind = "stored" if self.is_stored else "plain"
             self.server(sys.executable, __file__, "worker", kind, *turned)
         self.one("ready")
-        return f"{first_line('nats-server', '--version')}, nats-py {version('nats-py')}"
+        return f"{version_of('nats-server')}, nats-py {version('nats-py')}"
 
     def _run(self, what: Coroutine[Any, Any, T]) -> T:
         return self._loop.run_until_complete(asyncio.wait_for(what, COLLECT_S))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-from peer import COLLECT_S, WORKERS, Peer, first_line, main
+from peer import COLLECT_S, WORKERS, Peer, main, version_of
 
 URL = "ECHO_TASKIQ_URL"
 AT_ONCE: Final = 64
@@ -48,7 +48,7 @@ class TaskiqRedis(Peer):
         client, self._echo = make_broker(url)
         self._loop.run_until_complete(client.startup())
         self.one("ready")
-        return f"taskiq {version('taskiq')}, {first_line('redis-server', '--version')[:20]}"
+        return f"taskiq {version('taskiq')}, {version_of('redis-server')}"
 
     def submit(self, messages: Sequence[str]) -> None:
         self._sent = self._loop.run_until_complete(self._all(self._echo.kiq, messages))

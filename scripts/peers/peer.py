@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -117,8 +118,11 @@ def wait_until(is_so: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
-def first_line(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.partition("\n")[0]
+def version_of(server: str) -> str:
+    """The name of a program and the version that it tells."""
+    told = subprocess.run([server, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"\bv=?([0-9.]+)", told)
+    return f"{server} {found[1] if found else told.strip()}"
 
 
 def used_by(before: dict[int, ProcessStat], after: dict[int, ProcessStat]) -> float:

@@ -19,6 +19,7 @@ from tests.processes import processes_of
 
 ROW: dict[str, Any] = {
     "system": "Other",
+    "versions": "other 1.2",
     "accepted": "nothing",
     "submit_per_s": None,
     "jobs_per_s": 250.0,
@@ -60,7 +61,7 @@ def test_what_was_not_measured_of_ours_is_no_row() -> None:
 
 def test_the_ratio_is_our_rate_over_theirs() -> None:
     assert bench_peers.cells(ROW, 1000.0) == (
-        "Other", "nothing", "(lazy)", "250", "4.00", "2.50 / 12.2", "1,500 / 30.5"
+        "Other (other 1.2)", "nothing", "(lazy)", "250", "4.00", "2.50 / 12.2", "1,500 / 30.5"
     )  # fmt: skip
     assert bench_peers.cells(ROW | {"submit_per_s": 1234.5}, None)[2:5] == ("1,234", "250", "")
 

@@ -26,6 +26,7 @@ COST = {"nodes_us": 90.0, "workers_us": 0.0, "load_us": 5.5, "link_bytes": 3000.
 PEERS = [
     {
         "system": "edgenode, 3 nodes, workers",
+        "versions": "0.1.0",
         "accepted": "disks",
         "is_base": True,
         "submit_per_s": 9000.0,
@@ -67,7 +68,10 @@ def test_a_line_with_a_figure_missing_is_left_out() -> None:
 
 def test_other_systems_are_a_table_of_their_own_also_those_that_are_not_there() -> None:
     text = bench_readme.markdown(told(peers=PEERS))
-    assert "| edgenode, 3 nodes, workers | disks | 9,000 | 8,000 | 1.00 | 1.40 / 4.00 | 95.0 / 5.00 |" in text
+    assert (
+        "| edgenode, 3 nodes, workers (0.1.0) | disks | 9,000 | 8,000 | 1.00 | 1.40 / 4.00 | 95.0 / 5.00 |"
+        in text
+    )
     assert "| Ray | not installed: ray |" in text
 
 
@@ -82,8 +86,9 @@ def test_the_tables_take_the_place_of_those_that_are_there_and_of_nothing_else()
 
 def test_a_readme_without_a_place_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("nothing")
-    with pytest.raises(SystemExit):
-        bench.parse(["--readme", str(tmp_path / "README.md")])
+    for name in ("README.md", "none"):
+        with pytest.raises(SystemExit):
+            bench.parse(["--readme", str(tmp_path / name)])
 
 
 def test_the_readme_of_this_project_has_a_place() -> None:
