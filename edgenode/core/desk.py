@@ -175,9 +175,15 @@ class Desk:
             self.merged.add(record.id)
             if mine is not None and joined.claimed and not mine.claimed:
                 self.claimed.add(record.id)
-            if mine is not None and mine.settled:
-                self.restored.add(record.id)
+            if mine is not None:
+                self.learned(mine, joined)
         return joined
+
+    def learned(self, mine: Record, joined: Record) -> None:
+        """A copy here has become another by what somebody said. (To shrink is not to learn: each holder comes
+        to that by itself.)"""
+        if mine.settled and is_marker(mine) is is_marker(joined):
+            self.restored.add(joined.id)
 
     def is_forgotten(self, expires_at: Wall) -> bool:
         """Whether jobs of this last day were dropped here, so that one of which nothing is here may long have

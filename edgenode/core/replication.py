@@ -325,8 +325,8 @@ class Replication:
             if joined is not have:
                 table.put(joined, blob if joined is record else b"")
                 desk.merged.add(job)
-                if have is not None and have.settled:
-                    desk.restored.add(job)
+                if have is not None:
+                    desk.learned(have, joined)
             if joined.settled and not record.settled:
                 # Old news about a finished job: the settled copy is the answer.
                 desk.reach(Situation.RESURRECTED_REFUSED)

@@ -17,8 +17,10 @@ from edgenode.core.jobs import (
     decode,
     digest,
     encode,
+    is_marker,
     new_record,
     settled,
+    shrunk,
     started,
     taken_over,
     with_note,
@@ -40,6 +42,7 @@ from edgenode.core.wire import (
     Marked,
     Marks,
     Message,
+    Offer,
     Promises,
     Refusal,
     Refused,
@@ -644,3 +647,16 @@ def test_what_a_settled_copy_learns_of_an_unfinished_one_comes_to_the_other_hold
     mesh.run(2.0)
     assert mesh.record(A, spec.id).start_count == 2
     assert mesh.record(B, spec.id) == mesh.record(A, spec.id) == mesh.record(C, spec.id)
+
+
+def test_a_copy_that_shrinks_because_another_holders_has_is_nothing_to_tell() -> None:
+    mesh = Mesh("abc")
+    spec = mesh.spec("abc")
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    mesh.run(1.0)
+    mesh.sent.clear()
+    mesh.tell(B, A, Copies((encode(shrunk(mesh.record(B, spec.id))),)))
+    mesh.run(1.0)
+    assert is_marker(mesh.record(A, spec.id))
+    assert not mesh.messages(Offer, source=A)
