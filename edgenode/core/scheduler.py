@@ -18,6 +18,7 @@ from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk
 from edgenode.core.jobs import (
     COUNTED_BALLOTS_MAX,
+    TOKENS_MAX,
     Options,
     Record,
     Spec,
@@ -27,6 +28,7 @@ from edgenode.core.jobs import (
     failed_once,
     fallen_due,
     lost,
+    majority,
     pardoned,
     started,
     voided,
@@ -76,6 +78,12 @@ EXPIRED_RUNNING: Final = "its last day passed while it ran"
 WITHDRAWN: Final = "it ran for longer than the drain of its node may take"
 WANTED_S: Final = 0.8
 """For which part of the time after which an idle peer asks again it can be counted on: it may be sooner."""
+GATE_MAX_S: Final[Seconds] = 5.0
+"""How long a careful start waits for a majority to know of it: some repetitions of its write. It has a slot
+and permits by then, which others could use."""
+GATE_PAUSE_S: Final[Seconds] = 5.0
+GATE_PAUSE_MAX_S: Final[Seconds] = 300.0
+"""How long it is before such a job is tried again, at first, and at most: twice as long each time."""
 LOOK_AGAIN_S: Final = 10.0
 """When a day that has come is looked at again by a node whose clock is not good enough to end a job."""
 
@@ -121,6 +129,8 @@ class Scheduler:
         self._pauses: Agenda[JobId] = Agenda()  # jobs to be tried again, by when
         self._unacknowledged: dict[JobId, None] = {}  # submitted here, not yet on enough disks
         self._opening: dict[JobId, Opening] = {}
+        self._gates: Agenda[JobId] = Agenda()  # careful starts that wait for a majority, and until when
+        self._stranded: dict[JobId, None] = {}  # careful jobs of which too few holders live
         self._away: dict[JobId, Away] = {}
         self._refused: dict[JobId, tuple[NodeId, Instant]] = {}
         """Who refused a start, and until when to believe it."""
@@ -275,6 +285,7 @@ class Scheduler:
     def _revoke(self, job: JobId) -> None:
         """Give up a start that is stored but was not begun: it never may."""
         opening = self._opening.pop(job, None)
+        self._gates.drop(job)
         if opening is not None:
             self._desk.reach(Situation.START_REVOKED)
             self._runner.deny(job, opening.token)
@@ -434,7 +445,17 @@ class Scheduler:
         # `take_on` comes again when it is firm, `acknowledged` when enough disks have it, and the end of the
         # stopped start that still occupies its place here.
         waits = (_is_strict(spec.options) and not lead.firm) or job in self._unacknowledged
-        return not waits and job not in self._runner
+        return not waits and job not in self._runner and not self._is_stranded(record, spec)
+
+    def _is_stranded(self, record: Record, spec: Spec) -> bool:
+        """Whether a careful job lacks a majority of its holders. It is seen to again when members change."""
+        if not _is_strict(spec.options):
+            return False
+        if majority(len(self._desk.living_holders(record)), record.holders):
+            return False
+        self._desk.reach(Situation.CAREFUL_JOB_STRANDED)
+        self._stranded[record.id] = None
+        return True
 
     def _start(self, record: Record, runner: NodeId, boot: int) -> None:
         options = decode_spec(record.spec).options
@@ -442,6 +463,8 @@ class Scheduler:
         record = self._reserve(record, runner, boot, Wait.GATE)
         if gated:
             self._write(record)
+            if _is_strict(options):
+                self._gates.set(record.id, self._desk.now + GATE_MAX_S)
             self._desk.gate_wanted.add(record.id)
             return
         if runner == self._desk.me:
@@ -467,9 +490,22 @@ class Scheduler:
             if job in self._opening:
                 self._launch(job)
 
+    def _give_up_gate(self, job: JobId) -> None:
+        """No majority knows of this start, which has not begun: others may have its slot and permits."""
+        record, opening = self._table.peek(job), self._opening.get(job)
+        if record is None or opening is None or not self._owns_unfinished(record):
+            return
+        if len(record.voids) >= TOKENS_MAX // 2:
+            return  # what is not counted any more would pass for a start that began: this one waits on
+        self._desk.reach(Situation.GATE_GIVEN_UP)
+        pause_s = min(GATE_PAUSE_MAX_S, GATE_PAUSE_S * 2.0 ** len(record.voids))
+        self._revoke(job)
+        self._void(record, pause_s=pause_s)
+
     def _launch(self, job: JobId) -> None:
         """Order the run. It leaves after the Persist that says so."""
         opening, record = self._opening.pop(job), self._table.peek(job)
+        self._gates.drop(job)
         assert record is not None
         assert record.own.token == opening.token
         if opening.runner == self._desk.me:
@@ -559,8 +595,8 @@ class Scheduler:
         self._write(record)
         self._enrol(record)
 
-    def _void(self, record: Record) -> None:
-        """The present start never began: as if it had not been."""
+    def _void(self, record: Record, *, pause_s: Seconds = 0.0) -> None:
+        """The present start never began: as if it had not been. The next one may be after a pause."""
         self._away.pop(record.id, None)
         self._opening.pop(record.id, None)
         if record.own.runner != self._desk.me:
@@ -570,6 +606,9 @@ class Scheduler:
         record = voided(record)
         self._write(record)
         self._enrol(record)
+        if pause_s:
+            self._queued.drop(record.id)
+            self._pauses.soon(record.id, self._desk.now + pause_s)
 
     def run_ended(self, event: RunEnded) -> None:
         """A worker here finished with a start: judged at once by an owner, else sent to whoever owns."""
@@ -707,13 +746,15 @@ class Scheduler:
         for job, away in list(self._away.items()):
             if away.runner in changed:
                 self._check_runner(job, away)
+        stranded, self._stranded = self._stranded, {}
+        self.take_on(stranded)
 
     def deadline(self) -> Instant:
         soonest = self._wake
         day = self._days.next()
         if day < FOREVER:
             soonest = min(soonest, self._desk.now + max(0.001, day - self._desk.wall))
-        return min(soonest, self._doubted.next(), self._pauses.next())
+        return min(soonest, self._doubted.next(), self._pauses.next(), self._gates.next())
 
     def on_time(self) -> None:
         desk = self._desk
@@ -722,6 +763,8 @@ class Scheduler:
         self.take_on(self._doubted.take_due(desk.now))
         for job in self._pauses.take_due(desk.now):
             self._fall_due(job)
+        for job in self._gates.take_due(desk.now):
+            self._give_up_gate(job)
         if self._wake <= desk.now:
             self._wake = FOREVER
             self._ask_about_away()

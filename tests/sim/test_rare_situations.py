@@ -8,7 +8,7 @@ from edgenode.core.jobs import Options
 from edgenode.core.node import Node
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.situations import Situation
-from edgenode.core.types import State
+from edgenode.core.types import Partition, State
 from edgenode.core.wire import Acks, Copies, Gift, Grant, Offer, Promises, Taken, Write
 from edgenode.sim.scenario import Scenario
 
@@ -303,4 +303,25 @@ def test_the_only_holder_leaves_with_the_end_of_a_job_that_was_copied_while_it_r
     assert copy is not None
     assert copy.settled
     story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
+def test_a_careful_start_that_no_majority_hears_of_is_given_up() -> None:
+    story = queued("abc", options=Options(partition=Partition.WAIT))
+    story.cut("a", "bc")
+    story.finish("of a")
+    story.until(lambda: Situation.GATE_GIVEN_UP in story.reached)
+    assert "a" not in story.runs("j")
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
+def test_a_careful_job_is_not_even_tried_on_a_minority() -> None:
+    story = queued("abc", options=Options(partition=Partition.WAIT))
+    story.cut("a", "bc")
+    story.wait(4.0)
+    story.finish("of a")
+    story.until(lambda: Situation.CAREFUL_JOB_STRANDED in story.reached)
+    story.heal_and_judge()
+    assert Situation.GATE_GIVEN_UP not in story.reached
     assert story.starts("j") == 1
