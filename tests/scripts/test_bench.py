@@ -120,3 +120,20 @@ def test_failover_and_lateness_are_measured_on_real_nodes(tmp_path: Path) -> Non
     told, _ = run(tmp_path, "late,failover")
     wanted = ("late.day.p99_ms", "late.timeout.p99_ms", "failover.kill.worst_s", "failover.pause.worst_s")
     assert {*wanted, "failover.leave.worst_s"} <= set(told["measures"])
+
+
+def test_a_part_that_fails_is_told_and_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: bench.Bench) -> None:
+        raise bench.EdgeNodeError("no mesh today")
+
+    def works(given: bench.Bench) -> None:
+        given.figures.add("held.x", "x", 1.0, "s")
+
+    monkeypatch.setattr(bench, "PARTS", {"failover": fails, "held": works})
+    options = bench.Options(1.0, 100, 1, (1,), 1.0, FIRST_PORT)
+    with bench.Bench(options, tmp_path, lambda text: None) as made:
+        bench.measure(made, ["failover", "held"], {})
+    assert [measure.key for measure in made.figures.measures] == ["held.x"]
+    assert made.figures.faults == ["failover: no mesh today"]
