@@ -632,11 +632,12 @@ class Intake:
     def searched_here(self, event: SearchedHere) -> None:
         desk = self._desk
         asked = self._tickets.pop(event.ticket, None)
-        if asked is None or (not event.complete and not event.records):
+        if asked is None or not (event.complete or event.records or event.upto):
             return  # the disk could not be read: who asked will name this node as unanswered
         source, request = asked
         records = [record for blob in event.records if (record := desk.read(blob)) is not None]
-        upto = b"" if event.complete or not records else records[-1].id
+        seen = [event.upto] * bool(event.upto) + [record.id for record in records[-1:]]
+        upto = min(seen) if seen and not event.complete else b""
         shown = []
         for record in records:
             # One node speaks for a job that is not over, or an old copy would be listed under a state that

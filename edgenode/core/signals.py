@@ -197,6 +197,7 @@ class SearchedHere:
     ticket: int
     records: tuple[bytes, ...]
     complete: bool
+    upto: bytes = b""  # if not: how far down it looked, where that is further than the last record's id
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,9 +84,10 @@ from edgenode.core.signals import (
 from edgenode.core.types import Drain, Instant, JobId, MemberInfo, NodeId, Seconds, State, Wall, starts_of
 from edgenode.core.view import MemberView, MeshView, QueueChange, QueueView
 from edgenode.core.wire import CONTROL, Query, Verdict, Wish
+from edgenode.shell.job_search import SearchResult
 from edgenode.shell.observe import Observer, Sample
 from edgenode.shell.searches import Searches
-from edgenode.shell.store import Damage, DiskRefused, SearchResult, Store, StoreDamaged
+from edgenode.shell.store import Damage, DiskRefused, Store, StoreDamaged
 from edgenode.shell.transport import Transport
 from edgenode.shell.worker import STOP_GRACE_S, WorkerPool
 from edgenode.task import Registry, Task
@@ -467,7 +468,7 @@ class Runtime:
                 raise AssertionError(f"an effect without a hand: {effect!r:.100}")
 
     def _searched(self, ticket: int, found: SearchResult) -> None:
-        self.post(SearchedHere(ticket, found.records, found.complete))
+        self.post(SearchedHere(ticket, found.records, found.complete, found.upto))
 
     # -------------------------------------------------------------------------------------- ending
 

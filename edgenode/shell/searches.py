@@ -16,7 +16,7 @@ from typing import Final
 
 from edgenode.core.types import Instant, Seconds
 from edgenode.core.wire import Query
-from edgenode.shell.store import SearchResult
+from edgenode.shell.job_search import SearchResult
 
 WAITING_MAX: Final = 64
 """Searches that wait for their turn; at some 10 ms each, less than anybody's patience."""

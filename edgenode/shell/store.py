@@ -54,6 +54,7 @@ from edgenode.shell.claim_table import (
     write_claims,
 )
 from edgenode.shell.folders import make_durable_folder
+from edgenode.shell.job_search import SearchResult, statement, windows
 from edgenode.shell.report_table import REPORT_SCHEMA, read_reports, size_of, write_reports
 from edgenode.shell.tally import SUFFIX, Progress, Tally
 
@@ -176,11 +177,6 @@ class Damage(NamedTuple):
 
     jobs: tuple[JobId, ...]
     text: str
-
-
-class SearchResult(NamedTuple):
-    records: tuple[bytes, ...]  # in falling order of ids
-    complete: bool  # no further match on this disk
 
 
 def _pack_promise(promise: Promise | None) -> bytes | None:
@@ -663,29 +659,31 @@ class Store:
     def search(self, query: Query, limit_s: Seconds = FOREVER) -> SearchResult:
         """The records that match, newest first; what was found in `limit_s`, if that is not all. Blocks: not
         for the event loop's thread."""
-        sql, values = _search_statement(query)
         found: list[bytes] = []
         size = 0
+        upto = b""
         with self._search_lock:
             if self._closed:
                 return SearchResult((), False)
             ends_at = time.monotonic() + limit_s
             self._searcher.set_progress_handler(lambda: time.monotonic() >= ends_at, SEARCH_STEPS)
             try:
-                for fields in self._searcher.execute(sql, values):
-                    if len(found) >= query.limit or size >= SEARCH_BYTES_MAX:
-                        return SearchResult(tuple(found), False)
-                    row = _healthy(fields)
-                    if row is None:
-                        self._report(fields[0], "its checksum is wrong")
-                    else:
-                        found.append(row.blob)
-                        size += len(row.blob)
+                for window in windows(self._searcher, query):
+                    for fields in self._searcher.execute(*statement(query, window, HEALTH)):
+                        if len(found) >= query.limit or size >= SEARCH_BYTES_MAX:
+                            return SearchResult(tuple(found), False)
+                        row = _healthy(fields)
+                        if row is None:
+                            self._report(fields[0], "its checksum is wrong")
+                        else:
+                            found.append(row.blob)
+                            size += len(row.blob)
+                    upto = window.low
             except sqlite3.Error as error:
                 # A part of an answer, marked as a part, serves a person better than none.
                 if _is_damage(error):
                     self._report(None, f"a search was not finished: {error}")
-                return SearchResult(tuple(found), False)
+                return SearchResult(tuple(found), False, upto)
         return SearchResult(tuple(found), True)
 
     @property
@@ -1028,20 +1026,6 @@ class Store:
         self._writer.close()
         self._tally.close()
         os.close(self._lock_handle)
-
-
-def _search_statement(query: Query) -> tuple[str, list[Any]]:
-    # A row without a record is a promise only, and nothing to show.
-    conditions, values = ["length(blob) > 0"], list[Any]()
-    for name, wanted in (("state", query.state), ("task", query.task), ("queue", query.queue)):
-        if wanted:
-            conditions.append(f"{name} = ?")
-            values.append(wanted)
-    if query.after:
-        conditions.append("id < ?")
-        values.append(query.after)
-    where = " AND ".join(conditions)
-    return f"SELECT {HEALTH} FROM jobs WHERE {where} ORDER BY id DESC", values
 
 
 def _is_day(value: object) -> bool:

@@ -633,3 +633,21 @@ def test_a_disk_that_cannot_be_searched_is_named_and_not_taken_for_an_empty_one(
     intake.on_time()
     (done,) = (effect for effect in desk.flush() if isinstance(effect, SearchDone))
     assert (done.records, done.unanswered) == ((), (A,))
+
+
+@pytest.mark.parametrize("found", [(), (9,), (9, 7)])
+def test_a_disk_that_ran_out_of_time_is_gone_on_with_where_it_stopped(found: tuple[int, ...]) -> None:
+    """Also one that found nothing on its way down: it is not silent, and there may be more further on."""
+    desk = make_desk(A)
+    intake = Intake(desk)
+    intake.search(SearchAsked(RequestId(1), ALL, 2.0))
+    (order,) = (effect for effect in desk.flush() if isinstance(effect, SearchHere))
+    records = tuple(encode(make_record(job_id(number), (A,))) for number in found)
+    intake.searched_here(SearchedHere(order.ticket, records, False, job_id(8)))
+    for answer in desk.post.take_local():
+        assert isinstance(answer, SearchAnswer)
+        intake.on_search_answer(A, answer)
+    (done,) = (effect for effect in desk.flush() if isinstance(effect, SearchDone))
+    assert [record.id for record in done.records] == [job_id(number) for number in found]
+    assert done.next == min(job_id(8), *(job_id(number) for number in found), job_id(9))
+    assert done.unanswered == ()

@@ -10,8 +10,8 @@ import pytest
 
 from edgenode.core.wire import Query
 from edgenode.shell import searches as module
+from edgenode.shell.job_search import SearchResult
 from edgenode.shell.searches import NOT_DONE, SEARCH_S, Searches
-from edgenode.shell.store import SearchResult
 
 ALL = Query("", "", "", b"", 10)
 FOUND = SearchResult((b"record",), True)
