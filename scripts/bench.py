@@ -6,8 +6,10 @@
     python scripts/bench.py --peers                      other systems too, where they are installed
     python scripts/bench.py --only held --held 10000,100000,1000000 --fill-s 1800
 
-The nodes are real processes with data folders of their own; one more process makes the load. All share this
-machine's processors, so a figure says what the whole machine does, load included. What --only can name:
+The nodes are real processes with data folders of their own (profile `lan`); one more makes the load. All
+share this machine's processors, so a figure says what the whole machine does, load included.
+
+What --only can name:
 
     start        from starting three processes until each sees all three ready; a start after kill -9
     idle         memory (RSS), CPU and bytes sent while nobody asks for anything
@@ -65,7 +67,7 @@ import bench_state
 from bench_figures import as_json, table, write_csv
 from bench_load import EMPTY_PAYLOAD
 from bench_machine import environment
-from bench_mesh import NODES, SLOTS, Bench, Options
+from bench_mesh import NODES, PROFILE, SLOTS, Bench, Options
 from rich.console import Console
 
 from edgenode.client import Client, ClientError
@@ -181,7 +183,7 @@ def measure(bench: Bench, wanted: Sequence[str], told: dict[str, Any]) -> None:
 def run(arguments: argparse.Namespace, folder: Path, console: Console) -> int:
     """The whole of it: measure, print, write. Returns the exit code."""
     told = environment(folder, arguments.payload)
-    told |= {"nodes": NODES, "worker processes a node": SLOTS}
+    told |= {"nodes": NODES, "profile": PROFILE, "worker processes a node": SLOTS}
     began = time.monotonic()
 
     def say(text: str) -> None:

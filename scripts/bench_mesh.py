@@ -23,6 +23,7 @@ from edgenode.cli.up import LocalMesh, LocalNode
 from edgenode.core.errors import EdgeNodeError
 
 NODES: Final = 3
+PROFILE: Final = "lan"
 SLOTS: Final = 2
 """Worker processes of each node: as many in all as there are holders of a job, and two more."""
 BATCH: Final = 200
@@ -218,7 +219,7 @@ class Bench:
         folder.mkdir()
         pool, first = self._load_processes(), self.options.base_port
         began = time.monotonic()
-        with local_mesh(NODES, folder, first_port=first, tasks=TASKS, slots=SLOTS) as mesh:
+        with local_mesh(NODES, folder, first_port=first, tasks=TASKS, slots=SLOTS, profile=PROFILE) as mesh:
             stage = Stage(mesh, pool, self.options, self.figures)
             stage.ready_s = time.monotonic() - began
             yield stage

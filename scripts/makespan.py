@@ -78,7 +78,9 @@ def mesh_of(count: int) -> Iterator[tuple[LocalMesh, Path]]:
     """Nodes with free slots that see each other, and the file in which starts are noted."""
     with tempfile.TemporaryDirectory(prefix="edgenode-makespan-") as folder:
         place = Path(folder)
-        with local_mesh(count, place, first_port=FIRST_PORT, tasks=(TASKS,), slots=SLOTS) as mesh:
+        with local_mesh(
+            count, place, first_port=FIRST_PORT, tasks=(TASKS,), slots=SLOTS, profile="local"
+        ) as mesh:
             yield mesh, place / "starts"
 
 

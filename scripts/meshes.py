@@ -13,7 +13,7 @@ from edgenode.cli.up import LocalMesh
 
 @contextmanager
 def local_mesh(
-    count: int, folder: Path, *, first_port: int, tasks: tuple[str, ...], slots: int
+    count: int, folder: Path, *, first_port: int, tasks: tuple[str, ...], slots: int, profile: str
 ) -> Iterator[LocalMesh]:
     """So many nodes that see each other, with empty disks in `folder`.
 
@@ -22,7 +22,15 @@ def local_mesh(
     """
     with Ports() as ports:
         base = ports.take_mesh(count, first_port)
-        mesh = LocalMesh(count, data_dir=folder, base_port=base, tasks=tasks, slots=slots, mdns=False)
+        mesh = LocalMesh(
+            count,
+            data_dir=folder,
+            base_port=base,
+            tasks=tasks,
+            slots=slots,
+            mdns=False,
+            profile=profile,
+        )
         with mesh:
             mesh.wait_ready()
             yield mesh
