@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from edgenode.api.render import time_text
-from edgenode.core.jobs import Record, Spec, decode_spec
-from edgenode.core.types import MemberState, State
+from edgenode.core.jobs import Record, Spec, decode_spec, majority
+from edgenode.core.types import Delivery, MemberState, Partition, State
 from edgenode.core.view import MemberView, QueueView
 
 TAKING = frozenset({MemberState.READY, MemberState.SUSPECT})
@@ -25,7 +25,7 @@ def waiting_for(record: Record, members: Sequence[MemberView], queues: Iterable[
     queue = next((each.item for each in queues if each.item.queue == spec.options.queue), None)
     if queue is not None and queue.paused:
         return f"its queue, {spec.options.queue!r}, which is paused"
-    return _lacking(spec, members)
+    return _lacking(spec, members) or _silent(record, spec, members)
 
 
 def _lacking(spec: Spec, members: Sequence[MemberView]) -> str | None:
@@ -41,3 +41,14 @@ def _lacking(spec: Spec, members: Sequence[MemberView]) -> str | None:
     if all(member.load.free <= 0 for member in fitting):
         return f"a free slot on one of {len(fitting)} nodes"
     return None
+
+
+def _silent(record: Record, spec: Spec, members: Sequence[MemberView]) -> str | None:
+    """Whether it starts only with a majority of its holders, and too few live."""
+    if spec.options.partition is not Partition.WAIT and spec.options.delivery is not Delivery.AT_MOST_ONCE:
+        return None
+    gone = {member.info.id for member in members if member.is_gone}
+    living = sum(holder not in gone for holder in record.holders)
+    if majority(living, record.holders):
+        return None
+    return f"a majority of its holders: {living} of {len(record.holders)} live"

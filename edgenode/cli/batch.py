@@ -18,7 +18,7 @@ from edgenode.cli.output import (
     print_json,
 )
 
-ID = typer.Argument(metavar="ID", help="The batch's id, as the answer to a list of jobs has it.")
+ID = typer.Argument(metavar="ID", help="The batch's id, as `submit --batch` printed it.")
 
 
 def show_batch(

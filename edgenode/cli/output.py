@@ -180,7 +180,7 @@ def _hint(error: ClientError) -> str:
         case WaitTimedOut():
             return f"it goes on: `edgenode job {plain(error.job.id)}`"
         case Refused(slug="unknown-task"):
-            return "`edgenode nodes --json` lists each node's tasks; start nodes with --tasks MODULE_OR_FILE"
+            return "`edgenode tasks` lists what there is; a node gets more with --tasks MODULE_OR_FILE"
         case Refused(status=404):
             return "`edgenode jobs` lists what there is"
         case _:

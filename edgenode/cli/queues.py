@@ -24,7 +24,7 @@ NONE = ("none", "0")
 def show_queues(url: UrlOption = None, as_json: JsonOption = False) -> None:
     """Show the queues that have settings, or jobs on the node that is asked.
 
-    QUEUED and RUNNING are of the jobs that this node owns.
+    QUEUED HERE and RUNNING HERE count the jobs that this node owns: others own more of the same queue.
     """
     with errors_told(as_json=as_json):
         queues = client_of(url).queues()
@@ -101,5 +101,5 @@ def _print(queues: Sequence[Mapping[str, Any]]) -> None:
         )
         for queue in queues
     )
-    numbers = ("CONCURRENCY", "RATE", "BURST", "QUEUED", "RUNNING")
+    numbers = ("CONCURRENCY", "RATE", "BURST", "QUEUED HERE", "RUNNING HERE")
     print_table(("QUEUE", "STATE", *numbers), rows, right=numbers)

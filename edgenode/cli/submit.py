@@ -59,6 +59,12 @@ def submit(
     wait_timeout: Annotated[
         float, typer.Option(metavar="SECONDS", help="With --wait: when to stop waiting.", min=0)
     ] = 3600.0,
+    batch: Annotated[
+        bool,
+        typer.Option(
+            "--batch", help="As one request of up to 10,000 jobs: prints the id for `edgenode batch`."
+        ),
+    ] = False,
     count: Annotated[int, typer.Option(metavar="N", help="Submit so many of it.", min=1, max=100_000)] = 1,
     key: Annotated[
         str | None,
@@ -124,6 +130,7 @@ def submit(
     edgenode submit echo '{"message": "hello"}' --key order-17     again: the same job
     edgenode submit image.resize - < parameters.json
     edgenode submit --file jobs.ndjson        lines like {"task": "echo", "payload": {"message": "hi"}}
+    edgenode batch $(edgenode submit --file jobs.ndjson --batch) --wait
     """
     options = {
         "idempotency_key": key, "queue": queue, "priority": priority, "delay_s": delay_s, "run_at": run_at,
@@ -139,16 +146,13 @@ def submit(
     documents *= count
     if key is not None and len(documents) > 1:
         raise typer.BadParameter("a key is for one job", param_hint="--key")
+    if batch:
+        if wait:
+            raise typer.BadParameter("wait with `edgenode batch ID --wait`", param_hint="--batch")
+        raise typer.Exit(_submit_batch(url, documents, as_json=as_json))
     with errors_told(as_json=as_json):
         client = client_of(url)
-        if file is None and len(documents) == 1:  # a file's line may have names that are no options
-            document = documents[0]
-            rest = {name: value for name, value in document.items() if name not in ("task", "payload")}
-            results: list[Job | ClientError] = [
-                client.submit(document["task"], document.get("payload"), **rest)
-            ]
-        else:
-            results = client.submit_many(documents)
+        results = _send(client, documents, is_one=file is None and len(documents) == 1)
         if len(results) == 1 and isinstance(results[0], Exception):
             raise results[0]
         code = _tell_results(results, is_shown=not wait, as_json=as_json)
@@ -160,6 +164,29 @@ def submit(
         elif wait and as_json:
             _print_results(results)
     raise typer.Exit(code)
+
+
+def _send(
+    client: Client, documents: Sequence[dict[str, Any]], *, is_one: bool
+) -> Sequence[Job | ClientError]:
+    if not is_one:  # also a file of one line, which may have names that are no options
+        return client.submit_many(documents)
+    (document,) = documents
+    rest = {name: value for name, value in document.items() if name not in ("task", "payload")}
+    return [client.submit(document["task"], document.get("payload"), **rest)]
+
+
+def _submit_batch(url: str | None, documents: Sequence[dict[str, Any]], *, as_json: bool) -> int:
+    """Send all in one request, and print the batch's id alone; the exit code."""
+    with errors_told(as_json=as_json):
+        made = client_of(url).submit_batch(documents)
+    if as_json:
+        print_json({"batch": made.id, "jobs": _fields(made.jobs)})
+        return max((exit_code(each) for each in made.jobs if isinstance(each, Exception)), default=0)
+    typer.echo(plain(made.id))
+    accepted = sum(not isinstance(each, Exception) for each in made.jobs)
+    typer.echo(f"{accepted} of {len(made.jobs)} jobs accepted", err=True)
+    return _tell_refusals(made.jobs)
 
 
 # ------------------------------------------------------------------------------------------- arguments
@@ -239,29 +266,39 @@ def _tell_results(results: Sequence[Job | ClientError], *, is_shown: bool, as_js
                 again = ", submitted before" if job.fields.get("receipt", {}).get("replayed") else ""
                 typer.echo(plain(job.id))
                 typer.echo(f"{plain(job.task)} {plain(job.state)}, on {_disks(job)}{again}", err=True)
-    if errors and not (is_shown and as_json):
-        told = Counter(str(error) for error in errors)
-        first = {str(error): error for error in reversed(errors)}
-        for text, times in told.most_common(5):
-            if times > 1:
-                typer.echo(f"{times} jobs:", err=True)
-            tell_error(first[text], as_json=as_json)
-        unknown = [error for error in errors if not error.definite]
-        if len(unknown) < len(errors):
-            text = f"{len(errors) - len(unknown)} of {len(results)} jobs were not accepted"
-            typer.echo(text, err=True)
-        if unknown:
-            typer.echo(f"{len(unknown)} of {len(results)} jobs may have been accepted", err=True)
-        for named in filter(None, map(job_named, unknown)):
-            typer.echo(f"  {plain(named)}", err=True)
+    if is_shown and as_json:
+        return max(map(exit_code, errors), default=0)
+    return _tell_refusals(results, as_json=as_json)
+
+
+def _tell_refusals(results: Sequence[Job | ClientError], *, as_json: bool = False) -> int:
+    """Say what was not taken, and why, on stderr; the exit code."""
+    errors = [result for result in results if isinstance(result, Exception)]
+    told = Counter(str(error) for error in errors)
+    first = {str(error): error for error in reversed(errors)}
+    for text, times in told.most_common(5):
+        if times > 1:
+            typer.echo(f"{times} jobs:", err=True)
+        tell_error(first[text], as_json=as_json)
+    unknown = [error for error in errors if not error.definite]
+    if len(unknown) < len(errors):
+        typer.echo(f"{len(errors) - len(unknown)} of {len(results)} jobs were not accepted", err=True)
+    if unknown:
+        typer.echo(f"{len(unknown)} of {len(results)} jobs may have been accepted", err=True)
+    for named in filter(None, map(job_named, unknown)):
+        typer.echo(f"  {plain(named)}", err=True)
     return max(map(exit_code, errors), default=0)
 
 
 def _print_results(results: Sequence[Job | ClientError]) -> None:
     """One submitted job as an object; several as `jobs`, in order, with its problem in the place of each that
     was not taken."""
-    shown = [error_fields(r) if isinstance(r, Exception) else dict(r.fields) for r in results]
+    shown = _fields(results)
     print_json(shown[0] if len(shown) == 1 else {"jobs": shown})
+
+
+def _fields(results: Sequence[Job | ClientError]) -> list[dict[str, Any]]:
+    return [error_fields(each) if isinstance(each, Exception) else dict(each.fields) for each in results]
 
 
 def _disks(job: Job) -> str:

@@ -8,7 +8,7 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from edgenode.core import jobs
-from edgenode.core.types import Load, State
+from edgenode.core.types import Load, MemberState, State
 from edgenode.core.view import MemberView
 from tests.api.fake import NODES, FakeService
 
@@ -70,3 +70,18 @@ async def test_what_runs_or_has_ended_waits_for_nothing(http: TestClient, servic
     await service.end(job, State.FAILED)
     found = await (await http.get(f"/v1/jobs/{answer['id']}")).json()
     assert found["waiting_for"] is None
+
+
+@pytest.mark.parametrize("careful", [{"partition": "wait"}, {"delivery": "at-most-once"}], ids=str)
+async def test_a_careful_job_without_a_majority_of_its_holders_says_so(
+    http: TestClient, service: FakeService, monkeypatch: pytest.MonkeyPatch, careful: dict[str, str]
+) -> None:
+    answer = await (await http.post("/v1/jobs", json={"task": "echo"} | careful)).json()
+    assert answer["waiting_for"] is None
+    dead = [
+        member._replace(state=MemberState.DEAD) if member.info.id in answer["holders"][1:] else member
+        for member in service.members()
+    ]
+    monkeypatch.setattr(service, "members", lambda: dead)
+    found = await (await http.get(f"/v1/jobs/{answer['id']}")).json()
+    assert found["waiting_for"] == "a majority of its holders: 1 of 3 live"

@@ -105,6 +105,28 @@ def test_a_file_is_a_job_a_line(node: Served, tmp_path: Path) -> None:
     assert result.exit_code == 0
 
 
+def test_a_batch_is_submitted_as_one_and_its_id_alone_is_for_scripts(node: Served, tmp_path: Path) -> None:
+    file = tmp_path / "jobs.ndjson"
+    file.write_text('{"task": "echo"}\n{"task": "no.such"}\n{"task": "echo"}\n')
+    result = edgenode("submit", "--file", str(file), "--batch")
+    assert result.exit_code == 2
+    assert "2 of 3 jobs accepted" in result.stderr
+    assert "1 of 3 jobs were not accepted" in result.stderr
+    shown = edgenode("batch", result.stdout.strip(), "--json")
+    assert json.loads(shown.stdout)["size"] == 3
+    result = edgenode("submit", "echo", "--count", "4", "--batch", "--json")
+    assert result.exit_code == 0
+    told = json.loads(result.stdout)
+    assert len(told["jobs"]) == 4
+    assert json.loads(edgenode("batch", told["batch"], "--json").stdout)["missing"] == 0
+
+
+def test_a_batch_is_waited_for_by_its_own_command(node: Served) -> None:
+    result = edgenode("submit", "echo", "--count", "2", "--batch", "--wait")
+    assert result.exit_code == 2
+    assert "edgenode batch ID --wait" in result.stderr
+
+
 def test_wait_shows_the_end_and_succeeds(node: Served) -> None:
     ended_as(node, State.SUCCEEDED)
     result = edgenode("submit", "echo", "--wait")
