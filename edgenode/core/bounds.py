@@ -1,4 +1,4 @@
-"""Which numbers are taken from a peer or a disk: one place for all that decode.
+"""Which numbers and names are taken from a peer or a disk: one place for all that decode.
 
 Within these bounds everything that the core computes of them can be encoded again, and no comparison lies
 (NaN is neither before nor after anything).
@@ -6,10 +6,12 @@ Within these bounds everything that the core computes of them can be encoded aga
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import isfinite
 from typing import Final
 
 from edgenode.core.errors import MalformedMessage
+from edgenode.core.types import NO_TOKEN, Ballot, NodeId, StartToken
 
 PARTIAL_BYTES_MAX: Final = 64 * 1024
 """Of a partial result: like a start's log it is copied to every holder, time and again."""
@@ -31,3 +33,24 @@ def finite(value: object) -> float:
     if type(value) is not float or not isfinite(value):
         raise MalformedMessage(f"expected a finite number, got {value!r:.40}")
     return value
+
+
+# What nearly all that peers say has in common is checked once, and is one object: nodes, ballots, starts.
+# (`typed`, or True would pass for 1.)
+
+
+@lru_cache(maxsize=4096)
+def shared_node(name: object) -> NodeId:
+    if type(name) is not str:
+        raise MalformedMessage(f"a node id is text, got {name!r:.40}")
+    return NodeId(name)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def shared_ballot(term: object, owner: object) -> Ballot:
+    return Ballot(whole(term), shared_node(owner))
+
+
+@lru_cache(maxsize=4096, typed=True)
+def shared_start(term: object, owner: object, start: object) -> StartToken:
+    return StartToken(whole(term), shared_node(owner), whole(start)) if term else NO_TOKEN

@@ -25,7 +25,7 @@ stands, with its spec, set, ownership and outcome whole (see `join`); only count
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -34,13 +34,14 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import msgpack
 
-from edgenode.core.bounds import finite, whole
+from edgenode.core.bounds import finite, shared_ballot, shared_node, shared_start, whole
 from edgenode.core.errors import EdgeNodeError, MalformedMessage
 from edgenode.core.quorums import majority_of
 from edgenode.core.types import (
     DEFAULT_BACKOFF,
     FOREVER,
     NO_BALLOT,
+    NO_TOKEN,
     NOBODY,
     TERMINAL,
     Backoff,
@@ -56,6 +57,7 @@ from edgenode.core.types import (
 )
 
 _Proposal = TypeVar("_Proposal", "Outcome", "Move")
+_T = TypeVar("_T")
 
 HISTORY_MAX: Final = 20
 COUNTED_BALLOTS_MAX: Final = 64
@@ -63,7 +65,6 @@ COUNTED_BALLOTS_MAX: Final = 64
 added up: a merge of two such sums would count twice what both have. So `max_attempts` is at most this: of
 more ballots with failures the kept ones alone reach it."""
 TOKENS_MAX: Final = 64
-NO_TOKEN: Final = StartToken(0, NOBODY, 0)
 DAY_S: Final = 86_400.0
 UNFINISHED_DAYS: Final = 7
 ERROR_CHARS_MAX: Final = 4_000
@@ -739,16 +740,16 @@ def decode(blob: bytes) -> Record:
             JobId(job),
             spec,
             whole(epoch),
-            _holders(holders),
+            _holders(*holders),
             _own(own),
             None if outcome is None else _outcome(outcome),
-            tuple((_ballot(ballot), whole(count)) for ballot, count in starts),
-            tuple((_ballot(ballot), whole(count)) for ballot, count in failures),
-            tuple(map(_token, losses)),
-            tuple(map(_token, voids)),
-            tuple(map(_token, pardons)),
+            _each(_count, starts),
+            _each(_count, failures),
+            _each(_token, losses),
+            _each(_token, voids),
+            _each(_token, pardons),
             cancel,
-            tuple(Note(finite(at), str(kind), _node(node), str(text)) for at, kind, node, text in history),
+            _each(_note, history),
             claimed,
             None if move is None else _move(move),
         )
@@ -756,12 +757,8 @@ def decode(blob: bytes) -> Record:
         raise MalformedMessage(f"not a record: {error}") from error
 
 
-@lru_cache(maxsize=4096)
-def _node(name: object) -> NodeId:
-    """One string object per node, however many records name it."""
-    if not isinstance(name, str):
-        raise ValueError("a node id is text")
-    return NodeId(name)
+def _each(read: Callable[[Any], _T], values: list[Any]) -> tuple[_T, ...]:
+    return tuple([read(value) for value in values]) if values != [] else ()  # as nearly all of them are
 
 
 def are_holders(nodes: Sequence[NodeId]) -> bool:
@@ -769,31 +766,36 @@ def are_holders(nodes: Sequence[NodeId]) -> bool:
     return 0 < len(nodes) == len(set(nodes))
 
 
-def _holders(names: list[Any]) -> tuple[NodeId, ...]:
-    holders = tuple(map(_node, names))
+@lru_cache(maxsize=4096)
+def _holders(*names: object) -> tuple[NodeId, ...]:
+    holders = tuple(map(shared_node, names))
     if not are_holders(holders):
         raise ValueError("a job needs holders, each once")
     return holders
 
 
-def _ballot(fields: list[Any]) -> Ballot:
-    term, owner = fields
-    return Ballot(whole(term), _node(owner))
-
-
 def _token(fields: list[Any]) -> StartToken:
-    term, owner, start = fields
-    return StartToken(whole(term), _node(owner), whole(start)) if term else NO_TOKEN
+    return shared_start(*fields)
+
+
+def _count(fields: list[Any]) -> tuple[Ballot, int]:
+    ballot, count = fields
+    return shared_ballot(*ballot), whole(count)
+
+
+def _note(fields: list[Any]) -> Note:
+    at, kind, node, text = fields
+    return Note(finite(at), str(kind), shared_node(node), str(text))
 
 
 def _own(fields: list[Any]) -> Own:
     ballot, write, state, token, runner, boot, started_at, due_at = fields
     own = Own(
-        _ballot(ballot),
+        shared_ballot(*ballot),
         whole(write),
         _STATES[state],
         _token(token),
-        _node(runner),
+        shared_node(runner),
         whole(boot),
         finite(started_at),
         finite(due_at),
@@ -812,12 +814,12 @@ def _outcome(fields: list[Any]) -> Outcome:
     return Outcome(
         bool(is_settled),
         bool(firm),
-        _ballot(ballot),
+        shared_ballot(*ballot),
         _STATES[state],
         result,
         error,
         _token(token),
-        _node(runner),
+        shared_node(runner),
         finite(finished_at),
     )
 
@@ -826,8 +828,8 @@ def _move(fields: list[Any]) -> Move:
     ballot, holders, first, state, due_at, token, runner, boot, started_at = fields
     own = _own([first, 0, state, token, runner, boot, started_at, due_at])
     return Move(
-        _ballot(ballot),
-        _holders(holders),
+        shared_ballot(*ballot),
+        _holders(*holders),
         own.ballot,
         own.state,
         own.due_at,

@@ -116,6 +116,9 @@ class StartToken(NamedTuple):
         return Ballot(self.term, self.owner)
 
 
+NO_TOKEN: Final = StartToken(0, NOBODY, 0)
+
+
 class State(StrEnum):
     """Where a job is in its life. The transitions are a table in `core/jobs.py`."""
 

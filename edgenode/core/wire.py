@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import (
     Any,
     Final,
@@ -23,7 +24,7 @@ from typing import (
 
 import msgpack
 
-from edgenode.core.bounds import finite, whole
+from edgenode.core.bounds import finite, shared_ballot, whole
 from edgenode.core.errors import MalformedMessage
 from edgenode.core.types import (
     Ballot,
@@ -354,6 +355,8 @@ def _decoder(kind: Any) -> Callable[[Any], Any]:
         return _member_of(kind, VERDICTS)  # the one state that travels outside of a record
     if kind in (MemberState, Drain, Change):
         return _member_of(kind, kind)
+    if kind is Ballot:
+        return _ballot
     if isinstance(kind, type) and issubclass(kind, tuple):
         fields = _decoder_of_fields(kind)
         return lambda value: fields(_list(value))
@@ -371,12 +374,15 @@ def _decoder_of_fields(cls: type[Any]) -> Callable[[list[Any]], Any]:
         _whole_or_none if (cls.__name__, name) in FROM_MINUS_ONE else _decoder(hints[name]) for name in names
     ]
     count = len(decoders)
+    make: Callable[[list[Any]], Any] = (
+        partial(tuple.__new__, cls) if issubclass(cls, tuple) else lambda values: cls(*values)
+    )
 
     def decode_fields(values: list[Any]) -> Any:
         if len(values) < count:
             raise MalformedMessage(f"{cls.__name__} has {count} fields, got {len(values)}")
         # Further fields are from a newer version, and mean nothing here.
-        return cls(*[each(value) for each, value in zip(decoders, values, strict=False)])
+        return make([each(value) for each, value in zip(decoders, values, strict=False)])
 
     return decode_fields
 
@@ -411,6 +417,13 @@ def _job(value: Any) -> bytes:
     if type(value) is not bytes or len(value) != 16:
         raise MalformedMessage("a job id is 16 bytes")
     return value
+
+
+def _ballot(value: Any) -> Ballot:
+    fields = _list(value)
+    if len(fields) < 2:
+        raise MalformedMessage(f"Ballot has 2 fields, got {len(fields)}")
+    return shared_ballot(whole(fields[0]), _text(fields[1]))
 
 
 def _hash(value: Any) -> int:

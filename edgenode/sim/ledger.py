@@ -13,7 +13,6 @@ from typing import Final
 
 from edgenode.core.errors import EdgeNodeError
 from edgenode.core.jobs import (
-    NO_TOKEN,
     Outcome,
     Record,
     Spec,
@@ -29,6 +28,7 @@ from edgenode.core.signals import Persist, Receipt, Row, Run, StopRun
 from edgenode.core.types import (
     FOREVER,
     NO_BALLOT,
+    NO_TOKEN,
     Ballot,
     Delivery,
     JobId,

@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 
 from edgenode.core.errors import EdgeNodeError, MalformedMessage
-from edgenode.core.jobs import NO_TOKEN, Record, Spec, decode, decode_spec, job_text
+from edgenode.core.jobs import Record, Spec, decode, decode_spec, job_text
 from edgenode.core.signals import (
     ClockRead,
     MessageArrived,
@@ -21,7 +21,7 @@ from edgenode.core.signals import (
     StoredRow,
     TimePassed,
 )
-from edgenode.core.types import Ballot, JobId, NodeId, Promise, Seconds, StartToken
+from edgenode.core.types import NO_TOKEN, Ballot, JobId, NodeId, Promise, Seconds, StartToken
 from edgenode.core.wire import MembershipMessage, SubmitItem
 
 _T = TypeVar("_T")

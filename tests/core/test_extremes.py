@@ -12,8 +12,18 @@ from hypothesis import strategies as st
 from job_mesh import A, B, C, Mesh, failed, job_id, make_record, make_spec, succeeded
 
 from edgenode.core.errors import MalformedMessage
-from edgenode.core.jobs import FORMAT, NO_TOKEN, Record, decode, decode_spec, encode_spec
-from edgenode.core.types import Ballot, Drain, Load, MemberInfo, MemberState, NodeId, StartToken, State
+from edgenode.core.jobs import FORMAT, Record, decode, decode_spec, encode_spec
+from edgenode.core.types import (
+    NO_TOKEN,
+    Ballot,
+    Drain,
+    Load,
+    MemberInfo,
+    MemberState,
+    NodeId,
+    StartToken,
+    State,
+)
 from edgenode.core.wire import (
     MESSAGES,
     TAGS,

@@ -14,7 +14,6 @@ from edgenode.core.errors import MalformedMessage
 from edgenode.core.jobs import (
     COUNTED_BALLOTS_MAX,
     HISTORY_MAX,
-    NO_TOKEN,
     TRANSITIONS,
     Counts,
     IllegalTransition,
@@ -53,7 +52,7 @@ from edgenode.core.jobs import (
     started,
     taken_over,
 )
-from edgenode.core.types import TERMINAL, Backoff, Ballot, NodeId, StartToken, State
+from edgenode.core.types import NO_TOKEN, TERMINAL, Backoff, Ballot, NodeId, StartToken, State
 
 JOB = keyed_job_id("order-17")
 A, B, C = NodeId("a"), NodeId("b"), NodeId("c")

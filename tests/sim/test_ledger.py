@@ -9,7 +9,6 @@ from sim_records import A, B, C, D, a_record, a_spec, row_of, stored_row
 
 from edgenode.core.errors import JobNotFound, NotReady, OutcomeUnknown
 from edgenode.core.jobs import (
-    NO_TOKEN,
     Note,
     Options,
     Record,
@@ -22,7 +21,7 @@ from edgenode.core.jobs import (
     write_own,
 )
 from edgenode.core.signals import Persist, Receipt, Row, Run, StopRun
-from edgenode.core.types import Ballot, Delivery, NodeId, Promise, StartToken, State
+from edgenode.core.types import NO_TOKEN, Ballot, Delivery, NodeId, Promise, StartToken, State
 from edgenode.core.wire import Acks, Ask, AskItem, Promised, Promises, Stored, Verdict
 from edgenode.sim.clock import EPOCH
 from edgenode.sim.disk import Disk
