@@ -51,17 +51,18 @@ JOBS_MAX: Final = 1000
 def take(waiting: deque[Event], jobs_max: int = JOBS_MAX) -> Event:
     """Take the first event from a queue that is not empty, or the first few as a `Burst`."""
     first = waiting.popleft()
-    if not waiting or not _flows(first):
+    if not waiting or not flows(first):
         return first
     events, jobs = [first], _jobs_in(first)
-    while waiting and jobs < jobs_max and _flows(event := waiting[0]):
+    while waiting and jobs < jobs_max and flows(event := waiting[0]):
         del waiting[0]
         events.append(event)
         jobs += _jobs_in(event)
     return Burst(tuple(events)) if len(events) > 1 else first
 
 
-def _flows(event: Event) -> TypeGuard[Flowing]:
+def flows(event: Event) -> TypeGuard[Flowing]:
+    """Whether an event may be part of a burst."""
     if isinstance(event, MessageArrived):
         return isinstance(event.message, FLOWING)
     return isinstance(event, RunEnded | Reported | SubmitAsked | ReadAsked)

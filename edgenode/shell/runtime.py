@@ -161,6 +161,7 @@ class Runtime:
         )
         self._inbox: deque[Event] = deque()
         self._wake: asyncio.Future[None] | None = None
+        self._is_roused = False  # something in the inbox is to be handled now
         self._held: deque[Effect | _Barrier] = deque()
         self._answers: dict[RequestId, asyncio.Future[Any]] = {}
         self._next_request = 0
@@ -208,7 +209,10 @@ class Runtime:
             self.dropped += 1
             return
         self._inbox.append(event)
-        self._rouse()
+        # What is said behind a write that is under way waits for it anyhow. So does what it follows from: it
+        # becomes one burst, with the next write.
+        if not (self._held and bursts.flows(event)):
+            self._rouse()
 
     def _is_behind(self, arrived: MessageArrived) -> bool:
         """Whether this message is better lost: pings never are, for a slow disk, or its node seems dead."""
@@ -216,6 +220,7 @@ class Runtime:
         return is_slow or len(self._inbox) >= INBOX_EVENTS_MAX
 
     def _rouse(self) -> None:
+        self._is_roused = True
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
@@ -232,10 +237,11 @@ class Runtime:
             self._feed(RowsDamaged(boot.damaged))
         self._spawn(self._check())
         while not self._left.is_set() and self._failure is None and not self.distrust and not self._has_ended:
-            for _ in range(EVENTS_PER_TURN):
+            for _ in range(EVENTS_PER_TURN if self._is_roused else 0):
                 if not self._inbox:
                     break
                 self._feed(bursts.take(self._inbox))
+            self._is_roused &= bool(self._inbox)
             # Due time follows every turn: a busy node must not let its timers lapse.
             now = time.monotonic()
             if now >= self._clock_at:
@@ -243,7 +249,7 @@ class Runtime:
                 self._feed(ClockRead(time.time()))
             if self.node.deadline() <= now:
                 self._feed(TimePassed())
-            if self._inbox:
+            if self._is_roused:
                 await asyncio.sleep(0)
             else:
                 await self._sleep()
