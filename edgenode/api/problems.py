@@ -23,6 +23,13 @@ class InvalidQueue(RejectedInput):
     status, slug, title = 422, "invalid-queue", "The settings of the queue are not valid"
 
 
+class AcksUnmet(EdgeNodeError):
+    """Fewer nodes could store the job now than the disks that were asked for."""
+
+    status, slug, title, definite = 503, "acks-unmet", "Too few nodes can store the job now", True
+    retry_after_s = 1.0
+
+
 class NoResult(EdgeNodeError):
     """`context["state"]` says why: it is unfinished, or did not succeed (`error` then tells more)."""
 

@@ -14,6 +14,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final
 
+from edgenode.api.problems import AcksUnmet
 from edgenode.api.service import Service, TaskSchema
 from edgenode.core.errors import InvalidJob, RejectedInput, TooLarge, UnknownTask
 from edgenode.core.jobs import (
@@ -38,6 +39,8 @@ KEY_CHARS_MAX: Final = 255
 _KEY: Final = re.compile(rf"(?! )[ -~]{{1,{KEY_CHARS_MAX}}}(?<! )", re.ASCII)
 LABELS_MAX: Final = 32
 ACKS_MAX: Final = 100  # no number of holders comes near
+ALL_DISKS: Final = -1
+"""What `"acks": "all"` is until the number of holders is looked up."""
 FAR_S: Final[Seconds] = 3_660 * DAY_S
 """The longest delay, timeout or lifetime: ten years. A wrong unit (milliseconds) is then noticed."""
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
@@ -116,6 +119,7 @@ class SpecMaker:
         self._service = service
         self._tasks = service.known_tasks()
         self._replicas = service.mesh().replicas
+        self._takers = len(service.rank(JobId(bytes(16))))  # as many in the rank of any job
         self.now = service.wall()
 
     def spec(self, document: object, key: str = "", job: JobId | None = None) -> Spec:
@@ -149,8 +153,7 @@ class SpecMaker:
         if schema is not None:
             schema.read(payload)
         options = _options(document, _defaults(schema), self.now)
-        if options.acks > self._replicas:
-            raise InvalidJob(f"acks is at most {self._replicas}: so many nodes hold a job", field="acks")
+        options = self._with_acks(options)
         key = _key(document, key)
         if key:
             options = replace(options, key=key, fingerprint=fingerprint(document))
@@ -159,6 +162,23 @@ class SpecMaker:
         elif job is None:
             job = self._service.new_job_id()
         return Spec(job, task, blob, self.now, _last_day(max(self.now, options.run_at), options), options)
+
+    def _with_acks(self, options: Options) -> Options:
+        """
+        Raises:
+            InvalidJob: more disks are asked for than ever hold a job.
+            AcksUnmet: more than there are now. (Whose holders die meanwhile is accepted on those that are
+                left, as its receipt says: it is on its way by then.)
+        """
+        acks = self._replicas if options.acks == ALL_DISKS else options.acks
+        if acks > self._replicas:
+            raise InvalidJob(f"acks is at most {self._replicas}: so many nodes hold a job", field="acks")
+        if acks > self._takers:
+            text = (
+                f"acks asks for {acks} disks, and {self._takers} nodes take jobs now: ask for fewer, or wait"
+            )
+            raise AcksUnmet(text, field="acks")
+        return options if acks == options.acks else replace(options, acks=acks)
 
 
 def _key(document: Mapping[str, object], header: str) -> str:
@@ -293,6 +313,14 @@ def _integer(low: int, high: int) -> Callable[[str, object], int]:
     return check
 
 
+def _acks(field: str, value: object) -> int:
+    if value == "all":
+        return ALL_DISKS
+    if isinstance(value, str):
+        raise InvalidJob(f'{field} is a number of disks, or "all"; got {_shown(value)}', field=field)
+    return _integer(0, ACKS_MAX)(field, value)
+
+
 def _seconds(high: Seconds) -> Callable[[str, object], Seconds]:
     def check(field: str, value: object) -> Seconds:
         if not isinstance(value, int | float) or isinstance(value, bool):
@@ -366,7 +394,7 @@ OPTIONS: Final[Mapping[str, Callable[[str, object], Any]]] = {
     "max_losses": _integer(1, TOKENS_MAX - 1),
     "delivery": _one_of(Delivery),
     "partition": _one_of(Partition),
-    "acks": _integer(0, ACKS_MAX),
+    "acks": _acks,
     "ttl_s": _seconds(FAR_S),
     "requires": _labels,
     "backoff": _backoff,

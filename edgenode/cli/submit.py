@@ -109,7 +109,8 @@ def submit(
         ),
     ] = None,
     acks: Annotated[
-        int | None, typer.Option(metavar="N", help="Disks that must have it before it is accepted.")
+        str | None,
+        typer.Option(metavar="N|all", help="Disks that must have it before it is accepted."),
     ] = None,
     ttl_s: Annotated[float | None, typer.Option(metavar="SECONDS", help="To keep it after its end.")] = None,
     require: Annotated[
@@ -132,10 +133,11 @@ def submit(
     edgenode submit --file jobs.ndjson        lines like {"task": "echo", "payload": {"message": "hi"}}
     edgenode batch $(edgenode submit --file jobs.ndjson --batch) --wait
     """
+    disks = int(acks) if acks is not None and acks.isdecimal() else acks
     options = {
         "idempotency_key": key, "queue": queue, "priority": priority, "delay_s": delay_s, "run_at": run_at,
         "timeout_s": timeout_s, "deadline": deadline, "max_attempts": max_attempts, "max_losses": max_losses,
-        "delivery": delivery, "partition": partition, "acks": acks, "ttl_s": ttl_s,
+        "delivery": delivery, "partition": partition, "acks": disks, "ttl_s": ttl_s,
         "requires": _labels(require), "concurrency_key": concurrency_key,
         "concurrency_limit": concurrency_limit,
     }  # fmt: skip

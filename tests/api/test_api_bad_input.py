@@ -94,6 +94,7 @@ BODIES: dict[str, tuple[bytes, int, str]] = {
     "two attempts, at most once": (echo(delivery="at-most-once", max_attempts=2), 422, "max_attempts"),
     "an unknown partition": (echo(partition=["run"]), 422, "partition"),
     "more acks than holders": (echo(acks=4), 422, "acks"),
+    "acks in a word": (echo(acks="most"), 422, "acks"),
     "an empty queue": (echo(queue=""), 422, "queue"),
     "a queue of 129 letters": (echo(queue="q" * 129), 422, "queue"),
     "labels in a list": (echo(requires=["zone"]), 422, "requires"),

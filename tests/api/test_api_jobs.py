@@ -141,6 +141,25 @@ async def test_jobs_that_want_other_acknowledgements_are_separate_calls(
     assert sorted(service.submissions) == [(1, 3), (2, 1)]
 
 
+async def test_all_disks_are_as_many_as_hold_a_job(http: TestClient, service: FakeService) -> None:
+    assert (await submit(http, acks="all")).status == 202
+    assert service.submissions == [(1, 3)]
+
+
+async def test_more_disks_than_nodes_take_jobs_now_are_refused_and_fewer_are_not(
+    http: TestClient, service: FakeService
+) -> None:
+    service.silent = set(NODES[2:])
+    response = await submit(http, acks="all")
+    problem = await response.json()
+    assert (response.status, problem["type"], problem["definite"]) == (503, "/problems/acks-unmet", True)
+    assert (problem["field"], response.headers["Retry-After"]) == ("acks", "1")
+    assert "2 nodes take jobs now" in problem["detail"]
+    assert service.submissions == []
+    many = await http.post("/v1/jobs", json=[{"task": "echo", "acks": acks} for acks in (3, 2, 0)])
+    assert ["receipt" in each for each in (await many.json())["jobs"]] == [False, True, True]
+
+
 # ------------------------------------------------------------------------------------------- waiting
 
 

@@ -78,6 +78,13 @@ def test_a_key_makes_one_job_of_every_submission(node: Served) -> None:
     assert "had this key" in other.stderr
 
 
+def test_all_disks_can_be_asked_for(node: Served) -> None:
+    assert edgenode("submit", "echo", "--acks", "all").exit_code == 0
+    assert edgenode("submit", "echo", "--acks", "2").exit_code == 0
+    assert node.service.submissions == [(1, 3), (1, 2)]
+    assert "all" in edgenode("submit", "echo", "--acks", "most").stderr
+
+
 def test_a_key_is_for_one_job(node: Served) -> None:
     result = edgenode("submit", "echo", "--key", "k", "--count", "2")
     assert result.exit_code == 2
