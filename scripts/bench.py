@@ -68,6 +68,7 @@ from bench_figures import as_json, table, write_csv
 from bench_load import EMPTY_PAYLOAD
 from bench_machine import environment
 from bench_mesh import NODES, PROFILE, SLOTS, Bench, Options
+from failover import ending_on_sigterm
 from rich.console import Console
 
 from edgenode.client import Client, ClientError
@@ -240,7 +241,8 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="edgenode-bench-"))
     console = Console(width=None if sys.stdout.isatty() else 170)
     try:
-        return run(arguments, folder, console)
+        with ending_on_sigterm():
+            return run(arguments, folder, console)
     except KeyboardInterrupt:
         print("stopped")
         return 130

@@ -101,6 +101,7 @@ def _one(
             stderr=subprocess.PIPE,
             text=True,
             cwd=folder,
+            env=os.environ | {"TMPDIR": folder},
             preexec_fn=end_with_parent,
         )
     except OSError as error:

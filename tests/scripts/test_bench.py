@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +121,25 @@ def test_failover_and_lateness_are_measured_on_real_nodes(tmp_path: Path) -> Non
     told, _ = run(tmp_path, "late,failover")
     wanted = ("late.day.p99_ms", "late.timeout.p99_ms", "failover.kill.worst_s", "failover.pause.worst_s")
     assert {*wanted, "failover.leave.worst_s"} <= set(told["measures"])
+
+
+def test_a_bench_that_is_told_to_end_ends_its_nodes(tmp_path: Path) -> None:
+    base = Random(os.urandom(8)).randrange(FIRST_PORT, LAST_PORT)
+    command = [sys.executable, "-u", bench.__file__, "--seconds", "60", "--only", "idle"]
+    with subprocess.Popen(
+        [*command, "--base-port", str(base)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    ) as process:
+        assert process.stdout is not None
+        assert "idle" in process.stdout.readline()
+        assert len(processes_of(tmp_path)) >= 3
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read() == "stopped\n"
+    assert process.returncode == 130
+    assert processes_of(tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_part_that_fails_is_told_and_costs_no_other(
