@@ -120,6 +120,7 @@ class Changing:
         parameters(request)
         await body_of(request)
         check_taking(self._service)
+        self._submitting.check_room()
         made = self._again(SpecMaker(self._service), await self._found(job))
         return await self._submitting.send(request, [made], wait_s=wait_s)
 
@@ -129,6 +130,7 @@ class Changing:
         parameters(request)
         wanted = wanted_jobs(await body_of(request))
         check_taking(self._service)
+        self._submitting.check_room()
         records, refused = await self._select(wanted, RETRYABLE)
         maker = SpecMaker(self._service)
         made: list[Spec | EdgeNodeError] = list(refused.values())

@@ -26,6 +26,9 @@ log = logging.getLogger("edgenode.api")
 
 BODIES_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bodies being read or worked on at one time; past this, submissions are told to come again."""
+COUNT_S: Final[Seconds] = 0.2
+"""How often unfinished jobs are counted. (Members tell how many they have with every ping.)"""
+FULL_AGAIN_S: Final[Seconds] = 5.0
 YIELD_EVERY: Final = 200
 """Jobs checked or shown between two turns of the event loop: some 3 ms, so that a batch of 10,000 does not
 make this node look slow to its peers."""
@@ -38,6 +41,7 @@ class Submitting:
         self._service = service
         self._settings = settings
         self._body_bytes = 0
+        self._counted_at = -COUNT_S
 
     def routes(self) -> list[web.RouteDef]:
         return [web.post("/v1/jobs", self.submit, expect_handler=expect)]
@@ -74,9 +78,25 @@ class Submitting:
         if len(documents) > ITEMS_MAX:
             raise too_many()
         check_taking(self._service)
+        self.check_room()
         name = make_batch(self._service.new_job_id(), len(documents)) if is_list else None
         made = await make_specs(SpecMaker(self._service), documents, key, name)
         return await self.send(request, made, is_list=is_list, wait_s=wait_s, batch=name)
+
+    def check_room(self) -> None:
+        """
+        Raises:
+            Overloaded: the mesh has as many unfinished jobs as its nodes take.
+        """
+        now = asyncio.get_running_loop().time()
+        if now < self._counted_at + COUNT_S:
+            return
+        living = [member for member in self._service.members() if not member.is_gone]
+        owned = sum(member.load.owned for member in living)
+        if owned >= self._settings.unfinished_max * len(living):
+            text = f"the mesh has {owned} unfinished jobs, as many as {len(living)} nodes take"
+            raise Overloaded(text, unfinished=owned, retry_after_s=FULL_AGAIN_S)
+        self._counted_at = now
 
     async def send(
         self,

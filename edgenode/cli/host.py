@@ -21,7 +21,7 @@ from edgenode import __version__
 from edgenode.api.app import make_app, make_runner
 from edgenode.api.waiting import make_waiting_app
 from edgenode.core.errors import EdgeNodeError, RejectedInput
-from edgenode.core.settings import PRESETS, Settings
+from edgenode.core.settings import PRESETS, JobSettings, Settings
 from edgenode.core.signals import SlotsChanged
 from edgenode.core.types import MemberInfo, Seconds, is_loopback
 from edgenode.shell.folders import make_durable_folder
@@ -72,11 +72,13 @@ class HostSettings:
     forget_after_s: float | None = None  # None: as the profile has it
     drain_limit_s: float | None = None  # the same
     replicas: int | None = None  # the same
+    unfinished_max: int = JobSettings().unfinished_max
 
     @property
     def core(self) -> Settings:
         """The numbers of its profile, with what was asked for otherwise."""
         preset = PRESETS[self.profile]
+        preset = replace(preset, jobs=replace(preset.jobs, unfinished_max=self.unfinished_max))
         if self.forget_after_s is not None:
             preset = replace(preset, membership=replace(preset.membership, dead_keep_s=self.forget_after_s))
         if self.drain_limit_s is not None:

@@ -8,10 +8,11 @@ from typing import Annotated, Final
 
 import typer
 
-from edgenode.core.settings import PRESETS
+from edgenode.core.settings import PRESETS, JobSettings
 from edgenode.core.types import WORD, WORD_TEXT, is_host
 
 SIZE: Final = re.compile(r"(\d{1,15}) ?([KMG]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
+UNFINISHED_MAX: Final = JobSettings().unfinished_max
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -89,6 +90,14 @@ WorkerMaxMemoryOption = Annotated[
         parser=parse_size,
         metavar="SIZE",
         help="A worker process with more after a job is replaced, as in 512M; 0: never.",
+    ),
+]
+MaxJobsOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Unfinished jobs for each node of the mesh, past which submissions are refused (429).",
     ),
 ]
 ReplicasOption = Annotated[

@@ -16,10 +16,12 @@ from typing import Annotated, Final
 import typer
 
 from edgenode.cli.node_options import (
+    UNFINISHED_MAX,
     AsyncSlotsOption,
     DrainLimitOption,
     ForgetAfterOption,
     LogLevelOption,
+    MaxJobsOption,
     ProfileOption,
     ReplicasOption,
     SlotsOption,
@@ -82,6 +84,7 @@ def run(
         ),
     ] = 1.0,
     replicas: ReplicasOption = None,
+    max_jobs: MaxJobsOption = UNFINISHED_MAX,
     profile: ProfileOption = "lan",
     forget_after: ForgetAfterOption = None,
     drain_limit: DrainLimitOption = None,
@@ -150,6 +153,7 @@ def run(
             forget_after_s=forget_after,
             drain_limit_s=drain_limit,
             replicas=replicas,
+            unfinished_max=max_jobs,
         )
         registry = load_tasks(sources)
         _run_loop(host(settings, registry, lambda node, url: typer.echo(f"{name} ({node}) serves {url}")))

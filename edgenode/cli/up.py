@@ -20,10 +20,12 @@ from typing import Annotated, Any, Final
 import typer
 
 from edgenode.cli.node_options import (
+    UNFINISHED_MAX,
     AsyncSlotsOption,
     DrainLimitOption,
     ForgetAfterOption,
     LogLevelOption,
+    MaxJobsOption,
     ProfileOption,
     ReplicasOption,
     SlotsOption,
@@ -251,6 +253,7 @@ def up(
     worker_max_jobs: WorkerMaxJobsOption = 0,
     worker_max_memory: WorkerMaxMemoryOption = "0",  # type: ignore[assignment]  # read as if it were given
     replicas: ReplicasOption = None,
+    max_jobs: MaxJobsOption = UNFINISHED_MAX,
     profile: ProfileOption = "local",
     forget_after: ForgetAfterOption = None,
     drain_limit: DrainLimitOption = None,
@@ -271,6 +274,7 @@ def up(
         "--worker-max-jobs": worker_max_jobs,
         "--worker-max-memory": worker_max_memory,
         "--replicas": replicas,
+        "--max-jobs": max_jobs,
         "--forget-after": forget_after,
         "--drain-limit": drain_limit,
         "--log-level": log_level,

@@ -157,6 +157,8 @@ class JobSettings:
     offers_per_check: int = 200
     clock_skew_max_s: Seconds = 600.0
     """How far two members' wall clocks may differ. Markers outlive their job's last day by twice that."""
+    unfinished_max: int = 1_000_000
+    """Unfinished jobs that a mesh takes for each of its nodes: each of their holders has them in memory."""
     sweep_s: Seconds = 10.0
     """How often a node looks for finished jobs to be shrunk or dropped: one look into an index, at rest."""
 

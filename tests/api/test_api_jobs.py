@@ -15,7 +15,7 @@ from edgenode.core import jobs
 from edgenode.core.errors import NotReady, OutcomeUnknown, Overloaded, StoreUnwritable, Undecided
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import InspectDone, RequestId
-from edgenode.core.types import Backoff, Ballot, JobId, State
+from edgenode.core.types import Backoff, Ballot, JobId, Load, MemberState, State
 from tests.api.fake import NODES, START, FakeService
 
 NAMES = {
@@ -158,6 +158,27 @@ async def test_more_disks_than_nodes_take_jobs_now_are_refused_and_fewer_are_not
     assert service.submissions == []
     many = await http.post("/v1/jobs", json=[{"task": "echo", "acks": acks} for acks in (3, 2, 0)])
     assert ["receipt" in each for each in (await many.json())["jobs"]] == [False, True, True]
+
+
+async def test_a_mesh_full_of_unfinished_jobs_takes_no_more_until_there_is_room(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as all its nodes take together; the dead take none."""
+    owned = [11, 9, 10, 10]
+    members = [
+        member._replace(load=Load(count, 0, 0, 0, 0)) if count else member._replace(state=MemberState.DEAD)
+        for member, count in zip(service.members(), [*owned, 0], strict=True)
+    ]
+    monkeypatch.setattr(service, "members", lambda: members)
+    async with TestClient(TestServer(make_app(service, settings=JobSettings(unfinished_max=10)))) as http:
+        for path, body in (("/v1/jobs", {"task": "echo"}), ("/v1/jobs/retry", {"state": "failed"})):
+            response = await http.post(path, json=body)
+            problem = await response.json()
+            assert (response.status, response.headers["Retry-After"]) == (429, "5")
+            assert (problem["definite"], problem["unfinished"]) == (True, 40)
+        assert service.submissions == []
+        members[0] = members[0]._replace(load=Load(10, 0, 0, 0, 0))
+        assert (await submit(http)).status == 202
 
 
 # ------------------------------------------------------------------------------------------- waiting

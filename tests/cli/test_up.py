@@ -85,8 +85,30 @@ def test_what_up_is_told_of_its_nodes_each_of_them_is_told(
         raise EdgeNodeError("not in this test")
 
     monkeypatch.setattr(LocalMesh, "__enter__", note)
-    given = ["--async-slots", "7", "--worker-max-jobs", "9", "--worker-max-memory", "2K", "--replicas", "2"]
-    given += ["--profile", "lan", "--forget-after", "5", "--drain-limit", "1.5", "--log-level", "debug"]
+    given = [
+        "--max-jobs",
+        "11",
+        "--async-slots",
+        "7",
+        "--worker-max-jobs",
+        "9",
+        "--worker-max-memory",
+        "2K",
+        "--replicas",
+        "2",
+    ]
+    given += [
+        "--max-jobs",
+        "11",
+        "--profile",
+        "lan",
+        "--forget-after",
+        "5",
+        "--drain-limit",
+        "1.5",
+        "--log-level",
+        "debug",
+    ]
     result = CliRunner().invoke(app, ["up", "-n", "2", "--data-dir", str(tmp_path), *given])
     assert result.exit_code == 1
     for node in made[0].nodes:
@@ -96,6 +118,7 @@ def test_what_up_is_told_of_its_nodes_each_of_them_is_told(
             "--worker-max-jobs": "9",
             "--worker-max-memory": "2048",
             "--replicas": "2",
+            "--max-jobs": "11",
             "--forget-after": "5.0",
             "--drain-limit": "1.5",
             "--log-level": "debug",
