@@ -20,6 +20,7 @@ refuses, and who may speak at all, belong to the shell and its tests.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -34,8 +35,8 @@ from edgenode.core.jobs import (
     majority,
 )
 from edgenode.core.node import Node
-from edgenode.core.quorums import majority_of
-from edgenode.core.types import TERMINAL, Delivery, JobId, NodeId, Partition, Seconds, State
+from edgenode.core.quorums import fast_quorum_of, majority_of
+from edgenode.core.types import NO_BALLOT, TERMINAL, Delivery, JobId, NodeId, Partition, Seconds, State
 from edgenode.sim.clients import read_everywhere
 from edgenode.sim.clock import EPOCH
 from edgenode.sim.disk import record_of
@@ -201,11 +202,26 @@ class Judge:
 
     def _can_decide_key(self, job: JobId) -> bool:
         """Whether a majority of all members, the dead included, can vote on the job's key. Who was told of
-        others, and has met none, does not know that it is such a majority."""
+        others, and has met none, does not know that it is such a majority. And if it is decided, whether any
+        holder has a disk that is not behind: else nobody may have the job, or decide otherwise, until they
+        are gone."""
+        holders = self._key_holders(job)
+        if holders and all(node in self._world.disks and self._world.disks[node].behind for node in holders):
+            return False
         members = set(self._world.ledger.keys.members())
         disks = {life.id: life.machine.disk for life in self._world.lives() if not _is_cut_off(life)}
         voting = {node for node, disk in disks.items() if not disk.behind and job not in disk.damaged}
         return len(voting & members) >= majority_of(len(members))
+
+    def _key_holders(self, job: JobId) -> tuple[NodeId, ...]:
+        """For whom a key was decided, if it was: by what the disks of most members have accepted."""
+        rows = [row for disk in self._world.disks.values() if (row := disk.claim_rows.get(job))]
+        uses = Counter((row.accepted, row.use) for row in rows)
+        count = len(list(self._world.ledger.keys.members()))
+        for (ballot, use), number in uses.items():
+            if number >= (majority_of(count) if ballot > NO_BALLOT else fast_quorum_of(count)):
+                return use.holders
+        return ()
 
     def _stays_open(self, job: JobId) -> bool:
         """Whether its key will never be decided, so that each life of it keeps the end that it has."""

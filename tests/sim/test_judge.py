@@ -9,8 +9,8 @@ from sim_loner import Loner
 from sim_records import A, B, C, a_record, a_spec, stored_row
 
 from edgenode.core.jobs import Options, Record, Spec, decided, keyed_job_id, settled
-from edgenode.core.signals import Receipt, SubmitAsked
-from edgenode.core.types import Delivery, Partition, State
+from edgenode.core.signals import ClaimRow, Receipt, SubmitAsked
+from edgenode.core.types import Ballot, Delivery, KeyUse, NodeId, Partition, State
 from edgenode.sim.clock import EPOCH
 from edgenode.sim.faults import Mood
 from edgenode.sim.judge import Judge
@@ -195,3 +195,20 @@ def test_of_a_key_that_may_have_two_jobs_the_end_of_one_makes_that_of_the_other_
         world.ledger.keys.excused.add(spec.id)
     is_old = Judge(world, Mood.HURT, wiped=False)._is_old(shown)
     assert is_old is not (excused and other_holders)
+
+
+@pytest.mark.parametrize(
+    ("behind", "accepted", "decided_anew"),
+    [({C}, "abc", False), (set(), "abc", True), ({C}, "a", True), ({B}, "abc", True)],
+)
+def test_a_key_of_holders_that_are_all_behind_is_decided_for_nobody_else(
+    behind: set[NodeId], accepted: str, decided_anew: bool
+) -> None:
+    world = mesh("abcd")
+    job, use = keyed_job_id("k"), KeyUse((C,), "this")
+    for name in accepted:
+        world.disks[node_id(name)].claim_rows[job] = ClaimRow(job, Ballot(2, A), Ballot(2, A), use, 1e9)
+    for node in behind:
+        world.disks[node].behind = True
+    world.ledger.keys.members = lambda: world.disks
+    assert Judge(world, Mood.HURT, wiped=False)._can_decide_key(job) is decided_anew
