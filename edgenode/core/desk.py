@@ -114,6 +114,7 @@ class Desk:
         self.restored = News()
         """Settled copies that were fetched again after damage, or learned of something since (a start on the
         other side of a cut, say): the other holders may not know, and have no owner to ask."""
+        self.adopted = News()  # copies of jobs that others hold, and that began without this node
         self.clock_wanted = News()  # its day has come, but this node's clock is not good enough to say so
         self.unclaimed = News()  # this node would own them, and their key is not known to be theirs
         self.claimed = News()  # a majority of the members stands behind the holders of these
@@ -173,11 +174,18 @@ class Desk:
         if joined is not mine:
             self.table.put(joined)
             self.merged.add(record.id)
+            if mine is None:
+                self.adopt(record)
             if mine is not None and joined.claimed and not mine.claimed:
                 self.claimed.add(record.id)
             if mine is not None:
                 self.learned(mine, joined)
         return joined
+
+    def adopt(self, record: Record) -> None:
+        """A copy came of which nothing was here. (A holder of the job from its beginning misses nothing.)"""
+        if record.starts and self.me not in record.holders:
+            self.adopted.add(record.id)
 
     def learned(self, mine: Record, joined: Record) -> None:
         """A copy here has become another by what somebody said. (To shrink is not to learn: each holder comes

@@ -750,6 +750,8 @@ class Node:
                 intake.forget(jobs)
             elif desk.restored:
                 self._upkeep.restored(desk.restored.take())
+            elif desk.adopted:
+                self._reporting.adopted(desk.adopted.take())
             elif desk.clock_wanted:
                 for job in desk.clock_wanted.take():
                     custody.give_away(job, to_better_clock=True)

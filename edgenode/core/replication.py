@@ -325,7 +325,9 @@ class Replication:
             if joined is not have:
                 table.put(joined, blob if joined is record else b"")
                 desk.merged.add(job)
-                if have is not None:
+                if have is None:
+                    desk.adopt(record)
+                else:
                     desk.learned(have, joined)
             if joined.settled and not record.settled:
                 # Old news about a finished job: the settled copy is the answer.

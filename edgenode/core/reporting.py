@@ -2,6 +2,7 @@
 
     runner      sends each report to every living holder, and again to those that do not say they noted it
     holder      keeps it on disk, if it has the job; nothing about the job follows from it
+    newcomer    which gets a copy of a job that began without it asks a holder once for what was said before
     reader      asks the holders (or all members), and puts together what they have
 
 Best effort: a holder that is down misses what is said meanwhile, and is not told later. Whoever asks hears
@@ -24,6 +25,13 @@ from edgenode.core.wire import AskReports, Noted, NotedItem, Report, Reports, Sa
 
 TRIES_MAX: Final = 5
 """How often a report is sent to a holder that lives and does not answer: over some ten seconds."""
+CATCH_UP: Final = RequestId(0)
+"""The request of a newcomer: no client's has this number."""
+CATCH_UP_S: Final[Seconds] = 1.0
+"""How long it waits for the answer, before it asks about the next job. It asks about one at a time, so that
+copying many jobs costs their holders a read each, and never a burst of them."""
+MISSED_MAX: Final = 1_000
+"""Jobs that it will ask about; what is said of more of them stays where it is."""
 UNHEARD_MAX: Final = 1_000
 """Reports that a runner keeps for repeating; the oldest are given up: 16 MiB of text at most."""
 
@@ -57,6 +65,8 @@ class Reporting:
         self._table = desk.table
         self._unheard: dict[tuple[JobId, StartToken, int], Unheard] = {}
         self._hearings: dict[RequestId, Hearing] = {}
+        self._missed: dict[JobId, None] = {}
+        self._asked: tuple[JobId, NodeId, Instant] | None = None  # about what, whom, and until when to wait
         self._wake: Instant = FOREVER
 
     # ------------------------------------------------------------------------------------- runner
@@ -135,6 +145,37 @@ class Reporting:
         items = self._table.said(message.job, brief=message.brief)
         self._desk.post.send(source, Reports(message.request, tuple(items)))
 
+    # ----------------------------------------------------------------------------------- newcomer
+
+    def adopted(self, jobs: Iterable[JobId]) -> None:
+        """Copies of these came, which began without this node."""
+        for job in jobs:
+            if len(self._missed) < MISSED_MAX:
+                self._missed[job] = None
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        desk = self._desk
+        while self._asked is None and self._missed:
+            job = next(iter(self._missed))
+            del self._missed[job]
+            record = self._table.get(job)
+            if record is None or is_marker(record):
+                continue
+            holders = [holder for holder in desk.living_holders(record) if holder != desk.me]
+            if holders:
+                node = record.owner if record.owner in holders else holders[0]
+                desk.post.send(node, AskReports(CATCH_UP, job, False))
+                self._asked = job, node, desk.now + CATCH_UP_S
+                self._wake = min(self._wake, self._asked[2])
+
+    def _caught_up(self, source: NodeId, items: Iterable[Said]) -> None:
+        if self._asked is None or self._asked[1] != source:
+            return
+        wanted, self._asked = self._asked[0], None
+        self.on_report(self._desk.me, (said for said in items if said.job == wanted))
+        self._catch_up()
+
     # ------------------------------------------------------------------------------------- reader
 
     def ask(self, event: ReportsAsked) -> None:
@@ -157,6 +198,9 @@ class Reporting:
         self._finish(event.request, hearing)
 
     def on_reports(self, source: NodeId, message: Reports) -> None:
+        if message.request == CATCH_UP:
+            self._caught_up(source, message.items)
+            return
         hearing = self._hearings.get(RequestId(message.request))
         if hearing is not None:
             hearing.waiting.discard(source)
@@ -177,6 +221,8 @@ class Reporting:
     def disown(self) -> None:
         """The disk refused a write: what runs here is stopped, and nobody hears of it."""
         self._unheard.clear()
+        self._missed.clear()
+        self._asked = None
 
     def members_changed(self, changed: frozenset[NodeId]) -> None:
         """Do not wait for the dead."""
@@ -201,6 +247,11 @@ class Reporting:
             return
         self._wake = FOREVER
         self._repeat()
+        if self._asked is not None and self._asked[2] <= now:
+            self._asked = None
+            self._catch_up()
+        elif self._asked is not None:
+            self._wake = min(self._wake, self._asked[2])
         for request, hearing in list(self._hearings.items()):
             if hearing.ends_at <= now:
                 hearing.unanswered |= hearing.waiting

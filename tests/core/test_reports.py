@@ -16,9 +16,10 @@ from edgenode.core.reports import (
     TEXT_BYTES_MAX,
     told_of,
 )
+from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import ReportsDone
 from edgenode.core.types import JobId, NodeId, StartToken
-from edgenode.core.wire import AskReports, Noted, Report, Said
+from edgenode.core.wire import AskReports, Noted, Report, Reports, Said
 from edgenode.sim.shelf import Shelf
 
 JOB = job_id(1)
@@ -289,3 +290,62 @@ def test_a_disk_that_refuses_forgets_what_was_to_be_said_and_asked() -> None:
     talk.mesh.run(RUN_S)
     assert talk.numbers(A) == []
     assert talk.hear(A).items == ()
+
+
+# -------------------------------------------------------------------------------------------- newcomers
+
+SOON = Settings(jobs=JobSettings(rereplicate_after_s=1.0))
+
+
+def test_who_becomes_a_holder_later_gets_what_was_said_before() -> None:
+    """The holders that heard it may be gone by the time somebody asks."""
+    talk = Talk("abcd", "abc", settings=SOON)
+    talk.mesh.say(talk.start, 1, b"early\n", fraction=0.5, message="half")
+    talk.mesh.run(0.1)
+    talk.mesh.kill(C)
+    talk.mesh.run_until(lambda: talk.numbers(D) == [1])
+    talk.mesh.run_until(lambda: D in talk.mesh.record(A, talk.job).holders)
+    talk.mesh.say(talk.start, 2, b"late\n", 6)
+    talk.mesh.run(0.1)
+    (told,) = told_of(talk.mesh.disks[D].reports(talk.job, brief=False))
+    assert told.pieces == ((0, b"early\nlate\n"),)
+    assert len(talk.mesh.messages(AskReports)) == 1, "it asks once"
+
+
+def test_a_holder_from_the_beginning_asks_nobody() -> None:
+    talk = Talk("abcd", "abc")
+    talk.mesh.say(talk.start, 1, b"x")
+    talk.end()
+    talk.mesh.run(3.0)
+    assert not talk.mesh.messages(AskReports)
+
+
+def test_a_newcomer_that_gets_no_answer_goes_on_to_the_next_job() -> None:
+    mesh = Mesh("abcd", slots=4, settings=SOON)
+    mesh.verdict = lambda begun: None
+    specs = mesh.specs(3, "abc", max_losses=3)
+    mesh.submit(A, *specs)
+    mesh.run_until(lambda: len(mesh.begun) == 3)
+    for begun in mesh.begun:
+        mesh.say(begun, 1, b"text")
+    mesh.run(0.1)
+    lost: list[bool] = []
+
+    def loses_the_first(source: NodeId, to: NodeId, message: object) -> bool:
+        is_lost = isinstance(message, AskReports) and not lost
+        if is_lost:
+            lost.append(True)
+        return not is_lost
+
+    mesh.rule = loses_the_first
+    mesh.kill(C)
+    mesh.run_until(lambda: sum(bool(mesh.disks[D].reports(spec.id, brief=False)) for spec in specs) == 2)
+    mesh.run(5.0)
+    assert len(mesh.messages(AskReports)) == 3
+
+
+def test_an_answer_that_nobody_asked_for_is_not_kept() -> None:
+    talk = Talk("abcd", "abc")
+    talk.mesh.tell(B, A, Reports(0, (Said(talk.job, TOKEN, 9, B, 1, 0.0, -1.0, "", 0, b"forged", b""),)))
+    talk.mesh.run(0.1)
+    assert talk.numbers(A) == []
