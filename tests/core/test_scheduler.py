@@ -21,6 +21,7 @@ from job_mesh import (
     job_id,
     let_pass,
     make_record,
+    make_spec,
     sends,
     succeeded,
 )
@@ -755,6 +756,19 @@ def test_a_job_does_not_start_before_its_day() -> None:
     mesh.run_until(lambda: mesh.settled(spec.id))
     (began,) = attempts(mesh, spec.id)
     assert 20.0 <= began <= 20.1
+
+
+@pytest.mark.parametrize("killed", ["", "a", "ab"])
+def test_a_job_starts_at_most_a_fifth_of_a_second_after_its_day_whoever_owns_it_by_then(killed: str) -> None:
+    mesh = Mesh("abc")
+    due = {mesh.spec("abc", run_at=WALL + day).id: day for day in (4.0, 5.5, 7.0)}
+    mesh.submit(A, *[make_spec(job, run_at=WALL + day) for job, day in due.items()])
+    mesh.run(0.5)
+    for letter in killed:
+        mesh.kill(NodeId(letter * 16))
+    mesh.run_until(lambda: len(mesh.begun) == len(due))
+    assert all(0.0 <= begun.at - due[begun.job] <= 0.2 for begun in mesh.begun)
+    assert {begun.node for begun in mesh.begun}.isdisjoint(NodeId(letter * 16) for letter in killed)
 
 
 def test_a_queued_job_past_its_deadline_expires_also_if_nobody_can_run_it() -> None:
