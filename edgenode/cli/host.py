@@ -28,7 +28,7 @@ from edgenode.shell.folders import make_durable_folder
 from edgenode.shell.identity import Identity, MeshKey
 from edgenode.shell.reporter import Reporter
 from edgenode.shell.runtime import BEHIND, WHAT_TO_DO, Runtime
-from edgenode.shell.store import Damage, DiskRefused, Store, refusals
+from edgenode.shell.store import Boot, Damage, DiskRefused, Store, refusals
 from edgenode.shell.transport import Transport
 from edgenode.shell.worker import WorkerPool
 from edgenode.task import Registry
@@ -135,34 +135,15 @@ async def _live(
         store = await _open(settings.data_dir, api, distrust)
         stack.push_async_callback(asyncio.to_thread, store.close)
         identity = _identity(store, is_new=settings.new_identity)
-        api_address: Address = api.getsockname()[:2]
-        boot = store.boot().boot
-        peer_socket_host, peer_port = settings.peer
+        boot = store.boot()
         events: list[Runtime] = []  # the transport starts before the runtime, which needs its port
         transport = Transport(
             identity=identity,
             mesh_key=settings.mesh_key,
-            host=peer_socket_host,
-            port=peer_port,
-            boot=boot,
+            host=settings.peer[0],
+            port=settings.peer[1],
+            boot=boot.boot,
             on_event=lambda event: events[0].post(event),
-        )
-        info = MemberInfo(
-            identity.id,
-            settings.name,
-            boot,
-            (settings.peer,),
-            f"http://{_host_text(api_address[0])}:{api_address[1]}",
-            __version__,
-            settings.weight,
-            settings.slots,
-            settings.labels,
-            tuple(sorted(registry)),
-            round(time.time(), 3),
-            False,
-            behind=bool(store.boot().behind),
-            coroutines=tuple(sorted(name for name, task in registry.items() if task.is_async)),
-            async_slots=settings.async_slots,
         )
         try:
             await transport.start()
@@ -171,9 +152,8 @@ async def _live(
                 f"cannot listen on {settings.peer[0]}:{settings.peer[1]}: {error.strerror}"
             ) from error
         stack.push_async_callback(transport.close)
-        info = info._replace(addresses=(transport.address,))
         runtime = Runtime(
-            info,
+            _introduction(settings, registry, identity, boot, transport.address, _url(api)),
             settings.core,
             store,
             registry=registry,
@@ -182,28 +162,56 @@ async def _live(
             knows_peers=bool(settings.join),
         )
         events.append(runtime)
-        loop = asyncio.get_running_loop()
-        reporter = Reporter(runtime.post, loop.call_later, loop.time)
-        workers = WorkerPool(
-            slots=settings.slots,
-            modules=settings.tasks,
-            on_ended=reporter.ended,
-            on_progress=reporter.progress,
-            on_partial=reporter.partial,
-            on_output=reporter.output,
-            registry=registry,
-            async_slots=settings.async_slots,
-            runs_max=settings.worker_jobs_max,
-            memory_bytes_max=settings.worker_memory_bytes_max,
-            on_trouble=runtime.workers_said,
-            on_room=lambda room: runtime.post(SlotsChanged(room)),
-            scratch=settings.data_dir.absolute() / SCRATCH,
-        )
+        workers = _workers(settings, registry, runtime)
         runtime.attach(transport, workers)
         await workers.start()
         stack.push_async_callback(workers.close)
         await _run(settings, runtime, transport, api, identity, started, stack)
         return runtime.distrust if runtime.fell_behind or runtime.distrust else None
+
+
+def _introduction(
+    settings: HostSettings, registry: Registry, identity: Identity, boot: Boot, peer: Address, url: str
+) -> MemberInfo:
+    """What this life says of itself to its peers."""
+    return MemberInfo(
+        identity.id,
+        settings.name,
+        boot.boot,
+        addresses=(peer,),
+        api=url,
+        version=__version__,
+        weight=settings.weight,
+        slots=settings.slots,
+        labels=settings.labels,
+        tasks=tuple(sorted(registry)),
+        joined_at=round(time.time(), 3),
+        ready=False,
+        behind=bool(boot.behind),
+        coroutines=tuple(sorted(name for name, task in registry.items() if task.is_async)),
+        async_slots=settings.async_slots,
+    )
+
+
+def _workers(settings: HostSettings, registry: Registry, runtime: Runtime) -> WorkerPool:
+    """The processes that run tasks; what they say goes to the runtime."""
+    loop = asyncio.get_running_loop()
+    reporter = Reporter(runtime.post, loop.call_later, loop.time)
+    return WorkerPool(
+        slots=settings.slots,
+        modules=settings.tasks,
+        on_ended=reporter.ended,
+        on_progress=reporter.progress,
+        on_partial=reporter.partial,
+        on_output=reporter.output,
+        registry=registry,
+        async_slots=settings.async_slots,
+        runs_max=settings.worker_jobs_max,
+        memory_bytes_max=settings.worker_memory_bytes_max,
+        on_trouble=runtime.workers_said,
+        on_room=lambda room: runtime.post(SlotsChanged(room)),
+        scratch=settings.data_dir.absolute() / SCRATCH,
+    )
 
 
 async def _open(folder: Path, api: socket.socket, distrust: str) -> Store:
@@ -267,8 +275,7 @@ async def _run(
         watch = group.create_task(transport.failed())
         site = web.SockSite(runner, api)
         await site.start()
-        host_text, port = api.getsockname()[:2]
-        started(identity.id, f"http://{_host_text(host_text)}:{port}")
+        started(identity.id, _url(api))
         discovery = None
         if settings.mdns:
             from edgenode.shell.discovery import Discovery  # zeroconf takes a while to load
@@ -345,8 +352,10 @@ def _listen(address: Address) -> socket.socket:
     return listener
 
 
-def _host_text(name: str) -> str:
-    return f"[{name}]" if ":" in name else name
+def _url(api: socket.socket) -> str:
+    """Where the API listens."""
+    host, port = api.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _on_damage(damage: Damage) -> None:
