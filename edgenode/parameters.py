@@ -371,7 +371,8 @@ class Fields(Shape):
             if each.name in value:
                 read[each.name] = each.shape.read(value[each.name], inside, problems)
             elif each.required:
-                problems.add(inside, f"is missing: expected {each.shape.words}")
+                wanted = "" if isinstance(each.shape, _Anything) else f": expected {each.shape.words}"
+                problems.add(inside, f"is missing{wanted}")
         for key in value:
             if key not in self._names:
                 problems.add(_inside(field, key), self._unknown)

@@ -36,6 +36,8 @@ from edgenode.parameters import Fields, Problems, Schema, Unreadable, parameters
 
 RESULT_BYTES_MAX: Final = 1024 * 1024
 """A result is copied to every holder of its job. Larger things belong in a file that the result names."""
+TOLD: Final = 3
+"""Complaints about a payload that are told in one sentence; `errors` has more of them."""
 MARK: Final = "__edgenode_task__"
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -171,7 +173,7 @@ class JobContext:
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody wants this start to end; it is killed if it does not, some seconds later."""
+        """Whether somebody wants this start to end; it is killed if it has not by 2 s later."""
         return self._is_cancelled()
 
     @property
@@ -281,11 +283,12 @@ class Task:
 
 
 def _refuse(name: str, problems: Problems) -> NoReturn:
-    first = problems.first[0]
-    more = f" (and {problems.count - 1} more)" if problems.count > 1 else ""
+    # Several at once: a parameter that is missing and one that is unknown are often one that was misspelt.
+    told = "; ".join(f"{each.field or 'payload'}: {each.text}" for each in problems.first[:TOLD])
+    more = f" (and {problems.count - TOLD} more)" if problems.count > TOLD else ""
     raise InvalidJob(
-        f"{name}: {first.field or 'payload'}: {first.text}{more}",
-        field=first.field or "payload",
+        f"{name}: {told}{more}",
+        field=problems.first[0].field or "payload",
         errors=[{"field": each.field or "payload", "message": each.text} for each in problems.first],
     )
 

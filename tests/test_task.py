@@ -274,12 +274,24 @@ def test_a_missing_parameter_is_named() -> None:
 def test_all_that_is_wrong_is_told_at_once() -> None:
     found = complaint({"text": 1, "extra": 2})
     assert [each["field"] for each in found["errors"]] == ["text", "number", "width", "extra"]
-    assert "and 3 more" in found["detail"]
+    assert "and 1 more" in found["detail"]
 
 
 @pytest.mark.parametrize("payload", [[], "text", 3, None])
 def test_a_payload_that_is_no_object_is_refused(payload: object) -> None:
     assert complaint(payload)["field"] == "payload"
+
+
+def test_a_misspelt_parameter_is_told_beside_the_one_that_is_missing_for_it() -> None:
+    @task("t")
+    def plain(message: Any, count: int) -> None: ...
+
+    with pytest.raises(InvalidJob) as caught:
+        of(plain).read({"mesage": 1, "count": 2})
+    assert caught.value.detail == "t: message: is missing; mesage: is no parameter of this task"
+    with pytest.raises(InvalidJob) as caught:
+        of(plain).read({"a": 1, "b": 2, "c": 3})
+    assert caught.value.detail.endswith("a: is no parameter of this task (and 2 more)")
 
 
 def test_a_million_wrong_items_make_a_short_complaint() -> None:
@@ -288,7 +300,7 @@ def test_a_million_wrong_items_make_a_short_complaint() -> None:
 
     found = complaint({"items": [{"name": 1}] * 100_000 + [{"name": "ok", "count": -1}]}, items)
     assert len(found["errors"]) == 20
-    assert "and 100000 more" in found["detail"]
+    assert "and 99998 more" in found["detail"]
 
 
 json_values = st.recursive(
