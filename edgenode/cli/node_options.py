@@ -60,13 +60,13 @@ def _one_of(known: Collection[str]) -> Callable[[str], str]:
     return parse
 
 
-TasksOption = Annotated[
+Tasks = Annotated[
     list[str] | None,
     typer.Option(
         metavar="SOURCE", help="Module or .py file with tasks; repeats. [default: the built-in ones]"
     ),
 ]
-SlotsOption = Annotated[
+Slots = Annotated[
     int,
     typer.Option(
         min=1,
@@ -75,16 +75,16 @@ SlotsOption = Annotated[
         help="Jobs that run at one time on a node, each in a process of its own.",
     ),
 ]
-AsyncSlotsOption = Annotated[
+AsyncSlots = Annotated[
     int,
     typer.Option(
         min=1, max=10_000, metavar="N", help="Coroutines that run on a node besides, in one process."
     ),
 ]
-WorkerMaxJobsOption = Annotated[
+WorkerMaxJobs = Annotated[
     int, typer.Option(min=0, metavar="N", help="After so many jobs a worker process is replaced; 0: never.")
 ]
-WorkerMaxMemoryOption = Annotated[
+WorkerMaxMemory = Annotated[
     int,
     typer.Option(
         parser=parse_size,
@@ -92,7 +92,7 @@ WorkerMaxMemoryOption = Annotated[
         help="A worker process with more after a job is replaced, as in 512M; 0: never.",
     ),
 ]
-MaxJobsOption = Annotated[
+MaxJobs = Annotated[
     int,
     typer.Option(
         min=1,
@@ -100,15 +100,15 @@ MaxJobsOption = Annotated[
         help="Unfinished jobs for each node of the mesh, past which submissions are refused (429).",
     ),
 ]
-ReplicasOption = Annotated[
+Replicas = Annotated[
     int | None,
     typer.Option(min=1, max=16, metavar="R", help="Disks per job, the same at all nodes. [default: 3]"),
 ]
-ProfileOption = Annotated[
+Profile = Annotated[
     str,
     typer.Option(parser=_one_of(PRESETS), metavar="|".join(PRESETS), help="How patient to be with peers."),
 ]
-ForgetAfterOption = Annotated[
+ForgetAfter = Annotated[
     float | None,
     typer.Option(
         min=1,
@@ -116,7 +116,7 @@ ForgetAfterOption = Annotated[
         help="Until a dead member is forgotten. [default: local 60, lan 300, wan 1800]",
     ),
 ]
-DrainLimitOption = Annotated[
+DrainLimit = Annotated[
     float | None,
     typer.Option(
         min=0,
@@ -125,6 +125,6 @@ DrainLimitOption = Annotated[
         help="That running jobs may take after SIGTERM, or in a drain. [default: 10]",
     ),
 ]
-LogLevelOption = Annotated[
+LogLevel = Annotated[
     str, typer.Option(parser=_one_of(LOG_LEVELS), metavar="|".join(LOG_LEVELS), help="What is logged.")
 ]

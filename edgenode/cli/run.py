@@ -15,22 +15,7 @@ from typing import Annotated, Final
 
 import typer
 
-from edgenode.cli.node_options import (
-    UNFINISHED_MAX,
-    AsyncSlotsOption,
-    DrainLimitOption,
-    ForgetAfterOption,
-    LogLevelOption,
-    MaxJobsOption,
-    ProfileOption,
-    ReplicasOption,
-    SlotsOption,
-    TasksOption,
-    WorkerMaxJobsOption,
-    WorkerMaxMemoryOption,
-    parse_address,
-    parse_label,
-)
+from edgenode.cli import node_options
 from edgenode.cli.output import FAILED, USAGE
 from edgenode.core.errors import EdgeNodeError, RejectedInput
 from edgenode.core.settings import WEIGHT_MAX, WEIGHT_MIN
@@ -69,11 +54,11 @@ def run(
         Path,
         typer.Option(metavar="FILE", help="The mesh's secret: nodes with the same key find each other."),
     ] = Path(".edgenode/mesh.key"),
-    tasks: TasksOption = None,
-    slots: SlotsOption = PROCESSORS,
-    async_slots: AsyncSlotsOption = 100,
-    worker_max_jobs: WorkerMaxJobsOption = 0,
-    worker_max_memory: WorkerMaxMemoryOption = "0",  # type: ignore[assignment]  # read as if it were given
+    tasks: node_options.Tasks = None,
+    slots: node_options.Slots = PROCESSORS,
+    async_slots: node_options.AsyncSlots = 100,
+    worker_max_jobs: node_options.WorkerMaxJobs = 0,
+    worker_max_memory: node_options.WorkerMaxMemory = "0",  # type: ignore[assignment]  # read as if it were given
     label: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="What jobs may require; repeats.")
     ] = None,
@@ -83,11 +68,11 @@ def run(
             min=WEIGHT_MIN, max=WEIGHT_MAX, metavar="W", help="Share of new jobs, relative to the others'."
         ),
     ] = 1.0,
-    replicas: ReplicasOption = None,
-    max_jobs: MaxJobsOption = UNFINISHED_MAX,
-    profile: ProfileOption = "lan",
-    forget_after: ForgetAfterOption = None,
-    drain_limit: DrainLimitOption = None,
+    replicas: node_options.Replicas = None,
+    max_jobs: node_options.MaxJobs = node_options.UNFINISHED_MAX,
+    profile: node_options.Profile = "lan",
+    forget_after: node_options.ForgetAfter = None,
+    drain_limit: node_options.DrainLimit = None,
     mdns: Annotated[bool, typer.Option("--mdns/--no-mdns", help="Find peers on this network.")] = True,
     interface: Annotated[
         str, typer.Option(metavar="ADDRESS", help="This machine's, to find peers on and be found.")
@@ -98,7 +83,7 @@ def run(
             "--new-identity", help="For one start, on a disk that was put back or copied: a new member."
         ),
     ] = False,
-    log_level: LogLevelOption = "info",
+    log_level: node_options.LogLevel = "info",
 ) -> None:
     """Run one node until it is told to end.
 
@@ -114,8 +99,8 @@ def run(
     """
     die_with_up()
     _start_logging(log_level)
-    api_address = parse_address(api, "--api")
-    peer_address = parse_address(peer or f"{interface}:9701", "--peer")
+    api_address = node_options.parse_address(api, "--api")
+    peer_address = node_options.parse_address(peer or f"{interface}:9701", "--peer")
     name = name or f"{socket.gethostname().split('.')[0]}-{api_address[1]}"
     if not NAME.fullmatch(name):
         raise typer.BadParameter(
@@ -138,13 +123,13 @@ def run(
             mesh_key=load_mesh_key(mesh_key),
             api=api_address,
             peer=peer_address,
-            join=tuple(parse_address(text, "--join") for text in join or ()),
+            join=tuple(node_options.parse_address(text, "--join") for text in join or ()),
             tasks=sources,
             slots=slots,
             async_slots=async_slots,
             worker_jobs_max=worker_max_jobs,
             worker_memory_bytes_max=worker_max_memory,
-            labels=tuple(sorted(parse_label(text) for text in label or ())),
+            labels=tuple(sorted(node_options.parse_label(text) for text in label or ())),
             profile=profile,
             mdns=mdns,
             interface=interface,

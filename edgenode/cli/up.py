@@ -19,20 +19,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from edgenode.cli.node_options import (
-    UNFINISHED_MAX,
-    AsyncSlotsOption,
-    DrainLimitOption,
-    ForgetAfterOption,
-    LogLevelOption,
-    MaxJobsOption,
-    ProfileOption,
-    ReplicasOption,
-    SlotsOption,
-    TasksOption,
-    WorkerMaxJobsOption,
-    WorkerMaxMemoryOption,
-)
+from edgenode.cli import node_options
 from edgenode.cli.output import GONE
 from edgenode.cli.run import PARENT_VARIABLE
 from edgenode.core.errors import EdgeNodeError
@@ -247,18 +234,18 @@ def up(
             help="Node i has its API at this port + i, its peer port 1000 above.",
         ),
     ] = 8700,
-    tasks: TasksOption = None,
-    slots: SlotsOption = 2,
-    async_slots: AsyncSlotsOption = 100,
-    worker_max_jobs: WorkerMaxJobsOption = 0,
-    worker_max_memory: WorkerMaxMemoryOption = "0",  # type: ignore[assignment]  # read as if it were given
-    replicas: ReplicasOption = None,
-    max_jobs: MaxJobsOption = UNFINISHED_MAX,
-    profile: ProfileOption = "local",
-    forget_after: ForgetAfterOption = None,
-    drain_limit: DrainLimitOption = None,
+    tasks: node_options.Tasks = None,
+    slots: node_options.Slots = 2,
+    async_slots: node_options.AsyncSlots = 100,
+    worker_max_jobs: node_options.WorkerMaxJobs = 0,
+    worker_max_memory: node_options.WorkerMaxMemory = "0",  # type: ignore[assignment]  # read as if it were given
+    replicas: node_options.Replicas = None,
+    max_jobs: node_options.MaxJobs = node_options.UNFINISHED_MAX,
+    profile: node_options.Profile = "local",
+    forget_after: node_options.ForgetAfter = None,
+    drain_limit: node_options.DrainLimit = None,
     mdns: Annotated[bool, typer.Option("--mdns/--no-mdns", help="Let further nodes find these.")] = True,
-    log_level: LogLevelOption = "info",
+    log_level: node_options.LogLevel = "info",
 ) -> None:
     """Start several nodes on this machine and watch them. Ctrl-C ends them all.
 
