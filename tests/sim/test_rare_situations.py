@@ -258,6 +258,7 @@ def test_a_firm_owner_goes_on_with_a_proposal_of_holders_that_it_hears_of_late()
     story.until(lambda: Situation.NEWCOMER_WANTED in story.reached)
     for kind in (Write, Copies, Offer):
         story.lose(kind, source="a", to="b")
+        story.lose(kind, source="d", to="b")  # the newcomer, which has the proposal, too
     story.until(lambda: Situation.MOVE_PROPOSED in story.reached)
     story.wait(0.5)
     story.power_off("a")
