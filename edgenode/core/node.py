@@ -213,6 +213,7 @@ class Node:
         self._leaving: Leaving | None = None
         self._said_goodbye = False
         self._deadline: Instant = FOREVER  # computed once an event: its answers cost a tenth of a node's time
+        self._parts_due: Instant = 0.0  # the same for all but membership, as of the last event they heard of
         self._due: Instant = FOREVER
 
     @property
@@ -267,6 +268,7 @@ class Node:
             return []
         if isinstance(event, Persisted):
             self._durable = event.number
+            self._parts_due = 0.0  # peers are told how many writes are on this disk
             desk.table.persisted(event.number)  # memory is freed; nothing follows from it
             return []
         stalled = desk.storing and now > self._due + self._settings.jobs.stall_s
@@ -277,12 +279,16 @@ class Node:
         desk.now = now
         if stalled:
             self._runner.stood_still()
+        had_vote = self._vouching.has_vote
         effects = self._route(event, now)
         verdicts = self._vouch(now)
         if any(isinstance(verdict, Behind | Cloned) for verdict in verdicts):
             self._has_ended = True
             return verdicts
         effects += verdicts
+        if not stalled and had_vote == self._vouching.has_vote and self._is_chatter(event):
+            self._set_deadline()
+            return effects
         if stalled and desk.storing:
             # Longer than others wait before they take over: its ownership is a memory (a zombie's).
             desk.reach(Situation.STALLED)
@@ -305,7 +311,7 @@ class Node:
         self._reporting.on_time()
         self._cancelling.on_time()
         self._regulation.on_time()
-        if self.ready != (info.ready if (info := self._membership.info(desk.me)) else False):
+        if self.ready != self._said_ready:
             effects += self._membership.set_ready(self.ready, now)
         self._pass_on_changes()
         self._spread()
@@ -316,9 +322,29 @@ class Node:
         written = desk.table.written_by(self._durable) if self._vouching.has_vote else 0
         self._membership.set_load(self._scheduler.load()._replace(written=written))
         effects += self._tell_all()
-        self._deadline = self._next_attention()
-        self._due = max(self._deadline, now)
+        self._parts_due = self._next_attention()
+        self._set_deadline()
         return effects
+
+    @property
+    def _said_ready(self) -> bool:
+        info = self._membership.info(self._desk.me)
+        return info is not None and info.ready
+
+    def _is_chatter(self, event: Event) -> bool:
+        """Whether membership talked, nothing came of it, and nothing else was due: most of what happens while
+        nobody has jobs, and then the whole of what a node costs."""
+        is_small = isinstance(event, TimePassed) or (
+            isinstance(event, MessageArrived) and isinstance(event.message, MembershipMessage)
+        )
+        if not is_small or self._desk.now >= self._parts_due or self._membership.has_changes:
+            return False
+        return self.ready == self._said_ready and self._giving is None
+
+    def _set_deadline(self) -> None:
+        membership = min(self._membership.deadline(), self._vouching.deadline())
+        self._deadline = min(self._parts_due, membership)
+        self._due = max(self._deadline, self._desk.now)
 
     def _tell_all(self) -> list[Effect]:
         """Pass on what is new, and empty the desk."""
@@ -344,12 +370,11 @@ class Node:
         return FOREVER if self._has_ended else self._deadline
 
     def _next_attention(self) -> Instant:
+        """When any part but membership has something to do."""
         soonest = min(
-            self._membership.deadline(),
             self._intake.deadline(),
             self._reporting.deadline(),
             self._cancelling.deadline(),
-            self._vouching.deadline(),
             self._queues.deadline(),
             self._regulation.deadline(),
         )

@@ -272,6 +272,11 @@ class Roster:
             self._doubted[node] = boot
             self._touch(node)
 
+    @property
+    def has_changes(self) -> bool:
+        """Whether `take_changes` may have something to tell."""
+        return bool(self._touched)
+
     def take_changes(self) -> frozenset[NodeId]:
         """Whose standing, readiness, rank, boot, vote or goodbye changed since this was last called."""
         changed: set[NodeId] = set()

@@ -6,14 +6,16 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from job_mesh import A, B, C, D, Mesh, job_id, succeeded
+from job_mesh import A, B, C, D, Mesh, job_id, sends, succeeded
 
 from edgenode.core import wire
+from edgenode.core.custody import Custody
 from edgenode.core.jobs import decode, encode_spec
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import (
     Booted,
     Changed,
+    ClockRead,
     Effect,
     LeaveAsked,
     Left,
@@ -26,8 +28,30 @@ from edgenode.core.signals import (
     StopAsked,
     TimePassed,
 )
-from edgenode.core.types import Ballot, JobId, NodeId, Partition, Promise, Room, StartToken, State
-from edgenode.core.wire import CONTROL, Acks, Grant, Recall, Stored, Submit, Submitted, Vote, Write
+from edgenode.core.types import (
+    Ballot,
+    JobId,
+    Load,
+    NodeId,
+    Partition,
+    Promise,
+    Room,
+    StartToken,
+    State,
+)
+from edgenode.core.wire import (
+    CONTROL,
+    Acks,
+    Grant,
+    Ping,
+    Pong,
+    Recall,
+    Stored,
+    Submit,
+    Submitted,
+    Vote,
+    Write,
+)
 
 
 def job_effects(effects: list[object]) -> list[object]:
@@ -471,3 +495,31 @@ def test_a_submission_that_makes_no_sense_does_no_harm(options: dict[str, Any] |
     after = mesh.spec("abc")
     mesh.submit(A, after)
     mesh.run_until(lambda: mesh.settled(after.id))
+
+
+# ------------------------------------------------------------------------------------------------ at rest
+
+
+def test_a_ping_at_rest_is_answered_and_costs_no_look_at_anything_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mesh = Mesh("abc")
+    mesh.run(2.0)
+    looks: list[object] = []
+    monkeypatch.setattr(Custody, "on_time", lambda custody: looks.append(custody))
+    mesh.do(A, ClockRead(mesh.wall()))
+    assert len(looks) == 1
+    assert len(sends(mesh.do(A, MessageArrived(B, Ping(7, A, Load(), ()))), Pong)) == 1
+    assert len(looks) == 1
+
+
+def test_what_is_due_is_done_although_only_membership_talks() -> None:
+    """Timers of jobs run out while pings come in, and nothing else does."""
+    mesh = Mesh("abc")
+    mesh.submit(A, spec := mesh.spec("abc", run_at=mesh.wall() + 1.0))
+    mesh.run(0.5)
+    due = mesh.now + 0.5
+    while mesh.now < due + 0.1:
+        mesh.now += 0.01
+        mesh.do(A, MessageArrived(B, Ping(7, A, Load(), ())))
+    assert mesh.record(A, spec.id).own.state is State.RUNNING
