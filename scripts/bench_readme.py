@@ -51,8 +51,8 @@ def markdown(told: Told) -> str:
     """The tables; a figure that was not measured is left out."""
     measures = {measure.key: measure for measure in measures_of(told)}
     lines = [f"{environment_text(told['environment'])}.", ""]
-    lines += ["| figure | value | CPU µs a job: nodes / workers / load | bytes a job: links / disks |"]
-    lines += ["|---|---|---|---|"]
+    lines += ["| figure | value | CPU µs a job: nodes / workers / load | bytes a job: links / disks | from |"]
+    lines += ["|---|---|---|---|---|"]
     for label, keys in rows():
         if all(key in measures for key in keys):
             lines.append(_line(label, [measures[key] for key in keys]))
@@ -76,7 +76,7 @@ def _line(label: str, measures: Sequence[Measure]) -> str:
     """What one job took is that of the last figure: of the most clients, or of the only one."""
     values = " / ".join(number_text(measure.value) for measure in measures)
     used = next((each for each in reversed(measures) if each.cost is not None), measures[-1])
-    return f"| {label} | {values} {measures[0].unit} | {' | '.join(costs(used))} |"
+    return f"| {label} | {values} {measures[0].unit} | {' | '.join(costs(used))} | {measures[0].note} |"
 
 
 def environment_text(told: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Final
 
 from bench_figures import Row, counted
-from bench_load import DRAIN_S, Load, Reads, read, submit
+from bench_load import DRAIN_S, Load, Plan, Reads, read, submit
 from bench_machine import Meter
 from bench_mesh import BATCH, BATCH_CLIENTS, KINDS, Bench, Stage, add_percentiles
 from distribution import percentile
@@ -17,6 +17,8 @@ from edgenode.client import Client
 
 CLIENTS: Final = (1, 16, 64)
 WAIT_S: Final = 30
+ONES: Final = 300
+"""So many jobs one at a time, if they come within three times the seconds of a rate: a p99 needs many."""
 READERS: Final = 16
 READ_JOBS: Final = 50
 DELAY_S: Final = 3600
@@ -32,7 +34,7 @@ def latency(bench: Bench) -> None:
     """One client, one job at a time, while nothing else happens."""
     stage = bench.stage
     for kind in KINDS:
-        plan = stage.plan(kind, 1, wait_s=WAIT_S)
+        plan = one_at_a_time(stage, kind)
         stage.begin(submit, plan._replace(jobs_max=5)).result()  # the first has a connection to make
         load, used = stage.submit(plan)
         note = waits_note(stage, load, kind)
@@ -51,16 +53,22 @@ def loaded(bench: Bench) -> None:
             _, done, _ = stage.whole_run(plan)
             best = len(done.finished) / done.settled_s
         beside = stage.plan(kind, BATCH_CLIENTS, batch=BACKGROUND_BATCH, rate=best / 2)
-        beside = beside._replace(seconds=beside.seconds + 1)
+        ones = one_at_a_time(stage, kind)
+        beside = beside._replace(seconds=ones.seconds + 1)
         began = time.time()
         running = stage.begin(submit, beside)
-        load, _ = stage.submit(stage.plan(kind, 1, wait_s=WAIT_S))
+        load, _ = stage.submit(ones)
         others: Load = running.result()
         stage.accept(others)
         stage.check(beside, others, stage.finish(beside, len(others.jobs), began))
         note = f"{waits_note(stage, load, kind)} beside {others.rate:,.0f} jobs/s of {best / 2:,.0f} wanted"
         key, label = f"latency.{kind}.half", f"one job at half load, {kind}"
         add_percentiles(bench.figures, key, label, load.waits_ms, note)
+
+
+def one_at_a_time(stage: Stage, kind: str) -> Plan:
+    plan = stage.plan(kind, 1, wait_s=WAIT_S)
+    return plan._replace(jobs_max=ONES, seconds=3 * plan.seconds)
 
 
 def waits_note(stage: Stage, load: Load, kind: str) -> str:

@@ -42,7 +42,13 @@ PEERS = [
 
 def told(*keys: str, peers: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     measures = {
-        key: {"value": 10.0 + number, "unit": "jobs/s", "label": f"label {key}", "note": "", "per_job": COST}
+        key: {
+            "value": 10.0 + number,
+            "unit": "jobs/s",
+            "label": f"label {key}",
+            "note": f"{number} jobs",
+            "per_job": COST,
+        }
         for number, key in enumerate(keys)
     }
     return {"environment": ENVIRONMENT, "measures": measures, "peers": peers or [], "faults": []}
@@ -56,8 +62,8 @@ def test_a_line_has_the_figures_that_belong_together_and_what_one_job_took() -> 
     assert "payload 100 bytes" in lines[0]
     assert lines[4:] == [
         "| end to end, inline, single requests by 1 / 16 / 64 clients | 10.0 / 11.0 / 12.0 jobs/s"
-        " | 90.0 / 0 / 5.50 | 3,000 / 8,000 |",
-        "| label held.queued.600.rss_mib | 13.0 jobs/s | 90.0 / 0 / 5.50 | 3,000 / 8,000 |",
+        " | 90.0 / 0 / 5.50 | 3,000 / 8,000 | 0 jobs |",
+        "| label held.queued.600.rss_mib | 13.0 jobs/s | 90.0 / 0 / 5.50 | 3,000 / 8,000 | 3 jobs |",
     ]
 
 
