@@ -10,7 +10,8 @@ lives may start, and an unclaimed one that was acknowledged may give way to anot
 
 Two lives may even both be claimed where two majorities of the members need not meet: who decided did not know
 of all members, or since the first decision so many came, or left, that the others outnumber those who know of
-it. That is checked by numbers here, not by which fault struck: without a fault nothing is excused.
+it. That is checked by numbers here, not by which fault struck: without a fault nothing is excused. And a job
+that is on no disk any more, each that had it being gone or damaged, cannot keep its key from another.
 """
 
 from __future__ import annotations
@@ -120,12 +121,21 @@ class KeyLaw:
         same_holders = not (first.holders and holders) or first.holders == holders
         if (first.content == content and same_holders) or job in self.excused:
             return
-        if self.is_faultless or (first.knew_all and knew_all and _must_meet(first.members, members)):
+        must_meet = first.knew_all and knew_all and _must_meet(first.members, members)
+        if self.is_faultless or (must_meet and not self._is_gone(job, first)):
             raise Violation(
                 f"I11: the key of {job_text(job)} is {first.content}'s with {[*map(short, first.holders)]}, "
                 f"and {content}'s with {[*map(short, holders)]}, as {short(node)} has it"
             )
         self.excused.add(job)
+
+    def _is_gone(self, job: JobId, first: Decision) -> bool:
+        """Whether no disk has the job any more for which its key was decided first."""
+        copies = (record for disk in self._disks.values() if (record := disk.record(job)) is not None)
+        return not any(
+            copy.claimed and _content(copy) == first.content and (copy.epoch or copy.holders == first.holders)
+            for copy in copies
+        )
 
 
 def submission_of(record: Record) -> tuple[Wall, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from sim_records import stored_row
 
 from edgenode.core.errors import KeyReused, NotReady
 from edgenode.core.jobs import Options, Record, Spec, encode_spec, keyed_job_id, new_record
@@ -31,11 +32,16 @@ def law(members: str = "abc") -> KeyLaw:
     return made
 
 
+def store(watching: KeyLaw, node: NodeId, record: Record) -> None:
+    watching._disks[node].write((stored_row(record),))
+    watching.durable(node, record)
+
+
 @pytest.mark.parametrize("other", [claimed("that", A, B), claimed("this", C, B)])
 def test_a_key_is_claimed_for_one_content_and_one_set_of_holders(other: Record) -> None:
     watching = law()
-    watching.durable(A, claimed("this", A, B))
-    watching.durable(B, claimed("this", A, B))
+    store(watching, A, claimed("this", A, B))
+    store(watching, B, claimed("this", A, B))
     with pytest.raises(Violation, match="I11"):
         watching.durable(C, other)
 
@@ -45,7 +51,7 @@ def test_two_claims_are_excused_when_so_many_joined_that_majorities_need_not_mee
     grown: str, is_excused: bool
 ) -> None:
     watching = law("abc")
-    watching.durable(A, claimed("this", A, B))
+    store(watching, A, claimed("this", A, B))
     watching.members = watching.known_to = lambda *node: {*map(node_id, grown)}
     if is_excused:
         watching.durable(D, claimed("that", C, D))
@@ -53,6 +59,18 @@ def test_two_claims_are_excused_when_so_many_joined_that_majorities_need_not_mee
     else:
         with pytest.raises(Violation, match="I11"):
             watching.durable(D, claimed("that", C, D))
+
+
+def test_a_second_claim_is_excused_when_no_disk_has_the_first_job_any_more() -> None:
+    watching = law()
+    for node in (A, B):
+        store(watching, node, claimed("this", A, B))
+    del watching._disks[A].rows[JOB]
+    with pytest.raises(Violation, match="I11"):
+        store(watching, C, claimed("this", C))
+    del watching._disks[B].rows[JOB]
+    store(watching, C, claimed("this", C))
+    assert watching.excused == {JOB}
 
 
 def test_without_a_fault_nothing_is_excused() -> None:
