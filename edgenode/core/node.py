@@ -618,7 +618,7 @@ class Node:
             case Has():
                 scheduler.on_has(source, message)
             case Stop(items):
-                scheduler.on_stop(items)
+                scheduler.on_stop(source, items)
             case Cancel():
                 self._cancelling.on_cancel(source, message)
             case CancelNoted():

@@ -356,10 +356,7 @@ class Runner:
         voids: list[TokenItem] = []
         for item in items:
             running = self._running.get(item.job)
-            kept = self._kept.get((item.job, item.token))
-            if kept is not None:
-                kept.owner, kept.again_at, kept.tries = source, self._desk.now, 0
-                self._wake = self._desk.now
+            if self.tell_of_kept(source, item):
                 held.append(item)
             elif running is not None and running.token == item.token:
                 held.append(item)  # running, or about to: if that is revoked the next question is denied
@@ -368,6 +365,16 @@ class Runner:
                 (denied if self._may_have_begun(item.job, item.token) else voids).append(item)
         boot = self._desk.view.boot
         self._desk.post.send(source, Has(boot, tuple(held), tuple(denied), tuple(voids)))
+
+    def tell_of_kept(self, owner: NodeId, item: TokenItem) -> bool:
+        """Whether this start's result is kept here: then `owner`, who has spoken of the start, is told next.
+        (It may own the job by now, or know that it is over; who owned it before may be gone.)"""
+        kept = self._kept.get((item.job, item.token))
+        if kept is None:
+            return False
+        kept.owner, kept.again_at, kept.tries = owner, self._desk.now, 0
+        self._wake = self._desk.now
+        return True
 
     def on_taken(self, items: Sequence[TokenItem]) -> None:
         """An owner has stored these results, on enough disks."""

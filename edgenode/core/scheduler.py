@@ -708,7 +708,7 @@ class Scheduler:
                 self._desk.reach(Situation.START_DENIED)
                 self._lose(record, f"{source} does not run it any more", counted=False)
 
-    def on_stop(self, items: Sequence[TokenItem]) -> None:
+    def on_stop(self, source: NodeId, items: Sequence[TokenItem]) -> None:
         for item in items:
             running, record = self._runner.get(item.job), self._table.peek(item.job)
             if record is not None and self._owns_unfinished(record) and record.own.token == item.token:
@@ -717,7 +717,7 @@ class Scheduler:
                 continue
             if running is not None and running.token == item.token:
                 self._stop(item.job, running, "superseded")
-            else:
+            elif not self._runner.tell_of_kept(source, item):
                 self._runner.deny(item.job, item.token)
 
     def on_results(self, source: NodeId, items: Sequence[ResultItem]) -> None:
