@@ -512,8 +512,10 @@ class Keys:
                 claiming.outbid_until = desk.now + desk.settings.retry_max_s
             return
         living = {node for node in holders if desk.view.is_living(node) and not desk.view.is_behind(node)}
-        # Who has not been heard may have its own. Of the dead that matters if it is for something else.
-        wanted = living if use.content == _use_of(record).content else members
+        # Who has not been heard may have its own. Of the dead that matters if it is for something else; but
+        # who is behind has lost it.
+        others = {node for node in members if not desk.view.is_behind(node)}
+        wanted = living if use.content == _use_of(record).content else others
         theirs = claiming.copies.get(use)
         if theirs is None and (not living or not wanted <= claiming.heard):
             return

@@ -42,7 +42,7 @@ from edgenode.core.jobs import (
 )
 from edgenode.core.keys import Keys
 from edgenode.core.settings import JobSettings, Settings
-from edgenode.core.signals import Receipt, RequestId
+from edgenode.core.signals import ClaimRow, Receipt, RequestId
 from edgenode.core.types import NO_BALLOT, Ballot, Delivery, KeyUse, NodeId, State
 from edgenode.core.view import Standing
 from edgenode.core.wire import (
@@ -696,3 +696,19 @@ def looks(members: int) -> int:
 
 def test_what_a_key_costs_grows_with_the_members_and_not_with_their_square() -> None:
     assert looks(200) <= 2.2 * looks(100)
+
+
+def test_a_job_of_other_content_does_not_wait_for_a_holder_that_is_behind() -> None:
+    """The key was decided for B, A and D and for some content; A and D have but another content's job."""
+    mesh = Mesh("abcd")
+    mesh.verdict = lambda begun: None
+    use = KeyUse((B, A, D), "this")
+    record = new_record(encode_spec(keyed(mesh, "other")), JOB, use.holders, 0.0, mesh.wall())
+    record = record._replace(own=record.own._replace(ballot=Ballot(1, D)))
+    for disk in mesh.disks.values():
+        row = ClaimRow(JOB, Ballot(1, D), Ballot(1, D), use, mesh.wall() + DAY_S)
+        disk.claim_rows[JOB] = row
+    mesh.rule = lambda source, to, message: source != B
+    mesh.nodes[D].membership.doubt(B, mesh.boots[B])
+    mesh.tell(A, D, Copies((encode(record),)))
+    mesh.run_until(lambda: mesh.record(D, JOB).claimed, limit_s=20.0)
