@@ -120,7 +120,7 @@ class Claiming:
     said: dict[NodeId, Claimed] = field(default_factory=dict)  # in this round
     awaited: set[NodeId] = field(default_factory=set)  # who may yet say something in this round
     voters: int = 0  # how many members there were when they were asked
-    heard: set[NodeId] = field(default_factory=set)  # in any round: they have said whether they have a record
+    heard: set[NodeId] = field(default_factory=set)  # in this round: they said whether they have a record
     term_seen: int = 0
     outbid_until: Instant = 0.0  # a higher ballot is about: leave it some time
     parked: list[Parked] = field(default_factory=list)
@@ -246,6 +246,7 @@ class Keys:
         claiming.round_began = self._desk.now
         claiming.pause_s = self._desk.settings.retry_s
         claiming.said = {}
+        claiming.heard = set()  # who had no record before this round may have taken one since
         known = self._claims.get_many((job,)).get(job)
         if self._table.may_vote(job):
             row = self._claims.hear(known, job, ballot, proposed, claiming.expires_at)

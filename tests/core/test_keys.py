@@ -712,3 +712,25 @@ def test_a_job_of_other_content_does_not_wait_for_a_holder_that_is_behind() -> N
     mesh.nodes[D].membership.doubt(B, mesh.boots[B])
     mesh.tell(A, D, Copies((encode(record),)))
     mesh.run_until(lambda: mesh.record(D, JOB).claimed, limit_s=20.0)
+
+
+def test_who_said_before_that_it_has_no_job_of_a_key_may_have_taken_it_since() -> None:
+    """B is asked once more, when the key is known to be for B, A and D and another content, and is silent."""
+    mesh = Mesh("abcd")
+    mesh.verdict = lambda begun: None
+    use = KeyUse((B, A, D), "this")
+    record = new_record(encode_spec(keyed(mesh, "other")), JOB, use.holders, 0.0, mesh.wall())
+    record = record._replace(own=record.own._replace(ballot=Ballot(1, D)))
+    for disk in mesh.disks.values():
+        disk.claim_rows[JOB] = ClaimRow(JOB, Ballot(1, D), Ballot(1, D), use, mesh.wall() + DAY_S)
+
+    def only_early_rounds(source: NodeId, to: NodeId, message: object) -> bool:
+        is_late = isinstance(message, Claims) and any(item.accepted.term > 1 for item in message.items)
+        return not (source == B and is_late)
+
+    mesh.rule = only_early_rounds
+    mesh.tell(A, D, Copies((encode(record),)))
+    mesh.run(20.0)
+    assert not mesh.record(D, JOB).claimed
+    mesh.rule = let_pass
+    mesh.run_until(lambda: mesh.record(D, JOB).claimed, limit_s=20.0)
