@@ -37,6 +37,7 @@ from edgenode.core.jobs import (
     taken_over,
     to_be_adopted,
 )
+from edgenode.core.pace import Pace
 from edgenode.core.situations import Situation
 from edgenode.core.table import Lead
 from edgenode.core.types import (
@@ -47,6 +48,7 @@ from edgenode.core.types import (
     NodeId,
     Partition,
     Promise,
+    Seconds,
     State,
 )
 from edgenode.core.view import Standing
@@ -67,6 +69,9 @@ from edgenode.core.wire import (
 from edgenode.core.wire import Digest as DigestItem
 
 BREATH_S: Final = 0.001
+CHUNKS: Final = 2
+"""So many batches of questions are under way at a time: one is answered while the next is read. Whoever asked
+for 100,000 jobs at once would be answered late, and would ask again before that, and do nothing else."""
 GIFT: Final = "gift"
 """Why a node asks for a job that its owner hands on."""
 
@@ -84,6 +89,7 @@ class Asking:
     patient: bool  # on silence alone: a minority waits `island_after_s` before it goes on
     promised: set[NodeId] = field(default_factory=set)
     answered: set[NodeId] = field(default_factory=set)
+    is_repeated: bool = False
     provisional: bool = False  # concluded without a majority; late promises still count
 
 
@@ -94,6 +100,9 @@ class Custody:
         self._desk = desk
         self._table = desk.table
         self._asking: dict[JobId, Asking] = {}
+        self._pace = Pace(desk.settings.retry_s, desk.settings.retry_max_s)
+        self._unanswered: dict[JobId, Instant] = {}
+        """Attempts that somebody is expected to answer soon, in the order in which they began."""
         self._seen_term: dict[JobId, int] = {}  # terms met in refusals
         self._due: dict[JobId, None] = {}  # responsibility to be looked at, most urgent first
         self._later: Agenda[JobId] = Agenda()  # the same, after a pause
@@ -145,6 +154,11 @@ class Custody:
         asking.promised.add(desk.me)
         asking.answered.add(desk.me)
         self._asking[job] = asking
+        others = [holder for holder in desk.living_holders(record) if holder != desk.me]
+        asking.pause_s = max(map(self._pace.patience_s, others), default=asking.pause_s)
+        self._unanswered.pop(job, None)
+        if others:
+            self._unanswered[job] = desk.now
         desk.merged.add(job)  # its own promise ends what it led under a lower ballot
         self._send_ask(record, asking)
         self._asks.set(job, self._attention(asking))
@@ -243,6 +257,7 @@ class Custody:
         desk, table = self._desk, self._table
         if desk.view.is_behind(source):
             return
+        took_s: Seconds | None = None
         for item in items:
             asking, record = self._asking.get(item.job), table.peek(item.job)
             if asking is None or record is None:
@@ -261,11 +276,15 @@ class Custody:
                     continue  # `react` drops it
             asking.promised.add(source)
             asking.answered.add(source)
+            if not asking.is_repeated:
+                took_s = desk.now - asking.began
             desk.voteless.get(item.job, set()).discard(source)
             if not asking.provisional:
                 self._try_conclude(item.job)
             elif _is_firm(asking, record):
                 self._become_firm(item.job)
+        if took_s is not None:
+            self._pace.took(source, took_s)
 
     def on_expired(self, source: NodeId, jobs: Sequence[JobId]) -> None:
         """A member has dropped these, and takes no copy: it neither votes on them nor is responsible now.
@@ -322,6 +341,7 @@ class Custody:
 
     def _give_up(self, job: JobId) -> None:
         self._asking.pop(job, None)
+        self._unanswered.pop(job, None)
         self._asks.drop(job)
 
     def _still_asking(self, record: Record, asking: Asking) -> bool:
@@ -525,6 +545,8 @@ class Custody:
 
     def members_changed(self, changed: frozenset[NodeId]) -> None:
         """Look again at every job whose owner, or whose responsible, is one of `changed`."""
+        for node in changed:
+            self._pace.forget(node)
         self._withdraw({node for node in changed if self._desk.view.is_behind(node)})
         due: list[Record] = []
         for node in sorted(changed):
@@ -579,6 +601,7 @@ class Custody:
         for job in list(self._table.leads):
             self.release(job)
         self._asking.clear()
+        self._unanswered.clear()
         self._asks.clear()
         self._confirmed.clear()
         self.check_all()
@@ -692,7 +715,22 @@ class Custody:
     def deadline(self) -> Instant:
         # The rest of a long list comes after whatever else is waiting to be handled.
         soonest = min(self._later.next(), self._asks.next(), self._round_at)
-        return min(soonest, self._desk.now + BREATH_S) if self._due and self._may_check else soonest
+        if not self._due or not self._may_check:
+            return soonest
+        return min(soonest, self._desk.now + BREATH_S if self._room else self._room_at)
+
+    @property
+    def _room(self) -> int:
+        """How many jobs may be looked at now, each of which this node may have to ask for."""
+        unanswered, batch = self._unanswered, self._desk.settings.batch
+        while unanswered and self._room_at <= self._desk.now:
+            del unanswered[next(iter(unanswered))]  # whoever was expected to answer does not
+        return min(batch, max(0, CHUNKS * batch - len(unanswered)))
+
+    @property
+    def _room_at(self) -> Instant:
+        """When the oldest question is not expected to be answered any more."""
+        return next(iter(self._unanswered.values())) + self._desk.settings.retry_max_s
 
     def on_time(self) -> None:
         """Repeat what was not answered, and look at a batch of what is due."""
@@ -710,11 +748,14 @@ class Custody:
             if asking is None or record is None:
                 continue
             if asking.again_at <= desk.now:
+                asking.is_repeated = True
+                for holder in set(desk.living_holders(record)) - asking.answered:
+                    self._pace.repeated(holder, desk.now)
                 self._send_ask(record, asking)
             self._try_conclude(job)
             if job in self._asking:
                 self._asks.set(job, self._attention(asking))
-        for job in list(islice(self._due, desk.settings.batch)) if self._may_check else ():
+        for job in list(islice(self._due, self._room)) if self._may_check else ():
             del self._due[job]
             self._check(job)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from edgenode.core.custody import Custody
 from edgenode.core.jobs import Record, decided, decode, digest, encode, started
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import Persist, RequestId, Row, StoredRow, SubmitAsked
-from edgenode.core.types import Ballot, JobId, NodeId, Partition, Promise, State
+from edgenode.core.types import Ballot, JobId, NodeId, Partition, Promise, Seconds, State
 from edgenode.core.view import Standing
 from edgenode.core.wire import (
     Acks,
@@ -34,6 +35,7 @@ from edgenode.core.wire import (
     Copies,
     Gift,
     GiftItem,
+    Message,
     Offer,
     Promised,
     Promises,
@@ -635,6 +637,41 @@ def test_the_jobs_of_a_dead_owner_are_taken_over_in_chunks_not_one_by_one() -> N
     membership = 40 * 4
     assert mesh.handled[C] <= 12 * chunks + membership
     assert mesh.handled[B] <= 12 * chunks + membership
+
+
+def test_peers_that_answer_late_are_not_asked_for_all_jobs_at_once_nor_again_and_again() -> None:
+    """Each answer takes longer than the first repetition of its question would: as when a node starts with
+    100,000 jobs."""
+    batch, chunks = 20, 12
+    mesh = Mesh("abc", settings=Settings(jobs=JobSettings(batch=batch)))
+    jobs = seed_copies(mesh, batch * chunks, B, C)
+    asked: Counter[JobId] = Counter()
+    under_way: set[JobId] = set()
+    most = 0
+
+    def slow(source: NodeId, to: NodeId, message: Message) -> bool | Seconds:
+        nonlocal most
+        if isinstance(message, Ask):
+            asked.update(item.job for item in message.items)
+            under_way.update(item.job for item in message.items)
+            most = max(most, len(under_way))
+        if isinstance(message, Promises):
+            under_way.difference_update(item.job for item in message.items)
+        return 1.2 if isinstance(message, Ask) else True
+
+    mesh.rule = slow
+    mesh.kill(A)
+    mesh.run_until(lambda: all(mesh.is_firm(B, job) for job in jobs), limit_s=60.0)
+    assert most <= 2 * batch
+    assert asked.total() <= 2 * len(jobs)
+
+
+def test_questions_that_nobody_answers_do_not_keep_the_others_from_being_asked() -> None:
+    mesh = Mesh("abc", settings=Settings(jobs=JobSettings(batch=10)))
+    jobs = seed_copies(mesh, 60, B, C)
+    mesh.rule = lambda source, to, message: not isinstance(message, Promises)
+    mesh.kill(A)
+    mesh.run_until(lambda: {item.job for ask in mesh.messages(Ask) for item in ask.items} >= set(jobs))
 
 
 def test_of_a_dead_owner_s_jobs_those_that_ran_are_asked_for_first() -> None:
