@@ -246,7 +246,7 @@ class Keys:
         claiming.round_began = self._desk.now
         claiming.pause_s = self._desk.settings.retry_s
         claiming.said = {}
-        claiming.heard = set()  # who had no record before this round may have taken one since
+        claiming.heard = {self._desk.me}  # who had no record before this round may have taken one since
         known = self._claims.get_many((job,)).get(job)
         if self._table.may_vote(job):
             row = self._claims.hear(known, job, ballot, proposed, claiming.expires_at)

@@ -734,3 +734,19 @@ def test_who_said_before_that_it_has_no_job_of_a_key_may_have_taken_it_since() -
     assert not mesh.record(D, JOB).claimed
     mesh.rule = let_pass
     mesh.run_until(lambda: mesh.record(D, JOB).claimed, limit_s=20.0)
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_claimant_knows_what_it_has_itself_also_when_its_row_was_damaged(is_damaged: bool) -> None:
+    """The key was decided for A, B and C, and for other content than that of its only job, which is A's."""
+    claimant = Claimant(B, C, D, answering=(B, C, D))
+    for book in claimant.books.values():
+        book.hear(None, JOB, NO_BALLOT, KeyUse((A, B, C), "this"), 9e9)
+    desk = claimant.desk
+    desk.table.put(make_record(JOB, (A, B, C), key=KEY, fingerprint="other"))
+    desk.table.has_vote = not is_damaged  # its word on this key counts no more
+    claimant.keys.take_on([JOB])
+    claimant.run(10.0)
+    held = desk.table.get(JOB)
+    assert held is not None
+    assert held.claimed
