@@ -308,8 +308,14 @@ class Intake:
             self._send(RequestId(message.request), submission, again)
         self._finish(RequestId(message.request), submission)
 
-    def accept(self, source: NodeId, message: Submit, *, ready: bool) -> Accepted:
-        """Take a submission as an owner, named (place 0) or not."""
+    def accept(
+        self, source: NodeId, message: Submit, is_parked: Callable[[JobId], bool], *, ready: bool
+    ) -> Accepted:
+        """Take a submission as an owner, named (place 0) or not.
+
+        Args:
+            is_parked: whether a submission of the job came before, and waits for its key to be decided.
+        """
         desk, table = self._desk, self._table
         named: list[Record] = []
         unnamed: list[JobId] = []
@@ -338,6 +344,7 @@ class Intake:
             if not ready or is_over or desk.me not in item.holders or not is_able:
                 # A disk without any vote has taken nothing in this life.
                 is_unsure = record is not None or (table.has_vote and not table.may_vote(job))
+                is_unsure |= is_parked(job)
                 why = REFUSED_EXPIRED if is_over else REFUSED_UNSURE if is_unsure else REFUSED_NOT_READY
                 desk.post.send(source, Submitted(message.request, (SubmitAnswer(job, (), why),)))
                 continue

@@ -172,6 +172,11 @@ class Keys:
         claiming.parked.append(waiting)
         self._look(job)
 
+    def is_parked(self, job: JobId) -> bool:
+        """Whether a submission of this job is held here, and may be taken yet."""
+        claiming = self._claiming.get(job)
+        return claiming is not None and bool(claiming.parked)
+
     def _can_be_asked(self, holders: Holders) -> bool:
         return any(self._desk.view.is_living(holder) for holder in holders)
 

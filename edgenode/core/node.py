@@ -666,7 +666,7 @@ class Node:
                 assert_never(message)
 
     def _take_submission(self, source: NodeId, message: Submit) -> None:
-        accepted = self._intake.accept(source, message, ready=self.ready)
+        accepted = self._intake.accept(source, message, self._keys.is_parked, ready=self.ready)
         for record in accepted.named:
             record = self._scheduler.submitted(record)
             self._desk.table.put(record)

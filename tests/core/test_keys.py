@@ -750,3 +750,17 @@ def test_a_claimant_knows_what_it_has_itself_also_when_its_row_was_damaged(is_da
     held = desk.table.get(JOB)
     assert held is not None
     assert held.claimed
+
+
+def test_a_repeated_submission_is_not_refused_for_certain_while_the_first_may_still_be_taken() -> None:
+    mesh = Mesh("abc")
+    spec = make_spec(JOB, key=KEY)
+    first = mesh.holders(JOB)[0]
+    other = next(name for name in mesh.names if name != first)
+    mesh.rule = lambda source, to, message: not isinstance(message, Claims)
+    mesh.tell(other, first, Submit(1, 0, 1, (mesh.item(spec),)))
+    mesh.nodes[first].desk.draining = True  # it takes no jobs now
+    (answer,) = sends(mesh.tell(other, first, Submit(2, 0, 1, (mesh.item(spec),))), Submitted)
+    assert [each.refused for each in answer.answers] == [REFUSED_UNSURE]
+    (answer,) = sends(mesh.tell(other, first, Submit(3, 0, 1, (mesh.item(mesh.spec()),))), Submitted)
+    assert [each.refused for each in answer.answers] == [REFUSED_NOT_READY]
