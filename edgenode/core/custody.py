@@ -283,7 +283,7 @@ class Custody:
                 self._try_conclude(item.job)
             elif _is_firm(asking, record):
                 self._become_firm(item.job)
-        if took_s is not None:
+        if took_s is not None and self._desk.view.is_living(source):
             self._pace.took(source, took_s)
 
     def on_expired(self, source: NodeId, jobs: Sequence[JobId]) -> None:

@@ -40,9 +40,6 @@ from edgenode.core.view import View, is_long_dead
 CLOCK_KEPT_S: Final = 60.0
 """How often the time is kept on disk: what a power cut sets back a machine without a battery for its clock.
 One write a minute, at rest too."""
-SETS_KEPT: Final = 4096
-"""Sets of holders whose living members are remembered until the view changes: small meshes have few, and
-every acknowledgement asks."""
 SUPERSEDED: Final = "superseded"
 
 
@@ -87,7 +84,7 @@ class Desk:
         self.storing = True  # False from a refused write until the disk takes writes again
         self.taken_over = 0  # jobs, since the start
         self.reached: set[Situation] = set()  # what this node has lived through: for the simulator
-        self._living: dict[tuple[NodeId, ...], tuple[NodeId, ...]] = {}  # of sets of holders
+        self._living: dict[tuple[NodeId, ...], tuple[NodeId, ...]] = {}  # of sets of holders, in this event
         self._living_as_of = -1  # this version of the view
         self._clock_kept_at: Instant | None = None
         self._effects: list[Effect] = []
@@ -252,7 +249,7 @@ class Desk:
     def living_holders(self, record: Record) -> tuple[NodeId, ...]:
         """The holders that can answer, and whose answer counts."""
         view = self.view
-        if self._living_as_of != view.version or len(self._living) >= SETS_KEPT:
+        if self._living_as_of != view.version:
             self._living_as_of = view.version
             self._living.clear()
         found = self._living.get(record.holders)
@@ -339,6 +336,7 @@ class Desk:
             effects.append(persist)
         effects += self.post.flush(self.table.written_by(self.table.persists))
         effects += self._effects
+        self._living.clear()
         if changed:
             effects.append(Changed(tuple(changed)))
         self._effects.clear()

@@ -269,7 +269,7 @@ class Intake:
         submission = self._submissions.get(RequestId(message.request))
         if submission is None:
             return
-        if not submission.is_repeated:
+        if not submission.is_repeated and self._desk.view.is_living(source):
             self._pace.took(source, self._desk.now - submission.sent_at)
         again: list[JobId] = []
         for answer in message.answers:
@@ -840,7 +840,8 @@ class Intake:
             self._send(request, submission, list(submission.open))  # the same ids: taken once
             submission.is_repeated = True
             for target in {out.holders[0] for out in submission.open.values()}:
-                self._pace.repeated(target, now)
+                if self._desk.view.is_living(target):
+                    self._pace.repeated(target, now)
             submission.pause_s = min(submission.pause_s * 2, self._desk.settings.retry_max_s)
             submission.again_at = now + submission.pause_s
         self._wake = min(self._wake, submission.again_at, submission.ends_at)

@@ -225,7 +225,7 @@ class Replication:
             else:
                 self._desk.reach(Situation.ACK_OF_EARLIER_WRITE)
             self._count(record, writing)
-        if took_s is not None:
+        if took_s is not None and self._desk.view.is_living(source):
             self._pace.took(source, took_s)
 
     def _count(self, record: Record, writing: Writing) -> None:

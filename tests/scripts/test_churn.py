@@ -27,6 +27,8 @@ QUICK = replace(
 STAY = 5
 JOBS = 6
 BOUNDED = {
+    # What each of three parts knows of how fast each of those that stay answers.
+    "Pace._known": 3 * (STAY - 1),
     "Desk.reached": len(Situation),
     "Roster._graves": 1024,
     "Ranking._cache": 65_536,
