@@ -237,8 +237,9 @@ class Runtime:
             self._feed(RowsDamaged(boot.damaged))
         self._spawn(self._check())
         while not self._left.is_set() and self._failure is None and not self.distrust and not self._has_ended:
+            rest = max(0, len(self._inbox) - EVENTS_PER_TURN)  # a burst is as many as are in it
             for _ in range(EVENTS_PER_TURN if self._is_roused else 0):
-                if not self._inbox:
+                if len(self._inbox) <= rest:
                     break
                 self._feed(bursts.take(self._inbox))
             self._is_roused &= bool(self._inbox)
