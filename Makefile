@@ -5,7 +5,7 @@ PYTHON ?= python3
 SEEDS ?= 1000
 SEED ?= 0
 
-.PHONY: help demo test lint sim replay bench scale chaos failover mutants lock clean
+.PHONY: help demo test lint sim replay bench guard scale chaos failover mutants lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -41,6 +41,9 @@ replay: $(VENV)/ready  ## run SEED=n of the simulator again, and tell all that h
 bench: $(VENV)/ready  ## throughput, latency, cost of three nodes, and of others (ARGS="--peers"); spreading on four
 	@$(PY) scripts/bench.py $(ARGS)
 	@$(PY) scripts/makespan.py
+
+guard: $(VENV)/ready  ## whether a job has become dearer than recorded, by 10 % or 25 % (half a minute)
+	@$(PY) scripts/guard.py
 
 scale: $(VENV)/ready  ## bytes, links and times of 10 to 1,000 simulated members, and their plot (long)
 	@$(PY) scripts/scale.py --plot scripts/scale.svg
