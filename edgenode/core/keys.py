@@ -125,6 +125,7 @@ class Claiming:
     outbid_until: Instant = 0.0  # a higher ballot is about: leave it some time
     parked: list[Parked] = field(default_factory=list)
     copies: dict[KeyUse, Record] = field(default_factory=dict)  # of other lives
+    having: set[NodeId] = field(default_factory=set)  # who said that it has a copy, of whichever life
     had_others: bool = False  # it was used for holders that are all forgotten: they may have run its job
 
 
@@ -328,12 +329,15 @@ class Keys:
                 self._send_on(item.job, item.holders)
 
     def on_claims(self, source: NodeId, items: Sequence[Claimed]) -> None:
-        if self._desk.view.is_behind(source):
-            return  # nobody knows what else it has said
+        is_void = self._desk.view.is_behind(source)  # nobody knows what else it has said
         for item in items:
             claiming = self._claiming.get(item.job)
             if claiming is None:
                 self._correct(source, item)
+                continue
+            if item.home:
+                claiming.having.add(source)  # void or not, it would go on offering its copy
+            if is_void:
                 continue
             claiming.term_seen = max(claiming.term_seen, item.promised.term)
             claiming.heard.add(source)
@@ -496,8 +500,8 @@ class Keys:
     def _correct(self, source: NodeId, item: Claimed) -> None:
         """The claim is over. A member that still has another life of the key, and may be none of its holders
         (it stood in for one), would offer that to them again and again."""
-        record = self._table.peek(item.job)
         copy = self._desk.read(item.copy) if item.copy else None
+        record = None if copy is None else self._table.get(item.job)
         if record is None or copy is None or not record.claimed or is_same_life(record, copy):
             return
         if not copy.claimed:
@@ -542,8 +546,7 @@ class Keys:
         note = desk.note(SUPERSEDED, f"the key is {', '.join(joined.holders)}'s")
         joined = with_note(joined, note)
         self._table.put(joined)
-        having = [node for node, word in claiming.said.items() if word.home]
-        for holder in dict.fromkeys((*mine.holders, *joined.holders, *having)):
+        for holder in dict.fromkeys((*mine.holders, *joined.holders, *sorted(claiming.having))):
             if holder != desk.me and desk.view.is_living(holder):
                 desk.post.add(holder, Copies, encode(joined))
         desk.overdue.add(mine.id)

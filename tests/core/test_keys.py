@@ -135,6 +135,39 @@ def test_who_comes_late_with_another_life_of_a_key_is_told_which_one_stands() ->
     assert not sends(mesh.tell(stranger, owner, same), Copies)
 
 
+def test_who_is_behind_and_has_another_life_of_a_key_is_told_too_which_one_stands() -> None:
+    """Its word counts for nothing, but it would offer its copy to the holders of that life for ever. (Found
+    by seed 791084 of the simulator.)"""
+    claimant = Claimant(B, C, D, answering=(B,))
+    assert isinstance(claimant.desk.view, StillView)
+    claimant.desk.view.behind.add(D)
+    mine = make_record(JOB, (A, B), key=KEY)
+    theirs = make_record(JOB, (C,), key=KEY)._replace(claimed=True)
+    claimant.desk.table.put(mine)
+    claimant.keys.take_on([JOB])
+    use = KeyUse((C,), "")
+    claimant.keys.on_claims(D, [Claimed(JOB, NO_BALLOT, NO_BALLOT, use, mine.holders, encode(mine))])
+    claimant.keys.on_claims(C, [Claimed(JOB, NO_BALLOT, NO_BALLOT, use, theirs.holders, encode(theirs))])
+    told = [send.to for send in claimant.desk.post.flush() if isinstance(send.message, Copies)]
+    assert sorted(told) == [B, C, D]
+
+
+def test_who_comes_late_with_another_life_of_a_key_is_told_also_by_who_needs_its_copy_no_more() -> None:
+    """The settled one is on the claimant's disk alone by then, and not in its memory."""
+    mesh = Mesh("abcd")
+    receipt(mesh, mesh.submit(A, keyed(mesh)))
+    mesh.run_until(lambda: mesh.settled(JOB))
+    mesh.run(1.0)
+    owner = mesh.holders(JOB)[0]
+    ended = mesh.record(owner, JOB)
+    stranger = next(name for name in mesh.names if name not in ended.holders)
+    other = ended._replace(holders=(ended.holders[1], stranger), claimed=False, outcome=None)
+    use = KeyUse(other.holders, "")
+    late = Claims((Claimed(JOB, NO_BALLOT, NO_BALLOT, use, other.holders, encode(other)),))
+    (copies,) = sends(mesh.tell(stranger, owner, late), Copies)
+    assert [decode(blob) for blob in copies.records] == [ended]
+
+
 def test_a_repetition_at_another_node_is_the_same_job_and_says_so() -> None:
     mesh = Mesh("abcde")
     mesh.verdict = lambda begun: None
