@@ -4,7 +4,7 @@
     python scripts/bench.py --quick                      whether it works, not how fast (1 minute)
     python scripts/bench.py --only latency,end-to-end    some of it
     python scripts/bench.py --peers                      other systems too, where they are installed
-    python scripts/bench.py --only held --held 10000,100000,1000000 --fill-s 1800
+    python scripts/bench.py --only held,finished --held 10000,100000,1000000 --fill-s 1800
 
 The nodes are real processes with data folders of their own (profile `lan`); one more makes the load. All
 share this machine's processors, so a figure says what the whole machine does, load included.
@@ -22,8 +22,9 @@ What --only can name:
     late         how late jobs with a day start, and how late timeouts end what runs
     submit       jobs that are due in an hour, so that nothing runs: single requests, and batches
     failover     kill -9, SIGSTOP, SIGTERM of a node that runs jobs (`make failover` does it a hundred times)
-    held         memory and start-up with --held unfinished jobs, and with as many finished ones; and how fast
-                 the mesh is with those on its disks
+    held         memory, disk and start-up with --held unfinished jobs
+    finished     the same with as many finished ones, and how fast a mesh is that has them, in turns with one
+                 that has none. They are written to the disks: a million takes some minutes
     peers        other systems on the same work: no-op jobs, results read back by one process. --peers adds
                  this to the others; for ratios it needs `latency` and `end-to-end` in the same run
 
@@ -33,7 +34,7 @@ holders. Every job of a rate was read back: settled, with the message that was s
 at the end, and the exit code is 1. A rate comes with what one job cost: CPU of all nodes together, of all
 their workers, and of the load; bytes sent between nodes and bytes written to disks. On a machine that does
 other work too, that says more than the rate. One turn on a busy machine says little: --repeat 3 takes all of
-it (but failover and held) in turns, the other systems too, and tells medians.
+it (but failover, held and finished) in turns, the other systems too, and tells medians.
 
 --peers needs other systems, which edgenode itself never does. In a virtual environment of their own:
 
@@ -59,6 +60,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import bench_finished
 import bench_peers
 import bench_plot
 import bench_readme
@@ -87,10 +89,12 @@ PARTS: Final[Mapping[str, Callable[[Bench], None]]] = {
     "submit": bench_speed.submissions,  # leaves jobs behind: the last on the mesh that all share
     "failover": bench_state.failover,
     "held": bench_state.held,
+    "finished": bench_finished.finished,
 }
-OWN_MESH: Final = ("failover", "held")
-"""Not repeated, too: the first has its own number of times, the second takes long."""
+OWN_MESH: Final = ("failover", "held", "finished")
+"""Not repeated, too: these have their own number of times, or take long."""
 HELD_MAX: Final = 1_000_000
+PLACES: Final = frozenset({"--json", "--csv", "--readme", "--plot", "--peer-python", "--base-port"})
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -111,7 +115,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--kills", type=int, help="nodes killed; half as many stopped, and left (default 4)")
     parser.add_argument("--held", metavar="N,...", help="jobs held, up to 1000000 (default 10000)")
     parser.add_argument(
-        "--fill-s", type=float, default=120.0, help="each of --held takes at most so long (default 120)"
+        "--fill-s",
+        type=float,
+        default=120.0,
+        help="filling up with unfinished jobs takes at most so long (default 120)",
     )
     parser.add_argument("--peers", action="store_true", help="measure other systems too; see above")
     parser.add_argument(
@@ -131,9 +138,23 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--base-port", type=int, default=FIRST_PORT, help="look for free ports from here on")
     parser.add_argument("--keep", action="store_true", help="keep the nodes' data and logs")
     given = parser.parse_args(arguments)
+    given.command = command(arguments)
     if wrong := adjust(given):
         parser.error(wrong)
     return given
+
+
+def command(arguments: Sequence[str]) -> str:
+    """What to type for such a run again, without what only says where things are."""
+    words = ["python scripts/bench.py"]
+    rest = iter(arguments)
+    for word in rest:
+        name, is_whole, _ = word.partition("=")
+        if name not in PLACES:
+            words.append(word)
+        elif not is_whole:
+            next(rest)
+    return " ".join(words)
 
 
 def adjust(given: argparse.Namespace) -> str:
@@ -184,7 +205,12 @@ def measure(bench: Bench, wanted: Sequence[str], told: dict[str, Any]) -> None:
 def run(arguments: argparse.Namespace, folder: Path, console: Console) -> int:
     """The whole of it: measure, print, write. Returns the exit code."""
     told = environment(folder, arguments.payload)
-    told |= {"nodes": NODES, "profile": PROFILE, "worker processes a node": SLOTS}
+    told |= {
+        "command": arguments.command,
+        "nodes": NODES,
+        "profile": PROFILE,
+        "worker processes a node": SLOTS,
+    }
     began = time.monotonic()
 
     def say(text: str) -> None:

@@ -37,6 +37,8 @@ KINDS: Final = {"workers": "echo", "inline": "bench.echo"}
 """How a task runs: in a worker process, or in the node itself."""
 TASKS: Final = ("edgenode.tasks", str(Path(__file__).with_name("bench_tasks.py")))
 PERCENTILES: Final = (0.5, 0.95, 0.99)
+FEW: Final = 100
+"""Of fewer values no p99 can be told from the greatest."""
 
 
 class Options(NamedTuple):
@@ -162,7 +164,9 @@ class Stage:
 def add_percentiles(
     figures: Figures, key: str, label: str, values_ms: list[float], note: str = "", cost: Cost | None = None
 ) -> None:
-    """p50, p95 and p99 of latencies; nothing if there are none."""
+    """p50, p95 and p99 of latencies; nothing if there are none. Of few the p99 is only the greatest."""
+    if 0 < len(values_ms) < FEW:
+        note = f"{note}: p99 is the greatest of {len(values_ms)}".removeprefix(": ")
     for share in PERCENTILES if values_ms else ():
         name = f"p{100 * share:.0f}"
         first = share == PERCENTILES[0]

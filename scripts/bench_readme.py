@@ -34,6 +34,7 @@ def rows() -> Iterator[tuple[str, tuple[str, ...]]]:
     keys = tuple(f"submit.single.{clients}.jobs_per_s" for clients in CLIENTS)
     yield f"submit only, single requests by {singles} clients", keys
     yield "reads of one job, not at its owner", ("reads.per_s",)
+    yield "the same, p50 / p95 / p99", tuple(f"reads.{name}" for name in LATENCIES)
     for harm, name in (("kill", "`kill -9`"), ("pause", "`SIGSTOP`"), ("leave", "`SIGTERM`")):
         keys = tuple(f"failover.{harm}.{which}" for which in HITS)
         yield f"{name} until the last of its jobs is elsewhere, median / worst", keys
@@ -50,7 +51,7 @@ def rows() -> Iterator[tuple[str, tuple[str, ...]]]:
 def markdown(told: Told) -> str:
     """The tables; a figure that was not measured is left out."""
     measures = {measure.key: measure for measure in measures_of(told)}
-    lines = [f"{environment_text(told['environment'])}.", ""]
+    lines = [f"`{told['environment']['command']}`: {environment_text(told['environment'])}.", ""]
     lines += ["| figure | value | CPU µs a job: nodes / workers / load | bytes a job: links / disks | from |"]
     lines += ["|---|---|---|---|---|"]
     for label, keys in rows():
@@ -73,10 +74,11 @@ def is_of_held(measure: Measure) -> bool:
 
 
 def _line(label: str, measures: Sequence[Measure]) -> str:
-    """What one job took is that of the last figure: of the most clients, or of the only one."""
+    """What one job took is that of the last figure: of the most clients, or of the only one; and so is the
+    number of jobs that it comes from."""
     values = " / ".join(number_text(measure.value) for measure in measures)
-    used = next((each for each in reversed(measures) if each.cost is not None), measures[-1])
-    return f"| {label} | {values} {measures[0].unit} | {' | '.join(costs(used))} | {measures[0].note} |"
+    used = next((each for each in reversed(measures) if each.cost is not None), measures[0])
+    return f"| {label} | {values} {measures[0].unit} | {' | '.join(costs(used))} | {used.note} |"
 
 
 def environment_text(told: Mapping[str, Any]) -> str:

@@ -11,15 +11,13 @@ from typing import Any, Final
 
 import failover as blows
 import makespan
-from bench_figures import counted
-from bench_load import DRAIN_S, Load, seconds_of
+from bench_load import DRAIN_S, seconds_of
 from bench_machine import metrics_text, sent_bytes, usage
 from bench_mesh import BATCH, BATCH_CLIENTS, NODES, PROFILE, Bench, BenchFailed, Stage, add_percentiles
 from distribution import percentile
 
 from edgenode.cli.up import LocalNode
 from edgenode.client import Client
-from edgenode.core.errors import EdgeNodeError
 
 MIB: Final = 2**20
 DELAY_S: Final = 86_400
@@ -89,77 +87,46 @@ def idle(bench: Bench) -> None:
 
 
 def held(bench: Bench) -> None:
-    """Memory, pace and start of nodes that have so many jobs: unfinished ones, then finished ones."""
-    for state in ("queued", "finished"):
-        with bench.staged(f"held-{state}") as stage:
-            try:
-                _held(stage, state, bench.options.held, bench.options.fill_s, bench.say)
-            except EdgeNodeError as error:  # the other state can be measured all the same
-                bench.figures.check(False, f"{state} jobs: {error}")
+    """Memory and start of nodes that have so many unfinished jobs."""
+    with bench.staged("held") as stage:
+        _held(stage, bench.options.held, bench.options.fill_s, bench.say)
 
 
-def _held(stage: Stage, state: str, sizes: Sequence[int], fill_s: float, say: Callable[[str], None]) -> None:
-    if state == "finished":
-        pace(stage, 0)
-    count = base = stage.done
+def _held(stage: Stage, sizes: Sequence[int], fill_s: float, say: Callable[[str], None]) -> None:
+    count, add = 0, stage.figures.add
     idle_bytes, _ = stage.rss_bytes()
     for size in sizes:
-        if count < size:
-            say(f"  {state}: filling up to {size:,}")
-            count += fill(stage, state, size - count, fill_s)
+        say(f"  queued: filling up to {size:,}")
+        count += fill(stage, size - count, fill_s)
         note = "" if count >= size else f"as many as came in {fill_s:.0f} s, of {size:,} wanted"
-        key, label = f"held.{state}.{size}", f"with {count:,} {state} jobs"
+        key, label = f"held.queued.{size}", f"with {count:,} queued jobs"
         time.sleep(SETTLE_S)  # the third copies
         node_bytes, _ = stage.rss_bytes()
-        add = stage.figures.add
-        add(f"{key}.count", f"{state} jobs held by each node", count, "jobs", note)
+        add(f"{key}.count", "queued jobs held by each node", count, "jobs", note)
         add(f"{key}.rss_mib", f"memory of a node {label}", node_bytes / MIB, "MiB")
-        if count > base:
-            each = (node_bytes - idle_bytes) / (count - base)
-            label = f"memory for each of {count - base:,} {state} jobs more, per node"
-            add(f"{key}.bytes_per_job", label, each, "bytes")
+        each = (node_bytes - idle_bytes) / count
+        add(f"{key}.bytes_per_job", f"memory for each of {count:,} queued jobs, per node", each, "bytes")
         disk_bytes = statistics.mean(store_bytes(node) for node in stage.mesh.nodes) / count
-        add(
-            f"{key}.disk_bytes_per_job",
-            f"disk for each of {count:,} {state} jobs, per node",
-            disk_bytes,
-            "bytes",
-        )
-        if state == "finished":
-            count += pace(stage, count)
+        label = f"disk for each of {count:,} queued jobs, per node"
+        add(f"{key}.disk_bytes_per_job", label, disk_bytes, "bytes")
         if count < size:
             break
     ready_s, whole_s = start_again(stage)
-    label = f"start of a node with {count:,} {state} jobs, after kill -9, until"
-    stage.figures.add(f"held.{state}.again_s", f"{label} it takes jobs", ready_s, "s")
-    stage.figures.add(f"held.{state}.whole_s", f"{label} all nodes call all ready", whole_s, "s")
+    label = f"start of a node with {count:,} queued jobs, after kill -9, until"
+    add("held.queued.again_s", f"{label} it takes jobs", ready_s, "s")
+    add("held.queued.whole_s", f"{label} all nodes call all ready", whole_s, "s")
 
 
-def fill(stage: Stage, state: str, missing: int, fill_s: float) -> int:
-    """Have so many more jobs in that state, or as many as come in the time; returns their number."""
-    kind, more = ("workers", {"delay_s": DELAY_S}) if state == "queued" else ("inline", {})
-    plan = stage.plan(kind, BATCH_CLIENTS, batch=BATCH, **more)
-    before, done = stage.owned, stage.done
-    load: Load
+def fill(stage: Stage, missing: int, fill_s: float) -> int:
+    """Have so many more jobs that wait for their day, or as many as come in the time; returns how many."""
+    plan = stage.plan("workers", BATCH_CLIENTS, batch=BATCH, delay_s=DELAY_S)
+    before = stage.owned
     load, _ = stage.submit(plan._replace(jobs_max=missing, seconds=fill_s))
-    count, unfinished = len(load.jobs), before
-    if state == "queued":
-        unfinished += count
-    wait_until(lambda: stage.owned <= unfinished, f"all jobs are {state}", DRAIN_S)
-    ended = stage.done - done
-    text = f"{count} jobs were accepted, {stage.owned - before} are owned, {ended} have ended"
-    stage.figures.check((stage.owned - before if state == "queued" else ended) == count, text)
+    count = len(load.jobs)
+    wait_until(lambda: stage.owned <= before + count, "all jobs have one owner", DRAIN_S)
+    text = f"{count} jobs were accepted, {stage.owned - before} are owned"
+    stage.figures.check(stage.owned - before == count, text)
     return count
-
-
-def pace(stage: Stage, count: int) -> int:
-    """How fast a mesh is that has so many finished jobs on its disks; returns how many it did for that."""
-    before = stage.done
-    load, done, used = stage.whole_run(stage.warmed(stage.plan("inline", BATCH_CLIENTS, batch=BATCH)))
-    rate, note = len(done.finished) / done.settled_s, counted(jobs=len(load.jobs))
-    label = f"end to end, inline, batches of {BATCH}, with {count:,} finished jobs"
-    stage.figures.add(f"held.pace.{count}.jobs_per_s", label, rate, "jobs/s", note, used)
-    return stage.done - before
 
 
 def store_bytes(node: LocalNode) -> int:

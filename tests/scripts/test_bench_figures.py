@@ -41,6 +41,15 @@ def test_cost_is_that_of_all_nodes_together_for_one_job() -> None:
     assert found == Cost(nodes_us=8000, workers_us=2000, load_us=500, link_bytes=100, disk_bytes=4)
 
 
+def test_a_p99_of_few_values_is_called_what_it_is() -> None:
+    found = Figures()
+    bench_mesh.add_percentiles(found, "few", "few", [1.0, 9.0, 2.0], "3 jobs")
+    bench_mesh.add_percentiles(found, "many", "many", [float(number) for number in range(200)], "200 jobs")
+    notes = {measure.key: measure.note for measure in found.measures}
+    assert notes["few.p50_ms"] == "3 jobs: p99 is the greatest of 3"
+    assert notes["many.p50_ms"] == "200 jobs"
+
+
 def test_nothing_costs_nothing() -> None:
     usage = [Usage(0, 0, 0, 0)]
     assert bench_machine.cost(usage, usage, 1.0, 0, 0) is None

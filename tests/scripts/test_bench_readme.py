@@ -11,6 +11,7 @@ import bench_readme
 import pytest
 
 ENVIRONMENT = {
+    "command": "python scripts/bench.py --repeat 3",
     "processor": "2 x Example",
     "memory": "24 GiB",
     "disk": "ext4",
@@ -58,11 +59,11 @@ def test_a_line_has_the_figures_that_belong_together_and_what_one_job_took() -> 
     keys = [f"end_to_end.inline.{clients}.jobs_per_s" for clients in (1, 16, 64)]
     text = bench_readme.markdown(told(*keys, "held.queued.600.rss_mib", "held.queued.600.count"))
     lines = text.splitlines()
-    assert "2 x Example" in lines[0]
+    assert lines[0].startswith("`python scripts/bench.py --repeat 3`: 2 x Example")
     assert "payload 100 bytes" in lines[0]
     assert lines[4:] == [
         "| end to end, inline, single requests by 1 / 16 / 64 clients | 10.0 / 11.0 / 12.0 jobs/s"
-        " | 90.0 / 0 / 5.50 | 3,000 / 8,000 | 0 jobs |",
+        " | 90.0 / 0 / 5.50 | 3,000 / 8,000 | 2 jobs |",
         "| label held.queued.600.rss_mib | 13.0 jobs/s | 90.0 / 0 / 5.50 | 3,000 / 8,000 | 3 jobs |",
     ]
 
