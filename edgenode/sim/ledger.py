@@ -499,8 +499,8 @@ class Ledger:
     def has(self, node: NodeId, stored: Stored) -> bool:
         """Whether the disk of `node` has what such an acknowledgement asserts."""
         record = self._disks[node].record(stored.job)
-        if record is None or (stored.firm and record.outcome is None):
-            return False
+        if record is None or (stored.firm and record.outcome is None and record.epoch == stored.epoch):
+            return False  # (what an epoch had and did not decide, the next does not keep)
         on_disk = (record.epoch, record.own.ballot, record.own.write)
         return on_disk >= (stored.epoch, stored.ballot, stored.write)
 

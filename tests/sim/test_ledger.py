@@ -388,6 +388,29 @@ def test_nothing_is_acknowledged_that_is_not_on_disk() -> None:
         mesh.say_stored(B, write_own(mesh.record))
 
 
+def test_an_acknowledgement_may_leave_late_of_what_a_later_epoch_has_replaced() -> None:
+    """Seed 780368: one commit held the accepted outcome, and the copy of the next epoch, which has none."""
+    mesh = Mesh()
+    mesh.record = mesh.record._replace(holders=(A, B, C, NodeId("d"), NodeId("e")))
+    mesh.start()
+    mesh.store(B, mesh.record)
+    done = mesh.finish()
+    mesh.ledger.ordered(B, Persist((stored_row(done),)))
+    later = mesh.record._replace(epoch=1, outcome=None)
+    mesh.ledger.chosen[SPEC.id, 0] = (later.holders, later.own.ballot, later.own.state, later.own.due_at)
+    mesh.store(B, later)
+    mesh.say_stored(B, done)
+
+
+def test_an_acknowledged_outcome_may_not_vanish_within_its_epoch() -> None:
+    mesh = Mesh()
+    mesh.start()
+    done = mesh.finish()
+    mesh.store(B, done._replace(outcome=None))
+    with pytest.raises(Violation, match="T4"):
+        mesh.say_stored(B, done)
+
+
 def test_a_promise_leaves_only_when_it_is_on_disk() -> None:
     mesh = Mesh()
     mesh.store(B, mesh.record)
