@@ -376,7 +376,10 @@ class Judge:
                 known = join(known, copy)
             if not self._wiped and not self._left():
                 counted = dict(known.starts)
+                forgot = self._world.ledger.forgotten[job]
                 for token in starts:
+                    if token.owner in forgot:
+                        continue  # its day came there before anybody else had heard of the start
                     if counted.get(token.ballot, 0) < token.start:
                         raise Violation(f"P3: start {token_text(token)} of {job_text(job)} is not counted")
             self._check_bound(job, known)

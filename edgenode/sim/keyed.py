@@ -79,7 +79,8 @@ class KeyedClients:
         """
         dice = self._dice
         for key in self.keys:
-            begins = dice.uniform(self._earliest_s, until * dice.choice((0.2, 0.8)))
+            latest_s = until * dice.choice((0.2, 0.8))
+            begins = dice.uniform(self._earliest_s, max(self._earliest_s, latest_s))
             if moments and dice.random() < 0.5:
                 begins = max(self._earliest_s, dice.choice(moments) + dice.uniform(-0.1, 0.5))
             self._world.story.name(key.job)
