@@ -648,14 +648,17 @@ class Custody:
         desk = self._desk
         if not desk.leaving and self._table.may_vote(record.id):
             return False
-        heirs = self._heirs(record)
+        gone = self._forgotten_by.get(record.id, ())
+        heirs = [node for node in self._heirs(record) if node not in gone]
         if not heirs and not self._table.may_vote(record.id):
-            heirs = self._strangers(record)
-        if heirs:
+            heirs = [node for node in self._strangers(record) if node not in gone]
+        # Whatever the heir answers makes this be looked at again: it is told once, and once more after a pause.
+        if heirs and self._gifts.get(record.id, -FOREVER) <= desk.now:
             if desk.leaving:
                 desk.reach(Situation.LEAVER_PASSES_BY)
             desk.post.add(heirs[0], Offer, DigestItem(record.id, digest(record)))
             desk.post.add(heirs[0], Gift, GiftItem(record.id, record.own.ballot))
+            self._gifts[record.id] = desk.now + desk.settings.retry_s
             self._later.set(record.id, desk.now + desk.settings.retry_s)
         return bool(heirs)
 

@@ -224,6 +224,21 @@ def test_who_has_a_damaged_row_passes_the_responsibility_on() -> None:
     mesh.run_until(lambda: mesh.is_firm(C, job) or mesh.is_firm(A, job))
 
 
+def test_who_has_forgotten_the_job_is_not_asked_again_to_take_it() -> None:
+    """Seed 791942: the copy, and the answer that its day is over, went to and fro without an end."""
+    desk = make_desk(A, B)
+    desk.table.put(make_record(JOB, (A,)))
+    custody = Custody(desk)
+    desk.table._archive.lost.add(JOB)  # type: ignore[attr-defined]  # this disk has no vote on it any more
+    custody.look_at((JOB,))
+    custody.on_time()
+    assert sends(desk.flush(), Gift)
+    for _ in range(3):
+        custody.on_expired(B, (JOB,))
+        custody.on_time()
+    assert not sends(desk.flush(), Gift)
+
+
 # ------------------------------------------------------------------------------------ becoming owner
 
 
