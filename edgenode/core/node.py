@@ -525,7 +525,8 @@ class Node:
             self._vouching.on_recalled(source, message, self._desk.table.persists, now)
         elif isinstance(message, CONTROL):
             effects = self._membership.handle(event, now)
-            self._vouching.heard(source, boot, self._membership.load(source).written)
+            if boot == self._membership.boot_of(source):  # else the load may be an earlier life's
+                self._vouching.heard(source, boot, self._membership.load(source).written)
             return effects
         elif isinstance(message, Ask | Write | Submit | Gift | Claim) and self._is_unvouched:
             if len(self._held) < HELD_MAX:

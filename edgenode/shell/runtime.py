@@ -292,6 +292,10 @@ class Runtime:
             self._wake = None
 
     def _feed(self, event: Event) -> None:
+        if isinstance(event, StoreRecovered):
+            # Not before: up to here the core speaks as the life before, whose writes are not this one's.
+            assert self._transport is not None
+            self._transport.begin_life(event.boot)
         for effect in self.node.handle(event, time.monotonic()):
             self._order(effect)
 
@@ -411,7 +415,6 @@ class Runtime:
                 return
             self._refusal = None
             self._recovered_at = time.monotonic()
-            self._transport.begin_life(boot.boot)
             self.post(StoreRecovered(boot.boot, boot.rows))
             if boot.damaged:
                 self.post(RowsDamaged(boot.damaged))

@@ -28,7 +28,7 @@ import aiohttp
 
 from edgenode.core import signals, wire
 from edgenode.core.errors import MalformedMessage
-from edgenode.core.types import NOBODY, Instant, NodeId, Seconds, are_copies
+from edgenode.core.types import FOREVER, NOBODY, Instant, NodeId, Seconds, are_copies
 from edgenode.shell.handshake import Complaints, Greeted, Handshakes, Outcome, WebSocket, hang_up
 from edgenode.shell.identity import Identity, MeshKey
 from edgenode.shell.link import (
@@ -298,10 +298,13 @@ class Transport:
         return peer
 
     def begin_life(self, boot: int) -> None:
-        """Be a later life of this node: every link ends, and is made anew under this boot number."""
+        """Be a later life of this node: every link ends, and is made anew under this boot number. What the
+        earlier life wanted sent, and was not, never is: it would be taken for this one's word."""
         self._boot = boot
         self._handshakes.begin_life(boot)
         for peer in self._peers.values():
+            for outbox in peer.outboxes.values():
+                self.dropped += outbox.drop_before(FOREVER)
             for link in peer.links:
                 _dismiss(link, Farewell.GOODBYE)
 

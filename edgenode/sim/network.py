@@ -326,10 +326,11 @@ class Network:
             self._transmit(link, source, message)
             return
         self._dial(source, to)
+        boot = source.boot
 
         def retry() -> None:
             made = self._links.get((source, to))
-            if source.alive and made is not None:
+            if source.alive and made is not None and source.boot == boot:
                 self._transmit(made, source, message)
 
         self._world.after(4 * self._world.conditions.delay_s, retry)
@@ -392,7 +393,7 @@ class Network:
             return
         if isinstance(message, Sync):
             self._met.setdefault(target, set()).add(source.id)
-        self._world.post(target, 0.0, MessageArrived(source.id, message, source.boot))
+        self._world.post(target, 0.0, MessageArrived(source.id, message, link.boots[source.place]))
 
     def _delay(self) -> Seconds:
         return self._dice.uniform(0.1, 1.0) * self._world.conditions.delay_s

@@ -487,6 +487,18 @@ async def test_a_new_life_in_the_same_process_is_linked_under_its_boot_number(st
     assert not any(isinstance(event, CloneMet) for event in (*left.told, *right.told))
 
 
+async def test_what_an_earlier_life_could_not_send_is_not_said_in_the_name_of_the_next(start) -> None:
+    """Seed 791705: the next life was called behind, for writes that its disk never took."""
+    left, right = await start(), await start()
+    right.book(left)
+    right.transport.send(left.id, ping(1))  # there is no link yet
+    right.transport.begin_life(2)
+    await left.up(right)
+    await right.up(left)
+    right.transport.send(left.id, ping(2))
+    assert await left.messages(1) == [ping(2)]
+
+
 FIRST = next_boot(0, 5)
 
 
