@@ -307,8 +307,17 @@ class Ledger:
         return bool(have) and majority(len(have | had), record.holders)
 
     def is_over(self, job: JobId) -> bool:
-        """Whether it ended, and some have forgotten it since."""
-        return job in self.finished and bool(self.forgotten[job])
+        """Whether it ended, and some have forgotten it since; or who had it left, and it was past its day for
+        who might have taken its copy over."""
+        if job not in self.finished:
+            return False
+        return bool(self.forgotten[job]) or self._left_past_its_day(job)
+
+    def _left_past_its_day(self, job: JobId) -> bool:
+        disks, spec = self._disks.values(), self.specs.get(job)
+        if spec is None or any(disk.record(job) is not None for disk in disks):
+            return False
+        return any(disk.forgotten >= spec.expires_at for disk in disks)
 
     def rebooted(self, node: NodeId) -> None:
         """What `node` had ordered and not synced is forgotten; what its disk has, stands."""
