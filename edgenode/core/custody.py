@@ -652,7 +652,7 @@ class Custody:
         heirs = [node for node in self._heirs(record) if node not in gone]
         if not heirs and not self._table.may_vote(record.id):
             heirs = [node for node in self._strangers(record) if node not in gone]
-        # Whatever the heir answers makes this be looked at again: it is told once, and once more after a pause.
+        # Whatever the heir answers makes this be looked at again: it is told once, and again after a pause.
         if heirs and self._gifts.get(record.id, -FOREVER) <= desk.now:
             if desk.leaving:
                 desk.reach(Situation.LEAVER_PASSES_BY)

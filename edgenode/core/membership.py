@@ -414,7 +414,7 @@ class Membership(Roster):
         relay = self._relays.get(pong.seq)
         if relay is not None and relay.target == source:
             del self._relays[pong.seq]
-            # It may come after the news of the target's next life, and nobody could tell whose writes it means.
+            # It may come after news of the target's next life, and nobody could tell whose writes it means.
             load = pong.load._replace(written=0)
             passed_on = Pong(relay.seq, load, self._rumours_for(relay.asker), pong.wall)
             self._send(relay.asker, passed_on)
