@@ -43,7 +43,7 @@ class Leaving:
         desk = self._desk
         self.giving.on_time()
         unspread = self._replication.unspread or not self._upkeep.parted
-        unfinished = not self.giving.idle or unspread
+        unfinished = not self.giving.idle or unspread or self._replication.awaits_word
         # Who stays can do without this node's vote as soon as the holders have decided so.
         self._needed = 0 if unfinished else self._needed_votes()
         is_needed = self._needed > 0 and bool(desk.view.ranking().members - {desk.me})

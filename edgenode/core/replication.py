@@ -552,6 +552,17 @@ class Replication:
         """Settled jobs that are not yet marked on every living holder."""
         return len(self._spreading)
 
+    @property
+    def awaits_word(self) -> bool:
+        """Whether a living holder is yet to say that it has how a job of this node ended."""
+        for job, writing in self._writing.items():
+            record = self._table.peek(job)
+            if record is not None and record.outcome is not None:
+                waited_for = set(self._desk.living_holders(record)) - writing.stored - writing.refused
+                if waited_for - {self._desk.me}:
+                    return True
+        return False
+
 
 def _says(joined: Record, written: Record) -> bool:
     """Whether a copy holds all that a write said, so that acknowledging it is exact."""

@@ -8,7 +8,7 @@ from edgenode.core.errors import NodeAway, NodeNotFound, NodeSilent, NotReady, O
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import LeaveAsked, RegulateAsked, RequestId, StopAsked, StoreRefused
 from edgenode.core.types import Delivery, Drain, MemberInfo, NodeId, Seconds, State
-from edgenode.core.wire import Change, Gift, Grant, Regulate, Regulated, Submitted, Verdict, Wish
+from edgenode.core.wire import Change, Gift, Grant, Regulate, Regulated, Submitted, Verdict, Wish, Write
 
 LIMIT_S: Seconds = 5.0
 
@@ -364,3 +364,20 @@ def test_a_submission_that_is_not_decided_when_its_node_ends_is_answered_as_unkn
     mesh.run(0.2)
     mesh.do(C, StopAsked())
     assert isinstance(mesh.submits[request].receipts[0].error, OutcomeUnknown)
+
+
+def test_a_node_that_leaves_waits_until_a_drained_holder_has_how_its_last_job_ended() -> None:
+    """Seed 792571: that holder called the start lost when the node was gone, and then the result came."""
+    mesh = Mesh("ab", slots={A: 1, B: 0})
+    mesh.verdict = lambda begun: None
+    spec = mesh.spec("ab")
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.runs(spec.id) == [A])
+    drain(mesh, B)
+    mesh.do(A, LeaveAsked())
+    mesh.run(0.2)
+    mesh.rule = lambda source, to, message: 0.1 if isinstance(message, Write) else True
+    mesh.end_run(A, spec.id, mesh.begun[0].token, succeeded())
+    mesh.run_until(lambda: A in mesh.left)
+    assert mesh.record(B, spec.id).settled
+    assert not mesh.record(B, spec.id).losses
