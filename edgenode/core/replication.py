@@ -329,7 +329,11 @@ class Replication:
                     desk.adopt(record)
                 else:
                     desk.learned(have, joined)
-            if joined.settled and not record.settled:
+            if record.settled:
+                # The last word needs no vote. This disk's may be given to a higher ballot, and not in memory.
+                desk.post.add(source, Marked, job)
+                continue
+            if joined.settled:
                 # Old news about a finished job: the settled copy is the answer.
                 desk.reach(Situation.RESURRECTED_REFUSED)
                 desk.post.add(source, Copies, encode(joined))
@@ -535,7 +539,9 @@ class Replication:
 
     def _write_again(self, record: Record, writing: Writing) -> None:
         desk = self._desk
-        missing = [node for node in self._readers(record) if node not in writing.stored | writing.refused]
+        # What is settled, even in this very event, goes on as a mark: it is no write any more.
+        readers = [] if record.settled else self._readers(record)
+        missing = [node for node in readers if node not in writing.stored | writing.refused]
         if missing:
             blob = self._table.blob(record)
             for node in missing:

@@ -363,6 +363,16 @@ def test_a_late_write_of_a_settled_job_is_answered_with_the_settled_copy() -> No
     assert answers(desk) == [Copies((encode(done),))]
 
 
+def test_a_settled_copy_is_taken_as_a_mark_and_acknowledged_as_nothing() -> None:
+    """The holder may have promised to another, and remembers that on disk alone. (Found by seed 920154 of the
+    simulator.)"""
+    desk, replication, record = holder()
+    ended = settled(decided(record, State.SUCCEEDED, firm=True, at=WALL, result=b"1"))
+    replication.on_write(A, [encode(ended)])
+    assert answers(desk) == [Marked((JOB,))]
+    assert desk.table.peek(JOB) == ended
+
+
 def test_merging_a_copy_acknowledges_nothing() -> None:
     desk, replication, record = holder()
     replication.on_copies(A, (encode(started(record, runner=A, boot=1, at=WALL)),))
@@ -524,6 +534,15 @@ def test_an_unanswered_write_is_repeated_ever_more_slowly() -> None:
     assert repeated[0] == settings.retry_s
     assert max(b - a for a, b in pairwise(repeated)) == settings.retry_max_s
     assert len(repeated) < 20
+
+
+def test_what_was_settled_in_the_same_event_is_not_written_again() -> None:
+    owner = Owner()
+    owner.finish()
+    owner.ack(B)
+    owner.desk.post.flush()
+    owner.pass_time(owner.desk.settings.retry_s)
+    assert not owner.sent(Write)
 
 
 def test_a_write_that_all_living_have_is_repeated_to_nobody_until_one_returns() -> None:
