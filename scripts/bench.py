@@ -1,6 +1,6 @@
 """How fast is a mesh of three nodes on this machine, and what does a job cost it?
 
-    python scripts/bench.py                              all of it (4 minutes)
+    python scripts/bench.py                              all of it (6 minutes)
     python scripts/bench.py --quick                      whether it works, not how fast (1 minute)
     python scripts/bench.py --only latency,end-to-end    some of it
     python scripts/bench.py --peers                      other systems too, where they are installed

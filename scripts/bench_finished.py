@@ -178,30 +178,32 @@ def calm(stage: Stage) -> float:
 
 def _turns(bare: Stage, full: Stage, count: int, size: int, turns: int, say: Callable[[str], None]) -> None:
     """End to end on either mesh, one after the other, some times: medians, and the medians of the ratios."""
-    pairs = []
+    paces: tuple[list[Pace], list[Pace]] = [], []
     for turn in range(turns):
         say(f"  turn {turn + 1} of {turns}, with none and with {count:,}")
-        pairs.append((pace(bare), pace(full)))
+        for which in (
+            (0, 1) if turn % 2 == 0 else (1, 0)
+        ):  # or what changes with time would count for one side
+            paces[which].append(pace((bare, full)[which]))
     add = full.figures.add
-    for which, before in ((0, 0), (1, size)):
-        paces = sorted(pair[which] for pair in pairs)
-        middle = paces[(len(paces) - 1) // 2]
-        label = f"end to end, inline, batches of {BATCH}, with {count * which:,} finished jobs"
+    for found, before, held in zip(paces, (0, size), (0, count), strict=True):
+        middle = sorted(found)[(len(found) - 1) // 2]
+        label = f"end to end, inline, batches of {BATCH}, with {held:,} finished jobs"
         note = counted(jobs=middle.jobs)
         add(f"held.pace.{before}.jobs_per_s", label, middle.jobs_per_s, "jobs/s", note, middle.cost)
-        list_s = statistics.median(pair[which].list_s for pair in pairs)
+        list_s = statistics.median(each.list_s for each in found)
         add(f"held.pace.{before}.list_s", f"{label}: to list those of one queue", list_s, "s", note)
-    note = f"medians of {turns} turns"
-    rate = statistics.median(with_.jobs_per_s / without.jobs_per_s for without, with_ in pairs)
-    cpu = statistics.median(with_.cost.nodes_us / without.cost.nodes_us for without, with_ in pairs)
-    add(
-        f"held.pace.{size}.rate_ratio",
-        f"jobs/s with {count:,} finished jobs over that with none",
-        rate,
-        "",
-        note,
-    )
-    add(f"held.pace.{size}.cpu_ratio", "the same of CPU of the nodes a job", cpu, "", note)
+    pairs = list(zip(*paces, strict=True))
+    rates = [with_.jobs_per_s / without.jobs_per_s for without, with_ in pairs]
+    cpus = [with_.cost.nodes_us / without.cost.nodes_us for without, with_ in pairs]
+    label = f"jobs/s with {count:,} finished jobs over that with none"
+    add(f"held.pace.{size}.rate_ratio", label, statistics.median(rates), "", spread(rates))
+    label = "the same of CPU of the nodes a job"
+    add(f"held.pace.{size}.cpu_ratio", label, statistics.median(cpus), "", spread(cpus))
+
+
+def spread(ratios: Sequence[float]) -> str:
+    return f"median of {len(ratios)} turns, {min(ratios):.2f} to {max(ratios):.2f}"
 
 
 def pace(stage: Stage) -> Pace:
