@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from job_mesh import WALL, A, B, D, Disk, StillView, job_id, make_record
 
 from edgenode.core.desk import Desk
-from edgenode.core.jobs import decided, settled
+from edgenode.core.jobs import decided, encode, settled
 from edgenode.core.settings import JobSettings
-from edgenode.core.types import Instant, MemberInfo, NodeId, State
+from edgenode.core.signals import Row, StoredRow
+from edgenode.core.types import Instant, JobId, MemberInfo, NodeId, State
 from edgenode.core.upkeep import Upkeep
 from edgenode.core.view import Standing
-from edgenode.core.wire import Offer
+from edgenode.core.wire import Digest, Offer
 
 JOB = job_id(1)
 
@@ -34,18 +35,23 @@ class Walker:
 
     def __init__(self, view: StillView) -> None:
         self.view = view
-        self.desk = Desk(view, JobSettings(rereplicate_after_s=30.0), Disk(), random.Random(1))
+        self.disk = Disk()
+        self.desk = Desk(view, JobSettings(rereplicate_after_s=30.0), self.disk, random.Random(1))
         self.desk.set_wall(WALL)
         self.upkeep = Upkeep(self.desk)
 
     def offered_in(self, duration_s: float) -> set[NodeId]:
         """To whom something was offered in this time."""
+        return {to for to, _ in self.offers_in(duration_s)}
+
+    def offers_in(self, duration_s: float) -> list[tuple[NodeId, Digest]]:
         desk, ends = self.desk, self.desk.now + duration_s
         while self.upkeep.deadline() <= ends:
             desk.now = max(desk.now, self.upkeep.deadline())
             self.upkeep.on_time()
         desk.now = ends
-        return {send.to for send in desk.post.flush() if isinstance(send.message, Offer)}
+        sent = [send for send in desk.post.flush() if isinstance(send.message, Offer)]
+        return [(send.to, item) for send in sent for item in send.message.items]
 
     def has_ended(self, *holders: NodeId) -> None:
         """A job of these is over, and on its way to the disk here."""
@@ -75,3 +81,22 @@ def test_a_holder_that_dies_a_second_time_is_stood_in_for_after_that() -> None:
     walker.view.since[B] = 20.0
     assert walker.offered_in(29.0) == set()
     assert walker.offered_in(2.0) == {D}
+
+
+def test_a_walk_is_ahead_of_who_looks_at_its_offers_by_what_that_takes_a_moment_and_goes_on_then() -> None:
+    walker = Walker(StillView(A, {A: Standing.LIVING, B: Standing.LIVING}))
+    jobs = [job_id(number) for number in range(1, 3001)]
+    for job in jobs:
+        record = settled(decided(make_record(job, (A, B)), State.EXPIRED, firm=True, at=WALL))
+        row = Row(job, encode(record), None)
+        walker.disk.write([StoredRow(row, A, True, record.state, "echo", "default")])
+    walker.upkeep.members_changed(frozenset((B,)))
+    seen: set[JobId] = set()
+    while offers := walker.offers_in(1.0):
+        news = {item.job for _, item in offers} - seen
+        assert len(news) <= 600, "a peer that has to do other work, too, is not to fall behind its pings"
+        if not news:
+            break
+        seen |= news
+        walker.upkeep.on_taken(B, [item for _, item in offers])
+    assert seen == {*jobs}
