@@ -114,10 +114,12 @@ class Weather:
 
     def _put_clocks_right(self) -> None:
         """While half of the clocks are wrong no last day comes, nor does that of a job all of whose holders
-        have wrong ones: somebody has to mend them. Others may stay."""
+        have wrong ones: somebody has to mend them. Others may stay. Who is about to leave takes a clock away,
+        and hands its jobs to the others."""
         machines = self._counted()
         right = {machine.id for machine in machines if not machine.clock.is_wrong}
-        there = {machine.id for machine in machines if not machine.gone}
+        leaving = {life.id for life in self._world.lives() if life.leaving}
+        there = {machine.id for machine in machines if not machine.gone} - leaving
         disks = self._world.disks.values()
         copies = [record_of(stored.row) for disk in disks for stored in disk.rows.values()]
         blind = any(copy and not right & there.intersection(copy.holders) for copy in copies)

@@ -8,11 +8,14 @@ from itertools import islice
 from random import Random
 
 import pytest
+from sim_loner import Loner
 
 from edgenode.core.node import Node
 from edgenode.sim.faults import FAMILIES, Family, Faults, Kind
 from edgenode.sim.strikes import FAMILY, Struck, possible, told
 from edgenode.sim.trial import Plan, Trial
+from edgenode.sim.weather import Weather
+from edgenode.sim.world import World
 
 DRAWN = 4000
 TRIED = 200
@@ -85,6 +88,24 @@ def test_every_fault_strikes(drawn: list[tuple[int, Faults]]) -> None:
 def test_every_fault_has_a_family_by_which_it_can_be_left_out() -> None:
     assert set(possible()) == {*Kind, *Struck} == set(FAMILY)
     assert set(FAMILIES) == set(Family)
+
+
+@pytest.mark.parametrize("is_leaving", [False, True])
+def test_clocks_are_put_right_when_half_of_those_that_will_stay_are_wrong(*, is_leaving: bool) -> None:
+    """Or no last day would come any more. (Found by seed 920150 with talk.)"""
+    world = World("clocks", Loner)
+    machines = [world.add(name) for name in "abcde"]
+    for machine in machines:
+        machine.seeds = frozenset(world.machines) - {machine.id}
+        world.start(machine)
+    world.run_until(1.0)
+    ahead, behind, *_, last = machines
+    ahead.clock.jump(60.0)
+    behind.clock.jump(-60.0)
+    if is_leaving:
+        world.leave(last)
+    Weather(world, Faults.draw(Random(1), hurt_s=1.0)).heal()
+    assert any(machine.clock.is_wrong for machine in machines) is not is_leaving
 
 
 def test_a_report_names_only_what_struck_in_one_order() -> None:
