@@ -60,10 +60,10 @@ class Agenda(Generic[K]):
             heapq.heappop(self._heap)
         return FOREVER
 
-    def take_due(self, now: Instant) -> list[K]:
-        """Remove and return the keys whose instant has come, the earliest first."""
+    def take_due(self, now: Instant, limit: int | None = None) -> list[K]:
+        """Remove and return the keys whose instant has come, the earliest first; so many at most."""
         due: list[K] = []
-        while self.next() <= now:
+        while self.next() <= now and len(due) != limit:
             key = heapq.heappop(self._heap)[2]
             del self._at[key]
             due.append(key)

@@ -20,7 +20,7 @@ is checked again whenever members change (`overdue`), never an event that could 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final
 
@@ -49,7 +49,6 @@ from edgenode.core.types import (
     Partition,
     Promise,
     Seconds,
-    State,
 )
 from edgenode.core.view import Standing
 from edgenode.core.wire import (
@@ -542,23 +541,36 @@ class Custody:
             if digest(record) == item.digest:
                 del self._offered[item.job]
                 self._confirmed[item.job] = source
+                self._let_rest(item.job)
+
+    def may_rest(self, record: Record) -> bool:
+        """Whether nothing is under way here for a job. Then its owner, if it has confirmed its copy, is not
+        remembered for that: when it changes all that it owns is looked at."""
+        job = record.id
+        if job in self._asking or job in self._offered or job in self._due:
+            return False
+        if self._confirmed.get(job) == record.owner:
+            del self._confirmed[job]
+        return True
+
+    def _let_rest(self, job: JobId) -> None:
+        """A resting job has been compared with its owner: that needs no memory, as in `may_rest`."""
+        rest = self._table.resting(job)
+        if rest is not None and self._confirmed[job] == rest.owner:
+            del self._confirmed[job]
+            self._later.drop(job)
 
     def members_changed(self, changed: frozenset[NodeId]) -> None:
         """Look again at every job whose owner, or whose responsible, is one of `changed`."""
         for node in changed:
             self._pace.forget(node)
         self._withdraw({node for node in changed if self._desk.view.is_behind(node)})
-        due: list[Record] = []
+        due: list[JobId] = []
         for node in sorted(changed):
-            for job in list(self._table.by_owner.get(node, ())):
-                self._confirmed.pop(job, None)
-                record = self._table.peek(job)
-                if record is not None:
-                    due.append(record)
-        # What runs is missed first; then in the order of submission.
-        due.sort(key=lambda record: (record.own.state is not State.RUNNING, record.id))
-        for record in due:
-            self._due[record.id] = None
+            due += self._table.owned_by(node)
+        for job in self._table.urgent_first(due):
+            self._confirmed.pop(job, None)
+            self._due[job] = None
         for job, node in [*self._offered.items(), *self._confirmed.items()]:
             if node in changed:
                 self._due[job] = None
@@ -579,18 +591,18 @@ class Custody:
         for asking in self._asking.values():
             asking.promised -= behind
         for job, lead in list(self._table.leads.items()):
-            record = self._table.peek(job)
-            if record is None or lead.promised.isdisjoint(behind):
+            if lead.promised.isdisjoint(behind) or (record := self._table.peek(job)) is None:
                 continue
-            lead.promised -= behind
-            if lead.firm and not majority(len(lead.promised.intersection(record.holders)), record.holders):
+            if not lead.firm:
+                lead.promised -= behind  # it asks on, and has this set in common with the attempt
+                continue
+            lead = self._table.leads[job] = replace(lead, promised=lead.promised - behind)
+            if not majority(len(lead.promised.intersection(record.holders)), record.holders):
                 self.ask(job, "a vote was withdrawn")
 
     def check_all(self) -> None:
         """Everything unsettled is to be looked at: after a start, and after a long stall."""
-        records = sorted(self._table.unsettled(), key=lambda r: (r.own.state is not State.RUNNING, r.id))
-        for record in records:
-            self._due[record.id] = None
+        self._due.update(dict.fromkeys(self._table.urgent_first(self._table.unsettled_jobs())))
 
     def look_at(self, jobs: Iterable[JobId]) -> None:
         """Something was said about these that makes it worth asking who is responsible."""
@@ -758,9 +770,13 @@ class Custody:
             self._try_conclude(job)
             if job in self._asking:
                 self._asks.set(job, self._attention(asking))
-        for job in list(islice(self._due, self._room)) if self._may_check else ():
+        jobs = list(islice(self._due, self._room)) if self._may_check and self._due else []
+        self._table.fetch(jobs)
+        for job in jobs:
             del self._due[job]
             self._check(job)
+        if not self._due:
+            self._due = {}  # one from which many were taken is as large as ever
 
     @property
     def _may_check(self) -> bool:
@@ -773,7 +789,7 @@ class Custody:
         desk = self._desk
         self._round_at = desk.now + desk.settings.check_s
         if not self._round:
-            self._round = [record.id for record in self._table.unsettled()]
+            self._round = self._table.unsettled_jobs()
         for job in self._round[-desk.settings.offers_per_check :]:
             if not desk.leading(job):
                 self._confirmed.pop(job, None)

@@ -22,7 +22,7 @@ from edgenode.core.jobs import (
 )
 from edgenode.core.meshclock import MeshClock
 from edgenode.core.post import Post
-from edgenode.core.quorums import majority_of
+from edgenode.core.resting import asked_acks
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import Archive, Changed, Effect, Log
 from edgenode.core.situations import Situation
@@ -76,7 +76,7 @@ class Desk:
         self.settings = settings
         self.dice = dice
         self.me = view.me
-        self.table = Table(archive, settings.clock_skew_max_s)
+        self.table = Table(archive, settings.clock_skew_max_s, settings.in_memory)
         self.post = Post(view.me, settings.batch)
         self.now: Instant = 0.0
         self.leaving = False
@@ -248,14 +248,18 @@ class Desk:
 
     def living_holders(self, record: Record) -> tuple[NodeId, ...]:
         """The holders that can answer, and whose answer counts."""
+        return self.living_of(record.holders)
+
+    def living_of(self, holders: tuple[NodeId, ...]) -> tuple[NodeId, ...]:
+        """The same for these holders."""
         view = self.view
         if self._living_as_of != view.version:
             self._living_as_of = view.version
             self._living.clear()
-        found = self._living.get(record.holders)
+        found = self._living.get(holders)
         if found is None:
-            living = (h for h in record.holders if view.is_living(h) and not view.is_behind(h))
-            found = self._living[record.holders] = tuple(living)
+            living = (h for h in holders if view.is_living(h) and not view.is_behind(h))
+            found = self._living[holders] = tuple(living)
         return found
 
     def spares(self, job: JobId, holders: tuple[NodeId, ...]) -> list[NodeId]:
@@ -280,18 +284,22 @@ class Desk:
         Until their deaths were known the holders were waited for: what is acknowledged after that would be on
         one disk alone, in a mesh that has others.
         """
-        living = self.living_holders(record)
-        if len(living) == len(record.holders):
+        return self.stand_ins_of(record.id, record.holders, asked_acks(record))
+
+    def stand_ins_of(self, job: JobId, holders: tuple[NodeId, ...], acks: int) -> list[NodeId]:
+        """The same for a job with these holders, to be on so many disks."""
+        living = self.living_of(holders)
+        if len(living) == len(holders):
             return []
-        lacking = _asked_acks(record) - len({*living, self.me})
+        lacking = acks - len({*living, self.me})
         if lacking <= 0:
             return []
-        ranked = [n for n in self.view.ranking().rank(record.id) if n not in record.holders and n != self.me]
+        ranked = [n for n in self.view.ranking().rank(job) if n not in holders and n != self.me]
         return [node for node in ranked if self.view.is_living(node)][:lacking]
 
     def acks_needed(self, record: Record) -> int:
         """How many disks a submission waits for: as asked, but no more than there are living ones for it."""
-        asked = _asked_acks(record)
+        asked = asked_acks(record)
         if len(self.living_holders(record)) == len(record.holders):
             return asked
         living = len({*self.living_holders(record), *self.stand_ins(record)})
@@ -302,7 +310,7 @@ class Desk:
     @property
     def has_news(self) -> bool:
         """Whether anything is left that somebody has to hear of."""
-        return any(self._news) or bool(self.thanks_due)
+        return any(self._news) or bool(self.thanks_due) or bool(self.table.lost)
 
     def forget(self) -> None:
         """A write was refused: of what this node knew and was about to say, nothing is so."""
@@ -341,8 +349,3 @@ class Desk:
             effects.append(Changed(tuple(changed)))
         self._effects.clear()
         return effects
-
-
-def _asked_acks(record: Record) -> int:
-    count = len(record.holders)
-    return min(decode_spec(record.spec).options.acks or majority_of(count), count)

@@ -88,7 +88,9 @@ class Giving:
             self._scheduler.withdraw("the node is drained")
         if self._round_at <= desk.now:
             self._begin_round()
-        for job in list(islice(self._due, desk.settings.batch)):
+        jobs = list(islice(self._due, desk.settings.batch))
+        desk.table.fetch(jobs)
+        for job in jobs:
             self._give(job)
 
     def _give(self, job: JobId) -> None:

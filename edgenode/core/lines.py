@@ -22,6 +22,7 @@ Gate = str
 """What several lines may be shut by: the queue, or the concurrency key, of their jobs."""
 SPARSE: Final = 4
 """A line is swept when it has so many places for each job that still waits: each costs O(1) on average."""
+SAME_MAX: Final = 1_000
 
 
 def queue_gate(queue: str) -> Gate:
@@ -112,6 +113,7 @@ class Lines:
         self._rows: dict[Kind, Row] = {}  # none is empty
         self._open: dict[Kind, Row] = {}  # those of them whose queue is not shut
         self._needs: dict[JobId, Need] = {}  # whose place still counts, and in which line it is
+        self._same: dict[Need, Need] = {}  # one object for all jobs of a line
         self._shut: set[Gate] = set()
         self._counts: Counter[Gate] = Counter()  # jobs behind each gate, shut or not
         self._places = 0
@@ -120,7 +122,9 @@ class Lines:
         """A job that waits nowhere takes its place."""
         job = place[2]
         assert job not in self._needs
-        self._needs[job] = need
+        if len(self._same) > SAME_MAX:
+            self._same.clear()
+        self._needs[job] = self._same.setdefault(need, need)
         self._counts[queue_gate(need.queue)] += 1
         if need.key:
             self._counts[key_gate(need.key)] += 1

@@ -18,6 +18,7 @@ from edgenode.core.custody import Custody
 from edgenode.core.desk import Desk
 from edgenode.core.giving import Draining, Giving
 from edgenode.core.intake import Intake
+from edgenode.core.jobs import Record
 from edgenode.core.keys import Keys
 from edgenode.core.leaving import Leaving
 from edgenode.core.membership import Membership
@@ -270,6 +271,7 @@ class Node:
             self._durable = event.number
             self._parts_due = 0.0  # peers are told how many writes are on this disk
             desk.table.persisted(event.number)  # memory is freed; nothing follows from it
+            desk.table.rest(self._may_rest)
             return []
         stalled = desk.storing and now > self._due + self._settings.jobs.stall_s
         if stalled and isinstance(event, Burst):
@@ -325,6 +327,10 @@ class Node:
         self._parts_due = self._next_attention()
         self._set_deadline()
         return effects
+
+    def _may_rest(self, record: Record) -> bool:
+        """Whether no part has anything under way for a job. The last to be asked lets go of most."""
+        return self._custody.may_rest(record) and self._replication.may_rest(record)
 
     @property
     def _said_ready(self) -> bool:
@@ -717,7 +723,11 @@ class Node:
             for queue in self._queues.take_changed():
                 self._permits.queue_changed(queue)
                 self._steward.queue_changed(queue)
-            if desk.merged:
+            if desk.table.lost:  # as damaged rows are after a start; what was led or asked for ends
+                jobs = desk.table.take_lost()
+                desk.merged.update(dict.fromkeys(jobs))
+                self._mending.mend(jobs)
+            elif desk.merged:
                 jobs = desk.merged.take()
                 custody.react(jobs)
                 scheduler.react(jobs)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk
@@ -30,6 +31,7 @@ from edgenode.core.jobs import (
 )
 from edgenode.core.pace import Pace
 from edgenode.core.quorums import majority_of
+from edgenode.core.resting import Rest
 from edgenode.core.situations import Situation
 from edgenode.core.types import (
     FOREVER,
@@ -61,6 +63,8 @@ from edgenode.core.wire import (
     Write,
 )
 
+SAME_MAX: Final = 1_000
+
 
 @dataclass(slots=True)
 class Writing:
@@ -81,6 +85,57 @@ class Writing:
     refused: set[NodeId] = field(default_factory=set)  # by who has forgotten the job, and takes no copy
 
 
+class Written(NamedTuple):
+    """What stays of the write of a resting job: the same object for all jobs of which this is so."""
+
+    ballot: Ballot
+    write: int
+    firm: bool
+    stored: frozenset[NodeId]
+    known: frozenset[NodeId]
+    refused: frozenset[NodeId]
+
+
+class Writings(dict[JobId, Writing]):
+    """The owner's writes. Those of resting jobs are kept small, and made whole when they are asked for."""
+
+    __slots__ = ("_pause_s", "_same", "resting")
+
+    def __init__(self, pause_s: Seconds) -> None:
+        """
+        Args:
+            pause_s: the first pause before a write that was made whole is repeated.
+        """
+        super().__init__()
+        self._pause_s = pause_s
+        self.resting: dict[JobId, Written] = {}
+        self._same: dict[Written, Written] = {}
+
+    def rest(self, job: JobId) -> None:
+        """Everybody has this write, and nobody waits for it."""
+        one = self.pop(job)
+        sets = frozenset(one.stored), frozenset(one.known), frozenset(one.refused)
+        written = Written(one.ballot, one.write, one.firm, *sets)
+        if len(self._same) > SAME_MAX:
+            self._same.clear()
+        self.resting[job] = self._same.setdefault(written, written)
+
+    def whole(self, job: JobId) -> Writing | None:
+        """The write of a job, if this node made one."""
+        found = self.get(job)
+        if found is not None or job not in self.resting:
+            return found
+        was = self.resting.pop(job)
+        found = self[job] = Writing(was.ballot, was.write, was.firm, -FOREVER, self._pause_s)
+        found.stored, found.known, found.refused = {*was.stored}, {*was.known}, {*was.refused}
+        found.is_repeated = True  # when it was sent is not known any more
+        return found
+
+    def drop(self, job: JobId) -> None:
+        self.pop(job, None)
+        self.resting.pop(job, None)
+
+
 @dataclass(slots=True)
 class Spreading:
     """A settled job whose mark is not on every living holder yet."""
@@ -97,7 +152,7 @@ class Replication:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._table = desk.table
-        self._writing: dict[JobId, Writing] = {}
+        self._writing = Writings(desk.settings.retry_s)
         self._waiting: dict[JobId, None] = {}  # submissions whose acknowledgements are not complete
         self._spreading: dict[JobId, Spreading] = {}
         self._late: Agenda[JobId] = Agenda()  # writes that wait for another that makes them needless
@@ -123,7 +178,7 @@ class Replication:
             lead = table.lead(job)
             if record is None or lead is None or record.settled:
                 continue
-            before = self._writing.get(job)
+            before = self._writing.whole(job)
             firm = record.outcome is not None and record.outcome.firm
             writing = Writing(
                 record.own.ballot,
@@ -164,7 +219,7 @@ class Replication:
     def send_again(self, jobs: Iterable[JobId]) -> None:
         """Somebody is to have these who does not, yet."""
         for job in jobs:
-            writing, record = self._writing.get(job), self._table.peek(job)
+            writing, record = self._writing.whole(job), self._table.peek(job)
             if writing is not None and record is not None:
                 writing.again_at = self._desk.now
                 self._due.soon(job, self._desk.now)
@@ -173,14 +228,14 @@ class Replication:
     def await_acks(self, job: JobId) -> None:
         """Say `acknowledged` when the submission is on enough disks. (Not if this node owns it no longer: its
         next owner says so, or it is asked for again when this one is.)"""
-        record, writing = self._table.peek(job), self._writing.get(job)
+        record, writing = self._table.peek(job), self._writing.whole(job)
         if record is not None and writing is not None:
             self._waiting[job] = None
             self._count(record, writing)
 
     def await_gate(self, job: JobId) -> None:
         """Say `gated` when the present write (`running`) is where it must be before the run."""
-        record, writing = self._table.peek(job), self._writing.get(job)
+        record, writing = self._table.peek(job), self._writing.whole(job)
         if record is None or writing is None:
             return
         writing.gated = True
@@ -192,7 +247,7 @@ class Replication:
 
     def thank(self, job: JobId, token: StartToken, runner: NodeId) -> None:
         """Tell `runner` to forget its result once the present write is on `acks` disks."""
-        record, writing = self._table.peek(job), self._writing.get(job)
+        record, writing = self._table.peek(job), self._writing.whole(job)
         if record is None or writing is None:
             self._desk.post.add(runner, ResultTaken, TokenItem(job, token))
             return
@@ -201,7 +256,7 @@ class Replication:
 
     def holding(self, job: JobId) -> tuple[NodeId, ...]:
         """The nodes known to have this job on disk, as its owner knows: the durability receipt."""
-        writing = self._writing.get(job)
+        writing = self._writing.whole(job)
         return tuple(sorted(writing.known)) if writing is not None else (self._desk.me,)
 
     def on_acks(self, source: NodeId, stored: Sequence[Stored]) -> None:
@@ -209,7 +264,7 @@ class Replication:
             return
         took_s: Seconds | None = None
         for item in stored:
-            writing = self._writing.get(item.job)
+            writing = self._writing.whole(item.job)
             if writing is None or writing.ballot != item.ballot:
                 self._desk.reach(Situation.STRAY_ACK)
                 continue
@@ -297,11 +352,53 @@ class Replication:
         self._desk.merged.add(record.id)  # custody lets go of it
         self._spread(done)
 
+    def may_rest(self, record: Record) -> bool:
+        """Whether everybody who should have the owner's write has it. Then it is kept small."""
+        job = record.id
+        if job in self._waiting or job in self._late or job in self._desk.newcomers:
+            return False
+        writing = self._writing.get(job)
+        if writing is None:
+            return True
+        if writing.gated or writing.thanks or not writing.stored.issuperset(self._readers(record)):
+            return False
+        self._due.drop(job)
+        self._writing.rest(job)
+        return True
+
+    def _look_at_resting(self, changed: frozenset[NodeId], behind: set[NodeId]) -> None:
+        """Make those whole that somebody may lack by now. Jobs that have the same holders, and of whose write
+        the same is known, are one question."""
+        desk, writings = self._desk, self._writing
+        is_well: dict[tuple[int, int], bool] = {}
+        for job, written in list(writings.resting.items()):
+            rest = self._table.resting(job)
+            if rest is None:  # its record has changed, or is lost
+                writings.whole(job)
+                continue
+            pair = id(rest), id(written)
+            if pair not in is_well:
+                living = {*desk.living_of(rest.holders)}
+                is_lacking = len(living) < len(rest.holders) and rest.acks > len({*living, desk.me})
+                is_void = not behind.isdisjoint(written.stored | written.known)
+                is_far = changed.isdisjoint({*rest.holders, *written.known})
+                is_well[pair] = is_far or (
+                    not (is_lacking or is_void) and written.stored | {desk.me} >= living
+                )
+            if not is_well[pair]:
+                writings.whole(job)
+
+    def _resting_readers(self, job: JobId, rest: Rest) -> set[NodeId]:
+        """As `_readers`, of a resting job that has no newcomers."""
+        desk = self._desk
+        nodes = {*desk.living_of(rest.holders), *desk.stand_ins_of(job, rest.holders, rest.acks)}
+        return nodes - {desk.me}
+
     def release(self, jobs: Iterable[JobId]) -> None:
         """This node is the owner no longer: nothing more follows from acknowledgements."""
         for job in jobs:
             if self._table.lead(job) is None:
-                self._writing.pop(job, None)
+                self._writing.drop(job)
                 self._waiting.pop(job, None)
                 self._late.drop(job)
                 self._due.drop(job)
@@ -419,7 +516,7 @@ class Replication:
         """Nothing of these needs to be sent to `source` any more."""
         self.on_marked(source, jobs)
         for job in jobs:
-            writing, record = self._writing.get(job), self._table.peek(job)
+            writing, record = self._writing.whole(job), self._table.peek(job)
             if writing is not None and record is not None and self._desk.is_over(record):
                 writing.refused.add(source)
 
@@ -504,14 +601,20 @@ class Replication:
             self._pace.forget(node)
         returned = {node for node in changed if desk.view.is_living(node) and not desk.view.is_behind(node)}
         behind = {node for node in changed if desk.view.is_behind(node)}
+        self._look_at_resting(changed, behind)
         for job, writing in list(self._writing.items()):
-            record = self._table.peek(job)
-            if record is None or changed.isdisjoint({*record.holders, *writing.known}):
+            rest = None if job in desk.newcomers else self._table.resting(job)
+            known = rest or self._table.peek(job)
+            if known is None or changed.isdisjoint({*known.holders, *writing.known}):
                 continue
             writing.stored -= behind
             writing.known -= behind
-            self._count(record, writing)
-            if not writing.stored.issuperset(self._readers(record)):
+            if isinstance(known, Rest):  # nobody waits for it
+                readers = self._resting_readers(job, known)
+            else:
+                self._count(known, writing)
+                readers = {*self._readers(known)}
+            if not writing.stored >= readers:
                 writing.again_at = desk.now
                 self._due.soon(job, desk.now)
         for job, spreading in self._spreading.items():
@@ -525,8 +628,10 @@ class Replication:
         """Repeat unanswered writes and marks, open gates whose time is up."""
         desk = self._desk
         self.send(self._late.take_due(desk.now))
-        for job in self._due.take_due(desk.now):
-            writing, record = self._writing.get(job), self._table.peek(job)
+        due = self._due.take_due(desk.now, desk.settings.batch)
+        self._table.fetch(due)
+        for job in due:
+            writing, record = self._writing.whole(job), self._table.peek(job)
             if writing is None or record is None:
                 continue
             if writing.gated and writing.gate_ends_at <= desk.now:
@@ -534,6 +639,8 @@ class Replication:
             if writing.again_at <= desk.now:
                 self._write_again(record, writing)
             self._due.set(job, min(writing.again_at, writing.gate_ends_at))
+            if self._table.resting(job) is not None:
+                self.may_rest(record)
         for job in self._marks_due.take_due(desk.now):
             self._push_marks(job, self._spreading[job])
 

@@ -241,7 +241,9 @@ class Scheduler:
         """Queue a job that is neither running nor finished, note its day, or end it."""
         job, spec = record.id, decode_spec(record.spec)
         options = spec.options
-        self._days.set(job, _start_by(spec))
+        ends = _start_by(spec)
+        is_new = record.own.state is State.SCHEDULED and not record.starts
+        self._days.set(job, min(ends, record.own.due_at) if is_new else ends)
         if record.cancel:
             self._cancel(record)
         elif options.delivery is Delivery.AT_MOST_ONCE and record.start_count:
@@ -276,7 +278,7 @@ class Scheduler:
             self._away.pop(job, None)
             self._unacknowledged.pop(job, None)
             self._revoke(job)
-            record = self._table.peek(job)
+            record = self._table.in_memory(job)  # (what rests does not run)
             if record is None or record.outcome is not None or record.own.state is not State.RUNNING:
                 self._permits.ended(job)
             else:
@@ -758,7 +760,9 @@ class Scheduler:
 
     def on_time(self) -> None:
         desk = self._desk
-        for job in self._days.take_due(desk.wall):
+        due = self._days.take_due(desk.wall, desk.settings.batch)
+        self._table.fetch(due)
+        for job in due:
             self._fall_due(job)
         self.take_on(self._doubted.take_due(desk.now))
         for job in self._pauses.take_due(desk.now):

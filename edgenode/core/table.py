@@ -1,9 +1,15 @@
-"""This node's copies and promises: the unsettled in memory, the rest behind the archive."""
+"""This node's copies and promises: those of unsettled jobs at hand, the settled behind the archive.
+
+Of the unsettled ones that wait and have not changed for long only a line each is in memory (core/resting.py).
+Nobody needs to know which: `peek` and all the others answer as if every record were here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final
 
 from edgenode.core.claims import ClaimBook
@@ -17,6 +23,7 @@ from edgenode.core.jobs import (
     look_day,
 )
 from edgenode.core.reports import ReportBook
+from edgenode.core.resting import SPARE, Rest, Resting, is_whole, rest_of
 from edgenode.core.signals import Archive, Persist, Row, StoredRow
 from edgenode.core.types import (
     FOREVER,
@@ -26,16 +33,24 @@ from edgenode.core.types import (
     NodeId,
     Promise,
     Seconds,
+    State,
     Wall,
 )
 from edgenode.core.wire import Said
 
 NO_PROMISE: Final = Promise(-1, NO_BALLOT)
+IN_MEMORY: Final = 10_000
+REFUSALS: Final = 64
+"""When so many have something under way, the rest is looked at later."""
+SHARED_MAX: Final = 1_000
 
 
 @dataclass(slots=True)
 class Lead:
-    """This node acts as the job's owner, under this ballot. Gone at a restart, and when outvoted."""
+    """This node acts as the job's owner, under this ballot. Gone at a restart, and when outvoted.
+
+    Resting jobs share theirs: a firm one is never changed, but replaced.
+    """
 
     ballot: Ballot
     firm: bool
@@ -44,21 +59,29 @@ class Lead:
 
 
 class Table:
-    """The copies on this node: unsettled ones in memory, the rest behind the archive.
+    """The copies on this node: unsettled ones at hand, the rest behind the archive.
 
     `records` never holds a job whose row on disk is newer. A settled record leaves memory when its row is
     durable; from then on `get` fetches it from the archive.
     """
 
-    def __init__(self, archive: Archive, skew_s: Seconds = 0.0) -> None:
+    def __init__(self, archive: Archive, skew_s: Seconds = 0.0, in_memory: int = IN_MEMORY) -> None:
+        """
+        Args:
+            in_memory: how many unsettled records stay in memory though nothing happens to them.
+        """
         self._archive = archive
+        self._in_memory = in_memory
+        self._resting = Resting(archive, in_memory, self._lose)
+        self.lost: dict[JobId, None] = {}  # of which nobody has heard yet
+        self._idle: dict[JobId, None] = {}  # busy and durable, in the order in which they became so
         self._skew_s = skew_s
         self._records: dict[JobId, Record] = {}
         self._promises: dict[JobId, Promise] = {}
         self._glimpsed: dict[JobId, Promise] = {}  # of archived rows that were read since the last flush
         self._dirty: dict[JobId, None] = {}
         self._blobs: dict[JobId, tuple[Record, bytes]] = {}  # of copies that were sent or received since then
-        self._leaving: dict[JobId, int] = {}  # settled, with the number of their latest Persist, in its order
+        self._saving: dict[JobId, int] = {}  # not durable yet: by the number of their latest Persist
         self.persists = 0  # ordered by this process
         self._earlier = 0  # of those, in lives before this one
         self.claims = ClaimBook(archive)
@@ -72,24 +95,34 @@ class Table:
         of one is taken again: it may be old, and its job long finished."""
         self._kept_forgotten: Wall = 0.0
         self.leads: dict[JobId, Lead] = {}
+        self._shared: dict[tuple[Ballot, int, frozenset[NodeId]], Lead] = {}
         self.by_owner: dict[NodeId, dict[JobId, None]] = {}
-        """Unsettled jobs here, by the owner that their record names."""
+        """Unsettled busy jobs here, by the owner that their record names."""
 
     def load(self, rows: Iterable[Row], forgotten: Wall = 0.0) -> None:
         """Take what the disk has at the start."""
         self.forgotten = max(self.forgotten, forgotten)
+        damaged = self._archive.damaged
         for row in rows:
             record = decode(row.blob) if row.blob else None
             if record is not None and not record.settled:
+                rest = rest_of(record) if is_whole(row) and row.id not in damaged else None
+                if rest is not None and len(self._idle) >= self._in_memory:
+                    self._resting.add(row.id, rest)
+                    continue
                 self._records[row.id] = record
+                self._idle[row.id] = None
                 self._index(record)
             if row.promise is not None:
                 self._promises[row.id] = row.promise
 
     def forget(self) -> None:
         """Memory is ahead of the disk for ever: from now on only the archive counts."""
-        for place in (self._records, self._promises, self._glimpsed, self._dirty, self._blobs, self._leaving):
+        for place in (self._records, self._promises, self._glimpsed, self._dirty, self._blobs, self._saving):
             place.clear()
+        self._idle.clear()
+        self._resting.clear()
+        self.lost.clear()
         self._dropped.clear()
         self._promise_days.clear()
         self._kept_forgotten = 0.0
@@ -115,6 +148,8 @@ class Table:
         """The copies that exist here; one trip to the archive for all that are not in memory."""
         records = self._records
         found = {job: records[job] for job in jobs if job in records}
+        if len(found) < len(jobs) and self._resting:
+            found |= self._resting.records(jobs)
         if len(found) < len(jobs):
             missing = [job for job in jobs if job not in found and job not in self._dropped]
             for row in self._archive.get(missing).values():
@@ -127,8 +162,39 @@ class Table:
         return found
 
     def peek(self, job: JobId) -> Record | None:
-        """The copy in memory: all that is unsettled, without a look at the disk."""
+        """The copy here, if it is unsettled (or was so a moment ago). Reads it back if its job rests."""
+        found = self._records.get(job)
+        return found if found is not None else self._resting.record(job)
+
+    def in_memory(self, job: JobId) -> Record | None:
+        """The copy, if it is newer than its row, or may be."""
         return self._records.get(job)
+
+    def fetch(self, jobs: Iterable[JobId]) -> None:
+        """These will be looked at one by one: read at once what rests of them."""
+        if self._resting:
+            self._resting.records(jobs)
+
+    def resting(self, job: JobId) -> Rest | None:
+        """What memory has of a resting job; None if it is not one."""
+        return self._resting.get(job)
+
+    def rests(self) -> Counter[Rest]:
+        """What there is of different `resting`, with how often."""
+        return self._resting.counts()
+
+    def take_lost(self) -> list[JobId]:
+        """Jobs that were resting, and whose rows are damaged: nothing of them is here any more."""
+        jobs = list(self.lost)
+        self.lost.clear()
+        return jobs
+
+    def _lose(self, job: JobId) -> None:
+        """Its row is damaged. This node must not go on as the owner with what copy it may get: that may be
+        older than what it wrote."""
+        self.lost[job] = None
+        if job in self.leads:
+            self.leads[job] = replace(self.leads[job], ballot=NO_BALLOT)
 
     def may_vote(self, job: JobId) -> bool:
         """Whether this disk's word on the job counts: never again once its row was damaged, for nobody knows
@@ -139,9 +205,10 @@ class Table:
         """The highest ballot this disk is bound to: by a promise, or by the record it stores."""
         given = self._promises.get(job, NO_PROMISE)
         record = self._records.get(job)
-        if record is None:
-            return given
-        return max(given, _implied(record))
+        if record is not None:
+            return max(given, _implied(record))
+        rest = self._resting.get(job)
+        return given if rest is None else max(given, Promise(rest.epoch, rest.ballot))
 
     def blob(self, record: Record) -> bytes:
         """The bytes of a copy of this node's: made once, for peers and for the disk."""
@@ -159,7 +226,7 @@ class Table:
         job = record.id
         if blob:
             self._blobs[job] = (record, blob)
-        before = self._records.get(job)
+        before = self.peek(job)
         if before is None and job in self._glimpsed:
             self._promises.setdefault(job, self._glimpsed[job])
         if before is not None:
@@ -168,9 +235,10 @@ class Table:
             if not is_same_life(record, before):
                 # What this node led is no more. But this disk's word is on the job, whichever life it has.
                 if job in self.leads:
-                    self.leads[job].ballot = NO_BALLOT
+                    self.leads[job] = replace(self.leads[job], ballot=NO_BALLOT)
                 self._promises[job] = self.promise(job)
             self._unindex(before)
+        self._resting.pop(job)
         self._records[job] = record
         if not record.settled:
             self._index(record)
@@ -178,14 +246,17 @@ class Table:
         self._dropped.pop(job, None)
 
     def write_again(self, job: JobId) -> None:
-        """The row of this record, which is in memory, is damaged or old: the next flush replaces it."""
-        self._dirty[job] = None
+        """The row of this record, of an unsettled job, is damaged or old: the next flush replaces it."""
+        self._stir(job)
+        if job in self._records:
+            self._dirty[job] = None
 
     def give_promise(self, job: JobId, promise: Promise, expires_at: Wall = FOREVER) -> None:
         """Args:
         expires_at: the job's, as the asker said: a promise without a copy is kept no longer than a marker.
         """
         assert promise >= self.promise(job), "a promise never falls"
+        self._stir(job)
         self._promises[job] = promise
         self._promise_days[job] = expires_at + 2 * self._skew_s
         self._dirty[job] = None
@@ -201,8 +272,10 @@ class Table:
         record = self._records.pop(job, None)
         if record is not None:
             self._unindex(record)
-        for place in (self._promises, self._glimpsed, self._dirty, self._leaving, self._promise_days):
+        self._resting.pop(job)
+        for place in (self._promises, self._glimpsed, self._dirty, self._saving, self._promise_days):
             place.pop(job, None)
+        self._idle.pop(job, None)
         self.reports.forget(job)
         self._dropped[job] = 0
 
@@ -233,7 +306,11 @@ class Table:
         if lead is None:
             return None
         record = self._records.get(job)
-        if record is None or record.own.ballot != lead.ballot or record.epoch != lead.epoch:
+        if record is None:
+            rest = self._resting.get(job)
+            is_so = rest is not None and (rest.epoch, rest.ballot) == (lead.epoch, lead.ballot)
+            return lead if is_so else None
+        if record.own.ballot != lead.ballot or record.epoch != lead.epoch:
             return None
         given = self._promises.get(job)
         if given is not None and given > Promise(record.epoch, lead.ballot):
@@ -243,7 +320,10 @@ class Table:
     def acting(self, job: JobId) -> Lead | None:
         """Like `lead`, but None while a firm owner changes the holders: nothing else is decided then."""
         lead = self.lead(job)
-        return None if lead is None or (lead.firm and self._records[job].moving) else lead
+        if lead is None or not lead.firm:
+            return lead
+        record = self._records.get(job)  # what rests does not move
+        return None if record is not None and record.moving else lead
 
     def said(self, job: JobId, *, brief: bool) -> list[Said]:
         """What is on this disk of what the job's starts said."""
@@ -256,14 +336,51 @@ class Table:
         return rows
 
     def unsettled(self) -> Iterable[Record]:
-        return (record for record in self._records.values() if not record.settled)
+        """Every unsettled record, read back a piece at a time: for a few jobs, or for who has time."""
+        yield from [record for record in self._records.values() if not record.settled]
+        yield from self._resting.all_records()
+
+    def unsettled_jobs(self) -> list[JobId]:
+        busy = [record.id for record in self._records.values() if not record.settled]
+        return [*busy, *self._resting.jobs()]
+
+    def owned_by(self, node: NodeId) -> list[JobId]:
+        """The unsettled jobs here whose record names this owner."""
+        return [*self.by_owner.get(node, ()), *self._resting.owned_by(node)]
+
+    def urgent_first(self, jobs: Iterable[JobId]) -> list[JobId]:
+        """What runs is missed first; then in the order of submission."""
+        records = self._records
+        running = {j for j in jobs if j in records and records[j].own.state is State.RUNNING}
+        return [*sorted(running), *sorted(job for job in jobs if job not in running)]
+
+    def holders(self) -> Counter[tuple[NodeId, ...]]:
+        """The sets of holders of unsettled jobs here, and of how many each is."""
+        found = Counter(record.holders for record in self._records.values() if not record.settled)
+        for rest, count in self._resting.counts().items():
+            found[rest.holders] += count
+        return found
+
+    def busy_leads(self) -> list[JobId]:
+        """Of the jobs that this node owns those that do not rest."""
+        return [job for job in self._records if job in self.leads]
+
+    def owned_states(self) -> Counter[State]:
+        """In which states the unfinished jobs are that this node owns."""
+        busy = (self._records[job] for job in self.busy_leads())
+        found = Counter(record.own.state for record in busy if record.outcome is None)
+        by_rest = Counter(map(id, map(self._resting.get, self.leads)))  # of one object for many jobs
+        for rest in self._resting.counts():
+            found[rest.state] += by_rest[id(rest)]
+        return +found
 
     def settling(self) -> list[Record]:
         """What is settled and on its way to the disk."""
-        return [self._records[job] for job in self._leaving if job in self._records]
+        found = (self._records.get(job) for job in self._saving)
+        return [record for record in found if record is not None and record.settled]
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._records) + len(self._resting)
 
     def changed_records(self) -> list[Record]:
         return [self._records[job] for job in self._dirty if job in self._records]
@@ -304,9 +421,8 @@ class Table:
                     look_day(record, self._skew_s),
                 )
             )
-            self._leaving.pop(job, None)
-            if record.settled:
-                self._leaving[job] = self.persists
+            self._saving.pop(job, None)
+            self._saving[job] = self.persists
         self._dirty.clear()
         self._blobs.clear()
         self._promise_days.clear()
@@ -318,21 +434,78 @@ class Table:
         return Persist(tuple(rows), self.persists, clock, dropped, forgotten, *claims, *reports, queues)
 
     def persisted(self, number: int) -> None:
-        """All up to this Persist is durable: what is settled needs no memory."""
+        """All up to this Persist is durable: what is settled needs no memory, and what waits may rest."""
         self.claims.persisted(number)
-        gone: list[JobId] = []
-        for job, saved in self._leaving.items():
-            if saved > number:
+        saved: list[JobId] = []
+        for job, last in self._saving.items():
+            if last > number:
                 break
-            gone.append(job)
+            saved.append(job)
         for job in [job for job, dropped in self._dropped.items() if 0 < dropped <= number]:
             del self._dropped[job]
-        for job in gone:
-            del self._leaving[job]
+        records = self._records
+        for job in saved:
+            del self._saving[job]
             # A copy that changed again waits for its own Persist.
-            if job not in self._dirty and job not in self.leads:
-                self._records.pop(job, None)
+            if job in self._dirty:
+                continue
+            if not records[job].settled:
+                self._idle.pop(job, None)
+                self._idle[job] = None
+            elif job not in self.leads:
+                del records[job]
+                self._idle.pop(job, None)
                 self._promises.pop(job, None)
+
+    def rest(self, may_rest: Callable[[Record], bool]) -> None:
+        """Of more records than are kept in memory let those go that were written the longest ago.
+
+        Args:
+            may_rest: whether nobody has anything under way for this job. Who says so lets go of what it has.
+        """
+        over = len(self._idle) - self._in_memory
+        if over <= self._in_memory // SPARE:
+            return
+        refused = 0
+        for job in list(islice(self._idle, over)):
+            if refused > REFUSALS:
+                break
+            del self._idle[job]
+            rest = self._rest_of(job)
+            if rest is None:
+                continue  # it comes again with its next Persist
+            if not may_rest(self._records[job]):
+                self._idle[job] = None
+                refused += 1
+                continue
+            self._unindex(self._records.pop(job))
+            self._blobs.pop(job, None)
+            self._resting.add(job, rest)
+            if (lead := self.leads.get(job)) is not None and lead.firm:
+                self.leads[job] = self._shared_lead(lead)
+
+    def _rest_of(self, job: JobId) -> Rest | None:
+        """What stays of a busy job that its row says everything about, and that waits."""
+        record = self._records.get(job)
+        if record is None or record.settled or job in self._dirty or job in self._saving:
+            return None
+        if job in self._promises or job in self._archive.damaged:
+            return None
+        return rest_of(record)
+
+    def _shared_lead(self, lead: Lead) -> Lead:
+        key = (lead.ballot, lead.epoch, frozenset(lead.promised))
+        if len(self._shared) > SHARED_MAX:
+            self._shared.clear()
+        return self._shared.setdefault(key, lead)
+
+    def _stir(self, job: JobId) -> None:
+        """It is about to change: its record is in memory from now on. (Not if its row is damaged.)"""
+        record = self._resting.record(job)
+        if record is not None:
+            self._resting.pop(job)
+            self._records[job] = record
+            self._index(record)
 
     def _index(self, record: Record) -> None:
         self.by_owner.setdefault(record.owner, {})[record.id] = None

@@ -172,7 +172,7 @@ class Upkeep:
         self._walk_at = min(self._walk_at, desk.now + pause_s)
 
     def _read(self, row: Row) -> Record | None:
-        return self._table.peek(row.id) or (self._desk.read(row.blob) if row.blob else None)
+        return self._table.in_memory(row.id) or (self._desk.read(row.blob) if row.blob else None)
 
     def _takers(self, record: Record) -> set[NodeId]:
         """Who is to be offered this copy, by this node, for all that the present walk is about."""
@@ -391,13 +391,14 @@ class Upkeep:
     def needed_votes(self) -> int:
         """Unsettled jobs that cannot be settled without this node: it must come back for them."""
         return sum(
-            self._desk.me in record.holders and not majority(len(self._staying(record)), record.holders)
-            for record in self._table.unsettled()
+            count
+            for holders, count in self._table.holders().items()
+            if self._desk.me in holders and not majority(len(self._staying(holders)), holders)
         )
 
-    def _staying(self, record: Record) -> list[NodeId]:
+    def _staying(self, holders: tuple[NodeId, ...]) -> list[NodeId]:
         ranked = self._desk.view.ranking().members
-        return [h for h in record.holders if h != self._desk.me and h in ranked]
+        return [h for h in holders if h != self._desk.me and h in ranked]
 
     def _is_safe_without_me(self, record: Record) -> bool:
         """Whether all other holders stay, as far as this node knows: each has its copy, or its owner writes
@@ -405,12 +406,12 @@ class Upkeep:
         have to confirm the copies of finished jobs all the same: they may have just begun to leave."""
         if self._desk.me not in record.holders and not record.settled:
             return False
-        staying = self._staying(record)
+        staying = self._staying(record.holders)
         return bool(staying) and len(staying) >= len(record.holders) - (self._desk.me in record.holders)
 
     def _heirs(self, record: Record) -> set[NodeId]:
         """Who should confirm a copy before this node goes: the holders that stay, and spares for the rest."""
-        staying = self._staying(record)
+        staying = self._staying(record.holders)
         others = len(record.holders) - (self._desk.me in record.holders)
         missing = max(others - len(staying), 0 if staying else 1)
         ranked = self._desk.view.ranking().rank(record.id)

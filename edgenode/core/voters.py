@@ -81,7 +81,9 @@ class Voters:
     def _review(self, jobs: Iterable[JobId]) -> None:
         """Whether these owned jobs have the holders that they should have."""
         desk = self._desk
-        for job in jobs:
+        wanting = [job for job in jobs if not self._is_content(job)]
+        self._table.fetch(wanting)
+        for job in wanting:
             record = self._table.peek(job)
             if record is None or not desk.leading(job) or record.outcome is not None or record.moving:
                 desk.newcomers.pop(job, None)
@@ -90,6 +92,24 @@ class Voters:
                     desk.stuck.add(job)
             elif not desk.leaving or job in desk.newcomers:  # who leaves hands on whole jobs, if it can
                 self._want(record)
+
+    def _is_content(self, job: JobId) -> bool:
+        """Whether a resting job has the holders that it should have, and none is on the way to become one.
+        That is said without a look at its record."""
+        rest, desk = self._table.resting(job), self._desk
+        if rest is None or job in desk.newcomers:
+            return False
+        voteless = frozenset(desk.voteless.get(job, ()))
+        wanted = next_holders_of(job, rest.holders, rest.owner, desk.view, desk.settings, desk.now, voteless)
+        return wanted == rest.holders
+
+    def _to_review(self) -> Iterable[JobId]:
+        """The owned jobs that may want other holders. Resting ones are many, and their holders are few."""
+        desk, table = self._desk, self._table
+        own = {rest.holders for rest in table.rests() if rest.owner == desk.me}
+        if own and all(_is_full(holders, desk.view, desk.settings) for holders in own):
+            return (*table.busy_leads(), *(j for j in (*desk.voteless, *desk.newcomers) if j in table.leads))
+        return table.leads
 
     def _is_stuck(self, record: Record) -> bool:
         """Whether a proposed move waits for holders that are gone. Its owner then asks again, and goes on as
@@ -205,7 +225,7 @@ class Voters:
             self._fresh, self._fresh_at = {}, FOREVER
         if self._given_up.take_due(desk.now) or self._round_at <= desk.now:
             self._round_at = desk.now + ROUND_S
-            self._due.update(dict.fromkeys(self._table.leads))
+            self._due.update(dict.fromkeys(self._to_review()))
         if self._due:
             jobs = list(islice(self._due, desk.settings.batch))
             for job in jobs:
@@ -233,28 +253,44 @@ def next_holders(
         voteless: whose disk never votes on this job, its row having been damaged: each gives its place to a
             node that does, if there is one, while the others can still decide so.
     """
+    return next_holders_of(record.id, record.holders, record.owner, view, settings, now, voteless)
+
+
+def _is_full(holders: tuple[NodeId, ...], view: View, settings: JobSettings) -> bool:
+    """Whether these are as many as there should be, and all of them stay."""
+    members = view.ranking().members
+    return len(holders) == min(settings.replicas, len(members)) and members.issuperset(holders)
+
+
+def next_holders_of(
+    job: JobId,
+    holders: tuple[NodeId, ...],
+    owner: NodeId,
+    view: View,
+    settings: JobSettings,
+    now: Instant,
+    voteless: frozenset[NodeId],
+) -> tuple[NodeId, ...]:
+    """`next_holders` of a job of which this is known."""
     ranking = view.ranking()
-    is_full = len(record.holders) == min(settings.replicas, len(ranking.members))
-    if is_full and ranking.members.issuperset(record.holders) and voteless.isdisjoint(record.holders):
-        return record.holders
+    if _is_full(holders, view, settings) and voteless.isdisjoint(holders):
+        return holders
     leaving = {
-        node
-        for node in record.holders
-        if view.is_leaving(node) or view.has_left(node) or view.is_behind(node)
+        node for node in holders if view.is_leaving(node) or view.has_left(node) or view.is_behind(node)
     }
-    if ranking.members.isdisjoint(record.holders):  # then those that are drained keep nobody else waiting
-        leaving |= {n for n in record.holders if (info := view.info(n)) is not None and info.drain}
+    if ranking.members.isdisjoint(holders):  # then those that are drained keep nobody else waiting
+        leaving |= {n for n in holders if (info := view.info(n)) is not None and info.drain}
     after_s = settings.rereplicate_after_s
-    gone = {n for n in record.holders if n in voteless or is_long_dead(n, view, after_s, now)}
+    gone = {n for n in holders if n in voteless or is_long_dead(n, view, after_s, now)}
     dead = gone - leaving
-    staying = [node for node in record.holders if node not in leaving and node not in dead]
+    staying = [node for node in holders if node not in leaving and node not in dead]
     if len(staying) > settings.replicas:  # R was lowered: the job stays where it is, and with who is there
-        staying.sort(key=lambda node: (not view.is_living(node), node != record.owner))
+        staying.sort(key=lambda node: (not view.is_living(node), node != owner))
     room = max(0, settings.replicas - len(staying))
-    others = [node for node in ranking.rank(record.id) if node not in record.holders]
+    others = [node for node in ranking.rank(job) if node not in holders]
     newcomers = [node for node in others if node not in voteless][:room]
-    waited_for = [node for node in record.holders if node in dead][: room - len(newcomers)]
+    waited_for = [node for node in holders if node in dead][: room - len(newcomers)]
     kept = {*staying[: settings.replicas], *waited_for}
-    wanted = (*(node for node in record.holders if node in kept), *newcomers)
+    wanted = (*(node for node in holders if node in kept), *newcomers)
     can_decide = majority(sum(map(view.is_living, wanted)), wanted)
-    return wanted if can_decide and {*wanted} != {*record.holders} else record.holders
+    return wanted if can_decide and {*wanted} != {*holders} else holders

@@ -613,14 +613,13 @@ class Runtime:
     def _sample(self) -> Sample:
         assert self._transport is not None
         table = self.node.desk.table
-        owned = (table.peek(job) for job in table.leads)
         load = self.node.membership.load(self.me)
         return Sample(
             ready=not self.readiness(),
             draining=self.node.desk.draining,
             writable=self._refusal is None,
             behind=self._has_no_vote,
-            owned=Counter(str(record.own.state) for record in owned if record and not record.outcome),
+            owned=Counter({str(state): count for state, count in table.owned_states().items()}),
             copies=len(table),
             members=Counter(member.state_text for member in self.members()),
             load=load,

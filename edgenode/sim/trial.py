@@ -32,6 +32,8 @@ FORMED_S: Final[Seconds] = 1.5
 HEAL_S: Final[Seconds] = 90.0
 """How long after healing everything must have ended: the slowest retries, twice over, and a full queue."""
 
+IN_MEMORY: Final = (0, 0, 0, 1, 3, 10, 10_000, 10_000)
+"""How many records of waiting jobs a node may keep: nearly none, or all there ever are."""
 PATIENCE: Final = 0.25
 """The share of seeds that are watched until there is rest."""
 
@@ -87,6 +89,7 @@ class Trial:
             replicas=self.faults.replicas,
             rereplicate_after_s=self.faults.rereplicate_after_s,
             drain_s=self.faults.drain_s,
+            in_memory=Random(f"{plan.seed} memory").choice(IN_MEMORY),
         )
         days = Days.draw(Random(f"{plan.seed} days"), self.faults)
         # What ends and is dropped of itself says so; and to wait for silence takes as long as all the rest.

@@ -25,7 +25,7 @@ LAYERS: list[set[str]] = [
         "core.suspicion",
     },
     {"core.view", "core.signals", "core.lines", "core.batches"},
-    {"core.bursts", "core.claims", "core.followers", "core.post", "core.reports"},
+    {"core.bursts", "core.claims", "core.followers", "core.post", "core.reports", "core.resting"},
     {"core.table"},
     {"core.desk"},
     {"core.runner", "core.queues"},
