@@ -10,7 +10,7 @@ unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from typing import Final, assert_never
 
 from edgenode.core.cancelling import Cancelling
@@ -833,7 +833,7 @@ class Node:
             return self._end_unheard()
         return self._membership.resign(now)
 
-    def _return(self, boot: int, rows: tuple[Row, ...], now: Instant) -> list[Effect]:
+    def _return(self, boot: int, rows: Iterable[Row], now: Instant) -> list[Effect]:
         """The disk takes writes again: begin anew on what it has, as after a restart."""
         desk = self._desk
         assert not desk.storing

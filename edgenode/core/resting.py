@@ -27,6 +27,8 @@ from edgenode.core.quorums import majority_of
 from edgenode.core.signals import Archive, Row
 from edgenode.core.types import Ballot, JobId, NodeId, State
 
+READ_MAX: Final = 2_000
+"""So many records that were read back stay in memory for a while: some batches."""
 READ_ROWS: Final = 500
 """So many rows are read at a time where all are wanted."""
 SPARE: Final = 8
@@ -69,12 +71,12 @@ class Resting:
     def __init__(self, archive: Archive, kept: int, on_loss: Callable[[JobId], None]) -> None:
         """
         Args:
-            kept: how many records that were read back stay in memory.
+            kept: how many records that were read back stay in memory, `READ_MAX` at most.
             on_loss: told of each job whose row cannot be read, at once.
         """
         self._archive = archive
         self._on_loss = on_loss
-        self._kept = kept
+        self._kept = min(kept, READ_MAX)
         self._rests: dict[JobId, Rest] = {}
         self._counts: Counter[Rest] = Counter()
         self._same: dict[Rest, Rest] = {}  # the object that stands for all that are equal

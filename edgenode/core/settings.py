@@ -159,9 +159,9 @@ class JobSettings:
     """How far two members' wall clocks may differ. Markers outlive their job's last day by twice that."""
     unfinished_max: int = 1_000_000
     """Unfinished jobs that a mesh takes for each of its nodes: all holders have a line for each in memory."""
-    in_memory: int = 10_000
+    in_memory: int = 5_000
     """Unfinished jobs of which a node keeps the record in memory though nothing happens to them, some 1.6 KB
-    each; and as many that were read back. The others cost 300 bytes, and a read when they are needed."""
+    each. The others cost 300 bytes, and a read when they are needed."""
     sweep_s: Seconds = 10.0
     """How often a node looks for finished jobs to be shrunk or dropped: one look into an index, at rest."""
 

@@ -8,7 +8,7 @@ and the core needs no word about when a write was done; only about one that fail
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple, NewType, Protocol
 
@@ -99,7 +99,7 @@ class Archive(Protocol):
 class Booted:
     """The first event: every unsettled row of this disk, and the peers it remembers."""
 
-    rows: tuple[Row, ...]
+    rows: Iterable[Row]  # read while the event is handled: there may be more than fit into memory
     peers: tuple[bytes, ...]  # as `Remember` wrote them
     clock: Wall = 0.0  # as the latest `Persist` that had one; 0: none
     past: Past | None = None  # None: nobody is asked whether this disk is behind
@@ -318,7 +318,7 @@ class StoreRecovered:
     what is on the disk and nothing else. Links are to be greeted on under that boot number from here on."""
 
     boot: int
-    rows: tuple[Row, ...]  # as in `Booted`
+    rows: Iterable[Row]  # as in `Booted`
 
 
 @dataclass(frozen=True, slots=True)

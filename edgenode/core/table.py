@@ -39,7 +39,7 @@ from edgenode.core.types import (
 from edgenode.core.wire import Said
 
 NO_PROMISE: Final = Promise(-1, NO_BALLOT)
-IN_MEMORY: Final = 10_000
+IN_MEMORY: Final = 5_000
 REFUSALS: Final = 64
 """When so many have something under way, the rest is looked at later."""
 SHARED_MAX: Final = 1_000

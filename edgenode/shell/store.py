@@ -156,6 +156,32 @@ class StoreOfOtherVersion(EdgeNodeError):
 # ----------------------------------------------------------------------------------------------- rows
 
 
+class UnsettledRows:
+    """The healthy unsettled rows of a file, read a piece at a time each time they are asked for: there may be
+    a million. In the order in which their jobs first came."""
+
+    def __init__(self, database: sqlite3.Connection, file: Path) -> None:
+        self._database = database
+        self._file = file
+
+    def __iter__(self) -> Iterator[Row]:
+        """Raises:
+        StoreDamaged: the file cannot be read any more, as it could a moment ago.
+        """
+        after = -1
+        while True:
+            try:
+                found = self._database.execute(UNSETTLED, (after,)).fetchall()
+            except sqlite3.DatabaseError as error:
+                raise _unusable(self._file, error) from error
+            if not found:
+                return
+            after = found[-1][0]
+            for _, *fields in found:
+                if (row := _healthy(tuple(fields))) is not None:
+                    yield row
+
+
 class Boot(NamedTuple):
     """What a node finds on its disk when it starts."""
 
@@ -165,7 +191,7 @@ class Boot(NamedTuple):
     identity: bytes | None
     peers: tuple[bytes, ...]
     words: bytes  # what is remembered of the others' lives
-    rows: tuple[Row, ...]  # unsettled, in id order
+    rows: UnsettledRows  # to be read before anything is written
     clock: Wall = 0.0  # as the latest `Persist` that had one; 0: none
     forgotten: Wall = 0.0  # likewise
     damaged: tuple[JobId, ...] = ()  # of which no healthy row is here
@@ -213,6 +239,12 @@ def _healthy(fields: tuple[Any, ...]) -> Row | None:
         return Row(JobId(job), blob, None)
     epoch, term, owner = msgpack.unpackb(packed)  # its checksum says that we wrote it
     return Row(JobId(job), blob, Promise(epoch, Ballot(term, NodeId(owner))))
+
+
+PIECE_ROWS: Final = 500
+UNSETTLED: Final = (
+    f"SELECT rowid, {HEALTH} FROM jobs WHERE settled = 0 AND rowid > ? ORDER BY rowid LIMIT {PIECE_ROWS}"
+)
 
 
 def _upsert(count: int) -> str:
@@ -490,14 +522,16 @@ class Store:
         """Told how long each transaction took, from the writer thread."""
         self._tally = Tally(self._file.with_name(self._file.name + SUFFIX))
         self._progress = Progress(0, 0)
+        self._reader = _connect(self._file)
         try:
             self._save_rows()
             self._boot = self._load()
         except EdgeNodeError:
+            self._reader.close()
             writer.close()
             self._tally.close()
             raise
-        self._archive = StoreArchive(_connect(self._file), self._report, self._damaged)
+        self._archive = StoreArchive(self._reader, self._report, self._damaged)
         self._searcher = _connect(self._file)
         self._files = _found_files(self._file)
         self._search_lock = threading.Lock()
@@ -550,7 +584,6 @@ class Store:
 
     def _load(self) -> Boot:
         database = self._writer
-        rows: list[Row] = []
         refused: list[JobId] = []
         try:
             self._damaged.update(JobId(job) for (job,) in database.execute("SELECT id FROM damaged"))
@@ -566,12 +599,8 @@ class Store:
             boot = next_boot(before, secrets.randbits(CHANCE_BITS))
             peers = tuple(msgpack.unpackb(found["peers"])) if "peers" in found else ()
             clock, forgotten = (float(found.get(name, 0.0)) for name in ("clock", "forgotten"))
-            for fields in database.execute(f"SELECT {HEALTH} FROM jobs WHERE settled = 0 ORDER BY id"):
-                row = _healthy(fields)
-                if row is None:
-                    refused.append(JobId(bytes(fields[0])))
-                else:
-                    rows.append(row)
+            unfinished = database.execute(f"SELECT {HEALTH} FROM jobs WHERE settled = 0")
+            refused += [JobId(bytes(fields[0])) for fields in unfinished if _healthy(fields) is None]
             if self._file.stat().st_size <= CHECK_BYTES_MAX:
                 finished = database.execute(f"SELECT {HEALTH} FROM jobs WHERE settled != 0")
                 refused += [JobId(bytes(fields[0])) for fields in finished if _healthy(fields) is None]
@@ -598,7 +627,8 @@ class Store:
         behind, words = str(found.get("behind", "")), found.get("words", b"")
         identity, missing = found.get("identity"), self._missing()
         days, queues = (clock, forgotten), found.get("queues", b"")
-        return Boot(boot, past, behind, identity, peers, words, tuple(rows), *days, missing, queues)
+        rows = UnsettledRows(self._reader, self._file)
+        return Boot(boot, past, behind, identity, peers, words, rows, *days, missing, queues)
 
     def _missing(self) -> tuple[JobId, ...]:
         """The damaged jobs whose rows were not written again since."""

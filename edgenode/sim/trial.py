@@ -32,7 +32,7 @@ FORMED_S: Final[Seconds] = 1.5
 HEAL_S: Final[Seconds] = 90.0
 """How long after healing everything must have ended: the slowest retries, twice over, and a full queue."""
 
-IN_MEMORY: Final = (0, 0, 0, 1, 3, 10, 10_000, 10_000)
+IN_MEMORY: Final = (0, 0, 0, 0, 1, 3, 10, 5_000)
 """How many records of waiting jobs a node may keep: nearly none, or all there ever are."""
 PATIENCE: Final = 0.25
 """The share of seeds that are watched until there is rest."""

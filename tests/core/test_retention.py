@@ -190,7 +190,7 @@ def test_nothing_is_looked_at_between_two_sweeps_and_a_crowd_is_looked_at_in_pie
     assert len(looks) < 45 + 12
     table = mesh.nodes[A].desk.table
     mesh.run(1.0)
-    assert (len(table), table._dropped, table._leaving) == (0, {}, {})
+    assert (len(table), table._dropped, table._saving) == (0, {}, {})
 
 
 # --------------------------------------------------------------------------------- what does not return
