@@ -113,6 +113,7 @@ class Lines:
         self._rows: dict[Kind, Row] = {}  # none is empty
         self._open: dict[Kind, Row] = {}  # those of them whose queue is not shut
         self._needs: dict[JobId, Need] = {}  # whose place still counts, and in which line it is
+        self._since: Wall = 0.0  # of the last that came: those of a batch share the object, too
         self._same: dict[Need, Need] = {}  # one object for all jobs of a line
         self._shut: set[Gate] = set()
         self._counts: Counter[Gate] = Counter()  # jobs behind each gate, shut or not
@@ -120,8 +121,10 @@ class Lines:
 
     def add(self, need: Need, place: Place) -> None:
         """A job that waits nowhere takes its place."""
-        job = place[2]
+        urgency, since, job = place
         assert job not in self._needs
+        self._since = since = self._since if self._since == since else since
+        place = (urgency, since, job)
         if len(self._same) > SAME_MAX:
             self._same.clear()
         self._needs[job] = self._same.setdefault(need, need)

@@ -324,6 +324,7 @@ class Node:
         written = desk.table.written_by(self._durable) if self._vouching.has_vote else 0
         self._membership.set_load(self._scheduler.load()._replace(written=written))
         effects += self._tell_all()
+        desk.table.rest(self._may_rest)
         self._parts_due = self._next_attention()
         self._set_deadline()
         return effects
