@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from job_mesh import A, B, C, Disk, Mesh, job_id, make_record
+from job_mesh import A, B, C, Disk, Mesh, job_id, let_pass, make_record
 
 from edgenode.core.jobs import Record, started, write_own
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import RowsDamaged
 from edgenode.core.table import Lead, Table
 from edgenode.core.types import Ballot, JobId, Promise, State
+from edgenode.core.wire import Write
 
 HOLDERS = (A, B, C)
 JOBS = [job_id(number) for number in range(1, 5)]
@@ -110,6 +111,19 @@ def test_a_job_that_changed_while_it_waited_to_leave_memory_stays() -> None:
     table.put(later := write_own(record))
     table.rest(anybody)
     assert table.in_memory(record.id) is later
+
+
+def test_a_job_that_is_written_again_while_it_waited_to_leave_memory_stays_until_that_is_done() -> None:
+    disk = Disk()
+    table = Table(disk, in_memory=0)
+    record = make_record(JOBS[0], HOLDERS)
+    table.put(record)
+    table.persisted(flush(table, disk))
+    table.put(later := write_own(record))
+    persist = table.flush()
+    assert persist is not None
+    table.rest(anybody)
+    assert table.peek(record.id) is later
 
 
 def test_a_job_with_a_promise_beside_its_record_does_not_rest() -> None:
@@ -231,11 +245,12 @@ def test_a_resting_job_whose_row_is_damaged_at_its_owner_goes_on_elsewhere() -> 
 
 def test_a_holder_that_was_away_when_a_job_came_gets_it_when_it_is_back_though_it_rests() -> None:
     mesh = Mesh("abc", slots=0, settings=NOTHING_KEPT)
-    mesh.kill(C)
-    mesh.run(5.0)
+    mesh.rule = lambda source, to, message: to != C or not isinstance(message, Write)
     specs = mesh.specs(5, "abc")
     mesh.submit(A, *specs)
+    mesh.kill(C)
     mesh.run(5.0)
     assert all(is_resting(mesh.nodes[A].desk.table, spec.id) for spec in specs)
+    mesh.rule = let_pass
     mesh.boot(C)
-    mesh.run_until(lambda: all(mesh.has(C, spec.id) for spec in specs))
+    mesh.run_until(lambda: all(mesh.has(C, spec.id) for spec in specs), limit_s=1.0)
