@@ -62,7 +62,9 @@ def rest_of(record: Record) -> Rest | None:
 def asked_acks(record: Record) -> int:
     """On how many disks its submitter wants the job to be."""
     count = len(record.holders)
-    return min(decode_spec(record.spec).options.acks or majority_of(count), count)
+    # Only options with values of their own are in a spec, and most have none: that is seen without reading it.
+    asked = decode_spec(record.spec).options.acks if b"acks" in record.spec else 0
+    return min(asked or majority_of(count), count)
 
 
 class Resting:
