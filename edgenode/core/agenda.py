@@ -16,20 +16,18 @@ class Agenda(Generic[K]):
     Every operation costs O(log n), so that 100,000 jobs with a timer each cost no more per event than ten.
     """
 
-    __slots__ = ("_at", "_count", "_heap", "_last")
+    __slots__ = ("_at", "_count", "_heap")
 
     def __init__(self) -> None:
         self._at: dict[K, Instant] = {}
         self._heap: list[tuple[Instant, int, K]] = []
         self._count = 0  # keys need no order of their own
-        self._last: Instant = FOREVER  # set: those of a batch of jobs are one object
 
     def set(self, key: K, at: Instant) -> None:
         """`key` needs attention at `at`; FOREVER means not at all."""
         if at == FOREVER:
             self._at.pop(key, None)
         elif self._at.get(key) != at:
-            self._last = at = self._last if self._last == at else at
             self._at[key] = at
             self._count += 1
             heapq.heappush(self._heap, (at, self._count, key))

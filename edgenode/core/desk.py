@@ -284,6 +284,8 @@ class Desk:
         Until their deaths were known the holders were waited for: what is acknowledged after that would be on
         one disk alone, in a mesh that has others.
         """
+        if len(self.living_holders(record)) == len(record.holders):
+            return []
         return self.stand_ins_of(record.id, record.holders, asked_acks(record))
 
     def stand_ins_of(self, job: JobId, holders: tuple[NodeId, ...], acks: int) -> list[NodeId]:

@@ -123,8 +123,9 @@ class Lines:
         """A job that waits nowhere takes its place."""
         urgency, since, job = place
         assert job not in self._needs
-        self._since = since = self._since if self._since == since else since
-        place = (urgency, since, job)
+        if since != self._since:
+            self._since = since
+        place = (urgency, self._since, job)
         if len(self._same) > SAME_MAX:
             self._same.clear()
         self._needs[job] = self._same.setdefault(need, need)

@@ -264,7 +264,7 @@ class Replication:
             return
         took_s: Seconds | None = None
         for item in stored:
-            writing = self._writing.whole(item.job)
+            writing = self._writing.get(item.job) or self._writing.whole(item.job)
             if writing is None or writing.ballot != item.ballot:
                 self._desk.reach(Situation.STRAY_ACK)
                 continue

@@ -62,7 +62,7 @@ def rest_of(record: Record) -> Rest | None:
 def asked_acks(record: Record) -> int:
     """On how many disks its submitter wants the job to be."""
     count = len(record.holders)
-    # Only options with values of their own are in a spec, and most have none: that is seen without reading it.
+    # Only options with values of their own are in a spec. Most have none: that is seen without reading it.
     asked = decode_spec(record.spec).options.acks if b"acks" in record.spec else 0
     return min(asked or majority_of(count), count)
 
@@ -79,19 +79,20 @@ class Resting:
         self._archive = archive
         self._on_loss = on_loss
         self._kept = min(kept, READ_MAX)
-        self._rests: dict[JobId, Rest] = {}
+        self.by_job: dict[JobId, Rest] = {}
+        """To be read only."""
         self._counts: Counter[Rest] = Counter()
         self._same: dict[Rest, Rest] = {}  # the object that stands for all that are equal
         self._read: dict[JobId, Record] = {}  # in the order in which they were read
 
     def add(self, job: JobId, rest: Rest) -> None:
         rest = self._same.setdefault(rest, rest)
-        self._rests[job] = rest
+        self.by_job[job] = rest
         self._counts[rest] += 1
 
     def pop(self, job: JobId) -> None:
         """It rests no longer, if it did."""
-        rest = self._rests.pop(job, None)
+        rest = self.by_job.pop(job, None)
         if rest is None:
             return
         self._read.pop(job, None)
@@ -100,18 +101,18 @@ class Resting:
             del self._counts[rest], self._same[rest]
 
     def get(self, job: JobId) -> Rest | None:
-        return self._rests.get(job)
+        return self.by_job.get(job)
 
     def record(self, job: JobId) -> Record | None:
         """Its record, read back if need be; None if it does not rest, or is lost."""
         found = self._read.get(job)
-        if found is not None or job not in self._rests:
+        if found is not None or job not in self.by_job:
             return found
         return self.records((job,)).get(job)
 
     def records(self, jobs: Iterable[JobId]) -> dict[JobId, Record]:
         """The records of those that rest, with one trip to the disk. What cannot be read is lost."""
-        read, rests = self._read, self._rests
+        read, rests = self._read, self.by_job
         asked = [job for job in jobs if job in rests]
         found = {job: read[job] for job in asked if job in read}
         missing = [job for job in asked if job not in found]
@@ -132,14 +133,14 @@ class Resting:
 
     def all_records(self) -> Iterable[Record]:
         """Every record, a piece at a time; none of them stays in memory."""
-        jobs = list(self._rests)
+        jobs = list(self.by_job)
         for start in range(0, len(jobs), READ_ROWS):
-            piece = [job for job in jobs[start : start + READ_ROWS] if job in self._rests]
+            piece = [job for job in jobs[start : start + READ_ROWS] if job in self.by_job]
             for row in self._archive.get(piece).values():
                 yield decode(row.blob)
 
     def jobs(self) -> Sequence[JobId]:
-        return list(self._rests)
+        return list(self.by_job)
 
     def counts(self) -> Counter[Rest]:
         """The different things that are so of resting jobs, and of how many each is."""
@@ -148,17 +149,17 @@ class Resting:
     def owned_by(self, node: NodeId) -> list[JobId]:
         """Those of this owner."""
         wanted = {id(rest) for rest in self._counts if rest.owner == node}
-        return [job for job, rest in self._rests.items() if id(rest) in wanted] if wanted else []
+        return [job for job, rest in self.by_job.items() if id(rest) in wanted] if wanted else []
 
     def clear(self) -> None:
-        for place in (self._rests, self._counts, self._same, self._read):
+        for place in (self.by_job, self._counts, self._same, self._read):
             place.clear()
 
     def __contains__(self, job: JobId) -> bool:
-        return job in self._rests
+        return job in self.by_job
 
     def __len__(self) -> int:
-        return len(self._rests)
+        return len(self.by_job)
 
 
 def is_whole(row: Row) -> bool:

@@ -125,6 +125,7 @@ class Scheduler:
         """Idle peers that found a gate shut: they can be granted starts until then."""
         self._queued = Lines()
         self._days: Agenda[JobId] = Agenda()  # unfinished jobs, by the day (mesh time) that changes them
+        self._day: Wall = FOREVER  # noted last: the jobs of a batch share one object for theirs
         self._doubted: Agenda[JobId] = Agenda()  # whose day has come, if the clock is right
         self._pauses: Agenda[JobId] = Agenda()  # jobs to be tried again, by when
         self._unacknowledged: dict[JobId, None] = {}  # submitted here, not yet on enough disks
@@ -243,7 +244,10 @@ class Scheduler:
         options = spec.options
         ends = _start_by(spec)
         is_new = record.own.state is State.SCHEDULED and not record.starts
-        self._days.set(job, min(ends, record.own.due_at) if is_new else ends)
+        day = min(ends, record.own.due_at) if is_new else ends
+        if day != self._day:
+            self._day = day
+        self._days.set(job, self._day)
         if record.cancel:
             self._cancel(record)
         elif options.delivery is Delivery.AT_MOST_ONCE and record.start_count:

@@ -73,6 +73,7 @@ class Table:
         self._archive = archive
         self._in_memory = in_memory
         self._resting = Resting(archive, in_memory, self._lose)
+        self._rests = self._resting.by_job
         self.lost: dict[JobId, None] = {}  # of which nobody has heard yet
         self._idle: dict[JobId, None] = {}  # busy and durable, in the order in which they became so
         self._skew_s = skew_s
@@ -148,7 +149,7 @@ class Table:
         """The copies that exist here; one trip to the archive for all that are not in memory."""
         records = self._records
         found = {job: records[job] for job in jobs if job in records}
-        if len(found) < len(jobs) and self._resting:
+        if self._rests and len(found) < len(jobs):
             found |= self._resting.records(jobs)
         if len(found) < len(jobs):
             missing = [job for job in jobs if job not in found and job not in self._dropped]
@@ -164,7 +165,7 @@ class Table:
     def peek(self, job: JobId) -> Record | None:
         """The copy here, if it is unsettled (or was so a moment ago). Reads it back if its job rests."""
         found = self._records.get(job)
-        return found if found is not None else self._resting.record(job)
+        return self._resting.record(job) if found is None and job in self._rests else found
 
     def in_memory(self, job: JobId) -> Record | None:
         """The copy, if it is newer than its row, or may be."""
@@ -172,7 +173,7 @@ class Table:
 
     def fetch(self, jobs: Iterable[JobId]) -> None:
         """These will be looked at one by one: read at once what rests of them."""
-        if self._resting:
+        if self._rests:
             self._resting.records(jobs)
 
     def resting(self, job: JobId) -> Rest | None:
@@ -207,7 +208,7 @@ class Table:
         record = self._records.get(job)
         if record is not None:
             return max(given, _implied(record))
-        rest = self._resting.get(job)
+        rest = self._rests.get(job)
         return given if rest is None else max(given, Promise(rest.epoch, rest.ballot))
 
     def blob(self, record: Record) -> bytes:
@@ -226,7 +227,9 @@ class Table:
         job = record.id
         if blob:
             self._blobs[job] = (record, blob)
-        before = self.peek(job)
+        before = self._records.get(job)
+        if before is None and job in self._rests:
+            before = self._resting.record(job)
         if before is None and job in self._glimpsed:
             self._promises.setdefault(job, self._glimpsed[job])
         if before is not None:
@@ -238,7 +241,8 @@ class Table:
                     self.leads[job] = replace(self.leads[job], ballot=NO_BALLOT)
                 self._promises[job] = self.promise(job)
             self._unindex(before)
-        self._resting.pop(job)
+            if job in self._rests:
+                self._resting.pop(job)
         self._records[job] = record
         if not record.settled:
             self._index(record)
@@ -443,18 +447,19 @@ class Table:
             saved.append(job)
         for job in [job for job, dropped in self._dropped.items() if 0 < dropped <= number]:
             del self._dropped[job]
-        records = self._records
+        records, idle = self._records, self._idle
         for job in saved:
             del self._saving[job]
             # A copy that changed again waits for its own Persist.
             if job in self._dirty:
                 continue
-            if not records[job].settled:
-                self._idle.pop(job, None)
-                self._idle[job] = None
+            outcome = records[job].outcome
+            if outcome is None or not outcome.settled:
+                idle.pop(job, None)
+                idle[job] = None
             elif job not in self.leads:
                 del records[job]
-                self._idle.pop(job, None)
+                idle.pop(job, None)
                 self._promises.pop(job, None)
 
     def rest(self, may_rest: Callable[[Record], bool]) -> None:
