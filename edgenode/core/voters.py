@@ -187,7 +187,7 @@ class Voters:
             after = with_note(next_epoch(record), desk.note("holders changed", names))
             if first.owner == desk.me:
                 desk.reach(Situation.EPOCH_BEGUN)
-                table.put(after)
+                table.put(_gone_on(record, after))
                 table.leads[job] = Lead(first, True, {desk.me}, after.epoch)
                 desk.written.add(job)
                 desk.led.add(job)
@@ -231,6 +231,15 @@ class Voters:
             for job in jobs:
                 del self._due[job]
             self._review(jobs)
+
+
+def _gone_on(before: Record, after: Record) -> Record:
+    """The first record of an epoch, with what its owner did since it had proposed the change, which is not in
+    it: while that was undecidable it may have gone on without a majority, and may have started the job."""
+    since = before.own._replace(ballot=after.own.ballot, write=after.own.write)
+    if since == after.own:
+        return after
+    return after._replace(own=since._replace(write=after.own.write + 1))
 
 
 def next_holders(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from job_mesh import A, B, C, D, Mesh, StillView, job_id, let_pass, make_record, sends, succeeded
+from job_mesh import A, B, C, D, Mesh, StillView, job_id, let_pass, make_desk, make_record, sends, succeeded
 
 from edgenode.core.jobs import (
     Record,
@@ -21,9 +21,10 @@ from edgenode.core.jobs import (
 )
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import LeaveAsked, RowsDamaged
+from edgenode.core.table import Lead
 from edgenode.core.types import Ballot, Instant, JobId, NodeId, State
 from edgenode.core.view import Standing
-from edgenode.core.voters import next_holders
+from edgenode.core.voters import Voters, next_holders
 from edgenode.core.wire import Acks, Ask, AskItem, Copies, Promised, Promises, Refused, WantWork
 
 SOON = Settings(jobs=JobSettings(rereplicate_after_s=2.0))
@@ -150,6 +151,21 @@ def test_what_runs_goes_on_in_the_next_epoch_under_its_old_token() -> None:
     assert (after.own.ballot, after.own.token) == (Ballot(2, A), record.own.token)
     assert (after.own.runner, after.own.boot, after.own.started_at) == (A, 1, 1.0)
     assert (after.state, after.start_count) == (State.RUNNING, 1)
+
+
+def test_what_a_named_owner_started_while_the_change_was_undecidable_goes_on_after_it() -> None:
+    """Seed 920309: it forgot the start, and began another one beside it."""
+    desk = make_desk(A, B, C, D)
+    queued = make_record(job_id(1), (A, B, C))
+    move = adopted(proposed(queued, (A, B, D), A), Ballot(2, A))
+    running = started(move, runner=B, boot=1, at=1.0)
+    desk.table.put(running)
+    desk.table.leads[queued.id] = Lead(running.ballot, True, {A, B}, 0)
+    Voters(desk).begin((queued.id,))
+    after = desk.table.peek(queued.id)
+    assert after is not None
+    assert (after.epoch, after.holders) == (1, (A, B, D))
+    assert (after.state, after.own.token, after.own.runner) == (State.RUNNING, running.own.token, B)
 
 
 # -------------------------------------------------------------------------------------- whole nodes
