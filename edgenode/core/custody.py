@@ -71,6 +71,8 @@ BREATH_S: Final = 0.001
 CHUNKS: Final = 2
 """So many batches of questions are under way at a time: one is answered while the next is read. Whoever asked
 for 100,000 jobs at once would be answered late, and would ask again before that, and do nothing else."""
+BYSTANDERS: Final = 16
+"""So many members are asked for a newer copy of a job whose holders are all gone."""
 GIFT: Final = "gift"
 """Why a node asks for a job that its owner hands on."""
 
@@ -187,6 +189,8 @@ class Custody:
                 desk.post.add(holder, Ask, item)
         for witness in self._witnesses(record):
             desk.post.add(witness, Offer, DigestItem(record.id, item.digest))
+        for bystander in self._bystanders(record):
+            desk.post.add(bystander, Wanted, record.id)
         asking.again_at = desk.now + asking.pause_s
         asking.pause_s = min(asking.pause_s * 2, desk.settings.retry_max_s)
 
@@ -203,6 +207,18 @@ class Custody:
         ranked = view.ranking().rank(record.id)[: self._desk.settings.replicas]
         strangers = [node for node in ranked if node not in record.holders and node != self._desk.me]
         return [node for node in strangers if view.is_living(node)]
+
+    def _bystanders(self, record: Record) -> list[NodeId]:
+        """Who else may have what came of a job whose holders are all gone: where few are to hold a job, a
+        former holder may have handed it to anybody. They give what they have, and take no copy."""
+        desk, view = self._desk, self._desk.view
+        if desk.living_holders(record):
+            return []
+        ranked = view.ranking().rank(record.id)
+        others = [] if len(ranked) >= BYSTANDERS else [n for n in view.members() if n not in ranked]
+        known = {desk.me, *record.holders, *self._strangers(record)}
+        able = (n for n in (*ranked, *others) if view.is_living(n) and not view.is_behind(n))
+        return list(islice((node for node in able if node not in known), BYSTANDERS))
 
     def on_ask(self, source: NodeId, items: Sequence[AskItem]) -> None:
         """Promise, with the copy that is here; or refuse, with the promise that stands and the copy."""
@@ -373,7 +389,7 @@ class Custody:
             if is_early and waited < desk.settings.island_after_s:
                 desk.reach(Situation.ISLAND_WAITS)
                 return
-            if waited < desk.settings.ask_s and self._witnesses(record):
+            if waited < desk.settings.ask_s and (self._witnesses(record) or self._bystanders(record)):
                 return
         self._conclude(job, firm=firm)
 

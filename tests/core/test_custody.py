@@ -22,16 +22,29 @@ from job_mesh import (
     succeeded,
 )
 
-from edgenode.core.custody import Custody
-from edgenode.core.jobs import Record, decided, decode, digest, encode, started
+from edgenode.core.custody import BYSTANDERS, Custody
+from edgenode.core.jobs import (
+    Record,
+    decided,
+    decode,
+    digest,
+    encode,
+    encode_spec,
+    new_record,
+    next_epoch,
+    proposed,
+    settled,
+    started,
+)
 from edgenode.core.settings import JobSettings, Settings
-from edgenode.core.signals import Persist, RequestId, Row, StoredRow, SubmitAsked
+from edgenode.core.signals import Persist, RegulateAsked, RequestId, Row, StoredRow, SubmitAsked
 from edgenode.core.types import Ballot, JobId, NodeId, Partition, Promise, Seconds, State
 from edgenode.core.view import Standing
 from edgenode.core.wire import (
     Acks,
     Ask,
     AskItem,
+    Change,
     Copies,
     Gift,
     GiftItem,
@@ -43,6 +56,7 @@ from edgenode.core.wire import (
     Submit,
     Submitted,
     Wanted,
+    Wish,
     Write,
 )
 
@@ -500,6 +514,43 @@ def test_the_responsible_is_the_owner_or_else_the_first_living_holder_or_member(
     desk = make_desk(D, A, B, C)
     desk.view.standings.update({A: a, B: b, C: c})  # type: ignore[attr-defined]
     assert Custody(desk).responsible(make_record(JOB, HOLDERS)) == who
+
+
+@pytest.mark.parametrize("is_drained", [False, True])
+def test_who_goes_on_without_holders_hears_first_from_anybody_how_the_job_ended(is_drained: bool) -> None:
+    """With one copy a job, A handed its job to C and left. D, who is first in rank now, has an old copy that
+    names A alone. (Found by seed 920378.)"""
+    mesh = Mesh("acd", settings=Settings(jobs=JobSettings(replicas=1)))
+    spec = mesh.spec("ad")
+    if is_drained:
+        mesh.do(D, RegulateAsked(RequestId(1), C, Wish(Change.DRAIN, 1.0), 5.0))
+        mesh.run_until(lambda: RequestId(1) in mesh.regulated)
+    mesh.kill(A)
+    mesh.run_until(lambda: not mesh.nodes[D].view.is_living(A))
+    old = new_record(encode_spec(spec), spec.id, (A,), 0.0, WALL)
+    moved = next_epoch(proposed(old, (C,), C))
+    done = settled(decided(moved, State.FAILED, firm=True, at=WALL, error="no"))
+    for name, record in ((C, done), (D, old)):
+        row = Row(record.id, encode(record), None)
+        mesh.disks[name].write(
+            [StoredRow(row, record.owner, record.settled, record.state, "echo", "default")]
+        )
+        mesh.nodes[name].desk.table.load(mesh.disks[name].unsettled())
+    mesh.run_until(lambda: mesh.record(D, spec.id).outcome is not None)
+    assert mesh.record(D, spec.id) == done
+    assert mesh.begun == []
+
+
+def test_who_goes_on_without_holders_asks_no_more_than_a_few_members_of_many() -> None:
+    many = [NodeId(f"{number:016}") for number in range(40)]
+    desk = make_desk(D, *many)
+    desk.view.standings[A] = Standing.GONE  # type: ignore[attr-defined]
+    desk.table.put(make_record(JOB, (A,)))
+    custody = Custody(desk)
+    custody.ask(JOB, "silence")
+    asked = [send.to for send in desk.post.flush() if isinstance(send.message, Wanted)]
+    assert len(asked) == len(set(asked)) == BYSTANDERS
+    assert D not in asked
 
 
 def test_an_owner_further_down_the_rank_stays_responsible_while_it_lives() -> None:
