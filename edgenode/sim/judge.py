@@ -400,7 +400,9 @@ class Judge:
 
     def _check_exact(self, job: JobId, known: Record) -> None:
         """I6 without faults: one start, and one more for each that failed or whose worker died. Those that a
-        leaving node gave up after all may have been repeated; if one node died, one by each other owner."""
+        leaving node gave up after all may have been repeated; if one node died, one by each other owner. Who
+        goes on without the only holder, which nobody could relieve when it left, cannot know what that one
+        does when it is back (P2: a provisional owner): that may be one more each time, by another owner."""
         starts = self._world.ledger.starts[job]
         lives = {(life.id, life.boot) for life in self._world.lives()}
         # What one that died had not told of the end of a start is lost with it.
@@ -419,7 +421,8 @@ class Judge:
         evicted = sum(start.evicted for start in starts.values())
         is_death = self._mood is Mood.DEATH
         takeovers = max(0, len({token.ballot for token in starts}) - 1) if is_death else 0
-        repeated = evicted + takeovers
+        others = len({token.owner for token in starts}) - 1
+        repeated = evicted + takeovers + min(self._world.ledger.stranded[job], max(0, others))
         is_cancelled = job in self._world.ledger.cancels
         if not is_cancelled and not 0 <= len(starts) - (spoilt + ended) <= repeated:
             raise Violation(f"I6: without faults {job_text(job)} had {len(starts)} starts, {spoilt} spoilt")

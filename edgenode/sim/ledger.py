@@ -6,7 +6,7 @@ acknowledged, each start, what every reader was told, and which result a majorit
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -123,6 +123,8 @@ class Ledger:
         """What clients have asked to cancel."""
         self._noted: dict[JobId, Wall] = {}  # of those, what they were told is noted, and when
         self.starts: defaultdict[JobId, dict[StartToken, Start]] = defaultdict(dict)
+        self.stranded: Counter[JobId] = Counter()
+        """How often a job's only holder left with it, since nobody took jobs then."""
         self.told: dict[JobId, Value] = {}
         self.chosen: dict[tuple[JobId, int], Value] = {}  # by job and epoch
         self._submissions: defaultdict[JobId, dict[bytes, Spec]] = defaultdict(dict)
@@ -588,6 +590,12 @@ class Ledger:
         """A node that leaves does not wait any longer for these."""
         for job, token in running:
             self.starts[job][token].evicted = True
+
+    def stranded_on(self, node: NodeId) -> None:
+        """It left with what it holds: nobody was there who could take any of that."""
+        disk, alone = self._disks[node], (self._identity(node),)
+        records = (disk.record(job) for job in disk.rows)
+        self.stranded.update(r.id for r in records if r is not None and not r.settled and r.holders == alone)
 
     def ended(self, job: JobId, token: StartToken, verdict: Verdict, *, lost: bool) -> None:
         start = self.starts[job][token]

@@ -668,6 +668,8 @@ class World(Timeline):
                 if self.now >= life.drained_at:
                     self.ledger.evicted(life.running)
                 self.end(life.machine, "has left", silent=False, in_order=True)
+                if not handed_over and not any(map(_takes_jobs, self.lives())):
+                    self.ledger.stranded_on(life.place)
                 if handed_over:
                     self.remove(life.machine, "left")  # nobody needs its disk any more
                 else:
@@ -783,3 +785,7 @@ class World(Timeline):
         machine.life.drained_at = self.now + self.settings.jobs.drain_s - ROUNDING_S
         self.befell(machine, "is asked to leave")
         self.post(machine.life, 0.0, LeaveAsked())
+
+
+def _takes_jobs(life: Life) -> bool:
+    return not isinstance(life.core, Node) or life.core.ready

@@ -9,8 +9,8 @@ from sim_loner import Loner
 from sim_records import A, B, C, a_record, a_spec, stored_row
 
 from edgenode.core.jobs import Options, Record, Spec, decided, keyed_job_id, settled
-from edgenode.core.signals import ClaimRow, Receipt, SubmitAsked
-from edgenode.core.types import Ballot, Delivery, KeyUse, NodeId, Partition, State
+from edgenode.core.signals import ClaimRow, Effect, Event, LeaveAsked, Left, Receipt, SubmitAsked
+from edgenode.core.types import Ballot, Delivery, Instant, KeyUse, NodeId, Partition, State
 from edgenode.sim.clock import EPOCH
 from edgenode.sim.faults import Mood
 from edgenode.sim.judge import Judge
@@ -166,6 +166,55 @@ def test_a_start_that_a_leaving_node_gave_up_may_be_repeated_once() -> None:
     more = record._replace(starts=((record.ballot, 2),))
     world.disks[A].rows[a_spec(1).id] = stored._replace(row=stored_row(more).row)
     judge(world, Mood.CHURN, wiped=True)
+
+
+@pytest.mark.parametrize(("stranded", "again_by", "is_allowed"), [(1, B, True), (0, B, False), (1, A, False)])
+def test_a_job_that_its_only_holder_had_to_leave_with_may_be_started_by_one_other(
+    stranded: int, again_by: NodeId, is_allowed: bool
+) -> None:
+    world = mesh()
+    submit(world, "a", a_spec(1))
+    judge(world, Mood.CALM)
+    job = a_spec(1).id
+    starts = world.ledger.starts[job]
+    (first,) = starts
+    again = first._replace(owner=again_by, start=first.start + (again_by == first.owner))
+    starts[again] = starts[first]
+    record = world.disks[A].record(job)
+    assert record is not None
+    counts = {first.ballot: first.start, again.ballot: again.start}
+    stored = stored_row(record._replace(starts=tuple(sorted(counts.items()))))
+    world.disks[A].rows[job] = stored
+    world.ledger.stranded[job] = stranded
+    if is_allowed:
+        judge(world, Mood.CHURN, wiped=True)
+    else:
+        with pytest.raises(Violation, match="I6: without faults"):
+            judge(world, Mood.CHURN, wiped=True)
+
+
+class Deserter(Loner):
+    """Asked to leave, it goes at once with all that it has."""
+
+    def handle(self, event: Event, now: Instant) -> list[Effect]:
+        return [Left(False)] if isinstance(event, LeaveAsked) else super().handle(event, now)
+
+
+@pytest.mark.parametrize("another_takes_jobs", [False, True])
+@pytest.mark.parametrize("holders", [(A,), (A, B)])
+def test_what_a_node_left_with_is_stranded_if_it_alone_held_it_and_nobody_could_take_it(
+    holders: tuple[NodeId, ...], another_takes_jobs: bool
+) -> None:
+    world = mesh(core=Deserter)
+    record = a_record(a_spec(1), holders)
+    world.ledger.submitted((a_spec(1),))
+    world.disks[A].write([stored_row(record)])
+    if not another_takes_jobs:
+        world.end(world.machines[B], "is killed", silent=False)
+    world.leave(world.machines[A])
+    world.run_until(world.now + 0.1)
+    assert world.machines[A].life is None
+    assert world.ledger.stranded[record.id] == (holders == (A,) and not another_takes_jobs)
 
 
 def test_more_starts_than_the_options_allow_are_found_whatever_happened() -> None:

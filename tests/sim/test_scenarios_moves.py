@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from sim_stories import ONCE, running, the_copy
 
+from edgenode.core.jobs import Options
 from edgenode.core.node import Node
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.types import State
 from edgenode.core.wire import Acks, Copies, Write
+from edgenode.sim.clock import EPOCH
+from edgenode.sim.faults import Mood
+from edgenode.sim.judge import Judge
 from edgenode.sim.scenario import Scenario
 from edgenode.sim.story import short
 
@@ -118,6 +122,29 @@ def test_a_late_copy_of_the_old_set_changes_nothing() -> None:
     story.wait(0.5)
     assert holders(story, "b") == "1:abd"
     story.heal_and_judge()
+
+
+def test_a_job_whose_only_holder_left_while_nobody_took_jobs_may_start_again_when_that_is_back() -> None:
+    """A is drained, so j moves to c, which is to leave: nobody can take j, and c says that it is needed. A is
+    undrained, and goes on without c. (Found by seed 920388.)"""
+    story = Scenario("ac", Node, settings=Settings(jobs=JobSettings(replicas=1)))
+    due = Options(run_at=EPOCH + story.world.now + 2.0)
+    story.submit("j", at="a", holders="a", options=due)
+    story.until(lambda: story.is_acknowledged("j"))
+    story.drain("a", at="c")
+    story.until(lambda: holders(story, "c") == "1:c" and story.is_drained("a"))
+    story.wait(0.5)
+    story.leave("c")
+    story.until(lambda: not story.lives("c"))
+    assert story.world.ledger.stranded[the_copy(story, "c").id] == 1
+    story.undrain("a", at="a")
+    story.until(lambda: story.runner("j") == "a")
+    story.finish("j")
+    story.until(lambda: the_copy(story, "a").outcome is not None)
+    assert not story.lives("c")
+    story.until(lambda: story.starts("j") == 2)
+    story.heal_and_judge()
+    Judge(story.world, Mood.CHURN, wiped=False).demand(60.0)
 
 
 def test_what_runs_goes_on_when_all_holders_leave() -> None:
