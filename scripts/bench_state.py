@@ -97,7 +97,11 @@ def _held(stage: Stage, sizes: Sequence[int], fill_s: float, say: Callable[[str]
     idle_bytes, _ = stage.rss_bytes()
     for size in sizes:
         say(f"  queued: filling up to {size:,}")
+        began, before = time.monotonic(), count
         count += fill(stage, size - count, fill_s)
+        per_s = (count - before) / (time.monotonic() - began)
+        label = f"submitted from {before:,} to {count:,} queued jobs"
+        add(f"held.queued.{size}.per_s", label, per_s, "jobs/s")
         note = "" if count >= size else f"as many as came in {fill_s:.0f} s, of {size:,} wanted"
         key, label = f"held.queued.{size}", f"with {count:,} queued jobs"
         time.sleep(SETTLE_S)  # the third copies
