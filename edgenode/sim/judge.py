@@ -421,13 +421,15 @@ class Judge:
         evicted = sum(start.evicted for start in starts.values())
         is_death = self._mood is Mood.DEATH
         takeovers = max(0, len({token.ballot for token in starts}) - 1) if is_death else 0
-        others = len({token.owner for token in starts}) - 1
-        repeated = evicted + takeovers + min(self._world.ledger.stranded[job], max(0, others))
+        others = len({ballot.owner for ballot, _ in known.starts}) - 1
+        apart = min(self._world.ledger.stranded[job], max(0, others))
+        repeated = evicted + takeovers + apart
         is_cancelled = job in self._world.ledger.cancels
         if not is_cancelled and not 0 <= len(starts) - (spoilt + ended) <= repeated:
             raise Violation(f"I6: without faults {job_text(job)} had {len(starts)} starts, {spoilt} spoilt")
-        # One that died may not have begun what was on its disk, or on its way to another.
-        more = 1 if is_death else 0
+        # One that died may not have begun what was on its disk, or on its way to another; nor may one that
+        # went on without the only holder, and gave way to it.
+        more = apart + is_death
         if not len(starts) <= known.start_count <= len(starts) + more:
             raise Violation(f"I6: {job_text(job)} counts {known.start_count} starts of {len(starts)}")
         spec = decode_spec(known.spec)

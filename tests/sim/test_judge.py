@@ -193,6 +193,28 @@ def test_a_job_that_its_only_holder_had_to_leave_with_may_be_started_by_one_othe
             judge(world, Mood.CHURN, wiped=True)
 
 
+@pytest.mark.parametrize(("stranded", "noted_by", "is_allowed"), [(1, B, True), (0, B, False), (1, A, False)])
+def test_who_went_on_without_the_only_holder_may_have_given_way_before_its_start_began(
+    stranded: int, noted_by: NodeId, is_allowed: bool
+) -> None:
+    """It is on its disk, and counts. (Found by seed 930255.)"""
+    world = mesh()
+    submit(world, "a", a_spec(1))
+    judge(world, Mood.CALM)
+    job = a_spec(1).id
+    record = world.disks[A].record(job)
+    assert record is not None
+    noted = Ballot(record.ballot.term, noted_by)
+    counts = dict(record.starts) | {noted: 1 + (noted_by == A)}
+    world.disks[A].rows[job] = stored_row(record._replace(starts=tuple(sorted(counts.items()))))
+    world.ledger.stranded[job] = stranded
+    if is_allowed:
+        judge(world, Mood.CHURN, wiped=True)
+    else:
+        with pytest.raises(Violation, match="counts 2 starts of 1"):
+            judge(world, Mood.CHURN, wiped=True)
+
+
 class Deserter(Loner):
     """Asked to leave, it goes at once with all that it has."""
 
