@@ -405,11 +405,14 @@ class Judge:
         does when it is back (P2: a provisional owner): that may be one more each time, by another owner."""
         starts = self._world.ledger.starts[job]
         lives = {(life.id, life.boot) for life in self._world.lives()}
-        # What one that died had not told of the end of a start is lost with it.
+        # What one that died had not told of the end of a start is lost with it. (If it is known after all,
+        # it was only thought to be lost.)
+        assert known.outcome is not None
+        lost = {token for token in known.losses if token != known.outcome.token}
         cut_short = {
             token
             for token, start in starts.items()
-            if start.cut_short or (token in known.losses and (start.node, start.boot) not in lives)
+            if start.cut_short or (token in lost and (start.node, start.boot) not in lives)
         }
         spoilt = sum(
             token in cut_short

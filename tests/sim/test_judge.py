@@ -215,6 +215,23 @@ def test_who_went_on_without_the_only_holder_may_have_given_way_before_its_start
             judge(world, Mood.CHURN, wiped=True)
 
 
+def test_a_start_that_was_thought_to_be_lost_and_gave_the_result_is_none_that_was_spoilt() -> None:
+    """Its node left, and others went on without knowing of the end. (Found by seed 930255.)"""
+    world = mesh()
+    submit(world, "a", a_spec(1))
+    judge(world, Mood.CALM)
+    job = a_spec(1).id
+    record = world.disks[A].record(job)
+    assert record is not None
+    ((first, start),) = world.ledger.starts[job].items()
+    start.boot -= 1  # not the present life
+    world.disks[A].rows[job] = stored_row(record._replace(losses=(first,)))
+    judge(world, Mood.CHURN, wiped=True)
+    world.ledger.starts[job][first._replace(start=2)] = start  # so it did not have to be repeated
+    with pytest.raises(Violation, match="I6: without faults"):
+        judge(world, Mood.CHURN, wiped=True)
+
+
 class Deserter(Loner):
     """Asked to leave, it goes at once with all that it has."""
 
