@@ -116,6 +116,8 @@ class Judge:
         if not world.run_until(world.now + REPETITION_S, self._every(lambda: not self._divided(keyed))):
             raise Violation(f"I11: {'; '.join(map(self._tell_one, self._divided(keyed)))}")
         world.run_until(world.now + REPETITION_S, self._every(lambda: not self._may_die()))
+        # What a slow disk holds back of an earlier use may start yet; no repetition is to blame for that.
+        world.run_until(world.now + REPETITION_S, self._every(lambda: not world.has_open_uses))
         decided = [job for job in keyed if any(copy.settled for copy in self._copies(job))]
         repetition = Repetition(world, decided)
         if not world.run_until(world.now + REPETITION_S, self._every(repetition.is_over)):

@@ -127,10 +127,13 @@ def submit(
     spec = _unlike_any(world, spec)
     world.ledger.submitted((spec,))
     waiting = True
+    asked = (life, spec)
+    world.open_uses.append(asked)
 
     def answered(answer: Answer) -> None:
         nonlocal waiting
         assert isinstance(answer, SubmitDone)
+        world.open_uses.remove(asked)
         (receipt,) = answer.receipts
         world.ledger.keys.answered(spec, receipt)
         if waiting:

@@ -11,6 +11,7 @@ from struct import pack
 from typing import Final
 
 from edgenode.core import bursts
+from edgenode.core.jobs import Spec
 from edgenode.core.node import Node
 from edgenode.core.settings import Settings
 from edgenode.core.signals import (
@@ -134,6 +135,8 @@ class World(Timeline):
         self._requests = Requests(self.ledger)
         self.streams = Streams()
         self.talk = Talk(self)
+        self.open_uses: list[tuple[Life, Spec]] = []
+        """Of keys, and the node that was asked, as long as it has not answered."""
         self.answers_matter = False
         """Whether it is a violation that a node which lives does not answer in time."""
         self._digest = blake2b(digest_size=16)
@@ -188,6 +191,12 @@ class World(Timeline):
     def lives(self) -> list[Life]:
         """The processes that exist, in the order in which their machines were added."""
         return [machine.life for machine in self.machines.values() if machine.life is not None]
+
+    @property
+    def has_open_uses(self) -> bool:
+        """Whether a living node owes an answer to somebody who uses a key."""
+        self.open_uses = [use for use in self.open_uses if use[0].alive]
+        return bool(self.open_uses)
 
     def process(self, node: NodeId) -> Process | None:
         """The living process of this identity; of two the one on the machine that had it first."""

@@ -46,6 +46,21 @@ def test_the_production_core_keeps_every_promise(seed: int) -> None:
     Trial(Plan(seed), Node).run()
 
 
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(1003),  # a job without living holders, settled by who had been handed it
+        Plan(780368),  # an acknowledgement that leaves after the next epoch has come
+        Plan(
+            930049, nodes=5, replicas=1, hurt_s=3.0
+        ),  # a slow disk starts what was submitted before the repetition
+    ],
+    ids=lambda plan: str(plan.seed),
+)
+def test_seeds_that_once_failed(plan: Plan) -> None:
+    Trial(plan, Node).run()
+
+
 def test_a_seed_repeats_exactly_in_another_interpreter() -> None:
     """The order of a set of strings depends on PYTHONHASHSEED; a replay on another day must not."""
 
