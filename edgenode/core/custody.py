@@ -590,9 +590,13 @@ class Custody:
         for job, node in [*self._offered.items(), *self._confirmed.items()]:
             if node in changed:
                 self._due[job] = None
+        self.ask_again(changed)
+
+    def ask_again(self, nodes: frozenset[NodeId]) -> None:
+        """Any of these may have gone, or may answer now who could not before."""
         for job, asking in list(self._asking.items()):
             record = self._table.peek(job)
-            if record is None or changed.isdisjoint(record.holders):
+            if record is None or nodes.isdisjoint(record.holders):
                 continue
             self._try_conclude(job)
             if job in self._asking:

@@ -362,6 +362,14 @@ class Node:
         assert may_write, "nothing is written to a disk that refuses"
         return self._may_be_said(ordered) if self._vouching.unheard else ordered
 
+    def _say_again(self, peer: NodeId) -> None:
+        """`peer` hears from now on what rests on this disk's word. It was lost before that, and the pauses
+        before it is repeated may have become long."""
+        told = frozenset({peer})
+        self._custody.ask_again(told)
+        self._replication.members_changed(told)
+        self._keys.members_changed(told)
+
     def _may_be_said(self, effects: Sequence[Effect]) -> list[Effect]:
         """All but words to who may know better of this disk, and has not told yet."""
         unheard = self._vouching.unheard
@@ -529,7 +537,10 @@ class Node:
             if self._vouching.on_recall(source, message):
                 self._membership.doubt(source, message.boot)
         elif isinstance(message, Recalled):
+            was_unheard = source in self._vouching.unheard
             self._vouching.on_recalled(source, message, self._desk.table.persists, now)
+            if was_unheard and source not in self._vouching.unheard and self._desk.storing:
+                self._say_again(source)
         elif isinstance(message, CONTROL):
             effects = self._membership.handle(event, now)
             if boot == self._membership.boot_of(source):  # else the load may be an earlier life's

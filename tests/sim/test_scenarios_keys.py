@@ -11,7 +11,7 @@ from sim_stories import ONCE, end, the_copy
 from edgenode.core.node import Node
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.types import State
-from edgenode.core.wire import Submitted
+from edgenode.core.wire import Claim, Recalled, Submitted
 from edgenode.sim.scenario import Scenario, Use
 from edgenode.sim.story import short
 
@@ -67,6 +67,27 @@ def test_same_key_while_joining() -> None:
     story.heal_and_judge()
     assert story.starts("k") == 1
     assert len({the_copy(story, name, "k").holders for name in "abcd" if story.copy("k", name)}) == 1
+
+
+def test_same_key_before_a_peer_has_told_what_it_knows_of_the_disk() -> None:
+    """Seeds 930049 and 930321: what a asks of a key's use was held back from b until b told of a's disk;
+    asked again only after a long pause, b was taken for one that cannot be reached, and the key ran twice."""
+    story = Scenario("ab", Node)
+    story.choose_key("k", holders="ab")
+    story.lose(Recalled, source="b", to="a")
+    story.kill("b")
+    story.restart("b")
+    story.until(lambda: story.lost(Recalled) > 0)
+    use = story.use_key("k", at="a")
+    story.wait(4.0)
+    assert not story.said("a", Claim)
+    story.deliver_late()
+    story.wait(0.05)
+    assert story.said("a", Claim)
+    assert answers(story, use) == ["taken"]
+    assert the_copy(story, "a", "k").claimed
+    story.finish("k")
+    story.heal_and_judge()
 
 
 def test_same_key_while_all_others_have_just_restarted() -> None:
