@@ -195,8 +195,7 @@ class World(Timeline):
     @property
     def has_open_uses(self) -> bool:
         """Whether a living node owes an answer to somebody who uses a key."""
-        self.open_uses = [use for use in self.open_uses if use[0].alive]
-        return bool(self.open_uses)
+        return any(life.alive for life, _ in self.open_uses)
 
     def process(self, node: NodeId) -> Process | None:
         """The living process of this identity; of two the one on the machine that had it first."""

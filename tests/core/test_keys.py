@@ -731,16 +731,21 @@ def test_what_a_key_costs_grows_with_the_members_and_not_with_their_square() -> 
     assert looks(200) <= 2.2 * looks(100)
 
 
-def test_a_job_of_other_content_does_not_wait_for_a_holder_that_is_behind() -> None:
-    """The key was decided for B, A and D and for some content; A and D have but another content's job."""
+def decided_for_another_content() -> tuple[Mesh, Record]:
+    """A key that all know to be for B, A and D; and a job of those under D that has other content."""
     mesh = Mesh("abcd")
     mesh.verdict = lambda begun: None
     use = KeyUse((B, A, D), "this")
     record = new_record(encode_spec(keyed(mesh, "other")), JOB, use.holders, 0.0, mesh.wall())
     record = record._replace(own=record.own._replace(ballot=Ballot(1, D)))
     for disk in mesh.disks.values():
-        row = ClaimRow(JOB, Ballot(1, D), Ballot(1, D), use, mesh.wall() + DAY_S)
-        disk.claim_rows[JOB] = row
+        disk.claim_rows[JOB] = ClaimRow(JOB, Ballot(1, D), Ballot(1, D), use, mesh.wall() + DAY_S)
+    return mesh, record
+
+
+def test_a_job_of_other_content_does_not_wait_for_a_holder_that_is_behind() -> None:
+    """The key was decided for B, A and D and for some content; A and D have but another content's job."""
+    mesh, record = decided_for_another_content()
     mesh.rule = lambda source, to, message: source != B
     mesh.nodes[D].membership.doubt(B, mesh.boots[B])
     mesh.tell(A, D, Copies((encode(record),)))
@@ -749,13 +754,7 @@ def test_a_job_of_other_content_does_not_wait_for_a_holder_that_is_behind() -> N
 
 def test_who_said_before_that_it_has_no_job_of_a_key_may_have_taken_it_since() -> None:
     """B is asked once more, when the key is known to be for B, A and D and another content, and is silent."""
-    mesh = Mesh("abcd")
-    mesh.verdict = lambda begun: None
-    use = KeyUse((B, A, D), "this")
-    record = new_record(encode_spec(keyed(mesh, "other")), JOB, use.holders, 0.0, mesh.wall())
-    record = record._replace(own=record.own._replace(ballot=Ballot(1, D)))
-    for disk in mesh.disks.values():
-        disk.claim_rows[JOB] = ClaimRow(JOB, Ballot(1, D), Ballot(1, D), use, mesh.wall() + DAY_S)
+    mesh, record = decided_for_another_content()
 
     def only_early_rounds(source: NodeId, to: NodeId, message: object) -> bool:
         is_late = isinstance(message, Claims) and any(item.accepted.term > 1 for item in message.items)
