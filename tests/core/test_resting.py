@@ -44,6 +44,16 @@ def is_resting(table: Table, job: JobId) -> bool:
     return table.resting(job) is not None and table.in_memory(job) is None
 
 
+def with_a_saved_job() -> tuple[Disk, Table, Record]:
+    """A job that waits, and is durable: it may leave memory, of which there is none to spare."""
+    disk = Disk()
+    table = Table(disk, in_memory=0)
+    record = make_record(JOBS[0], HOLDERS)
+    table.put(record)
+    table.persisted(flush(table, disk))
+    return disk, table, record
+
+
 def test_of_more_jobs_than_are_kept_those_that_were_written_first_leave_memory() -> None:
     table, _ = with_jobs(*JOBS, in_memory=2)
     assert [is_resting(table, job) for job in JOBS] == [True, True, False, False]
@@ -103,22 +113,14 @@ def test_what_is_not_on_disk_as_it_is_does_not_leave_memory() -> None:
 
 
 def test_a_job_that_changed_while_it_waited_to_leave_memory_stays() -> None:
-    disk = Disk()
-    table = Table(disk, in_memory=0)
-    record = make_record(JOBS[0], HOLDERS)
-    table.put(record)
-    table.persisted(flush(table, disk))
+    _, table, record = with_a_saved_job()
     table.put(later := write_own(record))
     table.rest(anybody)
     assert table.in_memory(record.id) is later
 
 
 def test_a_job_that_is_written_again_while_it_waited_to_leave_memory_stays_until_that_is_done() -> None:
-    disk = Disk()
-    table = Table(disk, in_memory=0)
-    record = make_record(JOBS[0], HOLDERS)
-    table.put(record)
-    table.persisted(flush(table, disk))
+    _, table, record = with_a_saved_job()
     table.put(later := write_own(record))
     persist = table.flush()
     assert persist is not None
