@@ -173,8 +173,6 @@ class Desk:
             self.merged.add(record.id)
             if mine is None:
                 self.adopt(record)
-            if mine is not None and joined.claimed and not mine.claimed:
-                self.claimed.add(record.id)
             if mine is not None:
                 self.learned(mine, joined)
         return joined
@@ -187,6 +185,8 @@ class Desk:
     def learned(self, mine: Record, joined: Record) -> None:
         """A copy here has become another by what somebody said. (To shrink is not to learn: each holder comes
         to that by itself.)"""
+        if joined.claimed and not mine.claimed:
+            self.claimed.add(joined.id)
         if mine.settled and is_marker(mine) is is_marker(joined):
             self.restored.add(joined.id)
 

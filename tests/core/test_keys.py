@@ -62,6 +62,7 @@ from edgenode.core.wire import (
     SubmitAnswer,
     SubmitItem,
     Submitted,
+    Write,
 )
 
 KEY = "order-17"
@@ -447,6 +448,24 @@ def test_who_comes_to_own_a_job_claims_its_key_though_it_gave_that_up_while_it_a
     owner.desk.led.add(JOB)
     mesh.boot(C)
     mesh.run_until(lambda: mesh.has_settled(taken.nodes[0], JOB))
+
+
+def test_an_owner_that_hears_from_a_write_of_another_that_its_key_is_decided_becomes_firm() -> None:
+    """That write is refused, and its owner gives way: nobody says it again. (Found by seed 7909.)"""
+    mesh = Mesh("abcde")
+    for name in (C, D, E):
+        mesh.kill(name)
+    mesh.run_until(partial(mesh.agree, (A, B)))
+    taken = receipt(mesh, mesh.submit(A, keyed(mesh)))
+    mesh.run(5.0)
+    owner = taken.nodes[0]
+    mine = mesh.record(owner, JOB)
+    assert not mine.settled
+    before = Ballot(mine.own.ballot.term - 1, B if owner == A else A)
+    theirs = mine._replace(own=mine.own._replace(ballot=before), outcome=None, claimed=True)
+    mesh.tell(before.owner, owner, Write((encode(theirs),)))
+    mesh.run(5.0)
+    assert mesh.has_settled(owner, JOB)
 
 
 def test_a_key_whose_holders_cannot_be_asked_is_in_flight_and_never_runs_elsewhere() -> None:
