@@ -201,14 +201,12 @@ class Runner:
         """This start may never begin here."""
         _remember(self._denied, (job, token))
 
-    def never_began(self, job: JobId, token: StartToken) -> bool:
-        """Whether it is certain that this start, granted in this life, did not and will not begin here."""
-        return (job, token) in self._denied and (job, token) not in self._begun
-
-    def _may_have_begun(self, job: JobId, token: StartToken) -> bool:
-        """Of a start that does not run here: whether it may have. A disk that was set back counts its lives
-        anew, so until it is known to be the latest one, another life of this number may have begun it."""
-        return not self._table.has_vote or (job, token) in self._begun
+    def rule_out(self, job: JobId, token: StartToken) -> bool:
+        """Deny a start that does not run here. Whether it is certain that it has not begun in this life: then
+        it never will. (A disk that was set back counts its lives anew, so until it is known to be the latest
+        one, another life of this number may have begun it.)"""
+        self.deny(job, token)
+        return self._table.has_vote and (job, token) not in self._begun
 
     def stood_still(self) -> None:
         """This node was not there for a while. What was granted to it meanwhile waits to be read now, and its
@@ -320,9 +318,8 @@ class Runner:
             has_slot = spec is not None and self.has_slot_for(spec.task)
             if not usable or is_denied or running is not None or not has_slot:
                 self._mark_refusal(item, is_over=is_over, has_slot=has_slot)
-                self.deny(item.job, item.token)
                 refused = (TokenItem(item.job, item.token),)
-                denied, voids = (refused, ()) if self._may_have_begun(item.job, item.token) else ((), refused)
+                denied, voids = ((), refused) if self.rule_out(item.job, item.token) else (refused, ())
                 desk.post.send(source, Has(desk.view.boot, (), denied, voids))
                 continue
             assert record is not None
@@ -361,8 +358,7 @@ class Runner:
             elif running is not None and running.token == item.token:
                 held.append(item)  # running, or about to: if that is revoked the next question is denied
             else:
-                self.deny(item.job, item.token)
-                (denied if self._may_have_begun(item.job, item.token) else voids).append(item)
+                (voids if self.rule_out(item.job, item.token) else denied).append(item)
         boot = self._desk.view.boot
         self._desk.post.send(source, Has(boot, tuple(held), tuple(denied), tuple(voids)))
 

@@ -194,11 +194,13 @@ class Scheduler:
                 desk.gate_wanted.add(job)
         elif own.runner == desk.me:
             running = self._runner.get(job)
-            if running is None or running.token != own.token or running.stopped:
-                if own.boot == desk.view.boot and self._runner.never_began(job, own.token):
-                    self._void(record)
-                else:
-                    self._lose(record, "not running here", counted=True)
+            if running is not None and running.token == own.token:
+                if running.stopped:
+                    self._lose(record, "stopped here", counted=True)
+            elif own.boot == desk.view.boot and self._runner.rule_out(job, own.token):
+                self._void(record)  # revoked here, or its grant never came: that comes too late now
+            else:
+                self._lose(record, "not running here", counted=True)
         else:
             away = self._away[job] = Away(own.token, own.runner, own.boot, desk.now)
             self._wake = desk.now

@@ -39,6 +39,7 @@ from edgenode.core.types import (
     Partition,
     Promise,
     Room,
+    Seconds,
     StartToken,
     State,
 )
@@ -270,6 +271,38 @@ def test_a_lost_grant_is_noticed_and_the_job_starts_again() -> None:
     assert mesh.record(A, spec.id).start_count == 1
     assert len(mesh.record(A, spec.id).voids) == 1
     assert mesh.record(A, spec.id).losses == ()
+
+
+def test_a_grant_that_is_slower_than_the_death_of_its_owner_is_void_where_its_runner_goes_on() -> None:
+    mesh = Mesh("abc", slots={A: 0, B: 1, C: 0})
+    mesh.rule = lambda source, to, message: 5.0 if isinstance(message, Grant) else True
+    spec = mesh.spec("abc")
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.has(B, spec.id) and mesh.record(B, spec.id).own.runner == B)
+    (grant,) = mesh.messages(Grant, to=B)
+    mesh.kill(A)
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    mesh.tell(C, B, grant)
+    mesh.run(1.0)
+    record = mesh.record(B, spec.id)
+    assert mesh.runs(spec.id) == [B]
+    assert (record.start_count, record.voids, record.losses) == (1, (grant.items[0].token,), ())
+
+
+@pytest.mark.parametrize("stops_take_s", [0.001, 5.0], ids=["ended", "ending"])
+def test_a_start_that_was_stopped_here_has_begun_for_who_goes_on_here(stops_take_s: Seconds) -> None:
+    mesh = Mesh("abc", slots={A: 0, B: 1, C: 0})
+    mesh.verdict, mesh.stops_take_s = endless, stops_take_s
+    spec = mesh.spec("abc", delivery=Delivery.AT_MOST_ONCE)
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.runs(spec.id) == [B])
+    mesh.run(0.1)
+    mesh.tell(A, B, Stop((TokenItem(spec.id, mesh.begun[0].token),)))
+    mesh.run(0.1)
+    mesh.kill(A)
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    assert mesh.runs(spec.id) == [B]
+    assert (mesh.record(B, spec.id).state, mesh.record(B, spec.id).voids) == (State.FAILED, ())
 
 
 def a_grant(mesh: Mesh, start: int = 1, boot: int = 1) -> Grant:

@@ -11,7 +11,7 @@ from edgenode.core import scheduler
 from edgenode.core.jobs import Spec
 from edgenode.core.scheduler import GATE_MAX_S
 from edgenode.core.types import Delivery, NodeId, Partition, Seconds, State
-from edgenode.core.wire import Message, Write
+from edgenode.core.wire import Acks, Grant, Message, Write
 
 STRICT: list[dict[str, Any]] = [{"partition": Partition.WAIT}, {"delivery": Delivery.AT_MOST_ONCE}]
 SOON_S: Seconds = 2 * GATE_MAX_S
@@ -152,3 +152,23 @@ def test_a_strict_job_starts_when_one_of_its_holders_is_back(options: dict[str, 
     assert mesh.record(A, spec.id).own.state is State.QUEUED
     mesh.boot(B)
     mesh.run_until(lambda: mesh.runs(spec.id) == [A], limit_s=3.0)
+
+
+@pytest.mark.parametrize("options", STRICT, ids=str)
+def test_a_start_that_waits_for_a_majority_on_the_successor_of_its_owner_never_began(
+    options: dict[str, Any],
+) -> None:
+    """Only A could have granted it: B has its `running`, and no more."""
+    mesh = Mesh("abc", slots={A: 0, B: 1, C: 0})
+    spec = mesh.spec("abc", **options)
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.has(A, spec.id) and mesh.record(A, spec.id).own.runner == B)
+    mesh.rule = lambda source, to, message: not isinstance(message, Acks)
+    mesh.run_until(lambda: mesh.record(B, spec.id).own.runner == B, limit_s=1.0)
+    assert not mesh.messages(Grant)
+    mesh.kill(A)
+    mesh.rule = let_pass
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    record = mesh.record(B, spec.id)
+    assert mesh.runs(spec.id) == [B]
+    assert (record.state, record.start_count, record.losses) == (State.SUCCEEDED, 1, ())
