@@ -7,6 +7,7 @@ none is left, and then empties the desk into one list of effects: first what mus
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from edgenode.core.errors import MalformedMessage
@@ -28,6 +29,7 @@ from edgenode.core.signals import Archive, Changed, Effect, Log
 from edgenode.core.situations import Situation
 from edgenode.core.table import Table
 from edgenode.core.types import (
+    FOREVER,
     Dice,
     Instant,
     JobId,
@@ -106,6 +108,9 @@ class Desk:
         self.voteless: dict[JobId, set[NodeId]] = {}
         """Holders that have a job and do not vote on it, though nothing stands against that: their row was
         damaged once."""
+        self.closed: dict[NodeId, Wall] = {}
+        """Members that have forgotten jobs of up to this last day, which is not over here: their clocks are,
+        or were, far ahead. They take no copies of such jobs."""
         self.overdue = News()  # responsibility must be looked at again
         self.dropped = News()  # nothing of it is here any more
         self.restored = News()
@@ -262,12 +267,39 @@ class Desk:
             found = self._living[holders] = tuple(living)
         return found
 
-    def spares(self, job: JobId, holders: tuple[NodeId, ...]) -> list[NodeId]:
+    def spares(self, record: Record) -> list[NodeId]:
         """The next in rank, one for each holder that is behind, or dead for `rereplicate_after_s`."""
-        lost = sum(self.view.is_behind(holder) or self.is_long_dead(holder) for holder in holders)
-        if not lost:
-            return []
-        return [n for n in self.view.ranking().rank(job) if n not in holders and n != self.me][:lost]
+        lost = self.lost(record.holders)
+        return self.next_in_rank(record)[:lost] if lost else []
+
+    def lost(self, holders: tuple[NodeId, ...]) -> int:
+        """How many of these somebody else is to have a spare copy for."""
+        return sum(self.view.is_behind(holder) or self.is_long_dead(holder) for holder in holders)
+
+    def next_in_rank(self, record: Record) -> list[NodeId]:
+        """Who else than the holders and this node may have a copy: last those that would not take it."""
+        return self._next_in_rank(record.id, record.holders, decode_spec(record.spec).expires_at)
+
+    def _next_in_rank(self, job: JobId, holders: tuple[NodeId, ...], expires_at: Wall) -> list[NodeId]:
+        ranked = [n for n in self.view.ranking().rank(job) if n not in holders and n != self.me]
+        if self.closed:
+            ranked.sort(key=lambda node: self._has_forgotten(node, expires_at))
+        return ranked
+
+    def note_closed(self, node: NodeId, jobs: Sequence[JobId]) -> None:
+        """A member has dropped these, and takes no copy. Where that is before their day, others are asked
+        before it from now on."""
+        for record in self.table.get_many(jobs).values():
+            expires_at = decode_spec(record.spec).expires_at
+            if self.wall < expires_at:
+                self.closed[node] = max(expires_at, self.closed.get(node, expires_at))
+
+    def takes(self, node: NodeId, record: Record) -> bool:
+        """Whether a member takes a copy of which it has none, as far as is known."""
+        return not self._has_forgotten(node, decode_spec(record.spec).expires_at)
+
+    def _has_forgotten(self, node: NodeId, expires_at: Wall) -> bool:
+        return expires_at <= self.closed.get(node, -FOREVER)
 
     def is_long_dead(self, node: NodeId) -> bool:
         """Whether it has been dead for `rereplicate_after_s`."""
@@ -286,9 +318,12 @@ class Desk:
         """
         if len(self.living_holders(record)) == len(record.holders):
             return []
-        return self.stand_ins_of(record.id, record.holders, asked_acks(record))
+        expires_at = decode_spec(record.spec).expires_at
+        return self.stand_ins_of(record.id, record.holders, asked_acks(record), expires_at)
 
-    def stand_ins_of(self, job: JobId, holders: tuple[NodeId, ...], acks: int) -> list[NodeId]:
+    def stand_ins_of(
+        self, job: JobId, holders: tuple[NodeId, ...], acks: int, expires_at: Wall = FOREVER
+    ) -> list[NodeId]:
         """The same for a job with these holders, to be on so many disks."""
         living = self.living_of(holders)
         if len(living) == len(holders):
@@ -296,7 +331,7 @@ class Desk:
         lacking = acks - len({*living, self.me})
         if lacking <= 0:
             return []
-        ranked = [n for n in self.view.ranking().rank(job) if n not in holders and n != self.me]
+        ranked = self._next_in_rank(job, holders, expires_at)
         return [node for node in ranked if self.view.is_living(node)][:lacking]
 
     def acks_needed(self, record: Record) -> int:

@@ -613,6 +613,7 @@ class Node:
             case Marked(jobs):
                 replication.on_marked(source, jobs)
             case Expired(jobs):
+                self._desk.note_closed(source, jobs)
                 custody.on_expired(source, jobs)
                 replication.on_expired(source, jobs)
                 self._upkeep.on_expired(source, jobs)

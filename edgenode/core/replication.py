@@ -517,8 +517,12 @@ class Replication:
         self.on_marked(source, jobs)
         for job in jobs:
             writing, record = self._writing.whole(job), self._table.peek(job)
-            if writing is not None and record is not None and self._desk.is_over(record):
+            if writing is None or record is None:
+                continue
+            if self._desk.is_over(record):
                 writing.refused.add(source)
+            elif source not in {*record.holders, *self._readers(record)}:
+                self.send_again((job,))  # another one stands in, which takes copies of that day
 
     def forget(self, jobs: Iterable[JobId]) -> None:
         """Nothing of these is here any more."""
@@ -529,10 +533,9 @@ class Replication:
     def _push_marks(self, job: JobId, spreading: Spreading) -> None:
         """Tell the holders that miss the mark; spares stand in for those long dead."""
         desk, view = self._desk, self._desk.view
-        spares = desk.spares(job, spreading.holders)
-        if spares and (record := self._table.get(job)) is not None:
-            desk.reach(Situation.SPARE_OF_SETTLED)
-            for node in spares:
+        if desk.lost(spreading.holders) and (record := self._table.get(job)) is not None:
+            for node in desk.spares(record):
+                desk.reach(Situation.SPARE_OF_SETTLED)
                 desk.post.add(node, Copies, encode(record))
         for node in sorted(spreading.missing):
             if view.is_living(node):

@@ -4,6 +4,7 @@ A job that goes on is looked after by its owner. A settled one has none, so its 
 
     a holder came (back)        -> it is offered what it holds: jobs may have ended while it was away
     a holder is dead for long   -> the next in rank are offered a spare copy, without a vote
+    a spare is not taken        -> the next in rank is offered it: that one's clock was far ahead once
     a job's owner is dead       -> all its holders are offered it: what the owner knew of who lacks it is gone
     this node leaves            -> others are offered what too few of them have
     all holders have a job that this node does not hold -> the spare copy here goes
@@ -16,7 +17,7 @@ mesh at rest compares nothing.) A walk reads a few rows at a time; one serves al
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -92,6 +93,7 @@ class Upkeep:
                 continue
             self._met.pop(node, None)
             self._came.discard(node)
+            desk.closed.pop(node, None)  # it is asked anew when it is back
             if self._is_lost(node) and node not in self._dead_by:
                 self._dead_by[node] = desk.now + desk.settings.rereplicate_after_s
                 self._walk_at = min(self._walk_at, self._dead_by[node])
@@ -187,7 +189,7 @@ class Upkeep:
                     desk.reach(Situation.RETURNED_HOLDER_OFFERED)
                     takers.add(node)
             elif (is_stranger or node in self._dead) and self._is_lost(node) and self._speaks(record, node):
-                if spares := desk.spares(record.id, record.holders):
+                if spares := desk.spares(record):
                     desk.reach(Situation.SPARE_OF_SETTLED)
                     takers.update(spares)
                 if record.owner == node:
@@ -269,12 +271,30 @@ class Upkeep:
             if offered is not None and offered.digest == item.digest:
                 self._confirm(source, item.job, offered)
 
-    def on_expired(self, source: NodeId, jobs: Iterable[JobId]) -> None:
-        """`source` has forgotten these, and takes no copy."""
+    def on_expired(self, source: NodeId, jobs: Sequence[JobId]) -> None:
+        """`source` has forgotten these, and takes no copy. If their day is not over, and it was to stand in
+        for a holder, the next in rank is."""
+        known = self._table.get_many(jobs) if source in self._desk.closed else {}
         for job in jobs:
-            if (offered := self._offered.get(job)) is not None:
+            offered, record = self._offered.get(job), known.get(job)
+            if offered is not None:
                 offered.is_spare = False
+                offered.takers.discard(source)
+            if record is not None and (others := self._others_than(source, record, offered)):
+                self._offer(record, others)
+            elif offered is not None:
                 self._confirm(source, job, offered)
+
+    def _others_than(self, source: NodeId, record: Record, offered: Offered | None) -> list[NodeId]:
+        """Who is to have a copy instead of `source`, which takes none though its day is not over."""
+        desk = self._desk
+        if source in record.holders or desk.takes(source, record):
+            return []
+        if offered is not None and offered.is_needed:
+            others = self._heirs(record)
+        else:
+            others = {*desk.spares(record)} if record.settled else set()
+        return [node for node in others if desk.takes(node, record)]
 
     def _confirm(self, source: NodeId, job: JobId, offered: Offered) -> None:
         offered.takers.discard(source)
@@ -314,7 +334,7 @@ class Upkeep:
                 self._look_at(record)
             elif record.settled and record.owner == me:
                 self._has_strangers |= any(map(self._is_stranger, record.holders))
-                if spares := self._desk.spares(job, record.holders):
+                if spares := self._desk.spares(record):
                     self._desk.reach(Situation.SPARE_OF_SETTLED)
                     self._offer(record, spares)  # the walk after that holder's death was over by then
 
@@ -414,6 +434,4 @@ class Upkeep:
         staying = self._staying(record.holders)
         others = len(record.holders) - (self._desk.me in record.holders)
         missing = max(others - len(staying), 0 if staying else 1)
-        ranked = self._desk.view.ranking().rank(record.id)
-        spares = [n for n in ranked if n not in record.holders and n != self._desk.me]
-        return {*staying, *spares[:missing]}
+        return {*staying, *self._desk.next_in_rank(record)[:missing]}

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from job_mesh import WALL, A, B, C, D, Mesh, StillView, job_id, make_desk, make_record, sends, succeeded
+from job_mesh import WALL, A, B, C, D, E, Mesh, StillView, job_id, make_desk, make_record, sends, succeeded
 
 from edgenode.core.desk import Desk
 from edgenode.core.jobs import (
@@ -184,6 +184,29 @@ def test_who_is_next_in_rank_stands_in_when_too_few_holders_live() -> None:
     assert [to for to, _ in owner.sent(Write)] == [D]
     assert JOB not in owner.desk.acknowledged
     owner.ack(D)
+    assert JOB in owner.desk.acknowledged
+
+
+def test_who_takes_no_copy_of_that_day_does_not_stand_in_while_another_can() -> None:
+    owner = Owner()
+    view = owner.desk.view
+    assert isinstance(view, StillView)
+    view.standings[E] = Standing.LIVING
+    owner.replication.await_acks(JOB)
+    owner.stand(B, Standing.SILENT)
+    owner.stand(C, Standing.SILENT)
+    owner.desk.post.flush()
+    first, second = owner.desk.next_in_rank(owner.copy)
+    for refusing, asked in ((first, second), (second, first)):
+        owner.desk.note_closed(refusing, (JOB,))
+        owner.replication.on_expired(refusing, (JOB,))
+        owner.replication.on_time()
+        assert [to for to, _ in owner.sent(Write)] == [asked]
+    owner.desk.note_closed(first, (JOB,))
+    owner.replication.on_expired(first, (JOB,))
+    owner.replication.on_time()
+    assert owner.sent(Write) == [], "who is left is asked now and then, and not at once"
+    owner.ack(first)
     assert JOB in owner.desk.acknowledged
 
 

@@ -358,6 +358,38 @@ def test_a_spare_copy_is_not_offered_again_and_again_to_a_holder_that_forgot_its
     assert 0 < len(mesh.messages(Offer, source=D)) < 20
 
 
+def far_ahead(mesh: Mesh, name: NodeId, spec: Spec) -> None:
+    """By its clock this node has forgotten all jobs of that day."""
+    mesh.nodes[name].desk.table.drop(JobId(b"x" * 16), spec.expires_at + 1.0)
+    mesh.ahead_s[name] = 30 * DAY_S
+    mesh.run(2.0)
+
+
+def test_who_forgot_a_day_by_a_clock_that_was_far_ahead_is_left_out_when_a_holder_is_stood_in_for() -> None:
+    mesh = quick_mesh("abcde")
+    spec = mesh.spec("abcd")
+    settle(mesh, spec)
+    far_ahead(mesh, D, spec)
+    mesh.kill(C)
+    mesh.run_until(lambda: mesh.has(E, spec.id), limit_s=40.0)
+    assert not mesh.has(D, spec.id)
+    mesh.run(5.0)
+    mesh.sent.clear()
+    mesh.run(60.0)
+    assert not mesh.messages(Offer)
+
+
+def test_a_leaver_hands_nothing_to_who_forgot_its_day_by_a_clock_that_was_far_ahead() -> None:
+    mesh = Mesh("abc", settings=Settings(jobs=replace(QUICK.jobs, replicas=1)))
+    spec = mesh.spec("ab")
+    settle(mesh, spec)
+    far_ahead(mesh, B, spec)
+    mesh.do(A, LeaveAsked())
+    mesh.run_until(lambda: A in mesh.left)
+    assert mesh.left[A]
+    assert mesh.has(C, spec.id)
+
+
 def test_a_promise_without_a_copy_is_kept_no_longer_than_a_marker() -> None:
     mesh = quick_mesh("abcd")
     spec = short(mesh, 5.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from job_mesh import WALL, A, B, D, Disk, StillView, job_id, make_record
+from job_mesh import DAY_S, WALL, A, B, C, D, Disk, StillView, job_id, make_record
 
 from edgenode.core.desk import Desk
 from edgenode.core.jobs import decided, encode, settled
@@ -81,6 +81,47 @@ def test_a_holder_that_dies_a_second_time_is_stood_in_for_after_that() -> None:
     walker.view.since[B] = 20.0
     assert walker.offered_in(29.0) == set()
     assert walker.offered_in(2.0) == {D}
+
+
+def test_who_takes_no_copy_is_asked_again_at_the_next_walk_if_nobody_else_does() -> None:
+    standings = dict.fromkeys((A, C, D), Standing.LIVING) | {B: Standing.GONE}
+    walker = Walker(StillView(A, standings))
+    walker.has_ended(A, B)
+    record = walker.desk.table.get(JOB)
+    assert record is not None
+    first, second = walker.desk.next_in_rank(record)
+    walker.upkeep.members_changed(frozenset((B,)))
+    assert walker.offered_in(31.0) == {first}
+    for refusing, asked in ((first, {second}), (second, set()), (first, set())):
+        walker.desk.note_closed(refusing, [JOB])
+        walker.upkeep.on_expired(refusing, [JOB])
+        assert walker.offered_in(10.0) == asked
+    walker.upkeep.members_changed(frozenset((B,)))
+    assert walker.offered_in(31.0) == {first}
+
+
+def test_who_takes_no_copy_since_the_last_day_is_over_is_stood_in_for_by_nobody() -> None:
+    standings = dict.fromkeys((A, C, D), Standing.LIVING) | {B: Standing.GONE}
+    walker = Walker(StillView(A, standings))
+    walker.has_ended(A, B)
+    walker.upkeep.members_changed(frozenset((B,)))
+    (first,) = walker.offered_in(31.0)
+    walker.desk.set_wall(WALL + 8 * DAY_S)
+    walker.desk.note_closed(first, [JOB])
+    walker.upkeep.on_expired(first, [JOB])
+    assert walker.offered_in(10.0) == set()
+    assert walker.desk.closed == {}
+
+
+def test_who_was_away_is_asked_anew_though_it_took_no_copy_before() -> None:
+    standings = dict.fromkeys((A, C, D), Standing.LIVING) | {B: Standing.GONE}
+    walker = Walker(StillView(A, standings))
+    walker.has_ended(A, B)
+    walker.desk.note_closed(D, [JOB])
+    assert walker.desk.closed
+    walker.view.standings[D] = Standing.SILENT
+    walker.upkeep.members_changed(frozenset((D,)))
+    assert walker.desk.closed == {}
 
 
 def test_a_walk_is_ahead_of_who_looks_at_its_offers_by_what_that_takes_a_moment_and_goes_on_then() -> None:
