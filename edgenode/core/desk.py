@@ -146,16 +146,17 @@ class Desk:
         return self.clock.wall(self.now)
 
     @property
-    def may_end_by_clock(self) -> bool:
-        """Whether this node's clock is good enough to let jobs expire and to delete what is over."""
-        return self.clock.trusted(self.now)
+    def sure_wall(self) -> Wall:
+        """Which days are over for certain, so that jobs may expire, and be deleted: up to this one.
+        -FOREVER if this node's clock is not good enough."""
+        return self.clock.sure(self.now)
 
     def _clock_to_keep(self) -> Wall:
         """The time, now and then, for a start without a good clock; 0 otherwise."""
         if self._clock_kept_at is None:
             self._clock_kept_at = self.now
         is_due = self.now >= self._clock_kept_at + CLOCK_KEPT_S and self.storing
-        if not (is_due and self.may_end_by_clock):
+        if not (is_due and self.clock.trusted(self.now)):
             return 0.0
         self._clock_kept_at = self.now
         return self.wall
@@ -200,11 +201,11 @@ class Desk:
         ended. (By the present time as well: a clock that ran ahead once must not refuse new jobs. But not by
         one that too few others agree with, as right after a start.)"""
         forgotten = self.table.forgotten
-        return expires_at <= (min(forgotten, self.wall) if self.may_end_by_clock else forgotten)
+        return expires_at <= (min(forgotten, self.wall) if self.clock.trusted(self.now) else forgotten)
 
     def is_over(self, record: Record) -> bool:
         """Whether the job's last day is, by a clock that can be trusted: nothing of it may start any more."""
-        return self.may_end_by_clock and self.wall >= decode_spec(record.spec).expires_at
+        return self.sure_wall >= decode_spec(record.spec).expires_at
 
     def drop(self, record: Record) -> None:
         """Let a copy go whose job is over. `merged` tells."""

@@ -94,11 +94,11 @@ class Outgoing:
     holders: tuple[NodeId, ...]
     place: int = 0
     target: NodeId | None = None  # who owns it, if that is not the holder at `place`
-    is_unsure: bool = False  # who was asked died without an answer, or cannot tell: it may be there
+    is_unsure: bool = False  # who was asked went away without an answer, or cannot tell: it may be there
     is_elsewhere: bool = False  # its key is others': the job exists, or soon will, without this submission
     hops: int = 0
-    asked: NodeId = NOBODY
-    life: int = 0  # of `asked`, when it was asked first
+    asked: NodeId = NOBODY  # has not answered yet
+    life: int = 0  # of `asked`
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,18 +234,17 @@ class Intake:
         for job in jobs:
             out = submission.open[job]
             if out.target is not None and desk.view.dead_since(out.target) is not None:
-                out.target, out.is_unsure = None, True
+                out.target = None
             while out.place < len(out.holders) and desk.view.dead_since(out.holders[out.place]) is not None:
                 desk.reach(Situation.SUBMISSION_GOES_DOWN_RANK)
                 out.place += 1
-                out.is_unsure = True
             if out.place >= len(out.holders):
                 self._close(submission, job, _unknown(job, out, "no holder of the job answered"))
                 continue
             target = out.target or out.holders[out.place]
             life = desk.view.boot_of(target)
-            # What an earlier life of it took, and what became of that, the present one may not know.
-            out.is_unsure |= target == out.asked and life != out.life
+            # Nobody else knows what the one that was asked took; nor, for certain, does its next life.
+            out.is_unsure |= out.asked != NOBODY and (target, life) != (out.asked, out.life)
             out.asked, out.life = target, life
             groups.setdefault((target, out.place), []).append(SubmitItem(out.blob, out.holders))
         for (target, place), items in groups.items():
@@ -276,6 +275,8 @@ class Intake:
             out = submission.open.get(answer.job)
             if out is None:
                 continue
+            if source == out.asked:
+                out.asked = NOBODY  # it has not taken this, or says that it cannot tell
             if not answer.refused:
                 self._close(submission, answer.job, answer)
             elif answer.refused == REFUSED_GAVE_WAY:

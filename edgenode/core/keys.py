@@ -576,8 +576,8 @@ class Keys:
             self._look(job)
         if self._purge_at <= desk.now:
             self._purge_at = desk.now + PURGE_PERIOD_S
-            if desk.may_end_by_clock:
-                self._claims.expire(desk.wall - 2 * desk.settings.clock_skew_max_s)
+            if desk.sure_wall != -FOREVER:
+                self._claims.expire(desk.sure_wall - 2 * desk.settings.clock_skew_max_s)
 
     def _attention(self, claiming: Claiming) -> Instant:
         """When this claim next needs a look."""

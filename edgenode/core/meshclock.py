@@ -11,9 +11,12 @@ reading of a minute ago is as good as one of now, and that of a member that died
               node hears a part only, a majority of `COUNTED_MAX`
     wall      the median, but it never goes back: where it would, it goes at half the pace until they meet
 
+    sure      the median, where it is trusted; nothing else is
+
 Who is not trusted runs jobs as ever, and decides nothing that can't be taken back: it lets no job expire and
-deletes nothing. The reading of a peer is corrected by half a round trip, as in Cristian, "Probabilistic clock
-synchronization", 1989; better is not needed where the tolerance is minutes.
+deletes nothing. Nor does anybody by a mesh clock that is ahead of the median. The reading of a peer is
+corrected by half a round trip, as in Cristian, "Probabilistic clock synchronization", 1989; better is not
+needed where the tolerance is minutes.
 """
 
 from __future__ import annotations
@@ -103,11 +106,17 @@ class MeshClock:
         """What this node says its own clock shows; 0 if it has not read it yet."""
         return 0.0 if self._raw_ahead is None else now + self._own_ahead
 
+    def sure(self, now: Instant) -> Wall:
+        """Up to when this node may let jobs expire and delete what is over; -FOREVER if it may not at all.
+
+        It is the median, and so never later than `wall`, which can wait for the clocks to catch up.
+        """
+        is_known = self._raw_ahead is not None and not self.is_far and self._is_majority(self._agreeing)
+        return now + self._ahead if is_known else -FOREVER
+
     def trusted(self, now: Instant) -> bool:
-        """Whether this node may let jobs expire and delete what is over."""
-        if self._raw_ahead is None or self.is_far or not self._is_majority(self._agreeing):
-            return False
-        return self.wall(now) - (now + self._ahead) <= self._tolerance_s
+        """Whether `wall` is near what the clocks show, and they agree."""
+        return self.wall(now) - self.sure(now) <= self._tolerance_s
 
     def ahead(self, node: NodeId) -> Seconds | None:
         """How far another member's clock is ahead of the mesh's; None if it was not heard."""

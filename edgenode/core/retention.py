@@ -51,17 +51,18 @@ class Retention:
         if self._next > desk.now:
             return
         self._next = desk.now + desk.settings.sweep_s
-        if not desk.may_end_by_clock:
+        today = desk.sure_wall
+        if today == -FOREVER:
             return
-        rows = self._table.due(desk.wall, self._cursor, SWEEP_ROWS)
-        self._sweep(rows)
+        rows = self._table.due(today, self._cursor, SWEEP_ROWS)
+        self._sweep(rows, today)
         if len(rows) == SWEEP_ROWS:
             self._cursor = rows[-1]
             self._next = desk.now + SWEEP_PAUSE_S
         else:
             self._cursor = START
 
-    def _sweep(self, rows: list[tuple[Wall, JobId]]) -> None:
+    def _sweep(self, rows: list[tuple[Wall, JobId]], today: Wall) -> None:
         table = self._table
         known = table.get_many([job for _, job in rows])
         for day, job in rows:
@@ -69,19 +70,19 @@ class Retention:
                 continue
             record = table.peek(job) or known.get(job)
             if record is not None:
-                self._look_at(record)
+                self._look_at(record, today)
             elif table.has_promise(job):
                 # Nobody asks for that job any more; if somebody does, it is told so.
                 table.drop(job, day - 2 * self._desk.settings.clock_skew_max_s)
 
-    def _look_at(self, record: Record) -> None:
+    def _look_at(self, record: Record, today: Wall) -> None:
         desk = self._desk
-        if desk.drop_day(record) <= desk.wall:
+        if desk.drop_day(record) <= today:
             if not record.settled:
                 text = f"{job_text(record.id)} ended as {record.state}, was never settled, and is forgotten"
                 desk.log("never-settled", text, warning=True)
             desk.drop(record)
-        elif look_day(record, desk.settings.clock_skew_max_s) > desk.wall:
+        elif look_day(record, desk.settings.clock_skew_max_s) > today:
             self._table.put(record)  # written when another skew was allowed
             self._table.write_again(record.id)
         elif record.settled and not is_marker(record):

@@ -400,7 +400,7 @@ class Runner:
         """To the owner; when it does not thank, to each living holder in turn, while anybody may take it."""
         desk = self._desk
         for (job, token), kept in list(self._kept.items()):
-            if kept.until <= desk.wall and desk.may_end_by_clock:
+            if kept.until <= desk.sure_wall:
                 del self._kept[job, token]
                 continue
             if kept.again_at <= desk.now:

@@ -448,7 +448,7 @@ class Scheduler:
         job, lead = record.id, self._table.acting(record.id)
         assert lead is not None
         if self._desk.wall >= _start_by(spec):
-            self._expire(record)
+            self._expire(record, _start_by(spec))
             return False
         # `take_on` comes again when it is firm, `acknowledged` when enough disks have it, and the end of the
         # stopped start that still occupies its place here.
@@ -786,8 +786,9 @@ class Scheduler:
             return
         spec = decode_spec(record.spec)
         is_running = record.own.state is State.RUNNING
-        if self._desk.wall >= (spec.expires_at if is_running else _start_by(spec)):
-            self._expire(record)
+        ends_at = spec.expires_at if is_running else _start_by(spec)
+        if self._desk.wall >= ends_at:
+            self._expire(record, ends_at)
         elif record.own.state is State.SCHEDULED:
             self._write(fallen_due(record))
             self.take_on((job,))
@@ -798,17 +799,17 @@ class Scheduler:
         for days in (self._days, self._doubted, self._pauses):
             days.drop(job)
 
-    def _expire(self, record: Record) -> None:
+    def _expire(self, record: Record, day: Wall) -> None:
         """The day has come after which this job may not start, or not even run. Only a node whose clock can
         be trusted ends it; another one hands it to somebody who can."""
-        if self._desk.may_end_by_clock:
+        if day <= self._desk.sure_wall:
             self._desk.reach(Situation.EXPIRED)
             running = record.own.state is State.RUNNING
             self._end(record, State.EXPIRED, error=EXPIRED_RUNNING if running else EXPIRED)
         else:
             self._desk.reach(Situation.EXPIRY_LEFT_TO_OTHERS)
             self._queued.drop(record.id)
-            self._doubted.set(record.id, self._desk.now + LOOK_AGAIN_S)
+            self._doubted.set(record.id, self._desk.now + min(LOOK_AGAIN_S, day - self._desk.sure_wall))
             if self._desk.clock.is_far:  # else nobody knows better
                 self._desk.clock_wanted.add(record.id)
 

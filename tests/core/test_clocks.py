@@ -126,6 +126,21 @@ def test_nobody_ends_a_job_while_the_clocks_disagree(ahead_s: float) -> None:
     assert mesh.record(B, spec.id).state is State.EXPIRED
 
 
+def test_a_lonely_node_whose_clock_went_back_lets_jobs_expire_by_what_it_shows_now() -> None:
+    """It alone is left of two; the other's wrong clock had drawn the mesh's time half an hour ahead."""
+    mesh = Mesh("a", slots=0, ahead_s={A: HOUR_S / 2})
+    mesh.run(5.0)
+    mesh.ahead_s[A] = 0.0
+    mesh.run(5.0)
+    spec = mesh.spec("a", deadline=mesh.wall() + 20.0)
+    mesh.submit(A, spec)
+    mesh.run(15.0)
+    assert mesh.nodes[A].desk.wall > mesh.wall() + HOUR_S / 3
+    assert mesh.record(A, spec.id).outcome is None, "it may not start; but by no clock is its day over"
+    mesh.run_until(lambda: mesh.settled(spec.id), limit_s=10.0)
+    assert mesh.record(A, spec.id).state is State.EXPIRED
+
+
 def test_a_job_that_runs_on_its_last_day_is_stopped_and_expires() -> None:
     mesh = Mesh("abcd", slots={A: 0, B: 0, C: 0, D: 1})
     mesh.verdict = endless

@@ -236,6 +236,20 @@ def test_other_content_is_not_refused_for_certain_when_a_holder_died_that_may_ha
     assert not error.definite
 
 
+def test_other_content_is_refused_for_certain_when_nobody_who_is_gone_was_asked() -> None:
+    mesh = Mesh("abcde")
+    first, second, *_ = mesh.holders(JOB)
+    entry, other, *_ = (name for name in mesh.names if name not in mesh.holders(JOB))
+    mesh.kill(other)
+    mesh.run_until(lambda: mesh.nodes[entry].view.dead_since(other) is not None)
+    mesh.rule = lambda source, to, message: not isinstance(message, Submit | Submitted)
+    request = mesh.submit(entry, keyed(mesh))
+    mesh.tell(first, entry, Submitted(request, (SubmitAnswer(JOB, (other, second), REFUSED_CLAIMED),)))
+    mesh.run_until(lambda: bool(mesh.messages(Submit, source=entry, to=second)))
+    mesh.tell(second, entry, Submitted(request, (SubmitAnswer(JOB, (), REFUSED_REUSED),)))
+    assert isinstance(receipt(mesh, request).error, KeyReused)
+
+
 def gave_way() -> tuple[Mesh, Submit, Record]:
     """A took a submission without knowing whose its key is, and has not acknowledged it; then the key turns
     out to be another content's. The mesh, the submission, and what A has now."""

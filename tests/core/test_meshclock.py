@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgenode.core.meshclock import MeshClock
-from edgenode.core.types import NodeId
+from edgenode.core.types import FOREVER, NodeId
 
 A, B, C, D = (NodeId(letter) for letter in "bcde")
 WALL = 1e9
@@ -46,6 +46,7 @@ def test_one_wrong_clock_of_three_changes_nothing_and_knows_that_it_is_wrong() -
 
 def test_two_clocks_that_differ_too_much_are_both_doubted() -> None:
     assert not mesh_clock(0.0, HOUR_S).trusted(0.0)
+    assert mesh_clock(0.0, HOUR_S).sure(0.0) == -FOREVER
     assert not mesh_clock(HOUR_S, 0.0).trusted(0.0)
     assert mesh_clock(0.0, SKEW_S).trusted(0.0)
 
@@ -133,12 +134,13 @@ def test_it_slows_down_rather_than_go_back() -> None:
     assert clock.wall(300.0) == WALL + 300  # they have met
 
 
-def test_a_lonely_clock_that_went_back_far_decides_nothing_until_it_has_been_caught_up() -> None:
+def test_a_lonely_clock_that_went_back_far_is_not_trusted_until_it_has_been_caught_up() -> None:
     clock = mesh_clock(0.0)
     clock.read(WALL + HOUR_S + 10, 10.0)
     clock.read(WALL + 20, 20.0)
     assert not clock.trusted(20.0)
     assert clock.wall(20.0) == WALL + HOUR_S + 20
+    assert clock.sure(20.0) == WALL + 20, "which is over by any clock"
     clock.read(WALL + 2 * HOUR_S, 2 * HOUR_S)
     assert clock.trusted(2 * HOUR_S)
 

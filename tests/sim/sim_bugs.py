@@ -35,12 +35,12 @@ def planted(bug: Bug) -> Iterator[None]:
 def own_clock_is_believed(patch: pytest.MonkeyPatch) -> None:
     """Days are compared with this machine's clock, whatever the others show."""
     patch.setattr(MeshClock, "wall", lambda clock, now: now + (clock._raw_ahead or 0.0))
-    patch.setattr(MeshClock, "trusted", lambda clock, now: True)
+    patch.setattr(MeshClock, "sure", MeshClock.wall)
 
 
 def any_clock_ends_jobs(patch: pytest.MonkeyPatch) -> None:
     """Also a node whose clock is far from the median expires and drops."""
-    patch.setattr(MeshClock, "trusted", lambda clock, now: True)
+    patch.setattr(MeshClock, "sure", MeshClock.wall)
 
 
 def pauses_are_days(patch: pytest.MonkeyPatch) -> None:
