@@ -182,6 +182,15 @@ def test_join_never_gives_up_a_settled_outcome(a: Record, b: Record) -> None:
         assert both.outcome in (a.outcome, b.outcome)
 
 
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_copy_of_a_later_submission_that_says_the_same_changes_nothing_that_is_shown(epoch: int) -> None:
+    """Seed 7227: a node took it on a side of its own, and was none of the holders of what had ended."""
+    ended = decided(new_record(SPEC, JOB, HOLDERS, 0.0, 1.0), State.SUCCEEDED, firm=True, at=2.0)
+    ended = settled(ended)._replace(epoch=epoch, claimed=True)
+    late = new_record(LATER_SPEC, JOB, HOLDERS if epoch == 0 else (C,), 0.0, 1.6)
+    assert join(late, ended) == join(ended, late) == ended
+
+
 @given(of_any_life, of_any_life)
 def test_of_two_lives_of_a_key_one_stands_whole_and_both_are_counted(a: Record, b: Record) -> None:
     if is_same_life(a, b):
