@@ -170,25 +170,32 @@ class Desk:
     def merge(self, record: Record) -> Record | None:
         """Join a copy into the table; None if none of it is taken any more. It may end this node's ownership:
         `merged` tells."""
-        mine = self.table.get(record.id)
+        return self.merge_into(self.table.get(record.id), record)
+
+    def merge_into(self, mine: Record | None, record: Record, blob: bytes = b"") -> Record | None:
+        """`merge`, when it is known what is here.
+
+        Args:
+            blob: the copy as it came.
+        """
         if mine is None and self.is_forgotten(decode_spec(record.spec).expires_at):
             return None
         joined = record if mine is None else self.joined(mine, record)
         if joined is not mine:
-            self.table.put(joined)
+            self.table.put(joined, blob if joined is record else b"")
             self.merged.add(record.id)
             if mine is None:
-                self.adopt(record)
-            if mine is not None:
-                self.learned(mine, joined)
+                self._adopt(record)
+            else:
+                self._learned(mine, joined)
         return joined
 
-    def adopt(self, record: Record) -> None:
+    def _adopt(self, record: Record) -> None:
         """A copy came of which nothing was here. (A holder of the job from its beginning misses nothing.)"""
         if record.starts and self.me not in record.holders:
             self.adopted.add(record.id)
 
-    def learned(self, mine: Record, joined: Record) -> None:
+    def _learned(self, mine: Record, joined: Record) -> None:
         """A copy here has become another by what somebody said. (To shrink is not to learn: each holder comes
         to that by itself.)"""
         if joined.claimed and not mine.claimed:

@@ -415,17 +415,10 @@ class Replication:
             have = table.peek(job) or mine.get(job)
             given = table.promise(job)
             asked = Promise(record.epoch, record.own.ballot)
-            if have is None and desk.is_forgotten(decode_spec(record.spec).expires_at):
+            joined = desk.merge_into(have, record, blob)
+            if joined is None:
                 desk.post.add(source, Expired, job)
                 continue
-            joined = record if have is None else desk.joined(have, record)
-            if joined is not have:
-                table.put(joined, blob if joined is record else b"")
-                desk.merged.add(job)
-                if have is None:
-                    desk.adopt(record)
-                else:
-                    desk.learned(have, joined)
             if record.settled:
                 # The last word needs no vote. This disk's may be given to a higher ballot, and not in memory.
                 desk.post.add(source, Marked, job)

@@ -18,6 +18,7 @@ from edgenode.core.jobs import (
     digest,
     encode,
     is_marker,
+    keyed_job_id,
     new_record,
     settled,
     shrunk,
@@ -56,6 +57,7 @@ from edgenode.core.wire import (
 from edgenode.core.wire import encode as frame_of
 
 JOB = job_id(1)
+KEYED = keyed_job_id("order-17")
 HOLDERS = (A, B, C)
 
 
@@ -319,6 +321,17 @@ def holder() -> tuple[Desk, Replication, Record]:
     record = make_record(JOB, HOLDERS)
     desk.table.put(record)
     return desk, Replication(desk), record
+
+
+def test_also_a_refused_write_tells_that_the_key_is_the_holders() -> None:
+    """Seed 7212: its owner, who had all promises and waited for just this, waited for ever."""
+    desk, replication, _ = holder()
+    keyed = make_record(KEYED, HOLDERS)
+    desk.table.put(keyed._replace(own=keyed.own._replace(ballot=Ballot(3, B))))
+    desk.table.give_promise(KEYED, Promise(0, Ballot(3, B)))
+    replication.on_write(A, (encode(keyed._replace(claimed=True)),))
+    assert [type(send.message) for send in desk.post.flush()] == [Refused]
+    assert desk.claimed.take() == [KEYED]
 
 
 def answers(desk: Desk) -> list[Message]:
