@@ -281,15 +281,19 @@ class Ledger:
             self._spared[node, job] = record.holders
             return
         self.forgotten[job].add(node)
-        if record is None or spec is None:
+        if disk is None or spec is None:
             return
         late_s = self._true_time() - spec.expires_at + INACCURACY_S
-        if late_s < (2 * self._skew_s if record.settled else 0.0):
+        is_open = record is not None and not record.settled
+        if late_s < (0.0 if is_open else 2 * self._skew_s):
             if not self.misled(node):
+                what = "a promise" if record is None else record
                 raise Violation(
-                    f"I1: {short(node)} drops {job_text(job)} {-late_s:.1f} s before its day: {record}"
+                    f"I1: {short(node)} drops {job_text(job)} {-late_s:.1f} s before its day: {what}"
                 )
             self._ended_early.add(job)
+        if record is None:
+            return
         holders_live = all(holder in self._disks for holder in self.acked.get(job, ()))
         if job in self.acked and job not in self.finished and holders_live:
             raise Violation(

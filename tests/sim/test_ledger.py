@@ -258,6 +258,16 @@ def test_who_could_not_know_better_may_end_a_job_early_and_others_may_learn_of_i
     mesh.store(B, expired)
 
 
+def test_a_promise_that_is_forgotten_before_its_day_is_found_and_excused_where_nobody_knew_better() -> None:
+    mesh = Mesh()
+    with pytest.raises(Violation, match=r"I1: a drops .* before its day: a promise"):
+        mesh.ledger.dropped(A, SPEC.id)
+    mesh = Mesh()
+    mesh.ledger.misled = lambda node: node == A
+    mesh.ledger.dropped(A, SPEC.id)
+    mesh.store(A, mesh.record)
+
+
 def test_a_result_without_a_majority_is_not_settled() -> None:
     mesh = Mesh()
     mesh.start()
