@@ -1,58 +1,42 @@
-"""The entry node's part: submissions and reads on behalf of local clients, at whoever owns the jobs.
+"""Submissions: of local clients, to whoever is to own the jobs; and what comes to this node to be owned.
 
 A submission keeps its ids and holders whatever happens. It goes to the first in rank, and further down only
 when that node is known dead or refuses: being slow must not make two owners. What is not known at the
 deadline is answered as unknown, never as failed. Under an idempotency key the holders may turn out to be
 others, who had the key first: it is sent there.
-
-A read asks the owner or the holders first, then all. "No such job" needs a no from every known member.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from edgenode.core.desk import Desk
 from edgenode.core.errors import (
     EdgeNodeError,
-    JobNotFound,
     KeyInFlight,
     KeyReused,
     MalformedMessage,
     NotReady,
     OutcomeUnknown,
     StoreUnwritable,
-    Undecided,
 )
-from edgenode.core.followers import Followers
 from edgenode.core.jobs import (
     Record,
     Spec,
     are_holders,
     decode_spec,
-    encode,
     encode_spec,
     is_claimed,
     is_keyed,
     job_text,
-    join,
     new_record,
 )
 from edgenode.core.pace import Pace
-from edgenode.core.post import WRITE_BYTES, pieces_of
 from edgenode.core.signals import (
-    InspectAsked,
-    InspectDone,
-    ReadAsked,
-    ReadDone,
     Receipt,
     RequestId,
-    SearchAsked,
-    SearchDone,
-    SearchedHere,
-    SearchHere,
     SubmitAsked,
     SubmitDone,
 )
@@ -65,13 +49,6 @@ from edgenode.core.wire import (
     REFUSED_NOT_READY,
     REFUSED_REUSED,
     REFUSED_UNSURE,
-    Inspect,
-    Inspected,
-    Query,
-    Read,
-    ReadAnswer,
-    Search,
-    SearchAnswer,
     Submit,
     SubmitAnswer,
     SubmitItem,
@@ -81,9 +58,6 @@ from edgenode.core.wire import (
 REFUSED_EXPIRED = "is past its last day"
 HOPS_MAX: Final = 4
 """How often in a row a submission is sent on at once; then only with the next retry."""
-
-READS_MISSED: Final = 5
-"""So many times in a row a reader that waits may fail to ask again, before nobody tells it anything."""
 
 
 @dataclass(slots=True)
@@ -133,59 +107,15 @@ class Submission:
     is_repeated: bool = False
 
 
-@dataclass(slots=True)
-class Reading:
-    """A read of several jobs for a local client."""
-
-    jobs: tuple[JobId, ...]
-    open: dict[JobId, None]
-    wait_until: Instant  # for an end that is settled; `began` if it need not be waited for
-    ends_at: Instant
-    again_at: Instant
-    silent: set[NodeId] = field(default_factory=set)  # asked, not answered yet
-    denied: dict[JobId, set[NodeId]] = field(default_factory=dict)  # who said that it has no copy
-    everyone: bool = False
-    found: dict[JobId, Record] = field(default_factory=dict)
-    owned: dict[JobId, None] = field(default_factory=dict)  # the owner itself answered
-    firm: set[JobId] = field(default_factory=set)
-    asking: set[JobId] = field(default_factory=set)
-    is_unsure: bool = False  # somebody who was asked knows members that this node does not
-    ended: dict[JobId, Instant] = field(default_factory=dict)  # since when a job is seen finished
-
-
-@dataclass(slots=True)
-class Searching:
-    query: Query
-    waiting: set[NodeId]
-    ends_at: Instant
-    found: dict[JobId, Record] = field(default_factory=dict)
-    horizon: bytes = b""  # the highest `upto`: below it somebody has not looked yet
-
-
-@dataclass(slots=True)
-class Inspecting:
-    waiting: set[NodeId]
-    ends_at: Instant
-    copies: dict[NodeId, Record | None] = field(default_factory=dict)
-
-
 class Intake:
     """Drive it with local requests, messages, changes and time; it answers through the desk."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._table = desk.table
-        self._reread_s = 2 * desk.settings.retry_s  # when a read that waits asks again
         self._pace = Pace(desk.settings.retry_s, desk.settings.retry_max_s)
         self._submissions: dict[RequestId, Submission] = {}
         self._receipts_due: dict[JobId, list[Due]] = {}
-        self._readings: dict[RequestId, Reading] = {}
-        self._followers = Followers(READS_MISSED * self._reread_s)  # told when a job ends
-        self._unreachable_now: list[NodeId] | None = None  # until members change
-        self._searches: dict[RequestId, Searching] = {}
-        self._tickets: dict[int, tuple[NodeId, int]] = {}
-        self._next_ticket = 0
-        self._inspections: dict[RequestId, Inspecting] = {}
         self._wake: Instant = FOREVER
 
     # ------------------------------------------------------------------------------- submissions
@@ -424,302 +354,6 @@ class Intake:
         for (source, request), items in answers.items():
             self._desk.post.send(source, Submitted(request, tuple(items)))
 
-    # -------------------------------------------------------------------------------------- reads
-
-    def read(self, event: ReadAsked) -> None:
-        desk = self._desk
-        wait_until = desk.now + event.wait_s
-        reading = Reading(
-            event.jobs,
-            dict.fromkeys(event.jobs),
-            wait_until,
-            max(wait_until, desk.now + event.timeout_s),
-            desk.now + desk.settings.retry_s,
-        )
-        self._readings[event.request] = reading
-        self._look_at_own_copies(reading)
-        self._ask_around(event.request, reading)
-        self._settle_reading(event.request, reading)
-        self._wake = min(self._wake, reading.again_at, reading.ends_at)
-
-    def _look_at_own_copies(self, reading: Reading) -> None:
-        """What this node has of the jobs now. It answers like any other holder."""
-        self._take_records(reading, self._desk.me, list(self._table.get_many(tuple(reading.open)).values()))
-        for job in reading.open:
-            if self._desk.leading(job):
-                self._mark_owned(reading, job)
-
-    def _mark_owned(self, reading: Reading, job: JobId) -> None:
-        lead = self._table.lead(job)
-        reading.owned[job] = None
-        if lead is not None and lead.firm:
-            reading.firm.add(job)
-
-    def _ask_around(self, request: RequestId, reading: Reading) -> None:
-        """First the owner and the holders, or the first R of the rank; then, if need be, everyone."""
-        desk = self._desk
-        groups: dict[NodeId, list[JobId]] = {}
-        follow = reading.wait_until > desk.now
-        for job in reading.open:
-            record = reading.found.get(job)
-            if record is not None and (record.settled or (job in reading.owned and not follow)):
-                continue
-            if reading.everyone:
-                nodes = tuple(desk.view.members())
-            elif record is not None:
-                nodes = (record.owner, *record.holders)
-            else:
-                nodes = desk.view.ranking().rank(job)[: desk.settings.replicas]
-            for node in dict.fromkeys(nodes):
-                if node != desk.me and desk.view.is_living(node):
-                    groups.setdefault(node, []).append(job)
-                elif node == desk.me and follow:
-                    self._followers.note(job, (desk.me, request), desk.now)
-        for node, jobs in groups.items():
-            reading.silent.add(node)
-            desk.post.send(node, Read(request, tuple(jobs), follow))
-
-    def _ask_anew(self, request: RequestId, reading: Reading) -> None:
-        """Somebody ended without an answer. If it left, it has handed what it had to others, who may have
-        said before that they have none, or to this node."""
-        reading.denied.clear()
-        self._look_at_own_copies(reading)
-        if reading.everyone:
-            self._ask_around(request, reading)
-
-    def on_read(self, source: NodeId, message: Read, is_asking: Callable[[JobId], bool]) -> None:
-        """Answer with what is here, and whether this node is the one to know.
-
-        Args:
-            is_asking: whether this node is about to own a job.
-        """
-        desk = self._desk
-        known = self._table.get_many(message.jobs)
-        owned = tuple(job for job in message.jobs if desk.leading(job))
-        leads = {job: self._table.lead(job) for job in owned}
-        firm = tuple(job for job, lead in leads.items() if lead is not None and lead.firm)
-        if message.follow:
-            for job in owned:
-                self._followers.note(job, (source, message.request), desk.now)
-        soon = tuple(job for job in message.jobs if is_asking(job))
-        missing = tuple(job for job in message.jobs if job not in known)
-        unsure = bool(self._unreachable())
-        blobs = [encode(record) for record in known.values()]
-        pieces = list(pieces_of(blobs, WRITE_BYTES, desk.settings.batch))
-        for number, piece in enumerate(pieces, 1):
-            last = number == len(pieces)
-            answer = ReadAnswer(message.request, tuple(piece), owned, firm, soon, missing, unsure, last)
-            desk.post.send(source, answer)
-
-    def _unreachable(self) -> list[NodeId]:
-        """Members that cannot be asked, and did not hand over what they had."""
-        view = self._desk.view
-        if self._unreachable_now is None:
-            members = view.members()
-            self._unreachable_now = [n for n in members if not view.is_living(n) and not view.has_left(n)]
-        return self._unreachable_now
-
-    def on_read_answer(self, source: NodeId, message: ReadAnswer) -> None:
-        request = RequestId(message.request)
-        reading = self._readings.get(request)
-        if reading is None:
-            return
-        if message.last:
-            reading.silent.discard(source)
-        records = [record for blob in message.records if (record := self._desk.read(blob)) is not None]
-        self._take_records(reading, source, records)
-        reading.owned.update(dict.fromkeys(message.owned))
-        reading.firm.update(message.firm)
-        reading.asking.update(message.asking)
-        reading.is_unsure |= message.unsure
-        for job in message.missing:
-            reading.denied.setdefault(job, set()).add(source)
-        self._settle_reading(request, reading)
-
-    def _take_records(self, reading: Reading, source: NodeId, records: Sequence[Record]) -> None:
-        for record in records:
-            before = reading.found.get(record.id)
-            # Only for showing: what a reader merges is never stored, and acknowledges nothing.
-            reading.found[record.id] = record if before is None else join(before, record)
-
-    def _settle_reading(self, request: RequestId, reading: Reading) -> None:
-        """Answer, if all is known; ask everyone, if the first ones do not know."""
-        desk = self._desk
-        waiting = reading.wait_until > desk.now
-        for job in list(reading.open):
-            record = reading.found.get(job)
-            if record is None:
-                continue
-            enough = job in reading.owned or not reading.silent
-            if record.settled or (enough and not waiting):
-                del reading.open[job]
-            elif record.outcome is not None:
-                # Without a majority of its holders a result stays unsettled, for how long nobody knows.
-                since = reading.ended.setdefault(job, desk.now)
-                if enough and desk.now - since >= desk.settings.unsettled_s:
-                    del reading.open[job]
-        if not reading.open:
-            self._answer_reading(request, reading)
-            return
-        unknown = [job for job in reading.open if job not in reading.found]
-        if unknown and not reading.silent and not reading.everyone:
-            reading.everyone = True
-            self._ask_around(request, reading)
-        if unknown and not reading.silent and reading.everyone:
-            self._answer_reading(request, reading)
-
-    def _answer_reading(self, request: RequestId, reading: Reading) -> None:
-        """End a read with what was found; the rest is missing for sure, or cannot be known now."""
-        desk = self._desk
-        del self._readings[request]
-        self._followers.drop((desk.me, request))
-        missing = [job for job in reading.open if job not in reading.found]
-        errors: dict[JobId, EdgeNodeError] = {}
-        for job in missing:
-            # A dead member may have the only copy: its silence is not a no.
-            denied = reading.denied.get(job, set()) | {desk.me}
-            unsure = [n for n in desk.view.members() if n not in denied and not desk.view.has_left(n)]
-            if job in reading.asking:
-                errors[job] = Undecided("its next owner is still asking the holders", job=job_text(job))
-            elif not desk.view.formed or desk.view.is_cut_off:
-                desk.reach(Situation.READ_BEFORE_MEETING)
-                errors[job] = Undecided("this node has not met its mesh yet", job=job_text(job))
-            elif unsure or reading.is_unsure:
-                desk.reach(Situation.READ_UNSURE)
-                names = ", ".join(unsure[:5]) or "members that others know"
-                is_lasting = bool(unsure) and all(desk.view.dead_since(n) is not None for n in unsure)
-                text = f"nobody who answered has it; not heard: {names}"
-                errors[job] = Undecided(text, job=job_text(job), lasting=is_lasting)
-            else:
-                errors[job] = JobNotFound("no member knows this job", job=job_text(job))
-        desk.emit(ReadDone(request, reading.found, errors, frozenset(reading.firm)))
-
-    def changed(self, records: Iterable[Record]) -> None:
-        """Tell those who follow a job that it has ended."""
-        desk = self._desk
-        answers: dict[tuple[NodeId, int], list[Record]] = {}
-        for record in records:
-            if record.id in self._followers and record.settled:
-                for follower in self._followers.take(record.id):
-                    answers.setdefault(follower, []).append(record)
-        for (node, request), ended in answers.items():
-            if node == desk.me:
-                reading = self._readings.get(RequestId(request))
-                if reading is not None:
-                    self._take_records(reading, desk.me, ended)
-                    self._settle_reading(RequestId(request), reading)
-            else:
-                blobs = [encode(record) for record in ended]
-                for piece in pieces_of(blobs, WRITE_BYTES, desk.settings.batch):
-                    answer = ReadAnswer(request, tuple(piece), (), (), (), (), False, False)
-                    desk.post.send(node, answer)
-
-    # ------------------------------------------------------------------------------------ searches
-
-    def search(self, event: SearchAsked) -> None:
-        """Ask every living member for its jobs; each shows what it owns, or what has no living owner."""
-        desk = self._desk
-        nodes = {n for n in desk.view.members() if desk.view.is_living(n)} | {desk.me}
-        searching = Searching(event.query, nodes, desk.now + event.timeout_s)
-        self._searches[event.request] = searching
-        self._wake = min(self._wake, searching.ends_at)
-        for node in sorted(nodes):
-            if node == desk.me:
-                self._look_here(desk.me, event.request, event.query)
-            else:
-                desk.post.send(node, Search(event.request, event.query))
-
-    def on_search(self, source: NodeId, message: Search) -> None:
-        self._look_here(source, message.request, message.query)
-
-    def _look_here(self, source: NodeId, request: int, query: Query) -> None:
-        self._next_ticket += 1
-        self._tickets[self._next_ticket] = (source, request)
-        self._desk.emit(SearchHere(self._next_ticket, query))
-
-    def searched_here(self, event: SearchedHere) -> None:
-        desk = self._desk
-        asked = self._tickets.pop(event.ticket, None)
-        if asked is None or not (event.complete or event.records or event.upto):
-            return  # the disk could not be read: who asked will name this node as unanswered
-        source, request = asked
-        records = [record for blob in event.records if (record := desk.read(blob)) is not None]
-        seen = [event.upto] * bool(event.upto) + [record.id for record in records[-1:]]
-        upto = min(seen) if seen and not event.complete else b""
-        shown = []
-        for record in records:
-            # One node speaks for a job that is not over, or an old copy would be listed under a state that
-            # it left. What is settled anybody may show.
-            is_mine = record.owner == desk.me and self._table.has_vote
-            if record.settled or is_mine or not desk.view.is_living(record.owner):
-                shown.append(encode(record))
-        desk.post.send(source, SearchAnswer(request, tuple(shown), upto))
-
-    def on_search_answer(self, source: NodeId, message: SearchAnswer) -> None:
-        request = RequestId(message.request)
-        searching = self._searches.get(request)
-        if searching is None:
-            return
-        searching.waiting.discard(source)
-        searching.horizon = max(searching.horizon, message.upto)
-        for blob in message.records:
-            record = self._desk.read(blob)
-            if record is not None:
-                before = searching.found.get(record.id)
-                searching.found[record.id] = record if before is None else join(before, record)
-        if not searching.waiting:
-            self._answer_search(request, searching)
-
-    def _answer_search(self, request: RequestId, searching: Searching) -> None:
-        """Merge the pages: nothing is shown below the point that somebody has not looked beyond."""
-        del self._searches[request]
-        query = searching.query
-        page = [
-            record
-            for job, record in sorted(searching.found.items(), reverse=True)
-            if job >= searching.horizon and _matches(record, query)
-        ]
-        cut = page[: query.limit]
-        last = cut[-1].id if len(cut) < len(page) else searching.horizon
-        # Who was not even asked may have the only copy, like who did not answer.
-        silent = searching.waiting.union(self._unreachable())
-        self._desk.emit(SearchDone(request, tuple(cut), last, tuple(sorted(silent))))
-
-    # --------------------------------------------------------------------------------- inspections
-
-    def inspect(self, event: InspectAsked) -> None:
-        """Ask each holder what exactly is on its disk."""
-        desk = self._desk
-        record = self._table.get(event.job)
-        nodes = desk.view.ranking().rank(event.job) if record is None else record.holders
-        inspecting = Inspecting(set(), desk.now + event.timeout_s)
-        if record is not None or desk.me in nodes:
-            inspecting.copies[desk.me] = record
-        for node in nodes:
-            if node != desk.me and desk.view.is_living(node):
-                inspecting.waiting.add(node)
-                desk.post.send(node, Inspect(event.request, event.job))
-        self._inspections[event.request] = inspecting
-        self._wake = min(self._wake, inspecting.ends_at)
-        self._finish_inspection(event.request, inspecting)
-
-    def on_inspect(self, source: NodeId, message: Inspect) -> None:
-        record = self._table.get(message.job)
-        blob = b"" if record is None else encode(record)
-        self._desk.post.send(source, Inspected(message.request, blob))
-
-    def on_inspected(self, source: NodeId, message: Inspected) -> None:
-        request = RequestId(message.request)
-        inspecting = self._inspections.get(request)
-        if inspecting is not None:
-            inspecting.waiting.discard(source)
-            inspecting.copies[source] = self._desk.read(message.record) if message.record else None
-            self._finish_inspection(request, inspecting)
-
-    def _finish_inspection(self, request: RequestId, inspecting: Inspecting) -> None:
-        if not inspecting.waiting and self._inspections.pop(request, None) is not None:
-            self._desk.emit(InspectDone(request, inspecting.copies))
-
     # ----------------------------------------------------------------------------- members and time
 
     @property
@@ -734,50 +368,27 @@ class Intake:
                 error = _unknown(job, submission.open[job], "this node ended before it had a receipt")
                 self._close(submission, job, error)
             self._finish(request, submission)
-        for request, reading in list(self._readings.items()):
-            self._answer_reading(request, reading)
-        for request, searching in list(self._searches.items()):
-            self._answer_search(request, searching)
-        for request, inspecting in list(self._inspections.items()):
-            inspecting.waiting.clear()
-            self._finish_inspection(request, inspecting)
 
     def disown(self) -> None:
         """The disk refused a write: speak for local clients on, but not of what this node had in memory.
 
-        What was submitted through here goes to the next holders, at once; what was read here is read anew.
+        What was submitted through here goes to the next holders, at once.
         """
         desk, now = self._desk, self._desk.now
         self._receipts_due.clear()
-        self._followers.keep_only(desk.me)
         for submission in self._submissions.values():
             submission.again_at = now
             # It may have been this node that acknowledged, before its write was refused.
             for job in [job for job, receipt in submission.receipts.items() if desk.me in receipt.nodes]:
                 del submission.receipts[job]
                 submission.open[job] = submission.sent[job]
-        for reading in self._readings.values():
-            reading.open = dict.fromkeys(reading.jobs)
-            for place in (reading.found, reading.owned, reading.firm, reading.asking, reading.ended):
-                place.clear()
-            reading.again_at = now
-        for inspecting in self._inspections.values():
-            inspecting.copies.pop(desk.me, None)
         self._wake = now
 
-    def dropped(self, request: RequestId) -> None:
-        """The client went away. A submission goes on: it may have been stored already."""
-        self._readings.pop(request, None)
-        self._followers.drop((self._desk.me, request))
-        self._searches.pop(request, None)
-        self._inspections.pop(request, None)
-
     def members_changed(self, changed: frozenset[NodeId]) -> None:
-        """Do not wait for the dead: submissions go down the rank, reads and searches go on."""
+        """Do not wait for the dead: submissions go down the rank."""
         desk = self._desk
         for node in changed:
             self._pace.forget(node)
-        self._unreachable_now = None
         dead = {node for node in changed if not desk.view.is_living(node)}
         for request, submission in list(self._submissions.items()):
             moved = []
@@ -789,20 +400,6 @@ class Intake:
                     moved.append(job)
             if moved:
                 self._send(request, submission, moved)
-        for request, reading in list(self._readings.items()):
-            gone = reading.silent & dead
-            if gone:
-                reading.silent -= gone
-                self._ask_anew(request, reading)
-                self._settle_reading(request, reading)
-        for request, searching in list(self._searches.items()):
-            searching.waiting -= dead
-            if not searching.waiting:
-                self._answer_search(request, searching)
-        for request, inspecting in list(self._inspections.items()):
-            inspecting.waiting -= dead
-            self._finish_inspection(request, inspecting)
-        self._followers.drop_nodes(dead)
 
     def deadline(self) -> Instant:
         return self._wake
@@ -814,19 +411,6 @@ class Intake:
         self._wake = FOREVER
         for request, submission in list(self._submissions.items()):
             self._submission_time(request, submission)
-        for request, reading in list(self._readings.items()):
-            self._reading_time(request, reading)
-        for request, searching in list(self._searches.items()):
-            if searching.ends_at <= now:
-                self._answer_search(request, searching)
-            else:
-                self._wake = min(self._wake, searching.ends_at)
-        for request, inspecting in list(self._inspections.items()):
-            if inspecting.ends_at <= now:
-                inspecting.waiting.clear()
-                self._finish_inspection(request, inspecting)
-            else:
-                self._wake = min(self._wake, inspecting.ends_at)
 
     def _submission_time(self, request: RequestId, submission: Submission) -> None:
         now = self._desk.now
@@ -847,25 +431,6 @@ class Intake:
             submission.again_at = now + submission.pause_s
         self._wake = min(self._wake, submission.again_at, submission.ends_at)
 
-    def _reading_time(self, request: RequestId, reading: Reading) -> None:
-        now = self._desk.now
-        self._look_at_own_copies(reading)
-        if reading.ends_at <= now:
-            self._answer_reading(request, reading)
-            return
-        if reading.wait_until <= now:
-            self._settle_reading(request, reading)  # it was waited for long enough
-            if request not in self._readings:
-                return
-        if reading.again_at <= now:
-            self._ask_around(request, reading)  # an answer, or a follower's note, can be lost
-            reading.again_at = now + self._reread_s
-            self._settle_reading(request, reading)
-        ends = [reading.again_at, reading.ends_at]
-        if reading.wait_until > now:
-            ends.append(reading.wait_until)
-        self._wake = min(self._wake, *ends)
-
 
 def _unknown(job: JobId, out: Outgoing, why: str) -> EdgeNodeError:
     """What to say of a submission that nobody answered."""
@@ -881,12 +446,3 @@ def _not_taken(answer: SubmitAnswer, out: Outgoing) -> EdgeNodeError:
         why = "a holder died before it answered, or its disk is damaged: the job may exist"
         return _unknown(answer.job, out, why)
     return NotReady("every holder of the job refused it: " + answer.refused, job=job_text(answer.job))
-
-
-def _matches(record: Record, query: Query) -> bool:
-    spec: Spec = decode_spec(record.spec)
-    return (
-        query.state in ("", record.state)
-        and query.task in ("", spec.task)
-        and query.queue in ("", spec.options.queue)
-    )

@@ -26,12 +26,14 @@ from edgenode.core.mending import Mending
 from edgenode.core.meshclock import MeshClock
 from edgenode.core.permits import Permits
 from edgenode.core.queues import Queues
+from edgenode.core.reading import Reading
 from edgenode.core.regulation import Regulation
 from edgenode.core.replication import Replication
 from edgenode.core.reporting import Reporting
 from edgenode.core.retention import Retention
 from edgenode.core.runner import Runner
 from edgenode.core.scheduler import Scheduler
+from edgenode.core.searching import Searching
 from edgenode.core.settings import WEIGHT_MAX, WEIGHT_MIN, Settings
 from edgenode.core.signals import (
     Archive,
@@ -204,6 +206,8 @@ class Node:
         self._mending = Mending(self._desk)
         self._retention = Retention(self._desk)
         self._intake = Intake(self._desk)
+        self._reading = Reading(self._desk)
+        self._searching = Searching(self._desk)
         self._reporting = Reporting(self._desk)
         self._cancelling = Cancelling(self._desk)
         self._keys = Keys(self._desk)
@@ -310,6 +314,8 @@ class Node:
             self._keys.on_time()
         self._queues.on_time()
         self._intake.on_time()
+        self._reading.on_time()
+        self._searching.on_time()
         self._reporting.on_time()
         self._cancelling.on_time()
         self._regulation.on_time()
@@ -356,7 +362,7 @@ class Node:
     def _tell_all(self) -> list[Effect]:
         """Pass on what is new, and empty the desk."""
         self._spread()
-        self._intake.changed(self._desk.table.changed_records())
+        self._reading.changed(self._desk.table.changed_records())
         ordered = self._desk.flush()
         may_write = self._desk.storing or not any(isinstance(effect, Persist) for effect in ordered)
         assert may_write, "nothing is written to a disk that refuses"
@@ -388,6 +394,8 @@ class Node:
         """When any part but membership has something to do."""
         soonest = min(
             self._intake.deadline(),
+            self._reading.deadline(),
+            self._searching.deadline(),
             self._reporting.deadline(),
             self._cancelling.deadline(),
             self._queues.deadline(),
@@ -457,17 +465,18 @@ class Node:
             case SubmitAsked():
                 self._intake.submit(event)
             case ReadAsked():
-                self._intake.read(event)
+                self._reading.read(event)
             case SearchAsked():
-                self._intake.search(event)
+                self._searching.search(event)
             case InspectAsked():
-                self._intake.inspect(event)
+                self._searching.inspect(event)
             case QueueAsked():
                 self._queues.ask(event)
             case CancelAsked():
                 self._cancelling.ask(event)
             case RequestDropped(request):
-                self._intake.dropped(request)
+                self._reading.dropped(request)
+                self._searching.dropped(request)
                 self._cancelling.dropped(request)
                 self._reporting.dropped(request)
                 self._queues.dropped(request)
@@ -479,7 +488,7 @@ class Node:
             case RegulateAsked():
                 self._regulation.ask(event)
             case SearchedHere():
-                self._intake.searched_here(event)
+                self._searching.searched_here(event)
             case RunEnded(job):
                 self._scheduler.run_ended(event)
                 if (giving := self._giving) is not None:
@@ -648,17 +657,17 @@ class Node:
             case Submitted():
                 intake.on_submitted(source, message)
             case Read():
-                intake.on_read(source, message, custody.is_about_to_own)
+                self._reading.on_read(source, message, custody.is_about_to_own)
             case ReadAnswer():
-                intake.on_read_answer(source, message)
+                self._reading.on_read_answer(source, message)
             case Search():
-                intake.on_search(source, message)
+                self._searching.on_search(source, message)
             case SearchAnswer():
-                intake.on_search_answer(source, message)
+                self._searching.on_search_answer(source, message)
             case Inspect():
-                intake.on_inspect(source, message)
+                self._searching.on_inspect(source, message)
             case Inspected():
-                intake.on_inspected(source, message)
+                self._searching.on_inspected(source, message)
             case Report(items):
                 self._reporting.on_report(source, items)
             case Noted(items):
@@ -717,6 +726,8 @@ class Node:
             self._voters.members_changed(changed)
             self._scheduler.members_changed(changed)
             self._intake.members_changed(changed)
+            self._reading.members_changed(changed)
+            self._searching.members_changed(changed)
             self._reporting.members_changed(changed)
             self._cancelling.members_changed(changed)
             self._keys.members_changed(changed)
@@ -839,6 +850,8 @@ class Node:
         self._mending = Mending(desk)
         self._keys = Keys(desk)
         self._intake.disown()
+        self._reading.disown()
+        self._searching.disown()
         self._reporting.disown()
         self._queues.resign()
         self._draining = None
@@ -869,9 +882,15 @@ class Node:
         """Asked to end while the disk refuses: what it has, it goes on with at the next start."""
         if not self._said_goodbye:
             self._said_goodbye = self._desk.leaving = True
-            self._intake.close()
+            self._close()
             self._desk.emit(Left(False))
         return []
+
+    def _close(self) -> None:
+        """Tell every local client what is known now."""
+        self._intake.close()
+        self._reading.close()
+        self._searching.close()
 
     # ------------------------------------------------------------------------------------- leaving
 
@@ -933,7 +952,7 @@ class Node:
     def _say_goodbye(self, now: Instant, *, handed_over: bool) -> list[Effect]:
         """End. Only who leaves nothing behind says that it left: others then stop asking for it."""
         self._said_goodbye, self._leaving = True, None
-        self._intake.close()
+        self._close()
         self._desk.reach(Situation.LEFT_WITH_ALL_HANDED_OVER if handed_over else Situation.LEFT_WHILE_NEEDED)
         self._desk.emit(Left(handed_over))
         return self._membership.left(now) if handed_over else []

@@ -149,3 +149,8 @@ def is_long_dead(node: NodeId, view: View, after_s: Seconds, now: Instant) -> bo
     """Whether a node has been dead for `after_s`. (Summed up as the timers for this are, to the last bit.)"""
     since = view.dead_since(node)
     return since is not None and since + after_s <= now
+
+
+def unreachable(view: View) -> list[NodeId]:
+    """Members that cannot be asked, and did not hand over what they had."""
+    return [node for node in view.members() if not view.is_living(node) and not view.has_left(node)]

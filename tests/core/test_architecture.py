@@ -38,6 +38,8 @@ LAYERS: list[set[str]] = [
         "core.voters",
         "core.mending",
         "core.intake",
+        "core.reading",
+        "core.searching",
         "core.keys",
         "core.vouching",
         "core.steward",
@@ -109,13 +111,16 @@ def test_membership_knows_nothing_of_jobs_being_owned_or_run(module: str) -> Non
         "core.scheduler",
         "core.voters",
         "core.intake",
+        "core.reading",
+        "core.searching",
         "core.node",
     }
     assert not ours(path) & forbidden
 
 
 @pytest.mark.parametrize(
-    "module", ["custody", "replication", "scheduler", "mending", "intake", "upkeep", "desk"]
+    "module",
+    ["custody", "replication", "scheduler", "mending", "intake", "reading", "searching", "upkeep", "desk"],
 )
 def test_the_job_side_sees_members_only_through_the_view(module: str) -> None:
     assert not ours(ROOT / "core" / f"{module}.py") & MEMBERSHIP

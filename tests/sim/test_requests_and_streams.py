@@ -6,8 +6,8 @@ import pytest
 from sim_stories import running
 
 from edgenode.core.desk import Desk
-from edgenode.core.intake import Intake
 from edgenode.core.node import Node
+from edgenode.core.reading import Reading
 from edgenode.core.signals import Changed, Effect
 from edgenode.sim.scenario import Scenario
 from edgenode.sim.trial import Plan, Trial
@@ -27,7 +27,7 @@ def run(seeds: int) -> None:
 
 
 def test_a_question_that_is_never_answered_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Intake, "_answer_reading", lambda *args: None)
+    monkeypatch.setattr(Reading, "_answer", lambda *args: None)
     with pytest.raises(Violation, match=r"I15: \w+ has not answered ReadAsked after 5\.0 s"):
         run(20)
 
