@@ -83,7 +83,8 @@ from edgenode.core.signals import (
 )
 from edgenode.core.types import Drain, Instant, JobId, MemberInfo, NodeId, Seconds, State, Wall, starts_of
 from edgenode.core.view import MemberView, MeshView, QueueChange, QueueView
-from edgenode.core.wire import CONTROL, Query, Verdict, Wish
+from edgenode.core.wire import Query, Verdict, Wish
+from edgenode.shell.inbox import EVENTS_MAX, Inbox, is_of_control_link
 from edgenode.shell.job_search import SearchResult
 from edgenode.shell.observe import Observer, Sample
 from edgenode.shell.searches import Searches
@@ -99,14 +100,9 @@ WHAT_TO_DO: Final = (
     "It takes no jobs, and shows those of others. Start it once with --new-identity: what it has becomes"
     " copies for repair, and it joins as a new member"
 )
-INBOX_EVENTS_MAX: Final = 50_000
-"""Events that wait for the core. Above it local requests are refused, and a peer's messages are lost, as on
-any network: the protocol repeats them."""
 HELD_EFFECTS_MAX: Final = 200_000
 UNWRITTEN_BYTES_MAX: Final = 64 * 1024 * 1024
-"""What may wait for the disk, as for the two above: at 100 MB/s more than half a second."""
-EVENTS_PER_TURN: Final = 128
-"""Events handled before the loop gets to read from sockets again."""
+"""What may wait for the disk, as for the inbox and the one above: at 100 MB/s more than half a second."""
 CLOCK_PERIOD_S: Final = 1.0
 CHECK_PERIOD_S: Final[Seconds] = 86_400.0
 DAMAGES_LOGGED: Final = 20
@@ -159,7 +155,7 @@ class Runtime:
         self.node = Node(
             info, settings, store.archive(), dice, expects_peers=expects_peers, knows_peers=knows_peers
         )
-        self._inbox: deque[Event] = deque()
+        self._inbox = Inbox(time.monotonic)
         self._wake: asyncio.Future[None] | None = None
         self._is_roused = False  # something in the inbox is to be handled now
         self._held: deque[Effect | _Barrier] = deque()
@@ -208,7 +204,7 @@ class Runtime:
         if isinstance(event, MessageArrived) and self._is_behind(event):
             self.dropped += 1
             return
-        self._inbox.append(event)
+        self._inbox.add(event)
         # What is said behind a write that is under way waits for it anyhow. So does what it follows from: it
         # becomes one burst, with the next write.
         if not (self._held and bursts.flows(event)):
@@ -216,8 +212,8 @@ class Runtime:
 
     def _is_behind(self, arrived: MessageArrived) -> bool:
         """Whether this message is better lost: pings never are, for a slow disk, or its node seems dead."""
-        is_slow = self._store.pending_bytes > UNWRITTEN_BYTES_MAX and not isinstance(arrived.message, CONTROL)
-        return is_slow or len(self._inbox) >= INBOX_EVENTS_MAX
+        is_slow = self._store.pending_bytes > UNWRITTEN_BYTES_MAX and not is_of_control_link(arrived)
+        return is_slow or self._inbox.is_full(arrived)
 
     def _rouse(self) -> None:
         self._is_roused = True
@@ -237,11 +233,8 @@ class Runtime:
             self._feed(RowsDamaged(boot.damaged))
         self._spawn(self._check())
         while not self._left.is_set() and self._failure is None and not self.distrust and not self._has_ended:
-            rest = max(0, len(self._inbox) - EVENTS_PER_TURN)  # a burst is as many as are in it
-            for _ in range(EVENTS_PER_TURN if self._is_roused else 0):
-                if len(self._inbox) <= rest:
-                    break
-                self._feed(bursts.take(self._inbox))
+            for event in self._inbox.turn() if self._is_roused else ():
+                self._feed(event)
             self._is_roused &= bool(self._inbox)
             # Due time follows every turn: a busy node must not let its timers lapse.
             now = time.monotonic()
@@ -340,7 +333,7 @@ class Runtime:
         self.observer.refused()
         for effect in held:
             self._revoke(effect)
-        self._inbox.appendleft(StoreRefused(error.detail))
+        self._inbox.add_first(StoreRefused(error.detail))
         self._rouse()
         if isinstance(error, StoreDamaged):
             self._damaged(Damage((), error.detail))
@@ -522,7 +515,7 @@ class Runtime:
     def _check_load(self) -> None:
         """Refuse local requests while the core or the disk is far behind."""
         is_slow = self._store.pending_bytes > UNWRITTEN_BYTES_MAX
-        if is_slow or len(self._inbox) >= INBOX_EVENTS_MAX or len(self._held) >= HELD_EFFECTS_MAX:
+        if is_slow or len(self._inbox) >= EVENTS_MAX or len(self._held) >= HELD_EFFECTS_MAX:
             raise Overloaded("the node has more to do than it can take", queued=len(self._inbox))
 
     def _answer(self, request: RequestId, value: object) -> None:
