@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import re
@@ -162,6 +163,7 @@ def _run_loop(main: Coroutine[object, object, None]) -> None:
         import uvloop
 
         factory = uvloop.new_event_loop
+    gc.freeze()  # what is loaded stays: to look through it for garbage takes 50 ms, again and again
     with asyncio.Runner(loop_factory=factory) as runner:
         try:
             runner.run(main)
