@@ -33,7 +33,7 @@ from edgenode.cli.run import PARENT_VARIABLE
 from edgenode.cli.up import LocalMesh, LocalNode
 from edgenode.client.exchange import Answer, Outcome, Request, Unanswered, Unsent
 from edgenode.shell.identity import new_mesh_key
-from edgenode.shell.store import FILE_NAME
+from edgenode.shell.store_file import FILE_NAME
 
 T = TypeVar("T")
 

@@ -28,7 +28,8 @@ from edgenode.shell.folders import make_durable_folder
 from edgenode.shell.identity import Identity, MeshKey
 from edgenode.shell.reporter import Reporter
 from edgenode.shell.runtime import BEHIND, WHAT_TO_DO, Runtime
-from edgenode.shell.store import Boot, Damage, DiskRefused, Store, refusals
+from edgenode.shell.store import Boot, Store
+from edgenode.shell.store_file import Damage, DiskRefused, refusals
 from edgenode.shell.transport import Transport
 from edgenode.shell.worker import WorkerPool
 from edgenode.task import Registry

@@ -88,7 +88,8 @@ from edgenode.shell.inbox import EVENTS_MAX, Inbox, is_of_control_link
 from edgenode.shell.job_search import SearchResult
 from edgenode.shell.observe import Observer, Sample
 from edgenode.shell.searches import Searches
-from edgenode.shell.store import Damage, DiskRefused, Store, StoreDamaged
+from edgenode.shell.store import Store
+from edgenode.shell.store_file import Damage, DiskRefused, StoreDamaged
 from edgenode.shell.transport import Transport
 from edgenode.shell.worker import STOP_GRACE_S, WorkerPool
 from edgenode.task import Registry, Task

@@ -12,20 +12,16 @@ now loses nothing of it. Three decisions follow from measurements:
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import secrets
 import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, NamedTuple
-from zlib import crc32
+from typing import Final, NamedTuple
 
 import msgpack
 
@@ -34,11 +30,9 @@ from edgenode.core.signals import ClaimRow, Persist, Row, StoredRow
 from edgenode.core.types import (
     CHANCE_BITS,
     FOREVER,
-    Ballot,
     JobId,
     NodeId,
     Past,
-    Promise,
     Seconds,
     Wall,
     Word,
@@ -46,16 +40,31 @@ from edgenode.core.types import (
 )
 from edgenode.core.wire import Query, Said
 from edgenode.shell import salvage
+from edgenode.shell.archive import StoreArchive
 from edgenode.shell.claim_table import (
     CLAIM_BYTES,
-    CLAIM_SCHEMA,
-    count_claims,
-    read_claims,
     write_claims,
 )
-from edgenode.shell.folders import make_durable_folder
 from edgenode.shell.job_search import SearchResult, statement, windows
-from edgenode.shell.report_table import REPORT_SCHEMA, read_reports, size_of, write_reports
+from edgenode.shell.job_table import HEALTH, SAVE, healthy, in_statements, values_of
+from edgenode.shell.report_table import size_of, write_reports
+from edgenode.shell.store_file import (
+    FILE_NAME,
+    Damage,
+    DiskRefused,
+    StoreDamaged,
+    check_structure,
+    connect,
+    damage_of,
+    find_room,
+    found_files,
+    held,
+    is_damage,
+    is_small,
+    open_file,
+    roll_back,
+    unusable,
+)
 from edgenode.shell.tally import SUFFIX, Progress, Tally
 
 Done = Callable[[Exception | None], None]
@@ -64,13 +73,6 @@ Done = Callable[[Exception | None], None]
 Setting = tuple[str, bytes | float | str]
 """A fact about the node as a whole, by name."""
 
-FILE_NAME: Final = "jobs.db"
-LOCK_NAME: Final = "lock"
-ROOM_NAME: Final = "room"
-APPLICATION_ID: Final = 0x45444745  # "EDGE", in the header of the file
-SCHEMA_VERSION: Final = 7
-ROOM_BYTES: Final = 1024 * 1024
-"""A disk that refused a write is believed again when a file of this size can be written to it."""
 ROW_BYTES: Final = 128
 """What a row costs besides its record, for counting only."""
 CHECKPOINT_ROWS: Final = 2_000
@@ -84,76 +86,14 @@ LIVES_KEPT: Final = 64
 """Lives of its own that the disk knows of: more than peers ever ask about."""
 SEARCH_STEPS: Final = 10_000
 """Of SQLite's machine between two looks at the clock: well under a millisecond."""
-READ_CHUNK: Final = 256
-CHECK_BYTES_MAX: Final = 8 * 1024 * 1024
-"""A file up to this size is checked as a whole before it is used, in some 0.1 s; a larger one while it is."""
 CHECK_ROWS: Final = 500
 CHECK_PAUSE_S: Final[Seconds] = 0.05
 """Between so many rows of a large file: some 10,000 rows a second, and nobody notices."""
-STATEMENT_ROWS: Final = 512
-STATEMENT_STEP: Final = 32
 
-SCHEMA: Final = """
-CREATE TABLE jobs (
-    id BLOB PRIMARY KEY,
-    settled INTEGER NOT NULL,
-    state TEXT NOT NULL,
-    task TEXT NOT NULL,
-    queue TEXT NOT NULL,
-    owner TEXT NOT NULL,
-    due REAL,
-    promise BLOB,
-    checksum INTEGER NOT NULL,
-    blob BLOB NOT NULL
-);
-CREATE INDEX unsettled ON jobs (settled) WHERE settled = 0;
-CREATE INDEX due ON jobs (due, id) WHERE due IS NOT NULL;
-CREATE INDEX state ON jobs (state, id);
-CREATE INDEX task ON jobs (task, id);
-CREATE TABLE damaged (id BLOB PRIMARY KEY);
-CREATE TABLE node (name TEXT PRIMARY KEY, value BLOB NOT NULL);
-INSERT INTO node VALUES ('boots', 0);
-"""
-# The small columns come before the blob, so that a search that filters does not read overflow pages.
-COLUMNS: Final = ("id", "settled", "state", "task", "queue", "owner", "due", "promise", "checksum", "blob")
-# One SQL row; `?` values in the order of COLUMNS.
-Values = tuple[bytes, bool, str, str, str, str, float | None, bytes | None, int, bytes]
-
-
-# --------------------------------------------------------------------------------------------- errors
-
-
-class DiskRefused(EdgeNodeError):
-    """The disk took no write: full, read-only or broken. It may again."""
-
-    status, slug, title = 503, "disk-refused", "The node's disk refuses writes"
-
-
-class FolderRefused(EdgeNodeError):
-    """The data folder cannot be used by this process, and time alone will not change that."""
-
-    slug, title, definite = "folder-refused", "The data folder cannot be used", True
-
-
-class StoreLocked(EdgeNodeError):
-    status, slug, title, definite = 503, "store-locked", "Another process uses this data folder", True
-
-
-class StoreDamaged(EdgeNodeError):
-    """The file as a whole cannot be trusted, so that this node cannot go on as who it was. It can be set
-    aside: see `Store.open_or_renew`."""
-
-    status: ClassVar[int] = 500
-    slug, title, definite = "store-damaged", "The store is damaged", True
-
-
-class StoreOfOtherVersion(EdgeNodeError):
-    """Written by a newer version, or by one from before the first release."""
-
-    slug, title, definite = "store-version", "The store was written by another version", True
-
-
-# ----------------------------------------------------------------------------------------------- rows
+PIECE_ROWS: Final = 500
+UNSETTLED: Final = (
+    f"SELECT rowid, {HEALTH} FROM jobs WHERE settled = 0 AND rowid > ? ORDER BY rowid LIMIT {PIECE_ROWS}"
+)
 
 
 class UnsettledRows:
@@ -173,12 +113,12 @@ class UnsettledRows:
             try:
                 found = self._database.execute(UNSETTLED, (after,)).fetchall()
             except sqlite3.DatabaseError as error:
-                raise _unusable(self._file, error) from error
+                raise unusable(self._file, error) from error
             if not found:
                 return
             after = found[-1][0]
             for _, *fields in found:
-                if (row := _healthy(tuple(fields))) is not None:
+                if (row := healthy(tuple(fields))) is not None:
                     yield row
 
 
@@ -198,279 +138,10 @@ class Boot(NamedTuple):
     queues: bytes = b""  # as the latest `Persist` that had them
 
 
-class Damage(NamedTuple):
-    """Something on the disk is not what was written: the rows of these jobs; if none, the file as a whole."""
-
-    jobs: tuple[JobId, ...]
-    text: str
-
-
-def _pack_promise(promise: Promise | None) -> bytes | None:
-    if promise is None:
-        return None
-    packed: bytes = msgpack.packb((promise.epoch, *promise.ballot))
-    return packed
-
-
-def _checksum(job: bytes, settled: bool, promise: bytes | None, blob: bytes) -> int:
-    return crc32(blob, crc32(promise or b"", crc32(job, int(settled))))
-
-
-def _values(stored: StoredRow) -> Values:
-    row, owner, settled, state, task, queue, due = stored
-    promise = _pack_promise(row.promise)
-    checksum = _checksum(row.id, settled, promise, row.blob)
-    day = None if due == FOREVER else due
-    return (row.id, settled, state, task, queue, owner, day, promise, checksum, row.blob)
-
-
-HEALTH: Final = "id, settled, promise, checksum, blob"
-"""The columns that say whether a row is what was written, and what it says."""
-
-
-def _healthy(fields: tuple[Any, ...]) -> Row | None:
-    """The row behind the columns `HEALTH`, or None if it is not what was written."""
-    job, settled, packed, checksum, blob = fields
-    if not (isinstance(job, bytes) and isinstance(blob, bytes) and isinstance(packed, bytes | None)):
-        return None
-    if settled not in (0, 1) or _checksum(job, bool(settled), packed, blob) != checksum:
-        return None
-    if packed is None:
-        return Row(JobId(job), blob, None)
-    epoch, term, owner = msgpack.unpackb(packed)  # its checksum says that we wrote it
-    return Row(JobId(job), blob, Promise(epoch, Ballot(term, NodeId(owner))))
-
-
-PIECE_ROWS: Final = 500
-UNSETTLED: Final = (
-    f"SELECT rowid, {HEALTH} FROM jobs WHERE settled = 0 AND rowid > ? ORDER BY rowid LIMIT {PIECE_ROWS}"
-)
-
-
-def _upsert(count: int) -> str:
-    marks = f"({','.join('?' * len(COLUMNS))})"
-    updates = ",".join(f"{name}=excluded.{name}" for name in COLUMNS[1:])
-    return (
-        f"INSERT INTO jobs ({','.join(COLUMNS)}) VALUES {','.join([marks] * count)} "
-        f"ON CONFLICT (id) DO UPDATE SET {updates}"
-    )
-
-
-SAVE: Final = f"INSERT OR IGNORE INTO jobs ({','.join(COLUMNS)}) VALUES ({','.join('?' * len(COLUMNS))})"
-UPSERTS: Final = {
-    count: _upsert(count)
-    for count in (*range(1, STATEMENT_STEP), *range(STATEMENT_STEP, STATEMENT_ROWS + 1, STATEMENT_STEP))
-}
-"""Few enough statements to stay prepared, and at most two steps for a batch of up to 543 rows."""
-
-
-def _in_statements(rows: list[Values]) -> Iterator[tuple[str, list[Any]]]:
-    start = 0
-    while start < len(rows):
-        left = len(rows) - start
-        count = left if left < STATEMENT_STEP else min(STATEMENT_ROWS, left - left % STATEMENT_STEP)
-        yield UPSERTS[count], [value for row in rows[start : start + count] for value in row]
-        start += count
-
-
-# ----------------------------------------------------------------------------------------- connections
-
-
-def _connect(file: Path) -> sqlite3.Connection:
-    # Every connection is used by one thread at a time; which one, is the caller's business. A file that is
-    # gone is not made anew: it would be an empty one in the place of all that is known.
-    database = sqlite3.connect(
-        f"{file.as_uri()}?mode=rw",
-        uri=True,
-        isolation_level=None,
-        check_same_thread=False,
-        cached_statements=len(UPSERTS) + 16,
-    )
-    try:
-        database.execute("PRAGMA synchronous = FULL")
-        database.execute("PRAGMA fullfsync = 1")  # macOS: fsync alone does not reach the disk there
-        database.execute("PRAGMA wal_autocheckpoint = 0")  # the writer does it, after `done`
-    except sqlite3.Error:
-        database.close()
-        raise
-    return database
-
-
-def _found_files(file: Path) -> tuple[tuple[int, int] | None, ...]:
-    """Which files (device, inode) now bear the names of a store and its log; None where none does."""
-    found: list[tuple[int, int] | None] = []
-    for path in (file, file.with_name(file.name + "-wal")):
-        try:
-            status = path.stat()
-        except OSError:
-            found.append(None)
-        else:
-            found.append((status.st_dev, status.st_ino))
-    return tuple(found)
-
-
-def _lock(folder: Path) -> int:
-    """Take the folder for this process; the lock ends with the process, however it ends."""
-    handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
-        os.close(handle)
-        raise StoreLocked(f"{folder} is in use by the process {holder}", folder=str(folder)) from error
-    os.ftruncate(handle, 0)
-    os.write(handle, str(os.getpid()).encode())
-    return handle
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[int]:
-    """The lock of a folder, for a store that is made within; let go of if that fails."""
-    with refusals(folder):
-        make_durable_folder(folder)
-        lock = _lock(folder)
-        try:
-            yield lock
-        except BaseException:
-            os.close(lock)
-            raise
-
-
-MAY_PASS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
-
-
-@contextmanager
-def refusals(folder: Path) -> Iterator[None]:
-    """Turns an OSError within into `DiskRefused` if time alone may mend it, else into `FolderRefused`."""
-    try:
-        yield
-    except OSError as error:
-        kind = DiskRefused if error.errno in MAY_PASS else FolderRefused
-        raise kind(f"{folder} cannot be used: {error}") from error
-
-
-def _code(error: sqlite3.Error) -> int:
-    """SQLite's extended result code; 0 if the error is not SQLite's own."""
-    return int(getattr(error, "sqlite_errorcode", 0))
-
-
-UNREADABLE: Final = frozenset(
-    {
-        sqlite3.SQLITE_IOERR_READ,
-        sqlite3.SQLITE_IOERR_SHORT_READ,
-        sqlite3.SQLITE_IOERR_DATA,
-        sqlite3.SQLITE_IOERR_CORRUPTFS,
-    }
-)
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    """Whether the disk gave other bytes than it was given, or none. Not: closed, busy, full, or any other
-    failure that is over when there is room again."""
-    code = _code(error)
-    return code in UNREADABLE or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-def _unusable(file: Path, error: sqlite3.Error) -> EdgeNodeError:
-    """What to raise when opening fails; a statement that does not fit the tables (code 1) is damage too."""
-    if _is_damage(error) or _code(error) == sqlite3.SQLITE_ERROR:
-        return _damaged(file, str(error))
-    if _code(error) & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
-        return FolderRefused(f"{file}: {error}: may this user read and write it?")
-    return DiskRefused(f"{file}: {error}")
-
-
-def _find_room(folder: Path) -> None:
-    """Raise OSError unless a file of `ROOM_BYTES` can be made durable: one small write that fits into what
-    was left over is no sign that the next one will."""
-    file = folder / ROOM_NAME
-    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        left = memoryview(bytes(ROOM_BYTES))
-        while left:
-            left = left[os.write(handle, left) :]
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-        file.unlink(missing_ok=True)
-
-
 def _past(lives: bytes, written: int) -> Past:
     """The lives that a disk knows of; of the last one it counts the writes apart."""
     known = [Word(int(boot), int(count)) for boot, count in msgpack.unpackb(lives)]
     return (*known[:-1], Word(known[-1].boot, written))
-
-
-def _damaged(file: Path, found: str) -> StoreDamaged:
-    return StoreDamaged(f"{file}: {found}", file=str(file), found=found)
-
-
-def _check_structure(database: sqlite3.Connection, file: Path) -> None:
-    """Raise StoreDamaged unless every page is where it belongs, and the index names each row once."""
-    try:
-        ((found,),) = database.execute("PRAGMA integrity_check(1)").fetchall()
-    except sqlite3.DatabaseError as error:
-        if _is_damage(error):
-            raise _damaged(file, str(error)) from error
-        raise
-    if found != "ok":
-        raise _damaged(file, " ".join(str(found).split()))
-
-
-def _open_file(file: Path) -> sqlite3.Connection:
-    """The writer's connection to a file that exists and is ours, made if there was none at all."""
-    log = file.with_name(file.name + "-wal")
-    has_log = log.exists() and log.stat().st_size > 0
-    if has_log and (not file.exists() or file.stat().st_size == 0):
-        # SQLite would throw the log away and begin anew: promises would be forgotten without a word.
-        raise _damaged(file, "the file is missing or empty, but its log is not")
-    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
-    try:
-        database = _connect(file)
-    except sqlite3.DatabaseError as error:
-        raise _unusable(file, error) from error
-    try:
-        _make_usable(database, file)
-    except sqlite3.DatabaseError as error:
-        # Closed before anything else: the end of a connection takes away the log that bears the file's name.
-        database.close()
-        raise _unusable(file, error) from error
-    except EdgeNodeError:
-        database.close()
-        raise
-    return database
-
-
-def _make_usable(database: sqlite3.Connection, file: Path) -> None:
-    """Make the tables if nothing was ever in the file; else see to it that they are ours, and whole."""
-    (application,) = database.execute("PRAGMA application_id").fetchone()
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    if application == 0 and not database.execute("SELECT * FROM sqlite_schema").fetchall():
-        # A start that was interrupted after it had set a file aside has its rows to save yet.
-        aside = [path.name for path in salvage.found_aside(file)][-1:]
-        database.executescript(
-            "PRAGMA auto_vacuum = INCREMENTAL;"  # before the first table, or it has no effect
-            "PRAGMA journal_mode = WAL;"
-            f"BEGIN IMMEDIATE; {SCHEMA} {CLAIM_SCHEMA} {REPORT_SCHEMA}"
-            f"INSERT INTO node VALUES ('replaces', '{''.join(aside)}');"
-            f"PRAGMA application_id = {APPLICATION_ID};"
-            f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-            # From here on a file without tables is a damaged one, not one that was never used.
-            "PRAGMA wal_checkpoint(TRUNCATE);"
-        )
-    elif application != APPLICATION_ID:
-        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-        if not {"jobs", "node"} <= tables:
-            raise FolderRefused(f"{file} is a SQLite file, but not of edgenode: choose another --data-dir")
-        raise _damaged(file, "the header says that it is another program's")
-    elif version != SCHEMA_VERSION:
-        text = f"{file} has format {version}; this version of edgenode knows {SCHEMA_VERSION} only"
-        raise StoreOfOtherVersion(text)
-    elif file.stat().st_size <= CHECK_BYTES_MAX:
-        _check_structure(database, file)
-
-
-# ---------------------------------------------------------------------------------------------- store
 
 
 @dataclass(frozen=True, slots=True)
@@ -522,7 +193,7 @@ class Store:
         """Told how long each transaction took, from the writer thread."""
         self._tally = Tally(self._file.with_name(self._file.name + SUFFIX))
         self._progress = Progress(0, 0)
-        self._reader = _connect(self._file)
+        self._reader = connect(self._file)
         try:
             self._save_rows()
             self._boot = self._load()
@@ -532,8 +203,8 @@ class Store:
             self._tally.close()
             raise
         self._archive = StoreArchive(self._reader, self._report, self._damaged)
-        self._searcher = _connect(self._file)
-        self._files = _found_files(self._file)
+        self._searcher = connect(self._file)
+        self._files = found_files(self._file)
         self._search_lock = threading.Lock()
         self._thread = threading.Thread(target=self._write_all, name="edgenode-store", daemon=True)
         self._thread.start()
@@ -553,8 +224,8 @@ class Store:
             FolderRefused: this process cannot use the folder.
         """
         folder = Path(folder).absolute()
-        with _held(folder) as lock:
-            return cls(folder, lock, _open_file(folder / FILE_NAME), on_damage)
+        with held(folder) as lock:
+            return cls(folder, lock, open_file(folder / FILE_NAME), on_damage)
 
     @classmethod
     def open_or_renew(
@@ -572,15 +243,15 @@ class Store:
         """
         folder = Path(folder).absolute()
         file = folder / FILE_NAME
-        with _held(folder) as lock:
+        with held(folder) as lock:
             if not distrust:
                 try:
-                    return cls(folder, lock, _open_file(file), on_damage)
+                    return cls(folder, lock, open_file(file), on_damage)
                 except StoreDamaged as damage:
                     distrust = damage.detail
             aside = salvage.set_aside(file)
             on_damage(Damage((), f"{distrust}. It is set aside as {aside.name}"))
-            return cls(folder, lock, _open_file(file), on_damage)
+            return cls(folder, lock, open_file(file), on_damage)
 
     def _load(self) -> Boot:
         database = self._writer
@@ -592,7 +263,7 @@ class Store:
             past = _past(found["lives"], written) if "lives" in found else ()
             noted = self._tally.read()
             if noted is not None and noted > Progress(int(found["boots"]), written):
-                raise _damaged(
+                raise damage_of(
                     self._file, f"its log is not whole: writes up to {tuple(noted)} were on this disk"
                 )
             before = max((*(life.boot for life in past), int(found["boots"])))
@@ -600,10 +271,10 @@ class Store:
             peers = tuple(msgpack.unpackb(found["peers"])) if "peers" in found else ()
             clock, forgotten = (float(found.get(name, 0.0)) for name in ("clock", "forgotten"))
             unfinished = database.execute(f"SELECT {HEALTH} FROM jobs WHERE settled = 0")
-            refused += [JobId(bytes(fields[0])) for fields in unfinished if _healthy(fields) is None]
-            if self._file.stat().st_size <= CHECK_BYTES_MAX:
+            refused += [JobId(bytes(fields[0])) for fields in unfinished if healthy(fields) is None]
+            if is_small(self._file):
                 finished = database.execute(f"SELECT {HEALTH} FROM jobs WHERE settled != 0")
-                refused += [JobId(bytes(fields[0])) for fields in finished if _healthy(fields) is None]
+                refused += [JobId(bytes(fields[0])) for fields in finished if healthy(fields) is None]
             database.execute("BEGIN IMMEDIATE")
             lives = msgpack.packb((*past, Word(boot, 0))[-LIVES_KEPT:])
             begun = {"boots": boot, "written": 0, "lives": lives}
@@ -611,10 +282,10 @@ class Store:
             database.executemany("INSERT OR IGNORE INTO damaged VALUES (?)", [(job,) for job in refused])
             database.execute("COMMIT")
         except sqlite3.DatabaseError as error:
-            _roll_back(database)
-            raise _unusable(self._file, error) from error
+            roll_back(database)
+            raise unusable(self._file, error) from error
         except (LookupError, TypeError, ValueError) as error:
-            raise _damaged(self._file, f"a row cannot be read ({error!r})") from error
+            raise damage_of(self._file, f"a row cannot be read ({error!r})") from error
         self._note({"boots": boot, "written": 0})
         news = tuple(job for job in refused if job not in self._damaged)
         self._damaged.update(refused)
@@ -634,8 +305,8 @@ class Store:
         """The damaged jobs whose rows were not written again since."""
         archive = StoreArchive(self._writer, lambda job, found: None, self._damaged)
         damaged = sorted(self._damaged)
-        healthy = archive.get(damaged) if damaged else {}
-        return tuple(job for job in damaged if job not in healthy)
+        found = archive.get(damaged) if damaged else {}
+        return tuple(job for job in damaged if job not in found)
 
     def _save_rows(self) -> None:
         """Copy what can be read of a file that was set aside, in one go; again if that was interrupted.
@@ -653,7 +324,7 @@ class Store:
             database.execute("BEGIN IMMEDIATE")
             for job, settled, promise, checksum, blob, *labels in salvage.readable_rows(aside):
                 *labels, day = labels
-                row = _healthy((job, settled, promise, checksum, blob))
+                row = healthy((job, settled, promise, checksum, blob))
                 # No checksum speaks for these columns.
                 is_odd = not (all(isinstance(label, bytes) for label in labels) and _is_day(day))
                 if row is None or is_odd or not row.blob:
@@ -663,7 +334,7 @@ class Store:
                 due = FOREVER if day is None else float(day)
                 row = row._replace(promise=None)
                 kept = StoredRow(row, NodeId(owner), bool(settled), state, task, queue, due)
-                database.execute(SAVE, _values(kept))
+                database.execute(SAVE, values_of(kept))
                 saved += 1
             peers = salvage.setting(aside, "peers")
             if _is_list_of_bytes(peers):  # no checksum speaks for it; without it others are to be named
@@ -671,8 +342,8 @@ class Store:
             database.execute("UPDATE node SET value = '' WHERE name = 'replaces'")
             database.execute("COMMIT")
         except sqlite3.DatabaseError as error:
-            _roll_back(database)
-            raise _unusable(self._file, error) from error
+            roll_back(database)
+            raise unusable(self._file, error) from error
         text = f"{saved} jobs were saved from {name} as copies without a vote; {lost} rows were damaged"
         self.on_damage(Damage((), text))
 
@@ -702,7 +373,7 @@ class Store:
                     for fields in self._searcher.execute(*statement(query, window, HEALTH)):
                         if len(found) >= query.limit or size >= SEARCH_BYTES_MAX:
                             return SearchResult(tuple(found), False)
-                        row = _healthy(fields)
+                        row = healthy(fields)
                         if row is None:
                             self._report(fields[0], "its checksum is wrong")
                         else:
@@ -711,7 +382,7 @@ class Store:
                     upto = window.low
             except sqlite3.Error as error:
                 # A part of an answer, marked as a part, serves a person better than none.
-                if _is_damage(error):
+                if is_damage(error):
                     self._report(None, f"a search was not finished: {error}")
                 return SearchResult(tuple(found), False, upto)
         return SearchResult(tuple(found), True)
@@ -753,12 +424,12 @@ class Store:
             self._report(None, str(gone.context["found"]))
             return
         try:
-            database = _connect(self._file)
+            database = connect(self._file)
         except sqlite3.Error:
             return  # it went, or the disk did, just now: the next write says so
         archive = StoreArchive(database, self._report, self._damaged)
         try:
-            _check_structure(database, self._file)
+            check_structure(database, self._file)
             after = JobId(b"")
             while not self._closing and (rows := archive.scan(after, CHECK_ROWS)):
                 after = rows[-1].id
@@ -941,9 +612,9 @@ class Store:
     def _gone(self) -> StoreDamaged | None:
         """What to say if the file or its log is not in its place any more: then what this process writes
         goes nowhere, and no failed write will ever say so."""
-        if _found_files(self._file) == self._files:
+        if found_files(self._file) == self._files:
             return None
-        return _damaged(self._file, "the file or its log was deleted or replaced while it was used")
+        return damage_of(self._file, "the file or its log was deleted or replaced while it was used")
 
     def _transact(self, orders: list[_Order]) -> EdgeNodeError | None:
         database = self._writer
@@ -973,7 +644,7 @@ class Store:
             return None
         try:
             database.execute("BEGIN IMMEDIATE")
-            for sql, values in _in_statements([_values(stored) for stored in rows.values()]):
+            for sql, values in in_statements([values_of(stored) for stored in rows.values()]):
                 database.execute(sql, values)
             if dropped:
                 database.executemany("DELETE FROM jobs WHERE id = ?", [(job,) for job in dropped])
@@ -985,8 +656,8 @@ class Store:
                 database.executemany("INSERT OR IGNORE INTO damaged VALUES (?)", [(job,) for job in damaged])
             database.execute("COMMIT")
         except sqlite3.Error as error:
-            _roll_back(database)
-            return _unusable(self._file, error)
+            roll_back(database)
+            return unusable(self._file, error)
         self._note(dict(settings))
         with self._damage_lock:
             self._unsaved_damage.difference_update(damaged)
@@ -1008,7 +679,7 @@ class Store:
         """Whether the disk takes writes again; if so, the next life begins on what it has."""
         try:
             self._fold("TRUNCATE")  # what the log gives back may be all the room there is
-            _find_room(self._file.parent)
+            find_room(self._file.parent)
             self._boot = self._load()
         except OSError as error:
             return DiskRefused(f"{self._file.parent}: {error.strerror}")
@@ -1070,143 +741,3 @@ def _is_list_of_bytes(packed: object) -> bool:
     except (ValueError, msgpack.UnpackException):
         return False
     return isinstance(found, list) and all(isinstance(each, bytes) for each in found)
-
-
-def _roll_back(database: sqlite3.Connection) -> None:
-    if database.in_transaction:
-        with suppress(sqlite3.Error):  # SQLite has done it by itself, after some errors
-            database.execute("ROLLBACK")
-
-
-# -------------------------------------------------------------------------------------------- archive
-
-
-class StoreArchive:
-    """`signals.Archive` on a connection of its own. Damage is reported, never raised or handed out."""
-
-    def __init__(
-        self, database: sqlite3.Connection, report: Callable[[object, str], None], damaged: Set[JobId]
-    ) -> None:
-        self._database = database
-        self._report = report
-        self.damaged = damaged
-
-    def get(self, jobs: Sequence[JobId]) -> dict[JobId, Row]:
-        """The healthy rows among these jobs."""
-        found: dict[JobId, Row] = {}
-        for start in range(0, len(jobs), READ_CHUNK):
-            chunk = jobs[start : start + READ_CHUNK]
-            try:
-                self._read(chunk, found)
-            except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
-                    raise
-                self._read_singly(chunk, found)
-        return found
-
-    def _read(self, jobs: Sequence[JobId], found: dict[JobId, Row]) -> None:
-        # Padded to a power of two, so that the prepared statements are few.
-        count = 1 << (len(jobs) - 1).bit_length()
-        asked = [*jobs, *[jobs[-1]] * (count - len(jobs))]
-        marks = ",".join("?" * count)
-        sql = f"SELECT {HEALTH} FROM jobs WHERE id IN ({marks})"
-        for fields in self._database.execute(sql, asked):
-            row = _healthy(fields)
-            if row is None:
-                self._report(fields[0], "its checksum is wrong")
-            else:
-                found[row.id] = row
-
-    def _read_singly(self, jobs: Iterable[JobId], found: dict[JobId, Row]) -> None:
-        """One broken page must not hide the rows on the others."""
-        for job in jobs:
-            try:
-                self._read([job], found)
-            except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
-                    raise
-                self._report(job, str(error))
-                self._report(None, str(error))  # more than this row may be wrong
-
-    def scan(self, after: JobId, limit: int) -> list[Row]:
-        """Healthy rows in id order, strictly after `after`; fewer than `limit` only at the end."""
-        rows: list[Row] = []
-        cursor: bytes = after
-        while len(rows) < limit:
-            wanted = limit - len(rows)
-            try:
-                # From the index alone, which stands when pages of the table are broken.
-                found = self._database.execute(
-                    "SELECT id FROM jobs WHERE id > ? ORDER BY id LIMIT ?", (cursor, wanted)
-                ).fetchall()
-            except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
-                    raise
-                self._report(None, str(error))
-                return rows
-            jobs = [JobId(job) for (job,) in found]
-            healthy = self.get(jobs)
-            rows += [healthy[job] for job in jobs if job in healthy]
-            if len(jobs) < wanted:
-                return rows
-            cursor = jobs[-1]
-        return rows
-
-    def due(self, until: Wall, after: tuple[Wall, JobId], limit: int) -> list[tuple[Wall, JobId]]:
-        """From the index alone."""
-        try:
-            found = self._database.execute(
-                "SELECT due, id FROM jobs WHERE due IS NOT NULL AND due <= ? AND (due, id) > (?, ?) "
-                "ORDER BY due, id LIMIT ?",
-                (until, *after, limit),
-            ).fetchall()
-        except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
-                raise
-            self._report(None, str(error))
-            return []
-        return [(day, JobId(job)) for day, job in found]
-
-    def claims(self, jobs: Sequence[JobId]) -> dict[JobId, ClaimRow]:
-        """The healthy claims among these. Of a damaged one the job is reported: this disk's word on it is
-        not known any more."""
-        found: dict[JobId, ClaimRow] = {}
-        pieces = [jobs[start : start + READ_CHUNK] for start in range(0, len(jobs), READ_CHUNK)]
-        while pieces:
-            piece = pieces.pop()
-            try:
-                rows = list(read_claims(self._database, piece, self._report_claim))
-            except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
-                    raise
-                if len(piece) == 1:
-                    self._report(piece[0], str(error))
-                else:  # one broken page must not hide the rows on the others
-                    pieces += [[job] for job in piece]
-            else:
-                found.update((row.id, row) for row in rows)
-        return found
-
-    def _report_claim(self, job: object) -> None:
-        self._report(job, "the checksum of its claim is wrong")
-
-    def reports(self, job: JobId, *, brief: bool) -> list[Said]:
-        try:
-            return list(read_reports(self._database, job, brief=brief))
-        except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
-                raise
-            self._report(None, str(error))
-            return []
-
-    def claim_count(self) -> int:
-        try:
-            return count_claims(self._database)
-        except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
-                raise
-            self._report(None, str(error))
-            return 0
-
-    def close(self) -> None:
-        self._database.close()

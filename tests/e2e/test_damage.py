@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rig import until
 
-from edgenode.shell.store import FILE_NAME
+from edgenode.shell.store_file import FILE_NAME
 from tests.e2e.mesh import Mesh, Node
 
 pytestmark = pytest.mark.timeout(180)

@@ -11,9 +11,9 @@ from guard import Record, complaint, judge, least, read, told
 from guard_mesh import Member, Mesh, Plan, WorkFailed, mesh
 
 from edgenode.core.jobs import Spec, encode_spec
-from edgenode.core.signals import Effect, Send
+from edgenode.core.signals import Effect, Send, StoredRow
 from edgenode.core.types import JobId
-from edgenode.shell import store
+from edgenode.shell import job_table, store
 
 SMALL = {"batch": Plan(clients=2, jobs=40, batch=20)}
 WARMING = (Plan(clients=2, jobs=20, batch=20),)
@@ -108,12 +108,12 @@ def test_what_is_encoded_is_counted_though_that_happens_in_c() -> None:
 def test_a_planted_slowdown_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guard_cost.counts(tmp_path / "warm", SMALL, WARMING)
     record = Record(guard.PYTHON, guard_cost.counts(tmp_path / "before", SMALL, WARMING))
-    once = store._values
+    once = job_table.values_of
 
-    def thrice(stored: store.StoredRow) -> store.Values:
+    def thrice(stored: StoredRow) -> job_table.Values:
         return [once(stored), once(stored), once(stored)][0]
 
-    monkeypatch.setattr(store, "_values", thrice)
+    monkeypatch.setattr(store, "values_of", thrice)
     verdicts = judge(record, guard_cost.counts(tmp_path / "after", SMALL, WARMING))
     assert [each.key for each in verdicts if each.failed] == ["batch.instructions.shell"]
 

@@ -16,7 +16,8 @@ from edgenode.core.reports import CHUNK_BYTES_MAX, STARTS_MAX
 from edgenode.core.signals import Persist, Row, StoredRow
 from edgenode.core.types import JobId, NodeId, StartToken
 from edgenode.core.wire import Said
-from edgenode.shell.store import FILE_NAME, Store
+from edgenode.shell.store import Store
+from edgenode.shell.store_file import FILE_NAME
 from edgenode.sim.shelf import Shelf
 
 OWNER = NodeId("abcdefghijklmnop")

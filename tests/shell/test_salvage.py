@@ -10,7 +10,8 @@ import pytest
 
 from edgenode.core.types import JobId
 from edgenode.shell import salvage
-from edgenode.shell.store import FILE_NAME, Damage, DiskRefused, Store
+from edgenode.shell.store import Store
+from edgenode.shell.store_file import FILE_NAME, Damage, DiskRefused
 from tests.shell.test_store import PROMISE, break_page, commit, filled, job, spoil, stored
 
 

@@ -34,15 +34,15 @@ from edgenode.core.types import (
     starts_of,
 )
 from edgenode.core.wire import Query
-from edgenode.shell import job_search
+from edgenode.shell import job_search, store_file
 from edgenode.shell import store as module
-from edgenode.shell.store import (
+from edgenode.shell.job_table import HEALTH, UPSERTS
+from edgenode.shell.store import Store
+from edgenode.shell.store_file import (
     FILE_NAME,
-    UPSERTS,
     Damage,
     DiskRefused,
     FolderRefused,
-    Store,
     StoreDamaged,
     StoreLocked,
     StoreOfOtherVersion,
@@ -242,7 +242,7 @@ def test_a_search_that_runs_out_of_time_says_how_far_it_looked_though_it_found_n
 
 @pytest.mark.parametrize("query", [Query("queued", "", "", b"", 50), Query("", "nosuch", "", b"", 50)])
 def test_a_search_by_state_or_task_looks_at_no_other_rows(store: Store, query: Query) -> None:
-    sql, values = job_search.statement(query, job_search.Window(b"", b""), module.HEALTH)
+    sql, values = job_search.statement(query, job_search.Window(b"", b""), HEALTH)
     with closing(sqlite3.connect(store._file)) as database:
         plan = " ".join(row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {sql}", values))
     assert plan.startswith("SEARCH jobs USING INDEX")
@@ -612,7 +612,7 @@ def test_a_page_that_breaks_while_a_store_is_open_hides_its_own_rows_and_is_told
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = filled(tmp_path, unfinished=999)
-    monkeypatch.setattr(module, "CHECK_BYTES_MAX", 0)  # as if it were too large to be checked at the opening
+    monkeypatch.setattr(store_file, "CHECK_BYTES_MAX", 0)  # as if it were too large to be checked when opened
     break_page(file)
     told: list[Damage] = []
     store = Store.open(tmp_path, told.append)
@@ -628,7 +628,7 @@ def test_a_write_to_a_broken_page_says_that_the_store_is_damaged_and_not_merely_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = filled(tmp_path, unfinished=999)
-    monkeypatch.setattr(module, "CHECK_BYTES_MAX", 0)
+    monkeypatch.setattr(store_file, "CHECK_BYTES_MAX", 0)
     for nth in range(20):
         break_page(file, "jobs", nth)
     store = Store.open(tmp_path)
@@ -642,7 +642,7 @@ def test_a_large_file_is_checked_while_it_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     file = filled(tmp_path, unfinished=999)
-    monkeypatch.setattr(module, "CHECK_BYTES_MAX", 0)
+    monkeypatch.setattr(store_file, "CHECK_BYTES_MAX", 0)
     told: list[Damage] = []
     store = Store.open(tmp_path, told.append)
     store.check()
@@ -661,7 +661,7 @@ def test_a_flipped_bit_in_a_large_file_is_found_by_its_check(
 ) -> None:
     filled(tmp_path, unfinished=999)
     spoil(tmp_path, "UPDATE jobs SET blob = x'00' WHERE id = ?", job(100))
-    monkeypatch.setattr(module, "CHECK_BYTES_MAX", 0)
+    monkeypatch.setattr(store_file, "CHECK_BYTES_MAX", 0)
     store = Store.open(tmp_path)
     assert store.damaged == frozenset()
     store.check()
@@ -877,14 +877,14 @@ def test_a_store_recovers_only_where_there_is_more_than_a_little_room(tmp_path: 
     with full_disk(tmp_path), pytest.raises(DiskRefused):
         commit(store, stored(2, bytes(100_000)))
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (module.ROOM_BYTES // 2, old[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (store_file.ROOM_BYTES // 2, old[1]))
     try:
         with pytest.raises(DiskRefused):
             store.recover()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
     assert starts_of(store.recover().boot) == 2
-    assert not (tmp_path / module.ROOM_NAME).exists()
+    assert not (tmp_path / store_file.ROOM_NAME).exists()
     store.close()
 
 
@@ -898,7 +898,7 @@ def test_a_read_that_a_full_disk_prevents_is_no_damage() -> None:
         (sqlite3.SQLITE_FULL, False),
     ):
         error.sqlite_errorcode = code
-        assert module._is_damage(error) is expected, code
+        assert store_file.is_damage(error) is expected, code
 
 
 # ------------------------------------------------------------------------------------------- kill -9
