@@ -14,6 +14,7 @@ LAYERS: list[set[str]] = [
     {"core.types"},
     {"core.errors", "core.situations"},
     {"core.bounds", "core.quorums"},
+    {"core.coding"},
     {
         "core.agenda",
         "core.pace",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgenode.core import wire
+from edgenode.core import coding, wire
 from edgenode.core.errors import MalformedMessage
 from edgenode.core.types import Ballot, Hash64, JobId, Load, MemberInfo, MemberState, NodeId, Promise, State
 
@@ -41,7 +41,7 @@ def strategy_for(kind: Any) -> st.SearchStrategy[Any]:
     if kind is Promise:
         return st.builds(Promise, st.integers(-1, 2**40), strategy_for(Ballot))
     if kind is State:
-        return st.sampled_from(wire.VERDICTS)
+        return st.sampled_from(coding.VERDICTS)
     if kind is int:
         return st.integers(0, 2**40)
     return st.from_type(kind)
@@ -110,6 +110,6 @@ def test_frames_without_a_known_tag_are_refused(frame: bytes) -> None:
 
 
 def test_a_list_longer_than_the_limit_is_refused() -> None:
-    frame = msgpack.packb([wire.TAGS[wire.Taken], [bytes(16)] * (wire.ITEMS_MAX + 1)])
+    frame = msgpack.packb([wire.TAGS[wire.Taken], [bytes(16)] * (coding.ITEMS_MAX + 1)])
     with pytest.raises(MalformedMessage):
         wire.decode(frame)
