@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from edgenode.core.jobs import Spec
+from edgenode.core.sharing import Shared
 from edgenode.core.types import JobId, Wall
 
 Place = tuple[int, Wall, JobId]
@@ -22,7 +23,6 @@ Gate = str
 """What several lines may be shut by: the queue, or the concurrency key, of their jobs."""
 SPARSE: Final = 4
 """A line is swept when it has so many places for each job that still waits: each costs O(1) on average."""
-SAME_MAX: Final = 1_000
 
 
 def queue_gate(queue: str) -> Gate:
@@ -114,7 +114,7 @@ class Lines:
         self._open: dict[Kind, Row] = {}  # those of them whose queue is not shut
         self._needs: dict[JobId, Need] = {}  # whose place still counts, and in which line it is
         self._since: Wall = 0.0  # of the last that came: those of a batch share the object, too
-        self._same: dict[Need, Need] = {}  # one object for all jobs of a line
+        self._same: Shared[Need, Need] = Shared()  # one object for all jobs of a line
         self._shut: set[Gate] = set()
         self._counts: Counter[Gate] = Counter()  # jobs behind each gate, shut or not
         self._places = 0
@@ -126,9 +126,7 @@ class Lines:
         if since != self._since:
             self._since = since
         place = (urgency, self._since, job)
-        if len(self._same) > SAME_MAX:
-            self._same.clear()
-        self._needs[job] = self._same.setdefault(need, need)
+        self._needs[job] = self._same.one(need, need)
         self._counts[queue_gate(need.queue)] += 1
         if need.key:
             self._counts[key_gate(need.key)] += 1

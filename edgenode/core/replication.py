@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk
@@ -32,6 +32,7 @@ from edgenode.core.jobs import (
 from edgenode.core.pace import Pace
 from edgenode.core.quorums import majority_of
 from edgenode.core.resting import Rest
+from edgenode.core.sharing import Shared
 from edgenode.core.situations import Situation
 from edgenode.core.types import (
     FOREVER,
@@ -62,8 +63,6 @@ from edgenode.core.wire import (
     Wanted,
     Write,
 )
-
-SAME_MAX: Final = 1_000
 
 
 @dataclass(slots=True)
@@ -109,16 +108,14 @@ class Writings(dict[JobId, Writing]):
         super().__init__()
         self._pause_s = pause_s
         self.resting: dict[JobId, Written] = {}
-        self._same: dict[Written, Written] = {}
+        self._same: Shared[Written, Written] = Shared()
 
     def rest(self, job: JobId) -> None:
         """Everybody has this write, and nobody waits for it."""
         one = self.pop(job)
         sets = frozenset(one.stored), frozenset(one.known), frozenset(one.refused)
         written = Written(one.ballot, one.write, one.firm, *sets)
-        if len(self._same) > SAME_MAX:
-            self._same.clear()
-        self.resting[job] = self._same.setdefault(written, written)
+        self.resting[job] = self._same.one(written, written)
 
     def whole(self, job: JobId) -> Writing | None:
         """The write of a job, if this node made one."""

@@ -24,6 +24,7 @@ from edgenode.core.jobs import (
 )
 from edgenode.core.reports import ReportBook
 from edgenode.core.resting import SPARE, Rest, Resting, is_whole, rest_of
+from edgenode.core.sharing import Shared
 from edgenode.core.signals import Archive, Persist, Row, StoredRow
 from edgenode.core.types import (
     FOREVER,
@@ -42,7 +43,6 @@ NO_PROMISE: Final = Promise(-1, NO_BALLOT)
 IN_MEMORY: Final = 5_000
 REFUSALS: Final = 64
 """When so many have something under way, the rest is looked at later."""
-SHARED_MAX: Final = 1_000
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ class Table:
         of one is taken again: it may be old, and its job long finished."""
         self._kept_forgotten: Wall = 0.0
         self.leads: dict[JobId, Lead] = {}
-        self._shared: dict[tuple[Ballot, int, frozenset[NodeId]], Lead] = {}
+        self._shared: Shared[tuple[Ballot, int, frozenset[NodeId]], Lead] = Shared()
         self.by_owner: dict[NodeId, dict[JobId, None]] = {}
         """Unsettled busy jobs here, by the owner that their record names."""
 
@@ -500,9 +500,7 @@ class Table:
 
     def _shared_lead(self, lead: Lead) -> Lead:
         key = (lead.ballot, lead.epoch, frozenset(lead.promised))
-        if len(self._shared) > SHARED_MAX:
-            self._shared.clear()
-        return self._shared.setdefault(key, lead)
+        return self._shared.one(key, lead)
 
     def _stir(self, job: JobId) -> None:
         """It is about to change: its record is in memory from now on. (Not if its row is damaged.)"""

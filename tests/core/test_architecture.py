@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2] / "edgenode"
 LAYERS: list[set[str]] = [
     {"core.types"},
     {"core.errors", "core.situations"},
-    {"core.bounds", "core.quorums"},
+    {"core.bounds", "core.quorums", "core.sharing"},
     {"core.coding"},
     {
         "core.agenda",
