@@ -404,7 +404,8 @@ class Judge:
         """I6 without faults: one start, and one more for each that failed or whose worker died. Those that a
         leaving node gave up after all may have been repeated; if one node died, one by each other owner. Who
         goes on without the only holder, which nobody could relieve when it left, cannot know what that one
-        does when it is back (P2: a provisional owner): that may be one more each time, by another owner."""
+        does when it is back (P2: a provisional owner): that may be one more each time, under another ballot,
+        be it the stand-in's or, where that outbid it, one of its own."""
         starts = self._world.ledger.starts[job]
         lives = {(life.id, life.boot) for life in self._world.lives()}
         # What one that died had not told of the end of a start is lost with it. (If it is known after all,
@@ -426,7 +427,7 @@ class Judge:
         evicted = sum(start.evicted for start in starts.values())
         is_death = self._mood is Mood.DEATH
         takeovers = max(0, len({token.ballot for token in starts}) - 1) if is_death else 0
-        others = len({ballot.owner for ballot, _ in known.starts}) - 1
+        others = len({ballot for ballot, _ in known.starts}) - 1
         apart = min(self._world.ledger.stranded[job], max(0, others))
         repeated = evicted + takeovers + apart
         is_cancelled = job in self._world.ledger.cancels
