@@ -70,7 +70,9 @@ from edgenode.core.wire import Digest as DigestItem
 BREATH_S: Final = 0.001
 CHUNKS: Final = 2
 """So many batches of questions are under way at a time: one is answered while the next is read. Whoever asked
-for 100,000 jobs at once would be answered late, and would ask again before that, and do nothing else."""
+for 100,000 jobs at once would be answered late, and would ask again before that, and do nothing else. So many
+are offered to others in `retry_s`, too: most of them will have been asked for, or written, before it is their
+turn."""
 BYSTANDERS: Final = 16
 """So many members are asked for a newer copy of a job whose holders are all gone."""
 GIFT: Final = "gift"
@@ -111,6 +113,9 @@ class Custody:
         self._offered: dict[
             JobId, NodeId
         ] = {}  # who was told that it is responsible, and has not said "taken"
+        self._unoffered: dict[JobId, None] = {}  # whose responsible is to be told of the copy here, in turn
+        self._offers_left = 0
+        self._offers_at: Instant = -FOREVER  # when as many may be offered again
         self._confirmed: dict[JobId, NodeId] = {}  # responsible that are known to have their copy
         self._gifts: dict[JobId, Instant] = {}
         self._forgotten_by: dict[JobId, set[NodeId]] = {}  # holders that dropped it, its last day being over
@@ -251,6 +256,8 @@ class Custody:
                 table.give_promise(item.job, asked, item.expires_at)
                 desk.merged.add(item.job)
                 self._later.set(item.job, patience_ends)
+                self._due.pop(item.job, None)  # the asker gets the copy here with the promise
+                self._unoffered.pop(item.job, None)
             same = copy is not None and digest(copy) == item.digest
             blob = encode(copy) if copy is not None and not same else b""
             desk.post.add(source, Promises, Promised(item.job, item.epoch, item.term, same, blob))
@@ -523,6 +530,7 @@ class Custody:
         self._later.drop(job)
         self._forgotten_by.pop(job, None)
         self._desk.voteless.pop(job, None)
+        self._unoffered.pop(job, None)
         for place in (self._seen_term, self._due, self._offered, self._confirmed, self._gifts):
             place.pop(job, None)
 
@@ -558,6 +566,16 @@ class Custody:
                 del self._offered[item.job]
                 self._confirmed[item.job] = source
                 self._let_rest(item.job)
+
+    def told(self, jobs: Iterable[JobId]) -> None:
+        """The owner has just written these, and knows all that the copies here say: it is told of none.
+
+        Whoever owns many jobs of a dead node since a moment ago writes all of them.
+        """
+        for job in jobs:
+            for place in (self._due, self._unoffered, self._offered):
+                place.pop(job, None)
+            self._later.drop(job)
 
     def may_rest(self, record: Record) -> bool:
         """Whether nothing is under way here for a job. Then its owner, if it has confirmed its copy, is not
@@ -636,12 +654,14 @@ class Custody:
         self._unanswered.clear()
         self._asks.clear()
         self._confirmed.clear()
+        self._unoffered.clear()
         self.check_all()
 
     def _check(self, job: JobId) -> None:
         """The duty of this node for one job, as things are now."""
         desk = self._desk
         record = self._table.peek(job)
+        self._unoffered.pop(job, None)
         if record is None or record.settled or job in self._asking:
             return
         who = self.responsible(record)
@@ -654,6 +674,10 @@ class Custody:
         elif self._confirmed.get(job) != (listener := self._listener(record, who)):
             if desk.leading(job):
                 return
+            if not self._offers_left:
+                self._unoffered[job] = None
+                return
+            self._offers_left -= 1
             self._offered[job] = listener
             desk.post.add(listener, Offer, DigestItem(job, digest(record)))
             self._later.set(job, desk.now + desk.settings.retry_max_s)
@@ -750,6 +774,8 @@ class Custody:
     def deadline(self) -> Instant:
         # The rest of a long list comes after whatever else is waiting to be handled.
         soonest = min(self._later.next(), self._asks.next(), self._round_at)
+        if self._unoffered:
+            soonest = min(soonest, self._offers_at)
         if not self._due or not self._may_check:
             return soonest
         return min(soonest, self._desk.now + BREATH_S if self._room else self._room_at)
@@ -790,6 +816,11 @@ class Custody:
             self._try_conclude(job)
             if job in self._asking:
                 self._asks.set(job, self._attention(asking))
+        if self._offers_at <= desk.now:
+            self._offers_at = desk.now + desk.settings.retry_s
+            self._offers_left = CHUNKS * desk.settings.batch
+            if self._unoffered:
+                self._due.update(dict.fromkeys(islice(self._unoffered, self._offers_left)))
         jobs = list(islice(self._due, self._room)) if self._may_check and self._due else []
         self._table.fetch(jobs)
         for job in jobs:

@@ -112,6 +112,7 @@ class Desk:
         """Members that have forgotten jobs of up to this last day, which is not over here: their clocks are,
         or were, far ahead. They take no copies of such jobs."""
         self.overdue = News()  # responsibility must be looked at again
+        self.told = News()  # written here by their owner, which knows all that the copies here say
         self.dropped = News()  # nothing of it is here any more
         self.restored = News()
         """Settled copies that were fetched again after damage, or learned of something since (a start on the

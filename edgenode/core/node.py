@@ -815,6 +815,8 @@ class Node:
             elif desk.clock_wanted:
                 for job in desk.clock_wanted.take():
                     custody.give_away(job, to_better_clock=True)
+            elif desk.told:
+                custody.told(desk.told.take())
             elif desk.overdue:
                 custody.look_at(desk.overdue.take())
             elif desk.unclaimed:

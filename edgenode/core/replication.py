@@ -434,6 +434,8 @@ class Replication:
             firm = record.outcome is not None and record.outcome.firm
             item = Stored(job, record.epoch, record.own.ballot, record.own.write, firm)
             desk.post.add(source, Acks, item)
+            if joined is not have and joined == record and source in record.holders:
+                desk.told.add(job)
 
     def on_refused(self, refusals: Sequence[Refusal]) -> None:
         """Somebody knows better: what they know is merged (custody asks again, if need be)."""

@@ -36,6 +36,7 @@ from edgenode.core.jobs import (
     settled,
     started,
 )
+from edgenode.core.replication import Replication
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import Persist, RegulateAsked, RequestId, Row, StoredRow, SubmitAsked
 from edgenode.core.types import Ballot, JobId, NodeId, Partition, Promise, Seconds, State
@@ -799,3 +800,41 @@ def test_who_has_just_promised_a_job_leaves_it_to_the_asker_while_that_lives(die
     else:
         assert not asks_within(1.9 * desk.settings.ask_s)
         assert asks_within(2.0 * desk.settings.ask_s)
+
+
+def test_jobs_that_another_takes_over_are_not_offered_to_it_all_at_once_nor_when_it_has_written_them() -> (
+    None
+):
+    """Two survivors share the jobs of a dead owner. Who is slow would be offered what it is about to take."""
+    batch, chunks = 20, 12
+    mesh = Mesh("abc", settings=Settings(jobs=JobSettings(batch=batch)))
+    jobs = seed_copies(mesh, batch * chunks, B, C)
+    offered: list[tuple[float, int]] = []
+
+    def slow(source: NodeId, to: NodeId, message: Message) -> bool | Seconds:
+        if isinstance(message, Offer) and source == C:
+            offered.append((mesh.now, len(message.items)))
+        return 0.3 if isinstance(message, Promises) else True
+
+    mesh.rule = slow
+    mesh.kill(A)
+    mesh.run_until(lambda: all(mesh.is_firm(B, job) for job in jobs), limit_s=60.0)
+    per_pause = Counter[int]()
+    for at, count in offered:
+        per_pause[round(at / mesh.nodes[C].desk.settings.retry_s)] += count
+    assert max(per_pause.values(), default=0) <= 2 * 2 * batch
+    assert sum(count for _, count in offered) < len(jobs)
+
+
+def test_a_copy_that_its_owner_has_just_written_is_offered_to_nobody() -> None:
+    desk = make_desk(B, A, C)
+    custody, replication = Custody(desk), Replication(desk)
+    custody.on_time()  # its round begins, with nothing to compare
+    record = make_record(job_id(1), (A, B, C))
+    desk.table.put(record)
+    custody.look_at((record.id,))
+    written = record._replace(own=record.own._replace(write=record.own.write + 1))
+    replication.on_write(A, (encode(written),))
+    custody.told(desk.told.take())
+    custody.on_time()
+    assert sends(desk.flush(), Offer) == []
