@@ -265,6 +265,12 @@ class Node:
         is_able = self._is_booted and self._membership.formed and self._vouching.has_vote
         return is_able and desk.takes_work and desk.storing
 
+    def load(self, rows: Iterable[Row]) -> None:
+        """Take some of what the disk has, before `Booted` comes with the rest: a million rows at a time would
+        be a stall of a minute."""
+        assert not self._is_booted
+        self._desk.table.load(rows)
+
     def handle(self, event: Event, now: Instant) -> list[Effect]:
         """Take one event at `now` (never earlier than the one before) and return what is to be done."""
         desk = self._desk

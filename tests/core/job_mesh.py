@@ -409,9 +409,11 @@ class Mesh:
             knows_peers=self._knows_peers,
         )
         self.up.add(name)
-        self._read_clock(name)
         disk = self.disks[name]
-        self.do(name, Booted(disk.unsettled(), (), disk.clock, forgotten=disk.forgotten, queues=disk.queues))
+        first, *rest = [*disk.unsettled()] or [None]
+        self.nodes[name].load(() if first is None else (first,))  # as the shell does: a piece at a time
+        self._read_clock(name)
+        self.do(name, Booted(rest, (), disk.clock, forgotten=disk.forgotten, queues=disk.queues))
         for other in sorted(self.up) if meets is None else meets:
             if other != name and frozenset((name, other)) not in self.cuts:
                 self.link(name, other)
