@@ -755,6 +755,7 @@ class Custody:
     def on_gift(self, source: NodeId, items: Sequence[GiftItem]) -> None:
         """Ask for what a living owner hands on, if its copy is here and nobody was quicker."""
         desk = self._desk
+        self._table.fetch([item.job for item in items])
         for item in items:
             record = self._table.get(item.job)
             if record is None:
@@ -765,7 +766,8 @@ class Custody:
                 desk.post.add(source, Copies, encode(record))
             elif item.job not in self._asking and not desk.leading(item.job) and desk.takes_work:
                 if record.own.ballot == item.ballot:
-                    self.ask(item.job, GIFT)
+                    if self._room:  # else it is given again
+                        self.ask(item.job, GIFT)
                 else:
                     desk.reach(Situation.GIFT_STALE)
 

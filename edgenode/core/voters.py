@@ -42,6 +42,9 @@ from edgenode.core.view import View, is_long_dead
 from edgenode.core.wire import Copies
 
 BREATH_S: Final[Seconds] = 0.001
+CHUNKS: Final = 2
+"""So many batches of jobs get other holders at a time. Each is written twice for that, and stays in memory
+meanwhile: when a member leaves that may be all that this node owns."""
 ROUND_S: Final[Seconds] = 5.0
 """How often every owned job is looked at, whatever happened: what no event told is found here."""
 LAG_S: Final[Seconds] = 0.25
@@ -56,6 +59,7 @@ class Voters:
         self._desk = desk
         self._table = desk.table
         self._due: dict[JobId, None] = {}
+        self._changing: dict[JobId, Instant] = {}  # whose holders are to be others soon, and since when
         self._fresh: dict[JobId, None] = {}  # owned since a moment ago
         self._fresh_at: Instant = FOREVER
         self._round_at: Instant = 0.0
@@ -87,6 +91,8 @@ class Voters:
             record = self._table.peek(job)
             if record is None or not desk.leading(job) or record.outcome is not None or record.moving:
                 desk.newcomers.pop(job, None)
+                if record is None or not record.moving:
+                    self._changing.pop(job, None)
                 if record is not None and self._is_stuck(record):
                     desk.reach(Situation.MOVE_UNDECIDABLE)
                     desk.stuck.add(job)
@@ -131,18 +137,21 @@ class Voters:
         wanted = self._next_holders(record)
         if wanted == record.holders:
             desk.newcomers.pop(job, None)
+            self._changing.pop(job, None)
             return
         newcomers = tuple(node for node in wanted if node not in record.holders)
         if desk.newcomers.get(job) != newcomers:
             desk.reach(Situation.NEWCOMER_WANTED)
             desk.newcomers[job] = newcomers
             desk.resend.add(job)
+            self._changing.setdefault(job, desk.now)
 
     def release(self, jobs: Iterable[JobId]) -> None:
         """This node has nothing more to say about these."""
         for job in jobs:
             if not self._desk.leading(job):
                 self._desk.newcomers.pop(job, None)
+                self._changing.pop(job, None)
                 self._due.pop(job, None)
                 self._fresh.pop(job, None)
 
@@ -182,6 +191,7 @@ class Voters:
             record, lead = table.peek(job), table.lead(job)
             if record is None or lead is None or not record.moving or record.move is None:
                 continue
+            self._changing.pop(job, None)
             first = record.move.first
             names = f"{', '.join(record.holders)} -> {', '.join(record.move.holders)}"
             after = with_note(next_epoch(record), desk.note("holders changed", names))
@@ -214,9 +224,24 @@ class Voters:
     # ------------------------------------------------------------------------------------------ time
 
     def deadline(self) -> Instant:
+        soonest = FOREVER
         if self._due:
-            return self._desk.now + BREATH_S
-        return min(self._given_up.next(), self._fresh_at, self._round_at if self._table.leads else FOREVER)
+            soonest = self._desk.now + BREATH_S if self._room else self._room_at
+        round_at = self._round_at if self._table.leads else FOREVER
+        return min(soonest, self._given_up.next(), self._fresh_at, round_at)
+
+    @property
+    def _room(self) -> int:
+        """How many jobs may be looked at now, each of which may get other holders."""
+        changing, batch = self._changing, self._desk.settings.batch
+        while changing and self._room_at <= self._desk.now:
+            del changing[next(iter(changing))]  # who should have a copy by now, or decide, does not
+        return min(batch, max(0, CHUNKS * batch - len(changing)))
+
+    @property
+    def _room_at(self) -> Instant:
+        """When the oldest change is not expected to be done soon any more."""
+        return next(iter(self._changing.values())) + self._desk.settings.retry_max_s
 
     def on_time(self) -> None:
         desk = self._desk
@@ -227,7 +252,7 @@ class Voters:
             self._round_at = desk.now + ROUND_S
             self._due.update(dict.fromkeys(self._to_review()))
         if self._due:
-            jobs = list(islice(self._due, desk.settings.batch))
+            jobs = list(islice(self._due, self._room))
             for job in jobs:
                 del self._due[job]
             self._review(jobs)

@@ -38,7 +38,7 @@ from edgenode.core.jobs import (
 )
 from edgenode.core.replication import Replication
 from edgenode.core.settings import JobSettings, Settings
-from edgenode.core.signals import Persist, RegulateAsked, RequestId, Row, StoredRow, SubmitAsked
+from edgenode.core.signals import LeaveAsked, Persist, RegulateAsked, RequestId, Row, StoredRow, SubmitAsked
 from edgenode.core.types import Ballot, JobId, NodeId, Partition, Promise, Seconds, State
 from edgenode.core.view import Standing
 from edgenode.core.wire import (
@@ -838,3 +838,28 @@ def test_a_copy_that_its_owner_has_just_written_is_offered_to_nobody() -> None:
     custody.told(desk.told.take())
     custody.on_time()
     assert sends(desk.flush(), Offer) == []
+
+
+def test_who_is_given_more_jobs_than_it_can_ask_for_takes_the_others_when_they_are_given_again() -> None:
+    batch = 10
+    mesh = Mesh("abc", slots=0, settings=Settings(jobs=JobSettings(batch=batch)))
+    specs = mesh.specs(8 * batch, "abc")
+    mesh.submit(A, *specs)
+    mesh.run(2.0)
+    under_way: set[JobId] = set()
+    most = 0
+
+    def slow(source: NodeId, to: NodeId, message: Message) -> bool | Seconds:
+        nonlocal most
+        if isinstance(message, Ask):
+            under_way.update(item.job for item in message.items)
+            most = max(most, len(under_way))
+        if isinstance(message, Promises) and source == C:
+            under_way.difference_update(item.job for item in message.items)
+        return 0.2 if isinstance(message, Ask) else True
+
+    mesh.rule = slow
+    mesh.do(A, LeaveAsked())
+    mesh.run_until(lambda: A in mesh.left, limit_s=10.0)
+    assert mesh.left[A]
+    assert most <= 2 * batch

@@ -25,7 +25,7 @@ from edgenode.core.table import Lead
 from edgenode.core.types import Ballot, Instant, JobId, NodeId, State
 from edgenode.core.view import Standing
 from edgenode.core.voters import Voters, next_holders
-from edgenode.core.wire import Acks, Ask, AskItem, Copies, Promised, Promises, Refused, WantWork
+from edgenode.core.wire import Acks, Ask, AskItem, Copies, Message, Promised, Promises, Refused, WantWork
 
 SOON = Settings(jobs=JobSettings(rereplicate_after_s=2.0))
 NOW: Instant = 100.0
@@ -406,3 +406,25 @@ def test_a_start_that_waits_is_given_up_when_its_owner_turns_firm_and_finds_a_ch
     mesh.run_until(lambda: mesh.settled(spec.id))
     assert mesh.record(A, spec.id).epoch == 1
     assert len(mesh.begun) == 1
+
+
+def test_the_holders_of_very_many_jobs_are_not_all_changed_at_once() -> None:
+    """Each is written twice for that, and stays in memory meanwhile."""
+    batch = 10
+    mesh = Mesh("abc", slots=0, settings=Settings(jobs=JobSettings(batch=batch)))
+    specs = mesh.specs(8 * batch, "abc")
+    mesh.submit(A, *specs)
+    mesh.run(2.0)
+    most = 0
+
+    def slow(source: NodeId, to: NodeId, message: Message) -> bool | float:
+        nonlocal most
+        desk = mesh.nodes[A].desk
+        moving = sum(record.moving for record in desk.table.unsettled())
+        most = max(most, moving + len(desk.newcomers))
+        return 0.2 if isinstance(message, Acks) else True
+
+    mesh.rule = slow
+    mesh.do(C, LeaveAsked())
+    mesh.run_until(lambda: all(mesh.record(A, spec.id).holders == (A, B) for spec in specs), limit_s=20.0)
+    assert 0 < most <= 2 * batch
