@@ -24,9 +24,12 @@ from bench_mesh import BATCH, BATCH_CLIENTS, QUICK_S, Bench, Stage
 from bench_state import MIB, RESTART_S, SETTLE_S, start_again, store_bytes, wait_until
 
 from edgenode.core.errors import EdgeNodeError
-from edgenode.core.jobs import Record, decode, decode_spec, encode, encode_spec, look_day, make_job_id
+from edgenode.core.job_bytes import decode, encode
+from edgenode.core.job_ids import make_job_id
+from edgenode.core.jobs import Record, look_day
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import Persist, Row, StoredRow
+from edgenode.core.specs import decode_spec, encode_spec
 from edgenode.core.types import JobId
 from edgenode.shell.store import Store
 

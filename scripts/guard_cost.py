@@ -30,7 +30,7 @@ from bench_load import document
 from guard_mesh import NODES, PAYLOAD_BYTES, TASK, WALL, Plan, mesh
 
 import edgenode
-from edgenode.core.jobs import make_job_id
+from edgenode.core.job_ids import make_job_id
 from edgenode.core.signals import Persist, Row, StoredRow
 from edgenode.shell.store import Store
 

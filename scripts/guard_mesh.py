@@ -26,7 +26,7 @@ from edgenode.api import render
 from edgenode.api.service import Service
 from edgenode.api.specs import SpecMaker, parse_json
 from edgenode.core import bursts
-from edgenode.core.jobs import make_job_id
+from edgenode.core.job_ids import make_job_id
 from edgenode.core.node import Node
 from edgenode.core.settings import Settings
 from edgenode.core.signals import (

@@ -24,7 +24,7 @@ from statistics import mean, median, pstdev
 
 from swarm import Swarm
 
-from edgenode.core.jobs import make_job_id
+from edgenode.core.job_ids import make_job_id
 from edgenode.core.rendezvous import Ranking
 from edgenode.core.settings import PRESETS
 from edgenode.core.types import NodeId, Seconds

@@ -14,7 +14,7 @@ from itertools import count
 from random import Random
 
 from edgenode.core.gossip import frames_of
-from edgenode.core.jobs import Spec, make_job_id
+from edgenode.core.job_ids import make_job_id
 from edgenode.core.node import Node
 from edgenode.core.settings import Settings
 from edgenode.core.signals import (
@@ -40,6 +40,7 @@ from edgenode.core.signals import (
     SubmitDone,
     TimePassed,
 )
+from edgenode.core.specs import Spec
 from edgenode.core.types import FOREVER, Instant, JobId, Load, MemberInfo, NodeId, Seconds, State, Wall
 from edgenode.core.wire import Message, Rumour, Sync, Verdict, encode
 from edgenode.sim.disk import Disk

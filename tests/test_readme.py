@@ -21,8 +21,10 @@ from edgenode.api.app import make_app
 from edgenode.api.specs import OPTIONS
 from edgenode.cli import app
 from edgenode.core.errors import InvalidJob, to_problem
-from edgenode.core.jobs import TRANSITIONS, Spec, make_job_id
+from edgenode.core.job_ids import make_job_id
+from edgenode.core.jobs import TRANSITIONS
 from edgenode.core.signals import Receipt
+from edgenode.core.specs import Spec
 from edgenode.core.types import NodeId
 from tests.api.fake import FakeService
 

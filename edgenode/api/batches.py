@@ -20,7 +20,8 @@ from edgenode.api.requests import body_of, parameters, preferred_wait_s
 from edgenode.api.service import Service
 from edgenode.core.batches import Batch, batch_size, batch_text, job_of, parse_batch
 from edgenode.core.errors import RejectedInput, Undecided
-from edgenode.core.jobs import Record, job_text
+from edgenode.core.job_ids import job_text
+from edgenode.core.jobs import Record
 from edgenode.core.settings import JobSettings
 from edgenode.core.types import TERMINAL, JobId, Seconds, State
 

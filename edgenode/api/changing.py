@@ -21,9 +21,11 @@ from edgenode.api.service import Service, check_taking
 from edgenode.api.specs import ITEMS_MAX, SpecMaker, fingerprint, too_many
 from edgenode.api.submitting import Submitting
 from edgenode.core.errors import EdgeNodeError, OutcomeUnknown, to_problem
-from edgenode.core.jobs import Record, Spec, decode_spec, is_marker, job_text, keyed_job_id
+from edgenode.core.job_ids import job_text, keyed_job_id
+from edgenode.core.jobs import Record, is_marker
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import ReadDone
+from edgenode.core.specs import Spec, decode_spec
 from edgenode.core.types import TERMINAL, JobId, NodeId, Seconds, State
 from edgenode.core.wire import Query
 

@@ -17,7 +17,9 @@ from edgenode.api.reasons import waiting_for
 from edgenode.api.requests import cursor_text, job_id, parameters, preferred_wait_s, search_query
 from edgenode.api.service import Service
 from edgenode.core.errors import EdgeNodeError
-from edgenode.core.jobs import Record, is_marker, job_text, join
+from edgenode.core.job_ids import job_text
+from edgenode.core.jobs import Record, is_marker
+from edgenode.core.joining import join
 from edgenode.core.reports import told_of
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import ReadDone

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from edgenode.api.render import time_text
-from edgenode.core.jobs import Record, Spec, decode_spec, majority
+from edgenode.core.jobs import Record, majority
+from edgenode.core.specs import Spec, decode_spec
 from edgenode.core.types import Delivery, MemberState, Partition, State
 from edgenode.core.view import MemberView, QueueView
 

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from edgenode.api.service import TaskSchema
-from edgenode.core.jobs import Options, Record, Spec, decode_spec, job_text, new_record
+from edgenode.core.job_ids import job_text
+from edgenode.core.jobs import Record, new_record
 from edgenode.core.signals import ReadDone, Receipt
+from edgenode.core.specs import Options, Spec, decode_spec
 from edgenode.core.types import TERMINAL, Backoff, JobId, NodeId, State, Wall, starts_of
 from edgenode.core.view import MemberView, MeshView, QueueView
 

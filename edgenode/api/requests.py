@@ -16,7 +16,7 @@ from edgenode.api.problems import TooSlow, UnsupportedMediaType
 from edgenode.api.specs import ITEMS_MAX, check_key, parse_json
 from edgenode.core import wire
 from edgenode.core.errors import RejectedInput, TooLarge
-from edgenode.core.jobs import parse_job_id
+from edgenode.core.job_ids import parse_job_id
 from edgenode.core.types import JobId, Seconds, State
 
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from edgenode.core import signals, wire
 from edgenode.core.errors import EdgeNodeError
-from edgenode.core.jobs import Spec
+from edgenode.core.specs import Spec
 from edgenode.core.types import Backoff, JobId, MemberInfo, NodeId, Seconds, Wall
 from edgenode.core.view import MemberView, MeshView, QueueChange, QueueView
 

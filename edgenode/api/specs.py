@@ -17,16 +17,9 @@ from typing import Any, Final
 from edgenode.api.problems import AcksUnmet
 from edgenode.api.service import Service, TaskSchema
 from edgenode.core.errors import InvalidJob, RejectedInput, TooLarge, UnknownTask
-from edgenode.core.jobs import (
-    COUNTED_BALLOTS_MAX,
-    DAY_S,
-    DEFAULTS,
-    TOKENS_MAX,
-    UNFINISHED_DAYS,
-    Options,
-    Spec,
-    keyed_job_id,
-)
+from edgenode.core.job_ids import keyed_job_id
+from edgenode.core.jobs import COUNTED_BALLOTS_MAX, TOKENS_MAX
+from edgenode.core.specs import DAY_S, DEFAULTS, UNFINISHED_DAYS, Options, Spec
 from edgenode.core.types import BACKOFFS, WORD, WORD_TEXT, Backoff, Delivery, JobId, Partition, Seconds, Wall
 
 ITEMS_MAX: Final = 10_000

@@ -17,9 +17,10 @@ from edgenode.api.service import Service, check_taking
 from edgenode.api.specs import ITEMS_MAX, KEY_FIELD, SpecMaker, parse_json, parse_lines, too_many
 from edgenode.core.batches import Batch, batch_text, job_of, make_batch
 from edgenode.core.errors import EdgeNodeError, KeyReused, Overloaded, RejectedInput, to_problem
-from edgenode.core.jobs import Spec, job_text
+from edgenode.core.job_ids import job_text
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import ReadDone, Receipt
+from edgenode.core.specs import Spec
 from edgenode.core.types import JobId, Seconds
 
 log = logging.getLogger("edgenode.api")

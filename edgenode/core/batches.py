@@ -12,7 +12,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Final
 
-from edgenode.core.jobs import job_text, parse_job_id
+from edgenode.core.job_ids import job_text, parse_job_id
 from edgenode.core.types import JobId
 
 SIZE_MAX: Final = (1 << 14) - 1

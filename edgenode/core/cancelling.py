@@ -17,7 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from edgenode.core.desk import Desk
-from edgenode.core.jobs import encode, majority
+from edgenode.core.job_bytes import encode
+from edgenode.core.jobs import majority
 from edgenode.core.signals import CancelAsked, CancelDone, RequestId
 from edgenode.core.types import FOREVER, Instant, JobId, NodeId, Seconds
 from edgenode.core.wire import Cancel, CancelNoted, Copies

@@ -26,19 +26,11 @@ from typing import Final
 
 from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk
-from edgenode.core.jobs import (
-    Record,
-    adopted,
-    decode_spec,
-    digest,
-    encode,
-    is_claimed,
-    majority,
-    taken_over,
-    to_be_adopted,
-)
+from edgenode.core.job_bytes import digest, encode
+from edgenode.core.jobs import Record, adopted, is_claimed, majority, taken_over, to_be_adopted
 from edgenode.core.pace import Pace
 from edgenode.core.situations import Situation
+from edgenode.core.specs import decode_spec
 from edgenode.core.table import Lead
 from edgenode.core.types import (
     FOREVER,

@@ -11,22 +11,16 @@ from collections.abc import Sequence
 from typing import Final
 
 from edgenode.core.errors import MalformedMessage
-from edgenode.core.jobs import (
-    Note,
-    Record,
-    decode,
-    decode_spec,
-    drop_day,
-    is_marker,
-    join,
-    with_note,
-)
+from edgenode.core.job_bytes import decode
+from edgenode.core.jobs import Note, Record, drop_day, is_marker, with_note
+from edgenode.core.joining import join
 from edgenode.core.meshclock import MeshClock
 from edgenode.core.post import Post
 from edgenode.core.resting import asked_acks
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import Archive, Changed, Effect, Log
 from edgenode.core.situations import Situation
+from edgenode.core.specs import decode_spec
 from edgenode.core.table import Table
 from edgenode.core.types import (
     FOREVER,

@@ -22,17 +22,9 @@ from edgenode.core.errors import (
     OutcomeUnknown,
     StoreUnwritable,
 )
-from edgenode.core.jobs import (
-    Record,
-    Spec,
-    are_holders,
-    decode_spec,
-    encode_spec,
-    is_claimed,
-    is_keyed,
-    job_text,
-    new_record,
-)
+from edgenode.core.job_bytes import are_holders
+from edgenode.core.job_ids import is_keyed, job_text
+from edgenode.core.jobs import Record, is_claimed, new_record
 from edgenode.core.pace import Pace
 from edgenode.core.signals import (
     Receipt,
@@ -41,6 +33,7 @@ from edgenode.core.signals import (
     SubmitDone,
 )
 from edgenode.core.situations import Situation
+from edgenode.core.specs import Spec, decode_spec, encode_spec
 from edgenode.core.types import FOREVER, NOBODY, Ballot, Instant, JobId, NodeId, Promise, Seconds
 from edgenode.core.wire import (
     REFUSED_CLAIMED,

@@ -36,18 +36,12 @@ from typing import Final, NamedTuple
 
 from edgenode.core.agenda import Agenda
 from edgenode.core.desk import SUPERSEDED, Desk
-from edgenode.core.jobs import (
-    Record,
-    Spec,
-    decode_spec,
-    encode,
-    is_claimed,
-    is_same_life,
-    presumed_started,
-    with_note,
-)
+from edgenode.core.job_bytes import encode
+from edgenode.core.jobs import Record, is_claimed, presumed_started, with_note
+from edgenode.core.joining import is_same_life
 from edgenode.core.quorums import fast_quorum_of, majority_of
 from edgenode.core.signals import ClaimRow
+from edgenode.core.specs import Spec, decode_spec
 from edgenode.core.types import (
     FOREVER,
     NO_BALLOT,

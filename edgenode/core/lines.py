@@ -12,8 +12,8 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from edgenode.core.jobs import Spec
 from edgenode.core.sharing import Shared
+from edgenode.core.specs import Spec
 from edgenode.core.types import JobId, Wall
 
 Place = tuple[int, Wall, JobId]

@@ -11,7 +11,7 @@ from typing import Final
 
 from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk
-from edgenode.core.jobs import job_text
+from edgenode.core.job_ids import job_text
 from edgenode.core.types import FOREVER, Instant, JobId, NodeId, Seconds
 from edgenode.core.wire import Wanted
 

@@ -13,7 +13,10 @@ from typing import Final
 from edgenode.core.desk import Desk
 from edgenode.core.errors import EdgeNodeError, JobNotFound, Undecided
 from edgenode.core.followers import Followers
-from edgenode.core.jobs import Record, encode, job_text, join
+from edgenode.core.job_bytes import encode
+from edgenode.core.job_ids import job_text
+from edgenode.core.jobs import Record
+from edgenode.core.joining import join
 from edgenode.core.post import WRITE_BYTES, pieces_of
 from edgenode.core.signals import ReadAsked, ReadDone, RequestId
 from edgenode.core.situations import Situation

@@ -20,20 +20,15 @@ from typing import NamedTuple
 
 from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk
-from edgenode.core.jobs import (
-    Record,
-    decode_spec,
-    digest,
-    encode,
-    is_same_life,
-    majority,
-    settled,
-)
+from edgenode.core.job_bytes import digest, encode
+from edgenode.core.jobs import Record, majority, settled
+from edgenode.core.joining import is_same_life
 from edgenode.core.pace import Pace
 from edgenode.core.quorums import majority_of
 from edgenode.core.resting import Rest
 from edgenode.core.sharing import Shared
 from edgenode.core.situations import Situation
+from edgenode.core.specs import decode_spec
 from edgenode.core.types import (
     FOREVER,
     Ballot,

@@ -22,9 +22,11 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
-from edgenode.core.jobs import Record, decode, decode_spec, is_claimed
+from edgenode.core.job_bytes import decode
+from edgenode.core.jobs import Record, is_claimed
 from edgenode.core.quorums import majority_of
 from edgenode.core.signals import Archive, Row
+from edgenode.core.specs import decode_spec
 from edgenode.core.types import Ballot, JobId, NodeId, State
 
 READ_MAX: Final = 2_000

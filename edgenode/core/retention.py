@@ -19,7 +19,8 @@ from __future__ import annotations
 from typing import Final
 
 from edgenode.core.desk import Desk
-from edgenode.core.jobs import Record, is_marker, job_text, look_day, shrunk
+from edgenode.core.job_ids import job_text
+from edgenode.core.jobs import Record, is_marker, look_day, shrunk
 from edgenode.core.types import FOREVER, Instant, JobId, Wall
 
 SWEEP_ROWS: Final = 200

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from edgenode.core.desk import Desk
-from edgenode.core.jobs import Record, Spec, decode_spec
+from edgenode.core.jobs import Record
 from edgenode.core.signals import Run, RunEnded, StopRun
 from edgenode.core.situations import Situation
+from edgenode.core.specs import Spec, decode_spec
 from edgenode.core.types import FOREVER, Instant, JobId, NodeId, Room, Seconds, StartToken, State, Wall
 from edgenode.core.wire import GrantItem, Has, Result, ResultItem, TokenItem, WantWork
 

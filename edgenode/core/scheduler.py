@@ -16,15 +16,12 @@ from typing import Final
 
 from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk
+from edgenode.core.job_bytes import encode
 from edgenode.core.jobs import (
     COUNTED_BALLOTS_MAX,
     TOKENS_MAX,
-    Options,
     Record,
-    Spec,
     decided,
-    decode_spec,
-    encode,
     failed_once,
     fallen_due,
     lost,
@@ -40,6 +37,7 @@ from edgenode.core.queues import Queues
 from edgenode.core.runner import Ended, Runner, Running
 from edgenode.core.signals import RunEnded
 from edgenode.core.situations import Situation
+from edgenode.core.specs import Options, Spec, decode_spec
 from edgenode.core.types import (
     FOREVER,
     NOBODY,

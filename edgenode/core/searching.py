@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from edgenode.core.desk import Desk
-from edgenode.core.jobs import Record, Spec, decode_spec, encode, join
+from edgenode.core.job_bytes import encode
+from edgenode.core.jobs import Record
+from edgenode.core.joining import join
 from edgenode.core.signals import (
     InspectAsked,
     InspectDone,
@@ -15,6 +17,7 @@ from edgenode.core.signals import (
     SearchedHere,
     SearchHere,
 )
+from edgenode.core.specs import Spec, decode_spec
 from edgenode.core.types import FOREVER, Instant, JobId, NodeId
 from edgenode.core.view import unreachable
 from edgenode.core.wire import Inspect, Inspected, Query, Search, SearchAnswer

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, NewType, Protocol
 
 from edgenode.core.errors import EdgeNodeError
-from edgenode.core.jobs import Record, Spec
+from edgenode.core.jobs import Record
+from edgenode.core.specs import Spec
 from edgenode.core.types import (
     FOREVER,
     Ballot,

@@ -13,19 +13,14 @@ from itertools import islice
 from typing import Final
 
 from edgenode.core.claims import ClaimBook
-from edgenode.core.jobs import (
-    Record,
-    decode,
-    decode_spec,
-    encode,
-    is_marker,
-    is_same_life,
-    look_day,
-)
+from edgenode.core.job_bytes import decode, encode
+from edgenode.core.jobs import Record, is_marker, look_day
+from edgenode.core.joining import is_same_life
 from edgenode.core.reports import ReportBook
 from edgenode.core.resting import SPARE, Rest, Resting, is_whole, rest_of
 from edgenode.core.sharing import Shared
 from edgenode.core.signals import Archive, Persist, Row, StoredRow
+from edgenode.core.specs import decode_spec
 from edgenode.core.types import (
     FOREVER,
     NO_BALLOT,

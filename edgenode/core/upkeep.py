@@ -23,7 +23,8 @@ from typing import Final
 
 from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk
-from edgenode.core.jobs import Record, digest, majority
+from edgenode.core.job_bytes import digest
+from edgenode.core.jobs import Record, majority
 from edgenode.core.quorums import majority_of
 from edgenode.core.signals import Row
 from edgenode.core.situations import Situation

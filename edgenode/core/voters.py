@@ -26,14 +26,8 @@ from typing import Final
 
 from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk
-from edgenode.core.jobs import (
-    Record,
-    encode,
-    majority,
-    next_epoch,
-    proposed,
-    with_note,
-)
+from edgenode.core.job_bytes import encode
+from edgenode.core.jobs import Record, majority, next_epoch, proposed, with_note
 from edgenode.core.settings import JobSettings
 from edgenode.core.situations import Situation
 from edgenode.core.table import Lead

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import coroutine
 from typing import Any, Final, Protocol
 
-from edgenode.core.jobs import job_text
+from edgenode.core.job_ids import job_text
 from edgenode.core.signals import Run, RunEnded
 from edgenode.core.types import Instant, JobId, Seconds, StartToken, State
 from edgenode.core.wire import Verdict

@@ -30,7 +30,7 @@ from edgenode.core.errors import (
     StoreUnwritable,
     Undecided,
 )
-from edgenode.core.jobs import Spec, make_job_id
+from edgenode.core.job_ids import make_job_id
 from edgenode.core.node import Node
 from edgenode.core.queues import unset
 from edgenode.core.settings import Settings
@@ -82,6 +82,7 @@ from edgenode.core.signals import (
     SubmitDone,
     TimePassed,
 )
+from edgenode.core.specs import Spec
 from edgenode.core.types import Drain, Instant, JobId, MemberInfo, NodeId, Seconds, State, Wall, starts_of
 from edgenode.core.view import MemberView, MeshView, QueueChange, QueueView
 from edgenode.core.wire import Query, Verdict, Wish

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 import msgpack
 
-from edgenode.core.jobs import job_text
+from edgenode.core.job_ids import job_text
 from edgenode.core.signals import Run, RunEnded
 from edgenode.core.types import Instant, JobId, Seconds, StartToken, State
 from edgenode.core.wire import Verdict

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from edgenode.core.jobs import Outcome, Record, job_text
+from edgenode.core.job_ids import job_text
+from edgenode.core.jobs import Outcome, Record
 from edgenode.core.signals import (
     MessageArrived,
     Persist,

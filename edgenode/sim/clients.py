@@ -7,7 +7,8 @@ from dataclasses import replace
 from random import Random
 from typing import Final
 
-from edgenode.core.jobs import Options, Record, Spec, is_keyed, make_job_id
+from edgenode.core.job_ids import is_keyed, make_job_id
+from edgenode.core.jobs import Record
 from edgenode.core.signals import (
     CancelAsked,
     InspectAsked,
@@ -17,6 +18,7 @@ from edgenode.core.signals import (
     SubmitAsked,
     SubmitDone,
 )
+from edgenode.core.specs import Options, Spec
 from edgenode.core.types import TERMINAL, Backoff, Delivery, JobId, Partition, Seconds, Wall
 from edgenode.core.wire import Query
 from edgenode.sim.clock import EPOCH

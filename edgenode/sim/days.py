@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
-from edgenode.core.jobs import DAY_S
 from edgenode.core.settings import JobSettings
+from edgenode.core.specs import DAY_S
 from edgenode.core.types import Seconds
 from edgenode.sim.faults import Faults, Kind, Mood
 

@@ -6,7 +6,8 @@ from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
-from edgenode.core.jobs import Record, decode
+from edgenode.core.job_bytes import decode
+from edgenode.core.jobs import Record
 from edgenode.core.signals import ClaimRow, Row, SearchedHere, StoredRow
 from edgenode.core.types import JobId, Past, Promise, Wall, Word, next_boot, starts_of
 from edgenode.core.wire import Query, Said

@@ -24,18 +24,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from edgenode.core.jobs import (
-    Record,
-    decode_spec,
-    is_claimed,
-    is_keyed,
-    is_same_life,
-    job_text,
-    join,
-    majority,
-)
+from edgenode.core.job_ids import is_keyed, job_text
+from edgenode.core.jobs import Record, is_claimed, majority
+from edgenode.core.joining import is_same_life, join
 from edgenode.core.node import Node
 from edgenode.core.quorums import fast_quorum_of, majority_of
+from edgenode.core.specs import decode_spec
 from edgenode.core.types import NO_BALLOT, TERMINAL, Delivery, JobId, NodeId, Partition, Seconds, State
 from edgenode.sim.clients import read_everywhere
 from edgenode.sim.clock import EPOCH

@@ -8,8 +8,9 @@ from random import Random
 from typing import Final
 
 from edgenode.core.errors import KeyReused
-from edgenode.core.jobs import DAY_S, Options, Spec, keyed_job_id
+from edgenode.core.job_ids import keyed_job_id
 from edgenode.core.signals import Receipt, SubmitAsked, SubmitDone
+from edgenode.core.specs import DAY_S, UNFINISHED_DAYS, Options, Spec
 from edgenode.core.types import JobId, Seconds
 from edgenode.sim.clients import MANNERS, options
 from edgenode.sim.clock import EPOCH
@@ -24,7 +25,6 @@ KEYS_MAX: Final = 6
 TRIES: Final = 5
 CONTENT: Final = "this"
 OTHER: Final = "something else"
-UNFINISHED_DAYS: Final = 7
 STEP_S: Final[Seconds] = 1e-5
 REPEATED_AT: Final = 2
 """At how many nodes each key is used again when all is well."""

@@ -21,9 +21,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from edgenode.core.errors import KeyReused
-from edgenode.core.jobs import Record, Spec, decode_spec, encode_spec, is_keyed, is_marker, job_text
+from edgenode.core.job_ids import is_keyed, job_text
+from edgenode.core.jobs import Record, is_marker
 from edgenode.core.quorums import majority_of
 from edgenode.core.signals import Receipt
+from edgenode.core.specs import Spec, decode_spec, encode_spec
 from edgenode.core.types import JobId, NodeId, Wall
 from edgenode.sim.disk import Disk
 from edgenode.sim.story import short

@@ -12,19 +12,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edgenode.core.errors import EdgeNodeError
-from edgenode.core.jobs import (
-    Outcome,
-    Record,
-    Spec,
-    decode_spec,
-    encode_spec,
-    is_keyed,
-    is_marker,
-    job_text,
-    join,
-    majority,
-)
+from edgenode.core.job_ids import is_keyed, job_text
+from edgenode.core.jobs import Outcome, Record, is_marker, majority
+from edgenode.core.joining import join
 from edgenode.core.signals import Persist, Receipt, Row, Run, StopRun
+from edgenode.core.specs import Spec, decode_spec, encode_spec
 from edgenode.core.types import (
     FOREVER,
     NO_BALLOT,

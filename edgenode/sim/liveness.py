@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from edgenode.core.jobs import Record, job_text
+from edgenode.core.job_ids import job_text
+from edgenode.core.jobs import Record
 from edgenode.core.settings import Settings
 from edgenode.core.signals import Log
 from edgenode.core.types import Delivery, JobId, NodeId, Seconds, State

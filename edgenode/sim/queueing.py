@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from edgenode.core.jobs import Options
 from edgenode.core.node import Node
 from edgenode.core.signals import QueueAsked, QueueDone, Run
+from edgenode.core.specs import Options
 from edgenode.core.steward import LATE_S, SETTLE_S
 from edgenode.core.types import FOREVER, JobId, Seconds, StartToken
 from edgenode.sim.faults import Faults, Mood

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final
 
-from edgenode.core.jobs import job_text
+from edgenode.core.job_ids import job_text
 from edgenode.core.node import Node
 from edgenode.core.signals import Changed, Effect, Persist, Run, Send
 from edgenode.core.types import JobId, Seconds

@@ -18,7 +18,8 @@ from dataclasses import replace
 from typing import Final
 
 from edgenode.core.errors import EdgeNodeError
-from edgenode.core.jobs import Options, Record, Spec, keyed_job_id, make_job_id
+from edgenode.core.job_ids import keyed_job_id, make_job_id
+from edgenode.core.jobs import Record
 from edgenode.core.node import Node
 from edgenode.core.rendezvous import Ranking
 from edgenode.core.reports import told_of
@@ -37,6 +38,7 @@ from edgenode.core.signals import (
     SubmitDone,
 )
 from edgenode.core.situations import Situation
+from edgenode.core.specs import Options, Spec
 from edgenode.core.types import Drain, JobId, NodeId, Seconds, StartToken
 from edgenode.core.wire import Change, Message, Wish
 from edgenode.sim.clock import EPOCH

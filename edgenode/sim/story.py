@@ -8,7 +8,9 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 
 from edgenode.core.errors import EdgeNodeError, MalformedMessage
-from edgenode.core.jobs import Record, Spec, decode, decode_spec, job_text
+from edgenode.core.job_bytes import decode
+from edgenode.core.job_ids import job_text
+from edgenode.core.jobs import Record
 from edgenode.core.signals import (
     ClockRead,
     MessageArrived,
@@ -21,6 +23,7 @@ from edgenode.core.signals import (
     StoredRow,
     TimePassed,
 )
+from edgenode.core.specs import Spec, decode_spec
 from edgenode.core.types import NO_TOKEN, Ballot, JobId, NodeId, Promise, Seconds, StartToken
 from edgenode.core.wire import MembershipMessage, SubmitItem
 

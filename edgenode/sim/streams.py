@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from edgenode.core.jobs import Record, job_text, join
+from edgenode.core.job_ids import job_text
+from edgenode.core.jobs import Record
+from edgenode.core.joining import join
 from edgenode.core.node import Node
 from edgenode.core.types import JobId
 from edgenode.sim.disk import record_of

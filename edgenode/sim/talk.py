@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from edgenode.core.jobs import is_marker, job_text
+from edgenode.core.job_ids import job_text
+from edgenode.core.jobs import is_marker
 from edgenode.core.reports import CHUNK_BYTES_MAX, STARTS_MAX, TEXT_BYTES_MAX, gist_of, superfluous, told_of
 from edgenode.core.signals import Reported, ReportsAsked, Run
 from edgenode.core.types import JobId, NodeId, Seconds, StartToken

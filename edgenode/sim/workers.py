@@ -7,7 +7,7 @@ from enum import StrEnum
 from random import Random
 from typing import Final, NamedTuple
 
-from edgenode.core.jobs import Spec
+from edgenode.core.specs import Spec
 from edgenode.core.types import NodeId, Seconds, StartToken, State
 from edgenode.core.wire import Verdict
 

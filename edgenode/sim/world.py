@@ -11,7 +11,6 @@ from struct import pack
 from typing import Final
 
 from edgenode.core import bursts
-from edgenode.core.jobs import Spec
 from edgenode.core.node import Node
 from edgenode.core.settings import Settings
 from edgenode.core.signals import (
@@ -48,6 +47,7 @@ from edgenode.core.signals import (
     TimePassed,
 )
 from edgenode.core.situations import Situation
+from edgenode.core.specs import Spec
 from edgenode.core.types import (
     FOREVER,
     NOBODY,

@@ -13,7 +13,7 @@ from aiohttp.web import TCPSite
 
 from edgenode.api.app import make_app, make_runner
 from edgenode.api.service import TaskSchema
-from edgenode.core import jobs, signals, wire
+from edgenode.core import job_ids, jobs, signals, wire
 from edgenode.core.errors import (
     EdgeNodeError,
     InvalidJob,
@@ -24,6 +24,7 @@ from edgenode.core.errors import (
     NotReady,
     Undecided,
 )
+from edgenode.core.specs import Spec, decode_spec, encode_spec
 from edgenode.core.types import (
     Backoff,
     Drain,
@@ -105,7 +106,7 @@ class FakeService:
     # ------------------------------------------------------------------------------------------ the port
 
     async def submit(
-        self, specs: Sequence[jobs.Spec], *, acks: int, timeout_s: float
+        self, specs: Sequence[Spec], *, acks: int, timeout_s: float
     ) -> tuple[signals.Receipt, ...]:
         self.submissions.append((len(specs), acks))
         if self.crash is not None:
@@ -122,13 +123,11 @@ class FakeService:
                 continue
             holders = self.rank(spec.id)[:3]
             if spec.id in self.records:
-                before = jobs.decode_spec(self.records[spec.id].spec).options.fingerprint
+                before = decode_spec(self.records[spec.id].spec).options.fingerprint
                 error = None if before == spec.options.fingerprint else KeyReused("another had this key")
                 receipts.append(signals.Receipt(spec.id, holders[:2] if error is None else (), error, True))
                 continue
-            record = jobs.new_record(
-                jobs.encode_spec(spec), spec.id, holders, spec.options.run_at, self.wall()
-            )
+            record = jobs.new_record(encode_spec(spec), spec.id, holders, spec.options.run_at, self.wall())
             self.records[spec.id] = record
             if self.instant:
                 self._end(spec.id, State.SUCCEEDED, b'{"echo":' + spec.payload + b"}", "")
@@ -155,7 +154,7 @@ class FakeService:
         matching = []
         for job in sorted(self.records, reverse=True):
             record = self.records[job]
-            spec = jobs.decode_spec(record.spec)
+            spec = decode_spec(record.spec)
             if (
                 job < after
                 and query.state in ("", record.state)
@@ -251,7 +250,7 @@ class FakeService:
         return tuple(node for node in NODES if node not in self.silent)
 
     def new_job_id(self) -> JobId:
-        return jobs.make_job_id(START, (next(self._numbers) << 16).to_bytes(10, "big"))
+        return job_ids.make_job_id(START, (next(self._numbers) << 16).to_bytes(10, "big"))
 
     def wall(self) -> float:
         return START
@@ -310,7 +309,7 @@ class Served:
         self.loop = loop
 
     def end(self, job: str, state: State = State.SUCCEEDED, error: str = "") -> None:
-        parsed = jobs.parse_job_id(job)
+        parsed = job_ids.parse_job_id(job)
         assert parsed is not None
         ending = self.service.end(parsed, state, error=error)
         asyncio.run_coroutine_threadsafe(ending, self.loop).result(5)

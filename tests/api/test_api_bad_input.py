@@ -18,7 +18,7 @@ from edgenode.api.app import make_app, make_runner
 from edgenode.api.requests import body_chunks
 from edgenode.api.specs import FIELDS, ITEMS_MAX, PAYLOAD_BYTES_MAX
 from edgenode.core.errors import RejectedInput
-from edgenode.core.jobs import parse_job_id
+from edgenode.core.job_ids import parse_job_id
 from tests.api.fake import FakeService
 
 JSON = {"Content-Type": "application/json"}

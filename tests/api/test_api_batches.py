@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
-from edgenode.core import jobs
+from edgenode.core import job_ids
 from edgenode.core.batches import batch_text, make_batch
 from edgenode.core.types import JobId, State
 from tests.api.fake import FakeService
@@ -23,7 +23,7 @@ async def submitted(http: TestClient, *documents: dict[str, Any]) -> tuple[str, 
 
 
 def ids(answered: list[dict[str, Any]]) -> list[JobId]:
-    return [job for each in answered if (job := jobs.parse_job_id(each.get("id", ""))) is not None]
+    return [job for each in answered if (job := job_ids.parse_job_id(each.get("id", ""))) is not None]
 
 
 async def look(http: TestClient, batch: str, **headers: str) -> dict[str, Any]:

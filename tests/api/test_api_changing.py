@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
-from edgenode.core import jobs
+from edgenode.core import job_ids, jobs
+from edgenode.core.specs import decode_spec
 from edgenode.core.types import Backoff, JobId, State
 from tests.api.fake import START, FakeService
 
@@ -21,7 +22,7 @@ async def submitted(http: TestClient, **fields: Any) -> str:
 
 
 def parsed(job: str) -> JobId:
-    found = jobs.parse_job_id(job)
+    found = job_ids.parse_job_id(job)
     assert found is not None
     return found
 
@@ -156,7 +157,7 @@ async def test_the_work_of_a_job_that_ended_badly_is_tried_again_as_a_new_job(
     assert answer.headers["Location"] == f"/v1/jobs/{made['id']}"
     assert made["id"] != job
     assert (made["retry_of"], made["state"], made["payload"]) == (job, "queued", {"n": 1})
-    spec = jobs.decode_spec(service.records[parsed(made["id"])].spec)
+    spec = decode_spec(service.records[parsed(made["id"])].spec)
     assert (spec.options.queue, spec.options.priority, spec.options.max_attempts) == ("mail", 9, 5)
     assert spec.options.backoff == Backoff("constant", 2.0, 300.0)
     assert (spec.options.requires, spec.options.ttl_s) == ((("gpu", "yes"),), 60.0)
@@ -188,7 +189,7 @@ async def test_what_goes_on_or_succeeded_is_not_tried_again(http: TestClient, se
 async def test_what_is_not_kept_any_more_is_not_tried_again(http: TestClient, service: FakeService) -> None:
     job = parsed(await ended(http, service, State.FAILED))
     service.records[job] = jobs.shrunk(service.records[job])
-    answer = await http.post(f"/v1/jobs/{jobs.job_text(job)}/retry")
+    answer = await http.post(f"/v1/jobs/{job_ids.job_text(job)}/retry")
     assert (answer.status, (await answer.json())["type"]) == (410, "/problems/result-expired")
 
 

@@ -11,11 +11,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from edgenode.api.app import make_app
-from edgenode.core import jobs
+from edgenode.core import job_ids, jobs
 from edgenode.core.errors import NotReady, OutcomeUnknown, Overloaded, StoreUnwritable, Undecided
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import InspectDone, RequestId
-from edgenode.core.types import Backoff, Ballot, JobId, Load, MemberState, State
+from edgenode.core.specs import DAY_S, Options, decode_spec
+from edgenode.core.types import Backoff, Ballot, JobId, Load, MemberState, Partition, State
 from tests.api.fake import NODES, START, FakeService
 
 NAMES = {
@@ -26,7 +27,7 @@ NAMES = {
 
 
 def parsed(body: dict[str, Any]) -> Any:
-    job = jobs.parse_job_id(body["id"])
+    job = job_ids.parse_job_id(body["id"])
     assert job is not None
     return job
 
@@ -61,7 +62,7 @@ async def test_what_was_answered_is_what_is_read_later(http: TestClient) -> None
 async def test_the_payload_is_stored_compact_and_as_utf8(http: TestClient, service: FakeService) -> None:
     await submit(http, payload={"b": "ü", "a": {"c": 1}})
     (record,) = service.records.values()
-    assert jobs.decode_spec(record.spec).payload == '{"b":"ü","a":{"c":1}}'.encode()
+    assert decode_spec(record.spec).payload == '{"b":"ü","a":{"c":1}}'.encode()
 
 
 async def test_an_owner_that_did_not_acknowledge_is_not_named(http: TestClient, service: FakeService) -> None:
@@ -87,14 +88,14 @@ async def test_all_options_reach_the_spec(http: TestClient, service: FakeService
     response = await submit(http, **options)
     assert response.status == 202, await response.text()
     (record,) = service.records.values()
-    spec = jobs.decode_spec(record.spec)
-    assert spec.options == jobs.Options(
+    spec = decode_spec(record.spec)
+    assert spec.options == Options(
         queue="slow", priority=9, run_at=1_924_992_000.0, timeout_s=2.5, deadline=1_927_670_400.5,
-        max_attempts=4, max_losses=1, partition=jobs.Partition.WAIT, acks=3, ttl_s=60.0,
+        max_attempts=4, max_losses=1, partition=Partition.WAIT, acks=3, ttl_s=60.0,
         requires=(("arch", "arm64"), ("gpu", "yes")), backoff=Backoff("constant", 2.0, 300.0),
     )  # fmt: skip
     # A day for a start on the day of its deadline, and the time of an attempt.
-    assert spec.expires_at == 1_927_670_400.5 + jobs.DAY_S + 2.5
+    assert spec.expires_at == 1_927_670_400.5 + DAY_S + 2.5
     body = await response.json()
     assert (body["state"], body["run_at"]) == ("scheduled", "2031-01-01T00:00:00.000Z")
 
@@ -102,14 +103,14 @@ async def test_all_options_reach_the_spec(http: TestClient, service: FakeService
 async def test_a_delay_becomes_a_time(http: TestClient, service: FakeService) -> None:
     await submit(http, delay_s=90)
     (record,) = service.records.values()
-    spec = jobs.decode_spec(record.spec)
-    assert (spec.options.run_at, spec.expires_at) == (START + 90, START + 90 + 7 * jobs.DAY_S)
+    spec = decode_spec(record.spec)
+    assert (spec.options.run_at, spec.expires_at) == (START + 90, START + 90 + 7 * DAY_S)
 
 
 async def test_the_task_says_what_the_submitter_does_not(http: TestClient, service: FakeService) -> None:
     await submit(http, task="image.resize", payload={"source": "x", "width": 1}, max_attempts=2)
     (record,) = service.records.values()
-    options = jobs.decode_spec(record.spec).options
+    options = decode_spec(record.spec).options
     assert (options.timeout_s, options.max_attempts) == (30.0, 2)
     assert options.backoff == Backoff("constant", 2.0, 60.0)
 
@@ -259,7 +260,7 @@ async def test_a_refused_submission_says_whether_it_did_not_happen(
     problem = await response.json(content_type="application/problem+json")
     assert (response.status, problem["definite"]) == (error.status, definite)
     assert ("Retry-After" in response.headers) is (error.retry_after_s is not None)
-    assert jobs.parse_job_id(problem["job"]) is not None
+    assert job_ids.parse_job_id(problem["job"]) is not None
 
 
 async def test_a_batch_that_may_have_happened_says_so_in_its_status(

@@ -9,8 +9,9 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from edgenode.api.specs import KEY_CHARS_MAX, fingerprint
-from edgenode.core import jobs
+from edgenode.core import job_ids
 from edgenode.core.errors import KeyInFlight
+from edgenode.core.specs import decode_spec
 from edgenode.core.types import State
 from tests.api.fake import FakeService
 
@@ -26,19 +27,19 @@ async def test_a_key_makes_the_id_and_is_shown(http: TestClient, service: FakeSe
     response = await submit(http, "order-17")
     body = await response.json()
     assert response.status == 202
-    assert body["id"] == jobs.job_text(jobs.keyed_job_id("order-17"))
+    assert body["id"] == job_ids.job_text(job_ids.keyed_job_id("order-17"))
     assert body["idempotency_key"] == "order-17"
     assert "Idempotent-Replayed" not in response.headers
     assert "replayed" not in body["receipt"]
     (record,) = service.records.values()
-    assert jobs.decode_spec(record.spec).options.key == "order-17"
+    assert decode_spec(record.spec).options.key == "order-17"
 
 
 async def test_a_repetition_is_answered_with_the_job_as_it_is_now(
     http: TestClient, service: FakeService
 ) -> None:
     first = await (await submit(http, "k", payload={"n": 1})).json()
-    await service.end(jobs.keyed_job_id("k"), State.SUCCEEDED, b"7", "")
+    await service.end(job_ids.keyed_job_id("k"), State.SUCCEEDED, b"7", "")
     response = await submit(http, "k", payload={"n": 1})
     again = await response.json()
     assert response.status == 202
@@ -51,7 +52,7 @@ async def test_a_repetition_is_answered_with_the_job_as_it_is_now(
 
 async def test_a_repetition_may_wait_for_the_end(http: TestClient, service: FakeService) -> None:
     await submit(http, "k")
-    await service.end(jobs.keyed_job_id("k"), State.SUCCEEDED, b"7", "")
+    await service.end(job_ids.keyed_job_id("k"), State.SUCCEEDED, b"7", "")
     headers = {"Idempotency-Key": "k", "Prefer": "wait=5"}
     response = await http.post("/v1/jobs", json={"task": "echo"}, headers=headers)
     assert response.status == 200
@@ -89,7 +90,7 @@ async def test_a_quoted_key_is_the_same_as_a_bare_one(
     http: TestClient, service: FakeService, header: str, key: str
 ) -> None:
     assert (await submit(http, header)).status == 202
-    assert list(service.records) == [jobs.keyed_job_id(key)]
+    assert list(service.records) == [job_ids.keyed_job_id(key)]
 
 
 @pytest.mark.parametrize("key", ["", '""', '" x"', "x" * (KEY_CHARS_MAX + 1), "gr\u00fc\u00dfe"])
@@ -158,4 +159,4 @@ async def test_a_key_that_cannot_be_answered_yet_is_a_conflict_to_come_back_to(
     problem = await response.json()
     assert (response.status, problem["definite"]) == (409, False)
     assert response.headers["Retry-After"] == "1"
-    assert problem["job"] == jobs.job_text(jobs.keyed_job_id("k"))
+    assert problem["job"] == job_ids.job_text(job_ids.keyed_job_id("k"))

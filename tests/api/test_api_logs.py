@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
-from edgenode.core import jobs
+from edgenode.core import job_ids, jobs
 from edgenode.core.errors import Undecided
 from edgenode.core.types import JobId, NodeId, StartToken, State
 from edgenode.core.wire import Said
@@ -24,7 +24,7 @@ async def running_job(http: Client, service: FakeService) -> tuple[str, StartTok
 
 
 def key(text: str) -> JobId:
-    found = jobs.parse_job_id(text)
+    found = job_ids.parse_job_id(text)
     assert found is not None
     return found
 

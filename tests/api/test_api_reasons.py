@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
-from edgenode.core import jobs
+from edgenode.core import job_ids
 from edgenode.core.types import Load, MemberState, State
 from edgenode.core.view import MemberView
 from tests.api.fake import NODES, FakeService
@@ -65,7 +65,7 @@ async def test_a_job_with_a_day_waits_for_it(http: TestClient, service: FakeServ
 
 async def test_what_runs_or_has_ended_waits_for_nothing(http: TestClient, service: FakeService) -> None:
     answer = await (await http.post("/v1/jobs", json={"task": "echo", "requires": {"gpu": "yes"}})).json()
-    job = jobs.parse_job_id(answer["id"])
+    job = job_ids.parse_job_id(answer["id"])
     assert job is not None
     await service.end(job, State.FAILED)
     found = await (await http.get(f"/v1/jobs/{answer['id']}")).json()

@@ -16,7 +16,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from edgenode.cli import app
-from edgenode.core import errors, jobs
+from edgenode.core import errors, job_ids, jobs
+from edgenode.core.specs import decode_spec
 from edgenode.core.types import Ballot, State
 from tests.api.fake import NODES, START, FakeService, Resize, Served, served
 
@@ -47,7 +48,7 @@ def test_submit_prints_the_id_alone_for_scripts(node: Served) -> None:
     result = edgenode("submit", "echo", '{"text": "hi"}')
     assert result.exit_code == 0, result.output
     (job,) = node.service.records
-    assert result.stdout == f"{jobs.job_text(job)}\n"
+    assert result.stdout == f"{job_ids.job_text(job)}\n"
     assert result.stderr == "echo queued, on 2 disks\n"
 
 
@@ -62,7 +63,7 @@ def test_submit_sends_all_options(node: Served) -> None:
     job = json.loads(result.stdout)
     assert (job["queue"], job["priority"], job["max_attempts"], job["partition"]) == ("slow", 9, 2, "wait")
     (record,) = node.service.records.values()
-    options = jobs.decode_spec(record.spec).options
+    options = decode_spec(record.spec).options
     assert (options.run_at, options.requires, options.acks) == (START + 5, (("zone", "x"),), 1)
 
 
@@ -146,8 +147,8 @@ def test_wait_shows_the_end_and_succeeds(node: Served) -> None:
 def test_the_id_of_a_job_that_is_waited_for_is_told_at_once(node: Served) -> None:
     result = edgenode("submit", "echo", "--wait", "--wait-timeout", "0", "--json")
     (job,) = node.service.records
-    assert result.stderr.startswith(f"{jobs.job_text(job)} accepted, on 2 disks\n")
-    assert json.loads(result.stdout)["id"] == jobs.job_text(job)
+    assert result.stderr.startswith(f"{job_ids.job_text(job)} accepted, on 2 disks\n")
+    assert json.loads(result.stdout)["id"] == job_ids.job_text(job)
 
 
 def test_json_has_the_same_shape_whatever_became_of_the_jobs(node: Served, tmp_path: Path) -> None:
@@ -218,7 +219,7 @@ def test_of_many_unknown_outcomes_each_job_is_named_and_none_is_called_refused(n
     assert result.exit_code == 3
     assert "not accepted" not in result.stderr
     _, ids = result.stderr.split("3 of 3 jobs may have been accepted\n")
-    assert len({jobs.parse_job_id(line.strip()) for line in ids.splitlines()} - {None}) == 3
+    assert len({job_ids.parse_job_id(line.strip()) for line in ids.splitlines()} - {None}) == 3
 
 
 @pytest.mark.parametrize(
@@ -309,12 +310,12 @@ def test_job_tells_its_story(node: Served) -> None:
     )
     evil = "\x1b[2Jred [bold]alert"
     node.service.records[job] = jobs.decided(record, State.FAILED, firm=False, at=START, error=evil)
-    shown = edgenode("job", jobs.job_text(job)).stdout
+    shown = edgenode("job", job_ids.job_text(job)).stdout
     for text in ('{"text": "hi"}', "failed (unsettled)", "node-b (term 2, 1 takeovers)", "node-a died"):
         assert text in shown
     assert "\x1b" not in shown
     assert r"\x1b[2Jred [bold]alert" in shown
-    assert json.loads(edgenode("job", jobs.job_text(job), "--json").stdout)["term"] == 2
+    assert json.loads(edgenode("job", job_ids.job_text(job), "--json").stdout)["term"] == 2
 
 
 def test_an_unknown_job_is_a_failure(node: Served) -> None:
@@ -329,19 +330,19 @@ def test_placement_shows_copies_and_who_is_next(node: Served) -> None:
     (job,) = node.service.records
     node.service.silent = {NODES[1]}
     node.service.rank = lambda job: NODES  # type: ignore[method-assign]
-    lines = edgenode("placement", jobs.job_text(job)).stdout.splitlines()
+    lines = edgenode("placement", job_ids.job_text(job)).stdout.splitlines()
     assert [line.split() for line in lines[1:4]] == [
         ["node-a", "1", "ready", "held", "queued", "1", "node-a", "owner"],
         ["node-b", "2", "dead", "unreachable", "-", "-", "-", "next"],
         ["node-c", "3", "ready", "held", "queued", "1", "node-a"],
     ]
     assert lines[4] == "rank: node-a > node-b > node-c > node-d > node-e"
-    assert json.loads(edgenode("placement", jobs.job_text(job), "--json").stdout)["owner"] == NODES[0]
+    assert json.loads(edgenode("placement", job_ids.job_text(job), "--json").stdout)["owner"] == NODES[0]
 
 
 def test_cancel_ends_jobs_and_names_those_that_had_ended(node: Served) -> None:
     edgenode("submit", "echo", "--count", "3", "--queue", "a")
-    ids = [jobs.job_text(job) for job in node.service.records]
+    ids = [job_ids.job_text(job) for job in node.service.records]
     node.end(ids[0])
     result = edgenode("cancel", *ids, UNKNOWN_ID)
     assert result.exit_code == 1
@@ -358,7 +359,7 @@ def test_cancel_ends_jobs_and_names_those_that_had_ended(node: Served) -> None:
 
 def test_retry_submits_the_work_of_failed_jobs_again(node: Served) -> None:
     edgenode("submit", "echo", "--count", "2", "--queue", "a")
-    ids = [jobs.job_text(job) for job in node.service.records]
+    ids = [job_ids.job_text(job) for job in node.service.records]
     node.end(ids[0], State.FAILED, "no luck")
     result = edgenode("retry", ids[0])
     assert result.exit_code == 0

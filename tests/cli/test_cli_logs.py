@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from edgenode.cli import app
-from edgenode.core import jobs
+from edgenode.core import job_ids
 from edgenode.core.types import JobId, StartToken
 from edgenode.core.wire import Said
 from tests.api.fake import NODES, START, FakeService, Served, served
@@ -37,7 +37,7 @@ class Talk:
         assert edgenode("submit", "echo").exit_code == 0
         self.service = node.service
         (self.job,) = self.service.records
-        self.text = jobs.job_text(self.job)
+        self.text = job_ids.job_text(self.job)
         self.token = self.service.run(self.job)
 
     def say(self, number: int, text: str, before: int = 0, **more: Any) -> None:

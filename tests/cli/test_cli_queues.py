@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from edgenode.cli import app
 from edgenode.client import AsyncClient, Client, Refused
-from edgenode.core import jobs
+from edgenode.core.specs import decode_spec
 from tests.api.fake import Served
 
 
@@ -50,7 +50,7 @@ def test_a_job_is_submitted_with_its_concurrency_key(node: Served) -> None:
     result = edgenode("submit", "echo", "--concurrency-key", "customer 7", "--concurrency-limit", "2")
     assert result.exit_code == 0, result.output
     (record,) = node.service.records.values()
-    options = jobs.decode_spec(record.spec).options
+    options = decode_spec(record.spec).options
     assert (options.concurrency_key, options.concurrency_limit) == ("customer 7", 2)
 
 

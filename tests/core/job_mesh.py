@@ -16,7 +16,8 @@ from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
 from edgenode.core.desk import Desk
-from edgenode.core.jobs import Options, Record, Spec, encode_spec, make_job_id, new_record
+from edgenode.core.job_ids import make_job_id
+from edgenode.core.jobs import Record, new_record
 from edgenode.core.node import Node
 from edgenode.core.rendezvous import Ranking
 from edgenode.core.settings import JobSettings, Settings
@@ -57,6 +58,7 @@ from edgenode.core.signals import (
     SubmitDone,
     TimePassed,
 )
+from edgenode.core.specs import Options, Spec, encode_spec
 from edgenode.core.table import Lead
 from edgenode.core.types import (
     NOBODY,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from job_mesh import A, Begun, D, Mesh, failed, succeeded
 
-from edgenode.core.jobs import Spec
 from edgenode.core.signals import RunEnded, StoreRefused
+from edgenode.core.specs import Spec
 from edgenode.core.types import NodeId, Room, State
 from edgenode.core.wire import Has, WantWork
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgenode.core.batches import SIZE_MAX, batch_size, batch_text, job_of, make_batch, parse_batch
-from edgenode.core.jobs import job_text, make_job_id
+from edgenode.core.job_ids import job_text, make_job_id
 
 WALL = 1_700_000_000.123
 CHANCES = st.binary(min_size=10, max_size=10)

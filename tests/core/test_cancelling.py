@@ -5,7 +5,7 @@ from __future__ import annotations
 from job_mesh import A, B, C, D, Mesh, job_id, make_desk, make_record, sends
 
 from edgenode.core.cancelling import Cancelling
-from edgenode.core.jobs import decode
+from edgenode.core.job_bytes import decode
 from edgenode.core.signals import CancelAsked, CancelDone, RequestId
 from edgenode.core.types import JobId, NodeId, State
 from edgenode.core.view import Standing

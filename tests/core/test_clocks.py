@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from job_mesh import DAY_S, WALL, A, B, Begun, C, D, Mesh, succeeded
 
-from edgenode.core.jobs import Spec
 from edgenode.core.signals import SlotsChanged
+from edgenode.core.specs import Spec
 from edgenode.core.types import Delivery, Partition, Room, State
 
 HOUR_S = 3600.0

@@ -23,22 +23,12 @@ from job_mesh import (
 )
 
 from edgenode.core.custody import BYSTANDERS, Custody
-from edgenode.core.jobs import (
-    Record,
-    decided,
-    decode,
-    digest,
-    encode,
-    encode_spec,
-    new_record,
-    next_epoch,
-    proposed,
-    settled,
-    started,
-)
+from edgenode.core.job_bytes import decode, digest, encode
+from edgenode.core.jobs import Record, decided, new_record, next_epoch, proposed, settled, started
 from edgenode.core.replication import Replication
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import LeaveAsked, Persist, RegulateAsked, RequestId, Row, StoredRow, SubmitAsked
+from edgenode.core.specs import encode_spec
 from edgenode.core.types import Ballot, JobId, NodeId, Partition, Promise, Seconds, State
 from edgenode.core.view import Standing
 from edgenode.core.wire import (

@@ -8,19 +8,11 @@ import pytest
 from job_mesh import WALL, A, B, C, Disk, job_id, make_desk, make_record, make_spec
 
 from edgenode.core.desk import News
-from edgenode.core.jobs import (
-    Note,
-    Record,
-    decided,
-    decode,
-    encode,
-    encode_spec,
-    new_record,
-    settled,
-    with_note,
-)
+from edgenode.core.job_bytes import decode, encode
+from edgenode.core.jobs import Note, Record, decided, new_record, settled, with_note
 from edgenode.core.post import size_of
 from edgenode.core.signals import Log, Persist, Row, Send, StoredRow
+from edgenode.core.specs import encode_spec
 from edgenode.core.table import Lead, Table
 from edgenode.core.types import Ballot, Promise, StartToken, State
 from edgenode.core.view import Standing

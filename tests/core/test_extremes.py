@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from job_mesh import A, B, C, Mesh, failed, job_id, make_record, make_spec, succeeded
 
 from edgenode.core.errors import MalformedMessage
-from edgenode.core.jobs import FORMAT, Record, decode, decode_spec, encode_spec
+from edgenode.core.job_bytes import FORMAT, decode
+from edgenode.core.jobs import Record
+from edgenode.core.specs import decode_spec, encode_spec
 from edgenode.core.types import (
     NO_TOKEN,
     Ballot,

@@ -7,7 +7,8 @@ from job_mesh import WALL, A, B, C, D, Mesh, let_pass, make_record, sends
 
 from edgenode.core.errors import NotReady, OutcomeUnknown
 from edgenode.core.intake import REFUSED_NOT_READY
-from edgenode.core.jobs import decided, encode, settled
+from edgenode.core.job_bytes import encode
+from edgenode.core.jobs import decided, settled
 from edgenode.core.signals import (
     LeaveAsked,
     Receipt,

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from edgenode.core import jobs
 from edgenode.core.errors import MalformedMessage
+from edgenode.core.job_bytes import decode, digest, encode
+from edgenode.core.job_ids import is_keyed, job_text, keyed_job_id, make_job_id, parse_job_id
 from edgenode.core.jobs import (
     COUNTED_BALLOTS_MAX,
     HISTORY_MAX,
@@ -19,39 +21,27 @@ from edgenode.core.jobs import (
     IllegalTransition,
     Move,
     Note,
-    Options,
     Outcome,
     Own,
     Record,
-    Spec,
     Step,
     adopted,
     bounded,
     decided,
-    decode,
-    decode_spec,
-    digest,
-    encode,
-    encode_spec,
     failed_once,
     fallen_due,
-    is_keyed,
     is_marker,
-    is_same_life,
-    job_text,
-    join,
-    keyed_job_id,
     lost,
-    make_job_id,
     new_record,
     next_token,
     pardoned,
-    parse_job_id,
     settled,
     shrunk,
     started,
     taken_over,
 )
+from edgenode.core.joining import is_same_life, join
+from edgenode.core.specs import Options, Spec, decode_spec, encode_spec
 from edgenode.core.types import NO_TOKEN, TERMINAL, Backoff, Ballot, NodeId, StartToken, State
 
 JOB = keyed_job_id("order-17")

@@ -27,22 +27,13 @@ from job_mesh import (
 from edgenode.core.claims import ClaimBook
 from edgenode.core.desk import Desk
 from edgenode.core.errors import KeyInFlight, KeyReused, OutcomeUnknown
-from edgenode.core.jobs import (
-    Record,
-    Spec,
-    decided,
-    decode,
-    decode_spec,
-    encode,
-    encode_spec,
-    is_claimed,
-    keyed_job_id,
-    new_record,
-    settled,
-)
+from edgenode.core.job_bytes import decode, encode
+from edgenode.core.job_ids import keyed_job_id
+from edgenode.core.jobs import Record, decided, is_claimed, new_record, settled
 from edgenode.core.keys import Keys
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import ClaimRow, Receipt, RequestId
+from edgenode.core.specs import Spec, decode_spec, encode_spec
 from edgenode.core.types import NO_BALLOT, Ballot, Delivery, KeyUse, NodeId, State
 from edgenode.core.view import Standing
 from edgenode.core.wire import (

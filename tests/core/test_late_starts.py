@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from job_mesh import A, B, C, Mesh, succeeded
 
-from edgenode.core.jobs import decode
+from edgenode.core.job_bytes import decode
 from edgenode.core.types import State
 from edgenode.core.wire import Grant, Write
 

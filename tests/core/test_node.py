@@ -10,7 +10,7 @@ from job_mesh import A, B, C, D, Mesh, job_id, sends, succeeded
 
 from edgenode.core import wire
 from edgenode.core.custody import Custody
-from edgenode.core.jobs import decode, encode_spec
+from edgenode.core.job_bytes import decode
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import (
     Booted,
@@ -28,6 +28,7 @@ from edgenode.core.signals import (
     StopAsked,
     TimePassed,
 )
+from edgenode.core.specs import encode_spec
 from edgenode.core.types import (
     Ballot,
     JobId,

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 import pytest
 from job_mesh import A, B, Begun, C, D, Mesh, succeeded
 
-from edgenode.core.jobs import Spec
 from edgenode.core.lines import key_gate, queue_gate
 from edgenode.core.permits import HOLD_S, steward_of
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import RegulateAsked, RequestId, SlotsChanged
+from edgenode.core.specs import Spec
 from edgenode.core.steward import SETTLE_S, WAIT_S
 from edgenode.core.types import JobId, NodeId, Room, Seconds
 from edgenode.core.wire import Allowed, Change, Copies, PermitItem, PermitsWanted, RollCall, Verdict, Wish

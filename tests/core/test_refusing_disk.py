@@ -8,8 +8,9 @@ import pytest
 from job_mesh import A, B, C, Mesh, succeeded
 
 from edgenode.core.errors import EdgeNodeError
-from edgenode.core.jobs import Spec, majority
+from edgenode.core.jobs import majority
 from edgenode.core.signals import LeaveAsked, Left, Persist, Run, RunEnded, StopRun, StoreRefused
+from edgenode.core.specs import Spec
 from edgenode.core.types import Delivery, NodeId, Partition, State
 from edgenode.core.view import Standing
 

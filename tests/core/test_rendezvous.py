@@ -9,7 +9,7 @@ from statistics import mean, pstdev
 import pytest
 
 from edgenode.core import rendezvous
-from edgenode.core.jobs import make_job_id
+from edgenode.core.job_ids import make_job_id
 from edgenode.core.rendezvous import Ranking, rank_class, score
 from edgenode.core.types import JobId, NodeId
 

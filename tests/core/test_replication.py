@@ -9,16 +9,14 @@ import pytest
 from job_mesh import WALL, A, B, C, D, E, Mesh, StillView, job_id, make_desk, make_record, sends, succeeded
 
 from edgenode.core.desk import Desk
+from edgenode.core.job_bytes import decode, digest, encode
+from edgenode.core.job_ids import keyed_job_id
 from edgenode.core.jobs import (
     Note,
     Record,
     adopted,
     decided,
-    decode,
-    digest,
-    encode,
     is_marker,
-    keyed_job_id,
     new_record,
     settled,
     shrunk,

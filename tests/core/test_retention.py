@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from job_mesh import DAY_S, A, B, Begun, C, D, E, Mesh, let_pass, sends, succeeded
 
-from edgenode.core.jobs import Record, Spec, digest, encode, is_marker, new_record, started
+from edgenode.core.job_bytes import digest, encode
+from edgenode.core.jobs import Record, is_marker, new_record, started
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import LeaveAsked
+from edgenode.core.specs import Spec
 from edgenode.core.types import Ballot, JobId, NodeId, Promise, State
 from edgenode.core.wire import (
     Acks,

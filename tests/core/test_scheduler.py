@@ -27,9 +27,11 @@ from job_mesh import (
 )
 
 from edgenode.core import runner, scheduler
-from edgenode.core.jobs import encode, encode_spec, new_record
+from edgenode.core.job_bytes import encode
+from edgenode.core.jobs import new_record
 from edgenode.core.scheduler import backoff_s
 from edgenode.core.signals import RunEnded, SlotsChanged
+from edgenode.core.specs import encode_spec
 from edgenode.core.types import (
     Backoff,
     Ballot,

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from job_mesh import WALL, A, B, C, D, Mesh, job_id, make_desk, make_record, sends
 
-from edgenode.core.jobs import Record, decided, encode, settled
+from edgenode.core.job_bytes import encode
+from edgenode.core.jobs import Record, decided, settled
 from edgenode.core.searching import Searching
 from edgenode.core.signals import (
     RequestId,

@@ -8,8 +8,8 @@ import pytest
 from job_mesh import WALL, A, B, C, Mesh, let_pass, succeeded
 
 from edgenode.core import scheduler
-from edgenode.core.jobs import Spec
 from edgenode.core.scheduler import GATE_MAX_S
+from edgenode.core.specs import Spec
 from edgenode.core.types import Delivery, NodeId, Partition, Seconds, State
 from edgenode.core.wire import Acks, Grant, Message, Write
 

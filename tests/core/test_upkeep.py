@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from job_mesh import DAY_S, WALL, A, B, C, D, Disk, StillView, job_id, make_record
 
 from edgenode.core.desk import Desk
-from edgenode.core.jobs import decided, encode, settled
+from edgenode.core.job_bytes import encode
+from edgenode.core.jobs import decided, settled
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import Row, StoredRow
 from edgenode.core.types import Instant, JobId, MemberInfo, NodeId, State

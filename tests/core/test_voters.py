@@ -5,22 +5,12 @@ from __future__ import annotations
 import pytest
 from job_mesh import A, B, C, D, Mesh, StillView, job_id, let_pass, make_desk, make_record, sends, succeeded
 
-from edgenode.core.jobs import (
-    Record,
-    Spec,
-    adopted,
-    decided,
-    decode,
-    encode,
-    join,
-    new_record,
-    next_epoch,
-    proposed,
-    started,
-    write_own,
-)
+from edgenode.core.job_bytes import decode, encode
+from edgenode.core.jobs import Record, adopted, decided, new_record, next_epoch, proposed, started, write_own
+from edgenode.core.joining import join
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import LeaveAsked, RowsDamaged
+from edgenode.core.specs import Spec
 from edgenode.core.table import Lead
 from edgenode.core.types import Ballot, Instant, JobId, NodeId, State
 from edgenode.core.view import Standing

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from bench_finished import CHUNK, copies, spread, write
 
-from edgenode.core.jobs import Options, Outcome, Record, Spec, decode, decode_spec, encode_spec, new_record
+from edgenode.core.job_bytes import decode
+from edgenode.core.jobs import Outcome, Record, new_record
+from edgenode.core.specs import Options, Spec, decode_spec, encode_spec
 from edgenode.core.types import FOREVER, Ballot, JobId, NodeId, StartToken, State
 from edgenode.core.wire import Query
 from edgenode.shell.store import Store

@@ -10,8 +10,8 @@ import pytest
 from guard import Record, complaint, judge, least, read, told
 from guard_mesh import Member, Mesh, Plan, WorkFailed, mesh
 
-from edgenode.core.jobs import Spec, encode_spec
 from edgenode.core.signals import Effect, Send, StoredRow
+from edgenode.core.specs import Spec, encode_spec
 from edgenode.core.types import JobId
 from edgenode.shell import job_table, store
 

@@ -9,8 +9,8 @@ import select
 from collections.abc import Callable
 from typing import Any
 
-from edgenode.core.jobs import Options, Spec
 from edgenode.core.signals import Run, RunEnded
+from edgenode.core.specs import Options, Spec
 from edgenode.core.types import JobId, NodeId, Room, StartToken
 from edgenode.shell.worker import WorkerPool
 

@@ -18,7 +18,7 @@ import msgpack
 import pytest
 from pools import LIMIT_S, OWNER, Pool, wait_for_death
 
-from edgenode.core.jobs import job_text
+from edgenode.core.job_ids import job_text
 from edgenode.core.types import Room, State
 from edgenode.shell import worker_main as protocol
 from edgenode.shell.worker_process import COMMAND

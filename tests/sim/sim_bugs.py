@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgenode.core import desk as desk_module
-from edgenode.core import jobs, scheduler
+from edgenode.core import joining, scheduler
 from edgenode.core.custody import Custody
 from edgenode.core.desk import Desk
 from edgenode.core.jobs import Record
@@ -77,13 +77,13 @@ def the_forgotten_is_taken(patch: pytest.MonkeyPatch) -> None:
 
 def losses_by_number(patch: pytest.MonkeyPatch) -> None:
     """Of two copies the one that knows of more losses is believed, as if each knew the other's."""
-    join = jobs.join
+    join = joining.join
 
     def by_number(a: Record, b: Record) -> Record:
         losses = max(a.losses, b.losses, key=lambda found: (len(found), found))
         return join(a, b)._replace(losses=losses)
 
-    for module in (desk_module, jobs):
+    for module in (desk_module, joining):
         patch.setattr(module, "join", by_number)
 
 

@@ -8,14 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from edgenode.core.errors import EdgeNodeError, NotReady, Undecided
+from edgenode.core.job_bytes import decode, encode
 from edgenode.core.jobs import (
     Note,
     Record,
     decided,
-    decode,
-    decode_spec,
-    encode,
-    encode_spec,
     failed_once,
     fallen_due,
     lost,
@@ -62,6 +59,7 @@ from edgenode.core.signals import (
     SubmitDone,
 )
 from edgenode.core.situations import Situation
+from edgenode.core.specs import decode_spec, encode_spec
 from edgenode.core.types import (
     NOBODY,
     TERMINAL,

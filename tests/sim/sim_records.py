@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from edgenode.core.jobs import Options, Record, Spec, encode, encode_spec, make_job_id, new_record
+from edgenode.core.job_bytes import encode
+from edgenode.core.job_ids import make_job_id
+from edgenode.core.jobs import Record, new_record
 from edgenode.core.signals import Row, StoredRow
+from edgenode.core.specs import Options, Spec, encode_spec
 from edgenode.core.types import NodeId, Promise
 from edgenode.sim.clock import EPOCH
 from edgenode.sim.machines import node_id

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from edgenode.core.errors import EdgeNodeError
-from edgenode.core.jobs import Options, Record
+from edgenode.core.jobs import Record
 from edgenode.core.node import Node
 from edgenode.core.settings import Settings
+from edgenode.core.specs import Options
 from edgenode.core.types import Delivery, State
 from edgenode.sim.scenario import Scenario
 from edgenode.sim.story import short

@@ -18,9 +18,9 @@ from sim_bugs import (
 )
 from sim_stories import end, running, the_copy
 
-from edgenode.core.jobs import Options
 from edgenode.core.node import Node
 from edgenode.core.settings import JobSettings, Settings
+from edgenode.core.specs import Options
 from edgenode.core.types import Backoff, State
 from edgenode.sim.scenario import Scenario
 

@@ -8,8 +8,10 @@ import pytest
 from sim_loner import Loner
 from sim_records import A, B, C, a_record, a_spec, stored_row
 
-from edgenode.core.jobs import Options, Record, Spec, decided, keyed_job_id, settled
+from edgenode.core.job_ids import keyed_job_id
+from edgenode.core.jobs import Record, decided, settled
 from edgenode.core.signals import ClaimRow, Effect, Event, LeaveAsked, Left, Receipt, SubmitAsked
+from edgenode.core.specs import Options, Spec
 from edgenode.core.types import Ballot, Delivery, Instant, KeyUse, NodeId, Partition, State
 from edgenode.sim.clock import EPOCH
 from edgenode.sim.faults import Mood

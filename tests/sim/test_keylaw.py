@@ -6,8 +6,10 @@ import pytest
 from sim_records import stored_row
 
 from edgenode.core.errors import KeyReused, NotReady
-from edgenode.core.jobs import Options, Record, Spec, encode_spec, keyed_job_id, new_record
+from edgenode.core.job_ids import keyed_job_id
+from edgenode.core.jobs import Record, new_record
 from edgenode.core.signals import Receipt
+from edgenode.core.specs import Options, Spec, encode_spec
 from edgenode.core.types import NodeId
 from edgenode.sim.disk import Disk
 from edgenode.sim.keylaw import KeyLaw

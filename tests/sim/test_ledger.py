@@ -10,7 +10,6 @@ from sim_records import A, B, C, D, a_record, a_spec, row_of, stored_row
 from edgenode.core.errors import JobNotFound, NotReady, OutcomeUnknown
 from edgenode.core.jobs import (
     Note,
-    Options,
     Record,
     decided,
     failed_once,
@@ -21,6 +20,7 @@ from edgenode.core.jobs import (
     write_own,
 )
 from edgenode.core.signals import Persist, Receipt, Row, Run, StopRun
+from edgenode.core.specs import Options
 from edgenode.core.types import NO_TOKEN, Ballot, Delivery, NodeId, Promise, StartToken, State
 from edgenode.core.wire import Acks, Ask, AskItem, Promised, Promises, Stored, Verdict
 from edgenode.sim.clock import EPOCH

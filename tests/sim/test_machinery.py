@@ -8,7 +8,8 @@ from random import Random
 import pytest
 from sim_records import A, B, C, D, a_record, a_spec, row_of, stored_row
 
-from edgenode.core.jobs import decided, encode, settled, started
+from edgenode.core.job_bytes import encode
+from edgenode.core.jobs import decided, settled, started
 from edgenode.core.signals import (
     Address,
     Effect,

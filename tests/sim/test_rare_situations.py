@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sim_stories import busy, owner, queued, running, the_copy
 
-from edgenode.core.jobs import Options
 from edgenode.core.node import Node
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.situations import Situation
+from edgenode.core.specs import Options
 from edgenode.core.types import Partition, State
 from edgenode.core.wire import Acks, Copies, Gift, Grant, Offer, Promises, Taken, Write
 from edgenode.sim.scenario import Scenario

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from sim_stories import ONCE, busy, end, queued, running, the_copy
 
-from edgenode.core.jobs import Options, Record
+from edgenode.core.jobs import Record
 from edgenode.core.node import Node
+from edgenode.core.specs import Options
 from edgenode.core.types import Partition, State
 from edgenode.core.wire import (
     Acks,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sim_stories import end, running, the_copy
 
-from edgenode.core.jobs import Options
 from edgenode.core.node import Node
 from edgenode.core.situations import Situation
+from edgenode.core.specs import Options
 from edgenode.core.types import State
 from edgenode.core.wire import Copies, Promises
 from edgenode.sim.scenario import Scenario

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sim_stories import ONCE, running, the_copy
 
-from edgenode.core.jobs import Options
 from edgenode.core.node import Node
 from edgenode.core.settings import JobSettings, Settings
+from edgenode.core.specs import Options
 from edgenode.core.types import State
 from edgenode.core.wire import Acks, Copies, Write
 from edgenode.sim.clock import EPOCH

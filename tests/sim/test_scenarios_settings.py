@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from sim_stories import owner, queued, running, the_copy
 
-from edgenode.core.jobs import Options
 from edgenode.core.node import Node
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.situations import Situation
+from edgenode.core.specs import Options
 from edgenode.core.wire import Gift, Regulate
 from edgenode.sim.scenario import Scenario
 

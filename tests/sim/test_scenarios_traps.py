@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from sim_stories import ONCE, end, owner, queued, running, the_copy
 
-from edgenode.core.jobs import Options
 from edgenode.core.node import Node
 from edgenode.core.settings import JobSettings, Settings
+from edgenode.core.specs import Options
 from edgenode.core.types import Ballot, State
 from edgenode.core.wire import Acks, Ask, Copies, Gift, Grant, Marks, Promises, Write
 from edgenode.sim.machines import node_id
