@@ -93,6 +93,7 @@ class Situation(StrEnum):
     COPIES_DIFFER = "two holders compare their copies of an unsettled job, and they differ"
     SPARE_OF_SETTLED = "a settled job's dead holder is replaced by a spare copy"
     SPARE_DROPPED = "all holders have a settled job, and a spare copy goes"
+    REFUSING_HOLDER_OPEN = "a holder whose clock was far ahead takes copies of settled jobs again"
     RETURNED_HOLDER_OFFERED = "a holder came, and is offered a settled job that it may have missed"
     LEAVER_OFFERS_COPY = "a leaving node offers a copy that too few others have"
     LEAVING_RECOUNTED = "somebody that a leaving node counted on is gone"

@@ -5,6 +5,8 @@ A job that goes on is looked after by its owner. A settled one has none, so its 
     a holder came (back)        -> it is offered what it holds: jobs may have ended while it was away
     a holder is dead for long   -> the next in rank are offered a spare copy, without a vote
     a spare is not taken        -> the next in rank is offered it: that one's clock was far ahead once
+    a holder does not take one  -> the copy with the latest day is offered again, now and then; once that is
+                                   taken, it is as if the holder had come
     a job's owner is dead       -> all its holders are offered it: what the owner knew of who lacks it is gone
     this node leaves            -> others are offered what too few of them have
     all holders have a job that this node does not hold -> the spare copy here goes
@@ -28,7 +30,8 @@ from edgenode.core.jobs import Record, majority
 from edgenode.core.quorums import majority_of
 from edgenode.core.signals import Row
 from edgenode.core.situations import Situation
-from edgenode.core.types import FOREVER, Instant, JobId, NodeId, Seconds
+from edgenode.core.specs import decode_spec
+from edgenode.core.types import FOREVER, Instant, JobId, NodeId, Seconds, Wall
 from edgenode.core.wire import Digest, Offer
 
 WALK_ROWS: Final = 200
@@ -68,6 +71,7 @@ class Upkeep:
         self._is_early = False  # for a holder that nobody knows: it may turn up
         self._has_strangers = False  # some copy names a holder that nobody knows (any more)
         self._offered: dict[JobId, Offered] = {}
+        self._asked: dict[NodeId, JobId] = {}  # holders that took no copies of some days: do they take this?
         self._due: Agenda[JobId] = Agenda()
         self._leaving_at: JobId | None = None  # how far a leaving node has looked for what others need
         self._is_leaving = False
@@ -95,6 +99,7 @@ class Upkeep:
             self._met.pop(node, None)
             self._came.discard(node)
             desk.closed.pop(node, None)  # it is asked anew when it is back
+            self._asked.pop(node, None)
             if self._is_lost(node) and node not in self._dead_by:
                 self._dead_by[node] = desk.now + desk.settings.rereplicate_after_s
                 self._walk_at = min(self._walk_at, self._dead_by[node])
@@ -236,6 +241,25 @@ class Upkeep:
         self._send(record.id, offered)
         return offered
 
+    def _ask_later(self, holder: NodeId, record: Record) -> None:
+        """A holder takes no copy. If a clock is, or was, far ahead, there or here, it will take some again:
+        of those it refused this one first."""
+        desk = self._desk
+        before, self._asked[holder] = self._asked.get(holder, record.id), record.id
+        if before != record.id and before in self._offered:
+            self._confirm(holder, before, self._offered[before])
+        pause_s = desk.settings.retry_max_s
+        offered = self._offered.setdefault(record.id, Offered(set(), digest(record), pause_s))
+        offered.takers.add(holder)
+        self._due.set(record.id, desk.now + pause_s)
+
+    def _look_anew(self, holder: NodeId) -> None:
+        """A holder that took no copies may take them now: it is as if it had come."""
+        del self._asked[holder]
+        self._desk.closed.pop(holder, None)
+        self._came.add(holder)
+        self._walk_soon()
+
     def _send(self, job: JobId, offered: Offered) -> None:
         for node in sorted(offered.takers):
             self._desk.post.add(node, Offer, Digest(job, offered.digest))
@@ -269,13 +293,16 @@ class Upkeep:
         """`source` has these copies as they were offered."""
         for item in items:
             offered = self._offered.get(item.job)
+            if self._asked.get(source) == item.job:
+                self._desk.reach(Situation.REFUSING_HOLDER_OPEN)
+                self._look_anew(source)
             if offered is not None and offered.digest == item.digest:
                 self._confirm(source, item.job, offered)
 
     def on_expired(self, source: NodeId, jobs: Sequence[JobId]) -> None:
         """`source` has forgotten these, and takes no copy. If their day is not over, and it was to stand in
         for a holder, the next in rank is."""
-        known = self._table.get_many(jobs) if source in self._desk.closed else {}
+        known = self._table.get_many(jobs)
         for job in jobs:
             offered, record = self._offered.get(job), known.get(job)
             if offered is not None:
@@ -283,8 +310,17 @@ class Upkeep:
                 offered.takers.discard(source)
             if record is not None and (others := self._others_than(source, record, offered)):
                 self._offer(record, others)
+            elif record is not None and self._is_for_asking(source, record):
+                self._ask_later(source, record)
             elif offered is not None:
                 self._confirm(source, job, offered)
+
+    def _is_for_asking(self, source: NodeId, record: Record) -> bool:
+        """Whether a holder took no copy of this settled job, and of none with a later day."""
+        if not record.settled or source not in record.holders or self._is_leaving:
+            return False
+        asked = self._table.get(self._asked.get(source, record.id))
+        return asked is None or _day(asked) <= _day(record)
 
     def _others_than(self, source: NodeId, record: Record, offered: Offered | None) -> list[NodeId]:
         """Who is to have a copy instead of `source`, which takes none though its day is not over."""
@@ -318,6 +354,8 @@ class Upkeep:
     def _forget(self, job: JobId) -> None:
         self._offered.pop(job, None)
         self._due.drop(job)
+        for holder in [holder for holder, asked in self._asked.items() if asked == job]:
+            self._look_anew(holder)  # its day is over, or a clock here was wrong
 
     # ------------------------------------------------------------------------- copies without a vote
 
@@ -436,3 +474,7 @@ class Upkeep:
         others = len(record.holders) - (self._desk.me in record.holders)
         missing = max(others - len(staying), 0 if staying else 1)
         return {*staying, *self._desk.next_in_rank(record)[:missing]}
+
+
+def _day(record: Record) -> Wall:
+    return decode_spec(record.spec).expires_at

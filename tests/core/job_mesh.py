@@ -105,8 +105,10 @@ def job_id(number: int) -> JobId:
     return make_job_id(WALL + number / 1000, number.to_bytes(10, "big"))
 
 
-def make_spec(job: JobId, *, task: str = "echo", payload: bytes = b"{}", **options: Any) -> Spec:
-    return Spec(job, task, payload, WALL, WALL + 7 * DAY_S, Options(**options))
+def make_spec(
+    job: JobId, *, task: str = "echo", payload: bytes = b"{}", lasts_s: Seconds = 7 * DAY_S, **options: Any
+) -> Spec:
+    return Spec(job, task, payload, WALL, WALL + lasts_s, Options(**options))
 
 
 def make_record(job: JobId, holders: Sequence[NodeId], **options: Any) -> Record:

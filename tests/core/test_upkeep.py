@@ -54,6 +54,14 @@ class Walker:
         sent = [send for send in desk.post.flush() if isinstance(send.message, Offer)]
         return [(send.to, item) for send in sent for item in send.message.items]
 
+    def has_archived(self, number: int, *, lasts_s: float) -> JobId:
+        """A job of A and B with this last day is over, and on the disk here."""
+        record = make_record(job_id(number), (A, B), lasts_s=lasts_s)
+        record = settled(decided(record, State.EXPIRED, firm=True, at=WALL))
+        row = Row(record.id, encode(record), None)
+        self.disk.write([StoredRow(row, A, True, record.state, "echo", "default")])
+        return record.id
+
     def has_ended(self, *holders: NodeId) -> None:
         """A job of these is over, and on its way to the disk here."""
         record = decided(make_record(JOB, holders), State.EXPIRED, firm=True, at=WALL)
@@ -125,13 +133,37 @@ def test_who_was_away_is_asked_anew_though_it_took_no_copy_before() -> None:
     assert walker.desk.closed == {}
 
 
+def test_a_holder_that_takes_no_copy_is_asked_now_and_then_and_offered_all_once_it_takes_one() -> None:
+    """Seeds 2452 and 2964: its clock was far ahead when it came, and nobody came to it again."""
+    walker = Walker(StillView(A, {A: Standing.LIVING, B: Standing.LIVING}))
+    early, late = walker.has_archived(1, lasts_s=DAY_S), walker.has_archived(2, lasts_s=2 * DAY_S)
+    walker.upkeep.members_changed(frozenset((B,)))
+    assert {item.job for _, item in walker.offers_in(1.0)} == {early, late}
+    walker.upkeep.on_expired(B, [early, late])
+    for _ in range(3):
+        assert walker.offers_in(4.0) == []
+        offers = walker.offers_in(2.0)
+        assert [item.job for _, item in offers] == [late], "what it refuses last is asked about"
+        walker.upkeep.on_expired(B, [late])
+    walker.offers_in(6.0)
+    walker.upkeep.on_taken(B, [item for _, item in offers])
+    assert {item.job for _, item in walker.offers_in(2.0)} >= {early}
+
+
+def test_a_holder_is_offered_all_anew_when_the_copy_that_it_is_asked_about_is_gone() -> None:
+    """Seed 2964: the clock here was wrong for a moment, and dropped that copy."""
+    walker = Walker(StillView(A, {A: Standing.LIVING, B: Standing.LIVING}))
+    early, late = walker.has_archived(1, lasts_s=DAY_S), walker.has_archived(2, lasts_s=2 * DAY_S)
+    walker.upkeep.members_changed(frozenset((B,)))
+    walker.offers_in(1.0)
+    walker.upkeep.on_expired(B, [early, late])
+    walker.upkeep.forget([late])
+    assert early in {item.job for _, item in walker.offers_in(2.0)}
+
+
 def test_a_walk_is_ahead_of_who_looks_at_its_offers_by_what_that_takes_a_moment_and_goes_on_then() -> None:
     walker = Walker(StillView(A, {A: Standing.LIVING, B: Standing.LIVING}))
-    jobs = [job_id(number) for number in range(1, 3001)]
-    for job in jobs:
-        record = settled(decided(make_record(job, (A, B)), State.EXPIRED, firm=True, at=WALL))
-        row = Row(job, encode(record), None)
-        walker.disk.write([StoredRow(row, A, True, record.state, "echo", "default")])
+    jobs = [walker.has_archived(number, lasts_s=DAY_S) for number in range(1, 3001)]
     walker.upkeep.members_changed(frozenset((B,)))
     seen: set[JobId] = set()
     while offers := walker.offers_in(1.0):

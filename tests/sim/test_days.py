@@ -20,8 +20,10 @@ from sim_stories import end, running, the_copy
 
 from edgenode.core.node import Node
 from edgenode.core.settings import JobSettings, Settings
+from edgenode.core.situations import Situation
 from edgenode.core.specs import Options
 from edgenode.core.types import Backoff, State
+from edgenode.core.wire import Marks, Write
 from edgenode.sim.scenario import Scenario
 
 HOUR_S = 3600.0
@@ -92,6 +94,35 @@ def test_expired_elsewhere_slow_clock() -> None:
     story.until(lambda: story.copy("j", "c") is None)
     story.heal_and_judge()
     assert story.starts("j") == 1
+
+
+def test_who_takes_no_copies_while_clocks_are_wrong_gets_them_when_they_are_right() -> None:
+    """Most clocks ran ahead once, and jobs were forgotten too soon; c comes back with such a clock."""
+    story = Scenario("abc", Node, settings=QUICK)
+    story.submit("long", at="a", holders="abc", options=Options(ttl_s=2.0), lasts_s=600.0)
+    story.until(lambda: story.runs("long"))
+    story.finish("long")
+    story.until(lambda: story.is_told("long"))
+    for name in "bc":
+        story.set_clock(name, ahead_s=HOUR_S)
+    story.until(lambda: story.copy("long", "c") is None, within_s=60.0)
+    story.set_clock("b", ahead_s=0.0)
+    story.wait(5.0)
+    for kind in (Write, Marks):
+        story.lose(kind, source="a", to="c")
+    story.submit("j", at="a", holders="abc", options=Options(ttl_s=2.0), lasts_s=300.0)
+    story.until(lambda: story.runs("j"))
+    story.finish("j")
+    story.until(lambda: story.is_told("j"))
+    story.kill("c")
+    story.lose_nothing()
+    story.restart("c")
+    story.wait(30.0)
+    assert story.copy("j", "c") is None
+    story.set_clock("c", ahead_s=0.0)
+    story.until(lambda: story.copy("j", "c") is not None, within_s=15.0)
+    assert Situation.REFUSING_HOLDER_OPEN in story.reached
+    story.heal_and_judge()
 
 
 def test_backoff_then_takeover() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+import test_days
 import test_rare_situations
 import test_scenarios
 import test_scenarios_copies
@@ -37,7 +38,13 @@ def collected() -> Iterator[set[Situation]]:
 
 def stories() -> Iterator[None]:
     """Run each story that needs no arguments."""
-    for module in (test_rare_situations, test_scenarios, test_scenarios_copies, test_scenarios_moves):
+    for module in (
+        test_days,
+        test_rare_situations,
+        test_scenarios,
+        test_scenarios_copies,
+        test_scenarios_moves,
+    ):
         for name, story in vars(module).items():
             if name.startswith("test_") and not hasattr(story, "pytestmark"):
                 yield story()
