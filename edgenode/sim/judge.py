@@ -75,8 +75,7 @@ class Judge:
         if not world.run_until(deadline, self._every(lambda: not self._unfinished(required))):
             # A move decided only now can have made holders of disks that were damaged after it was proposed.
             required = [job for job in required if self._must_end(job)]
-            if not self._wait_for_the_dead(required):
-                raise Violation(f"I3: not finished in {bound_s:.0f} s after healing: {self._tell(required)}")
+            self._demand_end(required, bound_s)
             deadline = world.now + bound_s
         asked: dict[NodeId, Life] = {}
 
@@ -92,7 +91,13 @@ class Judge:
             read_everywhere(world, self._pending, self._answer)
             return not self._pending
 
-        if not world.run_until(deadline, self._every(all_shown)):
+        is_shown = world.run_until(deadline, self._every(all_shown))
+        if not is_shown and self._unfinished(required):
+            # It had ended as far as those could know who lived then. With those who came more can be decided.
+            self._demand_end(required, bound_s)
+            deadline = world.now + bound_s
+            is_shown = world.run_until(deadline, self._every(all_shown))
+        if not is_shown:
             missing = {short(life.id): len(jobs) for life, jobs in self._pending.items()}
             raise Violation(f"I4: after {bound_s:.0f} s not all show the end: {missing}; {self._unshown()}")
         self._check_agreement()
@@ -101,6 +106,11 @@ class Judge:
             found = "; ".join(self._misplaced(required)[:MISSING_SHOWN])
             raise Violation(f"I9: after {bound_s:.0f} s not all copies are where they belong: {found}")
         self._use_keys_again(required)
+
+    def _demand_end(self, required: list[JobId], bound_s: Seconds) -> None:
+        """What is not finished by now must wait for the dead, and end when they are forgotten."""
+        if not self._wait_for_the_dead(required):
+            raise Violation(f"I3: not finished in {bound_s:.0f} s after healing: {self._tell(required)}")
 
     def _use_keys_again(self, required: list[JobId]) -> None:
         """I11: of all lives of a key one is left; and a key that is used again is answered with its job, and
