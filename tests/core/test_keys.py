@@ -421,6 +421,24 @@ def test_a_claimant_that_dies_before_it_stored_the_job_blocks_nobody() -> None:
     assert len(mesh.runs(JOB)) == 1
 
 
+def test_a_key_stays_with_its_content_while_all_that_have_its_job_are_dead() -> None:
+    """A and C, which acknowledged it, may come back. B has heard of the claim, and not of the job: it takes
+    the same content as the key's, and no other."""
+    mesh = Mesh("abcde")
+    mesh.rule = lambda source, to, message: B not in (source, to) or isinstance(message, Claim | Claims)
+    submit_at(mesh, A, (A, B, C), "one")
+    mesh.run_until(lambda: bool(mesh.messages(Submitted)))
+    assert [mesh.has(name, JOB) for name in mesh.names] == [True, False, True, False, False]
+    for name in (A, C):
+        mesh.kill(name)
+    mesh.rule = let_pass
+    for content in ("other", "one"):
+        submit_at(mesh, B, (A, B, C), content)
+        mesh.run(2.0)
+    answers = [answer for told in mesh.messages(Submitted) for answer in told.answers]
+    assert [answer.refused for answer in answers] == ["", REFUSED_REUSED, ""]
+
+
 @pytest.mark.parametrize("silently", [False, True])
 def test_with_most_members_dead_a_keyed_job_runs_and_settles_when_they_are_back(silently: bool) -> None:
     mesh = Mesh("abcde")
