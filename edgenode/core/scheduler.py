@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Final
 
 from edgenode.core.agenda import Agenda
+from edgenode.core.away import Away, Gone
 from edgenode.core.desk import Desk
 from edgenode.core.job_bytes import encode
 from edgenode.core.jobs import (
@@ -55,13 +56,11 @@ from edgenode.core.types import (
     State,
     Wall,
 )
-from edgenode.core.view import Standing
 from edgenode.core.wire import (
     Copies,
     Grant,
     GrantItem,
     Has,
-    Have,
     Result,
     ResultItem,
     ResultTaken,
@@ -100,16 +99,6 @@ class Opening:
     wait: Wait
 
 
-@dataclass(slots=True)
-class Away:
-    """A start that runs on a peer, to be asked about now and then: a grant can be lost."""
-
-    token: StartToken
-    runner: NodeId
-    boot: int
-    ask_at: Instant
-
-
 class Scheduler:
     """Drive it with news of ownership, verdicts, messages and time; it answers through the desk."""
 
@@ -130,10 +119,9 @@ class Scheduler:
         self._opening: dict[JobId, Opening] = {}
         self._gates: Agenda[JobId] = Agenda()  # careful starts that wait for a majority, and until when
         self._stranded: dict[JobId, None] = {}  # careful jobs of which too few holders live
-        self._away: dict[JobId, Away] = {}
+        self._away = Away(desk)
         self._refused: dict[JobId, tuple[NodeId, Instant]] = {}
         """Who refused a start, and until when to believe it."""
-        self._wake: Instant = FOREVER
         self._done = 0
 
     # ------------------------------------------------------------------------------- owned jobs
@@ -200,9 +188,8 @@ class Scheduler:
             else:
                 self._lose(record, "not running here", counted=True)
         else:
-            away = self._away[job] = Away(own.token, own.runner, own.boot, desk.now)
-            self._wake = desk.now
-            self._check_runner(job, away)
+            self._away.watch(record, desk.now)
+            self._write_off(self._away.check((job,)))
 
     def _use_kept_results(self, record: Record) -> Record:
         """What ended here while another owned the job: its verdict is for this owner to judge."""
@@ -213,30 +200,16 @@ class Scheduler:
                 record = self._table.peek(record.id) or record
         return record
 
-    def _check_runner(self, job: JobId, away: Away) -> bool:
-        """Whether a start on a peer may still be running there; if certainly not, it is lost.
-
-        A runner that this node has merely not met yet is waited for.
-        """
-        view, record = self._desk.view, self._table.peek(job)
-        standing = view.standing(away.runner)
-        is_dead = standing in (Standing.SILENT, Standing.GONE)
-        if not is_dead and not (standing is Standing.LIVING and self._boot_of(away.runner) != away.boot):
-            return True
-        del self._away[job]
-        if record is not None and record.own.token == away.token and self._owns_unfinished(record):
-            counted = not view.has_left(away.runner)
-            dead = Situation.RUNNER_GONE if counted else Situation.RUNNER_LEFT
-            self._desk.reach(dead if is_dead else Situation.RUNNER_REBOOTED)
-            self._lose(record, f"runner {away.runner} is gone", counted=counted)
-        return False
+    def _write_off(self, starts: Iterable[Gone]) -> None:
+        """Starts that their runners do not run."""
+        for gone in starts:
+            if gone.is_void:
+                self._void(gone.record)
+            else:
+                self._lose(gone.record, gone.why, counted=gone.counted)
 
     def _owns_unfinished(self, record: Record) -> bool:
         return record.outcome is None and self._table.acting(record.id) is not None
-
-    def _boot_of(self, node: NodeId) -> int:
-        info = self._desk.view.info(node)
-        return 0 if info is None else info.boot
 
     def _enrol(self, record: Record) -> None:
         """Queue a job that is neither running nor finished, note its day, or end it."""
@@ -279,7 +252,7 @@ class Scheduler:
                 continue
             self._queued.drop(job)
             self._drop_days(job)
-            self._away.pop(job, None)
+            self._away.drop(job)
             self._unacknowledged.pop(job, None)
             self._revoke(job)
             record = self._table.in_memory(job)  # (what rests does not run)
@@ -319,9 +292,7 @@ class Scheduler:
                     self._stop(job, running, "superseded")
             if record.outcome is not None:
                 self._revoke(job)
-                away = self._away.pop(job, None)
-                if away is not None and away.token != record.outcome.token:
-                    self._desk.post.add(away.runner, Stop, TokenItem(job, away.token))
+                self._away.stop(job, but=record.outcome.token)
                 self._queued.drop(job)
                 self._drop_days(job)
                 self._refused.pop(job, None)
@@ -517,13 +488,10 @@ class Scheduler:
         if opening.runner == self._desk.me:
             self._runner.begin(job, opening.token, record)
         else:
-            boot = record.own.boot
-            item = GrantItem(job, opening.token, boot, encode(record))
+            item = GrantItem(job, opening.token, record.own.boot, encode(record))
             self._desk.post.add(opening.runner, Grant, item)
             lives = self._desk.view.is_living(opening.runner)
-            ask_at = self._desk.now + self._desk.settings.retry_max_s * lives
-            self._away[job] = Away(opening.token, opening.runner, boot, ask_at)
-            self._wake = min(self._wake, ask_at)
+            self._away.watch(record, self._desk.now + self._desk.settings.retry_max_s * lives)
 
     # --------------------------------------------------------------------------------------- ends
 
@@ -538,9 +506,7 @@ class Scheduler:
         running = self._runner.get(job)
         if running is not None and (item is None or running.token != item.token):
             self._stop(job, running, state)
-        away = self._away.pop(job, None)
-        if away is not None and (item is None or away.token != item.token):
-            self._desk.post.add(away.runner, Stop, TokenItem(job, away.token))
+        self._away.stop(job, but=None if item is None else item.token)
         self._queued.drop(job)
         self._drop_days(job)
         self._revoke(job)
@@ -579,7 +545,7 @@ class Scheduler:
         elif verdict.final or record.failure_count + 1 >= _attempts_max(spec.options):
             self._end(record, State.FAILED, item=item)
         else:
-            self._away.pop(record.id, None)
+            self._away.drop(record.id)
             delay = verdict.retry_after_s
             if delay < 0:
                 delay = backoff_s(spec.options.backoff, record.failure_count + 1, desk.dice)
@@ -591,7 +557,7 @@ class Scheduler:
 
     def _lose(self, record: Record, why: str, *, counted: bool) -> None:
         """The runner of the present start is gone: queue the job again, within its limits."""
-        self._away.pop(record.id, None)
+        self._away.drop(record.id)
         self._opening.pop(record.id, None)
         token, runner = record.own.token, record.own.runner
         if runner != self._desk.me and self._desk.view.is_living(runner):
@@ -603,7 +569,7 @@ class Scheduler:
 
     def _void(self, record: Record, *, pause_s: Seconds = 0.0) -> None:
         """The present start never began: as if it had not been. The next one may be after a pause."""
-        self._away.pop(record.id, None)
+        self._away.drop(record.id)
         self._opening.pop(record.id, None)
         if record.own.runner != self._desk.me:
             self._refused[record.id] = (record.own.runner, self._desk.now + self._desk.settings.retry_max_s)
@@ -692,27 +658,7 @@ class Scheduler:
             self._permits.ended(job, is_void=is_void)
 
     def on_has(self, source: NodeId, message: Has) -> None:
-        for item in message.held:
-            away = self._away.get(item.job)
-            if away is not None and away.token == item.token:
-                if item.token.ballot.owner != self._desk.me:
-                    self._desk.reach(Situation.START_KEPT)
-                away.ask_at = self._desk.now + self._desk.settings.retry_max_s
-        for item in (*message.denied, *message.voids):
-            away, record = self._away.get(item.job), self._table.peek(item.job)
-            if away is None or away.token != item.token or away.runner != source or record is None:
-                continue
-            if self._table.acting(item.job) is None or record.own.token != item.token:
-                continue
-            if message.boot > away.boot:
-                # It began the start in an earlier life, or never heard of it: this one cannot tell.
-                self._desk.reach(Situation.RUNNER_REBOOTED)
-                self._lose(record, f"{source} has started again", counted=True)
-            elif item in message.voids:
-                self._void(record)
-            else:
-                self._desk.reach(Situation.START_DENIED)
-                self._lose(record, f"{source} does not run it any more", counted=False)
+        self._write_off(self._away.on_has(source, message))
 
     def on_stop(self, source: NodeId, items: Sequence[TokenItem]) -> None:
         for item in items:
@@ -748,15 +694,12 @@ class Scheduler:
     # ------------------------------------------------------------------------------- members and time
 
     def members_changed(self, changed: frozenset[NodeId]) -> None:
-        """Starts on runners that died, or that live again under another boot, are lost."""
-        for job, away in list(self._away.items()):
-            if away.runner in changed:
-                self._check_runner(job, away)
+        self._write_off(self._away.members_changed(changed))
         stranded, self._stranded = self._stranded, {}
         self.take_on(stranded)
 
     def deadline(self) -> Instant:
-        soonest = self._wake
+        soonest = self._away.deadline()
         day = self._days.next()
         if day < FOREVER:
             soonest = min(soonest, self._desk.now + max(0.001, day - self._desk.wall))
@@ -773,9 +716,7 @@ class Scheduler:
             self._fall_due(job)
         for job in self._gates.take_due(desk.now):
             self._give_up_gate(job)
-        if self._wake <= desk.now:
-            self._wake = FOREVER
-            self._ask_about_away()
+        self._write_off(self._away.on_time())
 
     def _fall_due(self, job: JobId) -> None:
         """A day or a pause of this job is over: it may start, or it may not any more."""
@@ -810,19 +751,6 @@ class Scheduler:
             self._doubted.set(record.id, self._desk.now + min(LOOK_AGAIN_S, day - self._desk.sure_wall))
             if self._desk.clock.is_far:  # else nobody knows better
                 self._desk.clock_wanted.add(record.id)
-
-    def _ask_about_away(self) -> None:
-        desk = self._desk
-        asked: dict[NodeId, list[TokenItem]] = {}
-        for job, away in list(self._away.items()):
-            if away.ask_at <= desk.now and self._check_runner(job, away):
-                asked.setdefault(away.runner, []).append(TokenItem(job, away.token))
-                away.ask_at = desk.now + desk.settings.retry_max_s
-            if job in self._away:
-                self._wake = min(self._wake, away.ask_at)
-        for runner, items in asked.items():
-            for at in range(0, len(items), desk.settings.batch):
-                desk.post.send(runner, Have(tuple(items[at : at + desk.settings.batch])))
 
     # ------------------------------------------------------------------------------------ for others
 

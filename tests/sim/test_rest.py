@@ -45,8 +45,8 @@ def test_who_keeps_a_job_that_is_over_in_memory_is_found() -> None:
     story = ended(running("abc"))
     life = story.world.lives()[1]
     assert isinstance(life.core, Node)
-    life.core._scheduler._away[story._jobs["j"]] = None  # type: ignore[assignment]
-    with pytest.raises(Violation, match=r"I15: b keeps in memory what is over: ._scheduler._away"):
+    life.core._scheduler._away._watched[story._jobs["j"]] = None  # type: ignore[assignment]
+    with pytest.raises(Violation, match=r"I15: b keeps in memory what is over: ._scheduler._away._watched"):
         rest(story)
 
 
