@@ -1,11 +1,11 @@
 """The switchboard of one node: an event in, effects out. It routes, and owns no policy.
 
 `membership` knows who lives. `custody` decides who owns a job, `replication` who has a copy, `voters` who
-should, `scheduler` what starts and where, `runner` runs it, `retention` decides what is forgotten; `intake`
-speaks for local clients. None of them knows another, but for the scheduler, which has a runner: each leaves
-news on the desk, and `_spread` passes it on until there is none. Then the desk is emptied: what must be on
-disk first, and what may be said once it is. An N-node mesh of these runs inside one thread of the simulator,
-unchanged.
+should, `scheduler` what may start, `filling` where, `runner` runs it, `retention` decides what is forgotten;
+`intake` speaks for local clients. None of them knows another, but for the scheduler, which has a runner, and
+filling, which has both: each leaves news on the desk, and `_spread` passes it on until there is none. Then
+the desk is emptied: what must be on disk first, and what may be said once it is. An N-node mesh of these runs
+inside one thread of the simulator, unchanged.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Final, assert_never
 from edgenode.core.cancelling import Cancelling
 from edgenode.core.custody import Custody
 from edgenode.core.desk import Desk
+from edgenode.core.filling import Filling
 from edgenode.core.giving import Draining, Giving
 from edgenode.core.intake import Intake
 from edgenode.core.jobs import Record
@@ -202,6 +203,7 @@ class Node:
         self._permits = Permits(self._desk, self._queues)
         self._steward = Steward(self._desk, self._queues)
         self._scheduler = Scheduler(self._desk, self._runner, self._queues, self._permits)
+        self._filling = self._make_filling()
         self._upkeep = Upkeep(self._desk)
         self._mending = Mending(self._desk)
         self._retention = Retention(self._desk)
@@ -313,7 +315,7 @@ class Node:
             self._permits.on_time()
             self._steward.on_time()
             self._scheduler.on_time()
-            self._runner.on_time(wanted=self._scheduler.wanted)
+            self._runner.on_time(wanted=self._filling.wanted)
             self._upkeep.on_time()
             self._mending.on_time()
             self._retention.on_time()
@@ -417,7 +419,7 @@ class Node:
             self._scheduler.deadline(),
             self._permits.deadline(),
             self._steward.deadline(),
-            self._runner.deadline(wanted=self._scheduler.wanted),
+            self._runner.deadline(wanted=self._filling.wanted),
             self._upkeep.deadline(),
             self._mending.deadline(),
             self._retention.deadline(),
@@ -641,7 +643,7 @@ class Node:
             case Homes(items):
                 self._keys.on_homes(source, items)
             case WantWork(room):
-                scheduler.on_want(source, room)
+                self._filling.on_want(source, room)
             case Grant(items):
                 self._runner.on_grant(source, items)
             case Result(items):
@@ -703,7 +705,7 @@ class Node:
     def _take_submission(self, source: NodeId, message: Submit) -> None:
         accepted = self._intake.accept(source, message, self._keys.is_parked, ready=self.ready)
         for record in accepted.named:
-            record = self._scheduler.submitted(record)
+            record = self._filling.submitted(record)
             self._desk.table.put(record)
             self._custody.name_owner(record)
             self._desk.recount.add(record.id)
@@ -834,7 +836,7 @@ class Node:
             elif local := desk.post.take_local():
                 for message in local:
                     self._hear(desk.me, message)
-            elif not (scheduler.fill() or self._permits.say() or self._steward.serve() or desk.has_news):
+            elif not (self._filling.fill() or self._permits.say() or self._steward.serve() or desk.has_news):
                 return
 
     # ------------------------------------------------------------------------------ a disk that refuses
@@ -851,6 +853,7 @@ class Node:
         self._permits = Permits(desk, self._queues)
         self._steward.forget()
         self._runner, self._scheduler = self._scheduler.give_up(self._permits)
+        self._filling = self._make_filling()
         self._custody = Custody(desk)
         self._replication = Replication(desk)
         self._voters = Voters(desk)
@@ -893,6 +896,9 @@ class Node:
             self._close()
             self._desk.emit(Left(False))
         return []
+
+    def _make_filling(self) -> Filling:
+        return Filling(self._desk, self._runner, self._queues, self._permits, self._scheduler)
 
     def _close(self) -> None:
         """Tell every local client what is known now."""

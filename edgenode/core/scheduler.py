@@ -1,7 +1,8 @@
-"""Which of the jobs that this node owns starts when and where, and what becomes of each start.
+"""Which of the jobs that this node owns may start, and what becomes of each start.
 
-A queue by priority and age, the day on which a job falls due, starts on free slots here or granted to a peer
-that asked for work, verdicts, lost runners. What runs here, for this owner or for others, is the runner's.
+The day on which a job falls due, the lines in which it waits, its starts here or on a peer, verdicts, lost
+runners. Which jobs leave the lines for which free slots is for `filling` to say, and `away` asks what became
+of starts on peers. What runs here, for this owner or for others, is the runner's.
 
 Task failures and lost runners are counted apart, both bounded: a job that kills its node must not walk down
 the rank and kill the mesh.
@@ -32,7 +33,7 @@ from edgenode.core.jobs import (
     voided,
     write_own,
 )
-from edgenode.core.lines import Gate, Lines, Need, Place, need_of, queue_gate
+from edgenode.core.lines import Lines, need_of, queue_gate
 from edgenode.core.permits import Permits
 from edgenode.core.queues import Queues
 from edgenode.core.runner import Ended, Runner, Running
@@ -50,7 +51,6 @@ from edgenode.core.types import (
     Load,
     NodeId,
     Partition,
-    Room,
     Seconds,
     StartToken,
     State,
@@ -73,8 +73,6 @@ CANCELLED: Final = "somebody asked for it"
 EXPIRED: Final = "its deadline or last day passed before it could start"
 EXPIRED_RUNNING: Final = "its last day passed while it ran"
 WITHDRAWN: Final = "it ran for longer than the drain of its node may take"
-WANTED_S: Final = 0.8
-"""For which part of the time after which an idle peer asks again it can be counted on: it may be sooner."""
 GATE_MAX_S: Final[Seconds] = 5.0
 """How long a careful start waits for a majority to know of it: some repetitions of its write. It has a slot
 and permits by then, which others could use."""
@@ -108,9 +106,8 @@ class Scheduler:
         self._runner = runner
         self._queues = queues
         self._permits = permits
-        self._callers: dict[NodeId, tuple[Room, Instant]] = {}
-        """Idle peers that found a gate shut: they can be granted starts until then."""
-        self._queued = Lines()
+        self.queued = Lines()
+        """The jobs that wait only for a slot and for their gates (see core/filling.py)."""
         self._days: Agenda[JobId] = Agenda()  # unfinished jobs, by the day (mesh time) that changes them
         self._day: Wall = FOREVER  # noted last: the jobs of a batch share one object for theirs
         self._doubted: Agenda[JobId] = Agenda()  # whose day has come, if the clock is right
@@ -126,14 +123,15 @@ class Scheduler:
 
     # ------------------------------------------------------------------------------- owned jobs
 
-    def submitted(self, record: Record) -> Record:
-        """A job just made here. Stored as running at once if a slot is free, which saves a write; it runs
-        when the submission is acknowledged."""
+    def submitted(self, record: Record, *, at_once: bool) -> Record:
+        """A job just made here. It runs when the submission is acknowledged.
+
+        Args:
+            at_once: a slot here is free for it: it is stored as running, if its owner's rules allow that.
+        """
         self._unacknowledged[record.id] = None
-        spec = decode_spec(record.spec)
-        plain = not _is_strict(spec.options) and record.own.state is State.QUEUED
-        plain = plain and self._permits.is_free(need_of(spec))
-        if plain and self._desk.takes_work and self._fits_here(spec):
+        is_plain = record.own.state is State.QUEUED and not _is_strict(decode_spec(record.spec).options)
+        if at_once and is_plain:
             record = self._reserve(record, self._desk.me, self._desk.view.boot, Wait.ACKS)
         return record
 
@@ -241,16 +239,16 @@ class Scheduler:
             self._pauses.soon(job, self._desk.now + wait_s)
         elif record.own.state is State.SCHEDULED:
             self._days.soon(job, record.own.due_at)
-        elif record.own.state is State.QUEUED and job not in self._queued:  # nothing makes WAITING jobs yet
+        elif record.own.state is State.QUEUED and job not in self.queued:  # nothing makes WAITING jobs yet
             place = (9 - options.priority, spec.submitted_at, job)
-            self._queued.add(need_of(spec), place)
+            self.queued.add(need_of(spec), place)
 
     def release(self, jobs: Iterable[JobId]) -> None:
         """Owned no longer: leave the queues. What runs here goes on until a copy says otherwise."""
         for job in jobs:
             if self._table.acting(job) is not None:
                 continue
-            self._queued.drop(job)
+            self.queued.drop(job)
             self._drop_days(job)
             self._away.drop(job)
             self._unacknowledged.pop(job, None)
@@ -293,7 +291,7 @@ class Scheduler:
             if record.outcome is not None:
                 self._revoke(job)
                 self._away.stop(job, but=record.outcome.token)
-                self._queued.drop(job)
+                self.queued.drop(job)
                 self._drop_days(job)
                 self._refused.pop(job, None)
                 self._pass_on(job)
@@ -317,102 +315,12 @@ class Scheduler:
 
     # ------------------------------------------------------------------------------------- starts
 
-    def fill(self) -> bool:
-        """Start what may start on the slots that are free. Whether anything did."""
-        me = self._desk.me
-        if not self._queued or self._desk.leaving:
-            return False
-        opened = self._permits.take_opened()
-        for gate in opened:
-            self._queued.open(gate)
-        started = 0
-        for free, tasks in self._runner.open_slots() if self._desk.takes_work else ():
-            started += self._start_on(me, self._desk.view.boot, free, tasks)
-        if opened and self._callers:
-            started += self._call_back()
-        return bool(started)
+    def was_refused(self, job: JobId, runner: NodeId) -> bool:
+        """Whether a start of the job there was void, not long ago: it is for another node."""
+        refused_by, until = self._refused.get(job, (NOBODY, 0.0))
+        return refused_by == runner and until > self._desk.now
 
-    def _start_on(self, runner: NodeId, boot: int, count: int, tasks: frozenset[str]) -> int:
-        """Start up to `count` jobs with these tasks on a node; returns how many."""
-        picked = self._pick(count, runner, tasks)
-        for record in picked:
-            self._start(record, runner, boot)
-        if len(picked) < count:
-            for gate in self._queued.shut_queues(tasks, self._labels_of(runner)):
-                self._wish(gate, count - len(picked))
-        return len(picked)
-
-    def _wish(self, gate: Gate, count: int) -> None:
-        """So many slots are free for what waits at this gate."""
-        if gate[1:] not in self._queues.paused or gate[0] == "k":
-            self._permits.wish(gate, max(1, min(count, self._queued.behind(gate))))
-
-    def _call_back(self) -> int:
-        """A gate has opened: idle peers that had found it shut may get something now."""
-        started, desk = 0, self._desk
-        for caller, (room, until) in list(self._callers.items()):
-            del self._callers[caller]
-            if until > desk.now and desk.view.is_living(caller):
-                started += self._grant_to(caller, room, until)
-        return started
-
-    def _pick(self, count: int, runner: NodeId, tasks: frozenset[str]) -> list[Record]:
-        """Take up to `count` jobs that `runner` may start now: the most urgent, then the oldest."""
-        labels = self._labels_of(runner)
-        picked: list[Record] = []
-        passed: list[tuple[Need, Place]] = []
-        while len(picked) < count and len(passed) < self._desk.settings.batch:
-            first = self._queued.pop(tasks, labels)
-            if first is None:
-                break
-            need, job = first[0], first[1][2]
-            if need.queue in self._queues.paused:
-                self._queued.shut(queue_gate(need.queue))
-                passed.append(first)
-                continue
-            record = self._table.peek(job)
-            if record is None or self._table.acting(job) is None:
-                continue
-            refused_by, until = self._refused.get(job, (NOBODY, 0.0))
-            if refused_by == runner and until > self._desk.now:
-                passed.append(first)
-            elif self._may_start(record, spec := decode_spec(record.spec)):
-                gate = self._permits.admit(job, need, spec.options.concurrency_limit)
-                if gate is None:
-                    picked.append(record)
-                else:
-                    self._queued.shut(gate)
-                    self._wish(gate, count - len(picked))
-                    passed.append(first)
-        for need, place in passed:
-            self._queued.add(need, place)
-        return picked
-
-    @property
-    def wanted(self) -> Room:
-        """The slots here for which nothing waits that this node owns."""
-        wanted = [
-            max(0, free) if tasks and not self._has_work_for(tasks) else 0
-            for free, tasks in zip(self._runner.free, self._runner.tasks_by_slot, strict=True)
-        ]
-        return Room(*wanted)
-
-    def _has_work_for(self, tasks: frozenset[str]) -> bool:
-        """Whether a job with one of these tasks waits that this node can run itself."""
-        return self._queued.has_work_for(tasks, self._labels_of(self._desk.me))
-
-    def _labels_of(self, node: NodeId) -> frozenset[tuple[str, str]]:
-        info = self._desk.view.info(node)
-        return frozenset() if info is None else frozenset(info.labels)
-
-    def _fits_here(self, spec: Spec) -> bool:
-        """Whether a new job finds a free slot here, and nobody that waits for it."""
-        labels = self._labels_of(self._desk.me)
-        return labels.issuperset(spec.options.requires) and any(
-            spec.task in tasks and not self._has_work_for(tasks) for _, tasks in self._runner.open_slots()
-        )
-
-    def _may_start(self, record: Record, spec: Spec) -> bool:
+    def may_start(self, record: Record, spec: Spec) -> bool:
         """Whether the rules let an owner start this job now. If not it waits for news, or ends."""
         job, lead = record.id, self._table.acting(record.id)
         assert lead is not None
@@ -434,7 +342,8 @@ class Scheduler:
         self._stranded[record.id] = None
         return True
 
-    def _start(self, record: Record, runner: NodeId, boot: int) -> None:
+    def start(self, record: Record, runner: NodeId, boot: int) -> None:
+        """Store a start, and order its run as soon as that may be. Its permits are taken."""
         options = decode_spec(record.spec).options
         gated = _is_strict(options) or record.own.ballot.term > 1
         record = self._reserve(record, runner, boot, Wait.GATE)
@@ -507,7 +416,7 @@ class Scheduler:
         if running is not None and (item is None or running.token != item.token):
             self._stop(job, running, state)
         self._away.stop(job, but=None if item is None else item.token)
-        self._queued.drop(job)
+        self.queued.drop(job)
         self._drop_days(job)
         self._revoke(job)
         self._pass_on(job)
@@ -579,8 +488,13 @@ class Scheduler:
         self._write(record)
         self._enrol(record)
         if pause_s:
-            self._queued.drop(record.id)
+            self.queued.drop(record.id)
             self._pauses.soon(record.id, self._desk.now + pause_s)
+
+    def _pass_on(self, job: JobId, *, is_void: bool = False) -> None:
+        """The start of a job is over, or will be when its worker here has ended: then another may start."""
+        if job not in self._runner:
+            self._permits.ended(job, is_void=is_void)
 
     def run_ended(self, event: RunEnded) -> None:
         """A worker here finished with a start: judged at once by an owner, else sent to whoever owns."""
@@ -631,31 +545,6 @@ class Scheduler:
                 self._judge(record, item)
 
     # ------------------------------------------------------------------------------------- messages
-
-    def on_want(self, source: NodeId, room: Room) -> None:
-        """An idle peer asks for work: grant it what waits here, if it can run it."""
-        desk = self._desk
-        info = desk.view.info(source)
-        if info is None or desk.leaving or not desk.view.is_living(source):
-            return
-        self._grant_to(source, room, desk.now + WANTED_S * desk.settings.want_s)
-
-    def _grant_to(self, runner: NodeId, room: Room, until: Instant) -> int:
-        """Start on a peer what it can run; if a gate stands before that, it may be later."""
-        info = self._desk.view.info(runner)
-        assert info is not None
-        started = []
-        for free, tasks in zip(room, info.tasks_by_slot, strict=True):
-            started.append(self._start_on(runner, info.boot, min(free, self._desk.settings.batch), tasks))
-        left = Room(*(free - taken for free, taken in zip(room, started, strict=True)))
-        if self._queued.is_any_shut and any(left):
-            self._callers[runner] = left, until
-        return sum(started)
-
-    def _pass_on(self, job: JobId, *, is_void: bool = False) -> None:
-        """The start of a job is over, or will be when its worker here has ended: then another may start."""
-        if job not in self._runner:
-            self._permits.ended(job, is_void=is_void)
 
     def on_has(self, source: NodeId, message: Has) -> None:
         self._write_off(self._away.on_has(source, message))
@@ -747,7 +636,7 @@ class Scheduler:
             self._end(record, State.EXPIRED, error=EXPIRED_RUNNING if running else EXPIRED)
         else:
             self._desk.reach(Situation.EXPIRY_LEFT_TO_OTHERS)
-            self._queued.drop(record.id)
+            self.queued.drop(record.id)
             self._doubted.set(record.id, self._desk.now + min(LOOK_AGAIN_S, day - self._desk.sure_wall))
             if self._desk.clock.is_far:  # else nobody knows better
                 self._desk.clock_wanted.add(record.id)
@@ -757,17 +646,17 @@ class Scheduler:
     def load(self) -> Load:
         owned, free = len(self._table.leads), max(0, self._runner.free.slots)
         # What is in a paused queue is not looked for by anybody who is idle.
-        queued = len(self._queued) - sum(self.queued_in(queue) for queue in self._queues.paused)
+        queued = len(self.queued) - sum(self.queued_in(queue) for queue in self._queues.paused)
         return Load(owned, queued, len(self._runner), self._done, free, self._desk.taken_over)
 
     def by_queue(self) -> dict[str, tuple[int, int]]:
         """How many of this owner's jobs wait, and how many run or are about to, in each queue."""
-        queued, running = self._queued.by_queue(), self._permits.running()
+        queued, running = self.queued.by_queue(), self._permits.running()
         return {name: (queued.get(name, 0), running.get(name, 0)) for name in {**queued, **running}}
 
     def queued_in(self, queue: str) -> int:
         """How many jobs of this owner wait in a queue for their start."""
-        return self._queued.behind(queue_gate(queue))
+        return self.queued.behind(queue_gate(queue))
 
     def stop_all(self) -> None:
         """The node ends by somebody's wish: what runs is stopped, and that is not held against the jobs."""

@@ -27,8 +27,8 @@ SHOWN: Final = 5
 BOUNDED: Final = (
     "._runner._begun",
     "._runner._denied",
-    "._scheduler._queued._rows",
-    "._scheduler._queued._open",
+    "._scheduler.queued._rows",
+    "._scheduler.queued._open",
     "._mending.",
     "._upkeep._cursor",
 )

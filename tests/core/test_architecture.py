@@ -51,7 +51,7 @@ LAYERS: list[set[str]] = [
         "core.upkeep",
         "core.regulation",
     },
-    {"core.giving"},
+    {"core.filling", "core.giving"},
     {"core.leaving"},
     {"core.node"},
 ]
@@ -123,7 +123,19 @@ def test_membership_knows_nothing_of_jobs_being_owned_or_run(module: str) -> Non
 
 @pytest.mark.parametrize(
     "module",
-    ["custody", "replication", "scheduler", "mending", "intake", "reading", "searching", "upkeep", "desk"],
+    [
+        "away",
+        "custody",
+        "desk",
+        "filling",
+        "intake",
+        "mending",
+        "reading",
+        "replication",
+        "scheduler",
+        "searching",
+        "upkeep",
+    ],
 )
 def test_the_job_side_sees_members_only_through_the_view(module: str) -> None:
     assert not ours(ROOT / "core" / f"{module}.py") & MEMBERSHIP
