@@ -3,7 +3,7 @@
     asked here         -> `Cancel` to each living holder of each job, repeated until it answers
     a holder           -> notes the wish in its copy, which no merge loses (core/jobs.py), and tells the owner
     the owner          -> ends the job as cancelled with its next write, and stops what runs (scheduler)
-    a successor        -> finds the note with the majority that it asks, and does the same (custody)
+    a successor        -> finds the note with the majority that it asks, and does the same (ballots)
     answered           -> when the owner has the wish, or a majority of the holders has it on disk; on a side
                           that is cut off, when all holders there have it
 

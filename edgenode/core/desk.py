@@ -289,6 +289,13 @@ class Desk:
             ranked.sort(key=lambda node: self._has_forgotten(node, expires_at))
         return ranked
 
+    def strangers(self, record: Record) -> list[NodeId]:
+        """The other nodes that would hold the job today, and do not. They may have a copy without a vote, or
+        have become its holders while this one was away."""
+        ranked = self.view.ranking().rank(record.id)[: self.settings.replicas]
+        strangers = [node for node in ranked if node not in record.holders and node != self.me]
+        return [node for node in strangers if self.view.is_living(node)]
+
     def note_closed(self, node: NodeId, jobs: Sequence[JobId]) -> None:
         """A member has dropped these, and takes no copy. Where that is before their day, others are asked
         before it from now on."""

@@ -22,7 +22,7 @@ that are all forgotten is void; they may have run its job, so one that may run o
                  for other holders -> sent there
     no majority  somebody else's claim is known -> sent there; none -> taken, but not claimed
 
-Unless its record is marked as claimed, a keyed job has no firm owner (custody), so no result of it settles.
+Unless its record is marked as claimed, a keyed job has no firm owner (ballots), so no result of it settles.
 Its owner goes on claiming, and gives way with all it has if the key turns out to be used otherwise.
 """
 

@@ -1,11 +1,12 @@
 """The switchboard of one node: an event in, effects out. It routes, and owns no policy.
 
-`membership` knows who lives. `custody` decides who owns a job, `replication` who has a copy, `voters` who
-should, `scheduler` what may start, `filling` where, `runner` runs it, `retention` decides what is forgotten;
-`intake` speaks for local clients. None of them knows another, but for the scheduler, which has a runner, and
-filling, which has both: each leaves news on the desk, and `_spread` passes it on until there is none. Then
-the desk is emptied: what must be on disk first, and what may be said once it is. An N-node mesh of these runs
-inside one thread of the simulator, unchanged.
+`membership` knows who lives. `custody` sees to it that every job has an owner, and `ballots` decide which;
+`replication` decides who has a copy, `voters` who should, `scheduler` what may start, `filling` where,
+`runner` runs it, `retention` decides what is forgotten; `intake` speaks for local clients. None of them knows
+another, but for custody, which has ballots, the scheduler, which has a runner, and filling, which has these
+two: each leaves news on the desk, and `_spread` passes it on until there is none. Then the desk is emptied:
+what must be on disk first, and what may be said once it is. An N-node mesh of these runs inside one thread of
+the simulator, unchanged.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence, Set
 from typing import Final, assert_never
 
+from edgenode.core.ballots import Ballots
 from edgenode.core.cancelling import Cancelling
+from edgenode.core.checks import Checks
 from edgenode.core.custody import Custody
 from edgenode.core.desk import Desk
 from edgenode.core.filling import Filling
@@ -190,7 +193,9 @@ class Node:
         self._durable = 0  # the number of the latest Persist that is on disk
         self._has_ended = False  # by its own verdict: it is not the latest of its identity
         self._is_clock_far = False
-        self._custody = Custody(self._desk)
+        checks = Checks()
+        self._ballots = Ballots(self._desk, checks)
+        self._custody = Custody(self._desk, self._ballots, checks)
         self._replication = Replication(self._desk)
         self._voters = Voters(self._desk)
         self._runner = Runner(
@@ -380,7 +385,7 @@ class Node:
         """`peer` hears from now on what rests on this disk's word. It was lost before that, and the pauses
         before it is repeated may have become long."""
         told = frozenset({peer})
-        self._custody.ask_again(told)
+        self._ballots.ask_again(told)
         self._replication.members_changed(told)
         self._keys.members_changed(told)
 
@@ -601,7 +606,7 @@ class Node:
         """One message about jobs, from a peer or from this node itself."""
         if not self._desk.storing and not isinstance(message, DISKLESS):
             return  # all others are about what it would have to store, or has forgotten
-        custody, replication = self._custody, self._replication
+        ballots, custody, replication = self._ballots, self._custody, self._replication
         scheduler, intake = self._scheduler, self._intake
         match message:
             case Write(records):
@@ -610,11 +615,11 @@ class Node:
                 replication.on_acks(source, stored)
             case Refused(refusals):
                 replication.on_refused(refusals)
-                custody.on_refusals(source, refusals)
+                ballots.on_refusals(source, refusals)
             case Ask(items):
-                custody.on_ask(source, items)
+                ballots.on_ask(source, items)
             case Promises(items):
-                custody.on_promises(source, items)
+                ballots.on_promises(source, items)
             case Offer(items):
                 self._upkeep.on_offers(items)
                 replication.on_offer(source, items)
@@ -665,7 +670,7 @@ class Node:
             case Submitted():
                 intake.on_submitted(source, message)
             case Read():
-                self._reading.on_read(source, message, custody.is_about_to_own)
+                self._reading.on_read(source, message, ballots.is_about_to_own)
             case ReadAnswer():
                 self._reading.on_read_answer(source, message)
             case Search():
@@ -707,11 +712,11 @@ class Node:
         for record in accepted.named:
             record = self._filling.submitted(record)
             self._desk.table.put(record)
-            self._custody.name_owner(record)
+            self._ballots.name_owner(record)
             self._desk.recount.add(record.id)
         for job in accepted.unnamed:
-            if not self._custody.is_asking(job):
-                self._custody.ask(job, "submission")
+            if not self._ballots.is_asking(job):
+                self._ballots.ask(job, "submission")
         for spec, item in accepted.keyed:
             self._keys.park(source, message, spec, item)
 
@@ -749,7 +754,7 @@ class Node:
     def _spread(self) -> None:
         """Pass on what happened to jobs until nobody has anything to add."""
         desk = self._desk
-        custody, replication = self._custody, self._replication
+        ballots, custody, replication = self._ballots, self._custody, self._replication
         scheduler, intake, voters = self._scheduler, self._intake, self._voters
         while True:
             for queue in self._queues.take_changed():
@@ -761,6 +766,7 @@ class Node:
                 self._mending.mend(jobs)
             elif desk.merged:
                 jobs = desk.merged.take()
+                ballots.react(jobs)
                 custody.react(jobs)
                 scheduler.react(jobs)
                 self._upkeep.react(jobs)
@@ -792,7 +798,7 @@ class Node:
                 voters.propose(desk.movable.take())
             elif desk.stuck:
                 for job in desk.stuck.take():
-                    custody.ask(job, "too few holders are left to decide who follows them")
+                    ballots.ask(job, "too few holders are left to decide who follows them")
             elif desk.moved:
                 voters.begin(desk.moved.take())
             elif desk.gate_wanted:
@@ -830,7 +836,7 @@ class Node:
             elif desk.unclaimed:
                 self._keys.take_on(desk.unclaimed.take())
             elif desk.claimed:
-                custody.claimed(desk.claimed.take())
+                ballots.claimed(desk.claimed.take())
             elif self._keys.decided:
                 self._take_decided()
             elif local := desk.post.take_local():
@@ -854,7 +860,9 @@ class Node:
         self._steward.forget()
         self._runner, self._scheduler = self._scheduler.give_up(self._permits)
         self._filling = self._make_filling()
-        self._custody = Custody(desk)
+        checks = Checks()
+        self._ballots = Ballots(desk, checks)
+        self._custody = Custody(desk, self._ballots, checks)
         self._replication = Replication(desk)
         self._voters = Voters(desk)
         self._upkeep = Upkeep(desk)

@@ -433,7 +433,7 @@ class Replication:
                 desk.told.add(job)
 
     def on_refused(self, refusals: Sequence[Refusal]) -> None:
-        """Somebody knows better: what they know is merged (custody asks again, if need be)."""
+        """Somebody knows better: what they know is merged (this node asks again, if need be)."""
         for refusal in refusals:
             copy = self._desk.read(refusal.copy) if refusal.copy else None
             if copy is not None:

@@ -200,7 +200,7 @@ class Voters:
                 desk.reach(Situation.EPOCH_HANDED_ON)
                 table.put(after)
                 told = {*record.holders, *after.holders}
-            desk.merged.add(job)  # custody sees to what this means for who owns it
+            desk.merged.add(job)  # ballots see to what this means for who owns it
             for node in sorted(told - {desk.me}):
                 if desk.view.is_living(node):
                     desk.post.add(node, Copies, encode(table.peek(job) or after))

@@ -15,6 +15,9 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
+from edgenode.core.ballots import Ballots
+from edgenode.core.checks import Checks
+from edgenode.core.custody import Custody
 from edgenode.core.desk import Desk
 from edgenode.core.job_ids import make_job_id
 from edgenode.core.jobs import Record, new_record
@@ -286,6 +289,12 @@ def make_desk(
     desk = Desk(view, settings or JobSettings(), archive or Disk(), random.Random(1))
     desk.set_wall(WALL)
     return desk
+
+
+def make_custody(desk: Desk) -> tuple[Ballots, Custody]:
+    checks = Checks()
+    ballots = Ballots(desk, checks)
+    return ballots, Custody(desk, ballots, checks)
 
 
 # --------------------------------------------------------------------------------------- many nodes

@@ -16,13 +16,14 @@ from job_mesh import (
     StillView,
     job_id,
     let_pass,
+    make_custody,
     make_desk,
     make_record,
     sends,
     succeeded,
 )
 
-from edgenode.core.custody import BYSTANDERS, Custody
+from edgenode.core.ballots import BYSTANDERS
 from edgenode.core.job_bytes import decode, digest, encode
 from edgenode.core.jobs import Record, decided, new_record, next_epoch, proposed, settled, started
 from edgenode.core.replication import Replication
@@ -233,7 +234,7 @@ def test_who_has_forgotten_the_job_is_not_asked_again_to_take_it() -> None:
     """Seed 791942: the copy, and the answer that its day is over, went to and fro without an end."""
     desk = make_desk(A, B)
     desk.table.put(make_record(JOB, (A,)))
-    custody = Custody(desk)
+    _, custody = make_custody(desk)
     desk.table._archive.lost.add(JOB)  # type: ignore[attr-defined]  # this disk has no vote on it any more
     custody.look_at((JOB,))
     custody.on_time()
@@ -352,12 +353,12 @@ class Asker:
         self.desk = make_desk(B, A, C)
         self.desk.view.standings.update({A: a, C: c})  # type: ignore[attr-defined]
         self.desk.table.put(make_record(JOB, HOLDERS))
-        self.custody = Custody(self.desk)
-        self.custody.ask(JOB, "silence")
+        self.ballots, self.custody = make_custody(self.desk)
+        self.ballots.ask(JOB, "silence")
 
     def promise(self, source: NodeId) -> None:
         term = self.desk.table.promise(JOB).ballot.term
-        self.custody.on_promises(source, (Promised(JOB, 0, term, True, b""),))
+        self.ballots.on_promises(source, (Promised(JOB, 0, term, True, b""),))
 
     def leads_after(self, seconds: float) -> bool:
         self.desk.now += seconds
@@ -391,7 +392,7 @@ def test_a_firm_owner_asks_again_when_a_promise_that_it_needs_is_withdrawn() -> 
     term = asker.desk.table.promise(JOB).ballot.term
     view.behind.add(A)
     asker.custody.members_changed(frozenset({A}))
-    assert asker.custody.is_asking(JOB)
+    assert asker.ballots.is_asking(JOB)
     assert asker.desk.table.promise(JOB).ballot.term == term + 1
 
 
@@ -400,15 +401,15 @@ def test_a_disk_that_is_behind_is_responsible_for_nothing_and_asks_for_nothing()
     assert isinstance(desk.view, StillView)
     record = make_record(JOB, HOLDERS)
     desk.table.put(record)
-    custody = Custody(desk)
+    ballots, custody = make_custody(desk)
     assert custody.responsible(record) == A
     desk.view.behind.add(A)
     assert custody.responsible(record) == B
     desk.view.behind.add(B)
     desk.table.has_vote = False
     assert custody.responsible(record) == C
-    custody.ask(JOB, "silence")
-    assert not custody.is_asking(JOB)
+    ballots.ask(JOB, "silence")
+    assert not ballots.is_asking(JOB)
 
 
 @pytest.mark.parametrize(
@@ -504,7 +505,8 @@ def test_the_responsible_is_the_owner_or_else_the_first_living_holder_or_member(
 ) -> None:
     desk = make_desk(D, A, B, C)
     desk.view.standings.update({A: a, B: b, C: c})  # type: ignore[attr-defined]
-    assert Custody(desk).responsible(make_record(JOB, HOLDERS)) == who
+    _, custody = make_custody(desk)
+    assert custody.responsible(make_record(JOB, HOLDERS)) == who
 
 
 @pytest.mark.parametrize("is_drained", [False, True])
@@ -537,8 +539,8 @@ def test_who_goes_on_without_holders_asks_no_more_than_a_few_members_of_many() -
     desk = make_desk(D, *many)
     desk.view.standings[A] = Standing.GONE  # type: ignore[attr-defined]
     desk.table.put(make_record(JOB, (A,)))
-    custody = Custody(desk)
-    custody.ask(JOB, "silence")
+    ballots, _ = make_custody(desk)
+    ballots.ask(JOB, "silence")
     asked = [send.to for send in desk.post.flush() if isinstance(send.message, Wanted)]
     assert len(asked) == len(set(asked)) == BYSTANDERS
     assert D not in asked
@@ -548,7 +550,8 @@ def test_an_owner_further_down_the_rank_stays_responsible_while_it_lives() -> No
     desk = make_desk(D, A, B, C)
     record = make_record(JOB, HOLDERS)
     record = record._replace(own=record.own._replace(ballot=Ballot(2, C)))
-    assert Custody(desk).responsible(record) == C
+    _, custody = make_custody(desk)
+    assert custody.responsible(record) == C
 
 
 def test_a_job_whose_takeover_was_missed_is_found_by_comparing_in_turn() -> None:
@@ -770,7 +773,7 @@ def test_who_has_just_promised_a_job_leaves_it_to_the_asker_while_that_lives(die
     assert isinstance(desk.view, StillView)
     record = make_record(job_id(1), (A, B, C))
     desk.table.put(record)
-    custody = Custody(desk)
+    ballots, custody = make_custody(desk)
 
     def asks_within(duration_s: float) -> bool:
         ends = desk.now + duration_s
@@ -779,10 +782,10 @@ def test_who_has_just_promised_a_job_leaves_it_to_the_asker_while_that_lives(die
             custody.on_time()
             if desk.now < ends:
                 custody.look_at((record.id,))
-        return custody.is_asking(record.id) or desk.leading(record.id)
+        return ballots.is_asking(record.id) or desk.leading(record.id)
 
     desk.view.standings[A] = Standing.GONE
-    custody.on_ask(C, ask(2).items)
+    ballots.on_ask(C, ask(2).items)
     if dies:
         desk.view.standings[C] = Standing.GONE
         custody.members_changed(frozenset({C}))
@@ -818,7 +821,7 @@ def test_jobs_that_another_takes_over_are_not_offered_to_it_all_at_once_nor_when
 
 def test_a_copy_that_its_owner_has_just_written_is_offered_to_nobody() -> None:
     desk = make_desk(B, A, C)
-    custody, replication = Custody(desk), Replication(desk)
+    (_, custody), replication = make_custody(desk), Replication(desk)
     custody.on_time()  # its round begins, with nothing to compare
     record = make_record(job_id(1), (A, B, C))
     desk.table.put(record)

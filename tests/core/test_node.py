@@ -177,8 +177,9 @@ def test_a_finished_mesh_keeps_no_timers_of_its_jobs() -> None:
     mesh.run(6.0)
     for name in (A, B, C):
         node = mesh.nodes[name]
-        assert len(node._custody._later) == 0
-        assert len(node._custody._confirmed) == len(node._custody._offered) == 0
+        checks = node._custody._checks
+        assert len(checks.later) == 0
+        assert len(checks.confirmed) == len(checks.offered) == 0
         assert len(node._replication._due) == len(node._replication._marks_due) == 0
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from edgenode.core import desk as desk_module
 from edgenode.core import joining, scheduler
+from edgenode.core.ballots import Ballots
 from edgenode.core.custody import Custody
 from edgenode.core.desk import Desk
 from edgenode.core.jobs import Record
@@ -53,19 +54,19 @@ def the_past_is_refused(patch: pytest.MonkeyPatch) -> None:
     """Nothing is promised for a job that is past its day, though it is not forgotten."""
     patch.setattr(Desk, "is_forgotten", lambda desk, expires_at: expires_at + 1200.0 <= desk.wall)
     get_many = Table.get_many
-    patch.setattr(Custody, "on_ask", _asks_without_copies(Custody.on_ask, get_many))
+    patch.setattr(Ballots, "on_ask", _asks_without_copies(Ballots.on_ask, get_many))
 
 
 def _asks_without_copies(on_ask: Any, get_many: Any) -> Any:
-    def forgetful(custody: Custody, source: NodeId, items: Sequence[Any]) -> None:
+    def forgetful(ballots: Ballots, source: NodeId, items: Sequence[Any]) -> None:
         with pytest.MonkeyPatch.context() as inner:
-            over = {item.job for item in items if custody._desk.is_forgotten(item.expires_at)}
+            over = {item.job for item in items if ballots._desk.is_forgotten(item.expires_at)}
             inner.setattr(
                 Table,
                 "get_many",
                 lambda table, jobs: {j: r for j, r in get_many(table, jobs).items() if j not in over},
             )
-            on_ask(custody, source, items)
+            on_ask(ballots, source, items)
 
     return forgetful
 
@@ -103,12 +104,12 @@ def run_before_persist(patch: pytest.MonkeyPatch) -> None:
 
 def takeover_ignores_answers(patch: pytest.MonkeyPatch) -> None:
     """A would-be owner counts the promises, and does not look at the copies that come with them."""
-    on_promises = Custody.on_promises
+    on_promises = Ballots.on_promises
 
-    def deaf(custody: Custody, source: NodeId, items: Sequence[Promised]) -> None:
-        on_promises(custody, source, [item._replace(copy=b"") for item in items])
+    def deaf(ballots: Ballots, source: NodeId, items: Sequence[Promised]) -> None:
+        on_promises(ballots, source, [item._replace(copy=b"") for item in items])
 
-    patch.setattr(Custody, "on_promises", deaf)
+    patch.setattr(Ballots, "on_promises", deaf)
 
 
 def lower_ballot_acknowledged(patch: pytest.MonkeyPatch) -> None:

@@ -213,7 +213,7 @@ def test_same_key_owner_of_the_wrong_life_becomes_a_bystander() -> None:
     story.until(lambda: is_of_the_other_side(story))
     bystander = next(life.core for life in story.world.lives() if short(life.id) == "g")
     assert isinstance(bystander, Node)
-    assert not bystander._custody.is_asking(the_copy(story, "g", "k").id)
+    assert not bystander._ballots.is_asking(the_copy(story, "g", "k").id)
     story.finish("k", on="a")
     story.until(lambda: the_copy(story, "g", "k").settled)
     story.heal_and_judge()
