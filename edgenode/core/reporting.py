@@ -12,11 +12,12 @@ the other holders as well.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from edgenode.core.desk import Desk
 from edgenode.core.jobs import is_marker
+from edgenode.core.polls import Ended, Poll, Polls
 from edgenode.core.reports import is_sound
 from edgenode.core.runner import Runner
 from edgenode.core.signals import Reported, ReportsAsked, ReportsDone, RequestId
@@ -47,14 +48,8 @@ class Unheard:
     tries: int = 1
 
 
-@dataclass(slots=True)
-class Hearing:
-    """A local client wants to know what a job's starts said."""
-
-    waiting: set[NodeId]
-    unanswered: set[NodeId]
-    ends_at: Instant
-    found: dict[tuple[StartToken, int], Said] = field(default_factory=dict)
+Found = dict[tuple[StartToken, int], Said]
+"""What is known of what a job's starts said, by its number."""
 
 
 class Reporting:
@@ -64,7 +59,7 @@ class Reporting:
         self._desk = desk
         self._table = desk.table
         self._unheard: dict[tuple[JobId, StartToken, int], Unheard] = {}
-        self._hearings: dict[RequestId, Hearing] = {}
+        self._hearings: Polls[Found] = Polls(desk)
         self._missed: dict[JobId, None] = {}
         self._asked: tuple[JobId, NodeId, Instant] | None = None  # about what, whom, and until when to wait
         self._wake: Instant = FOREVER
@@ -185,36 +180,33 @@ class Reporting:
         nodes = set(event.nodes)
         if not event.nodes or any(not desk.view.is_living(node) for node in event.nodes):
             nodes |= set(members)
-        hearing = Hearing(set(), set(), desk.now + event.timeout_s)
-        hearing.found.update(_by_number(self._table.said(event.job, brief=event.brief)))
+        found = _by_number(self._table.said(event.job, brief=event.brief))
+        poll = Poll(found, set(), desk.now + event.timeout_s)
         for node in sorted(nodes - {desk.me}):
             if desk.view.is_living(node):
-                hearing.waiting.add(node)
+                poll.waiting.add(node)
                 desk.post.send(node, AskReports(event.request, event.job, event.brief))
             else:
-                hearing.unanswered.add(node)
-        self._hearings[event.request] = hearing
-        self._wake = min(self._wake, hearing.ends_at)
-        self._finish(event.request, hearing)
+                poll.silent.add(node)
+        self._tell(self._hearings.open(event.request, poll))
 
     def on_reports(self, source: NodeId, message: Reports) -> None:
         if message.request == CATCH_UP:
             self._caught_up(source, message.items)
             return
-        hearing = self._hearings.get(RequestId(message.request))
-        if hearing is not None:
-            hearing.waiting.discard(source)
-            hearing.found.update(_by_number(message.items))
-            self._finish(RequestId(message.request), hearing)
+        poll = self._hearings.get(message.request)
+        if poll is not None:
+            poll.said.update(_by_number(message.items))
+            self._tell(self._hearings.answered(message.request, source))
 
-    def _finish(self, request: RequestId, hearing: Hearing) -> None:
-        if not hearing.waiting and self._hearings.pop(request, None) is not None:
-            items = tuple(hearing.found[key] for key in sorted(hearing.found))
-            self._desk.emit(ReportsDone(request, items, tuple(sorted(hearing.unanswered))))
+    def _tell(self, ended: Ended[Found]) -> None:
+        for request, poll in ended:
+            items = tuple(poll.said[key] for key in sorted(poll.said))
+            self._desk.emit(ReportsDone(request, items, tuple(sorted(poll.silent))))
 
     def dropped(self, request: RequestId) -> None:
         """The client went away."""
-        self._hearings.pop(request, None)
+        self._hearings.drop(request)
 
     # ------------------------------------------------------------------------------ members and time
 
@@ -233,15 +225,13 @@ class Reporting:
             for node in dead:
                 unheard.waiting.pop(node, None)
             self._drop_if_heard(unheard)
-        for request, hearing in list(self._hearings.items()):
-            hearing.unanswered |= hearing.waiting & dead
-            hearing.waiting -= dead
-            self._finish(request, hearing)
+        self._tell(self._hearings.members_changed(changed))
 
     def deadline(self) -> Instant:
-        return self._wake
+        return min(self._wake, self._hearings.deadline())
 
     def on_time(self) -> None:
+        self._tell(self._hearings.on_time())
         now = self._desk.now
         if self._wake > now:
             return
@@ -252,14 +242,7 @@ class Reporting:
             self._catch_up()
         elif self._asked is not None:
             self._wake = min(self._wake, self._asked[2])
-        for request, hearing in list(self._hearings.items()):
-            if hearing.ends_at <= now:
-                hearing.unanswered |= hearing.waiting
-                hearing.waiting.clear()
-                self._finish(request, hearing)
-            else:
-                self._wake = min(self._wake, hearing.ends_at)
 
 
-def _by_number(items: Iterable[Said]) -> dict[tuple[StartToken, int], Said]:
+def _by_number(items: Iterable[Said]) -> Found:
     return {(said.token, said.number): said for said in items}

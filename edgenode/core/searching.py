@@ -8,6 +8,7 @@ from edgenode.core.desk import Desk
 from edgenode.core.job_bytes import encode
 from edgenode.core.jobs import Record
 from edgenode.core.joining import join
+from edgenode.core.polls import Ended, Poll, Polls
 from edgenode.core.signals import (
     InspectAsked,
     InspectDone,
@@ -18,25 +19,22 @@ from edgenode.core.signals import (
     SearchHere,
 )
 from edgenode.core.specs import Spec, decode_spec
-from edgenode.core.types import FOREVER, Instant, JobId, NodeId
+from edgenode.core.types import Instant, JobId, NodeId
 from edgenode.core.view import unreachable
 from edgenode.core.wire import Inspect, Inspected, Query, Search, SearchAnswer
 
 
 @dataclass(slots=True)
-class OpenSearch:
+class Seen:
+    """What a search has found so far."""
+
     query: Query
-    waiting: set[NodeId]
-    ends_at: Instant
     found: dict[JobId, Record] = field(default_factory=dict)
     horizon: bytes = b""  # the highest `upto`: below it somebody has not looked yet
 
 
-@dataclass(slots=True)
-class OpenInspection:
-    waiting: set[NodeId]
-    ends_at: Instant
-    copies: dict[NodeId, Record | None] = field(default_factory=dict)
+OnDisks = dict[NodeId, Record | None]
+"""Who has said what is on its disk."""
 
 
 class Searching:
@@ -45,11 +43,10 @@ class Searching:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._table = desk.table
-        self._searches: dict[RequestId, OpenSearch] = {}
+        self._searches: Polls[Seen] = Polls(desk)
+        self._inspections: Polls[OnDisks] = Polls(desk)
         self._tickets: dict[int, tuple[NodeId, int]] = {}
         self._next_ticket = 0
-        self._inspections: dict[RequestId, OpenInspection] = {}
-        self._wake: Instant = FOREVER
 
     # ------------------------------------------------------------------------------------ searches
 
@@ -57,9 +54,8 @@ class Searching:
         """Ask every living member for its jobs; each shows what it owns, or what has no living owner."""
         desk = self._desk
         nodes = {n for n in desk.view.members() if desk.view.is_living(n)} | {desk.me}
-        searching = OpenSearch(event.query, nodes, desk.now + event.timeout_s)
-        self._searches[event.request] = searching
-        self._wake = min(self._wake, searching.ends_at)
+        poll = Poll(Seen(event.query), set(nodes), desk.now + event.timeout_s)
+        self._searches.open(event.request, poll)  # at least this node has to look
         for node in sorted(nodes):
             if node == desk.me:
                 self._look_here(desk.me, event.request, event.query)
@@ -93,34 +89,32 @@ class Searching:
         desk.post.send(source, SearchAnswer(request, tuple(shown), upto))
 
     def on_search_answer(self, source: NodeId, message: SearchAnswer) -> None:
-        request = RequestId(message.request)
-        searching = self._searches.get(request)
-        if searching is None:
+        poll = self._searches.get(message.request)
+        if poll is None:
             return
-        searching.waiting.discard(source)
-        searching.horizon = max(searching.horizon, message.upto)
+        seen = poll.said
+        seen.horizon = max(seen.horizon, message.upto)
         for blob in message.records:
             record = self._desk.read(blob)
             if record is not None:
-                before = searching.found.get(record.id)
-                searching.found[record.id] = record if before is None else join(before, record)
-        if not searching.waiting:
-            self._answer_search(request, searching)
+                before = seen.found.get(record.id)
+                seen.found[record.id] = record if before is None else join(before, record)
+        self._tell_found(self._searches.answered(message.request, source))
 
-    def _answer_search(self, request: RequestId, searching: OpenSearch) -> None:
+    def _tell_found(self, ended: Ended[Seen]) -> None:
         """Merge the pages: nothing is shown below the point that somebody has not looked beyond."""
-        del self._searches[request]
-        query = searching.query
-        page = [
-            record
-            for job, record in sorted(searching.found.items(), reverse=True)
-            if job >= searching.horizon and _matches(record, query)
-        ]
-        cut = page[: query.limit]
-        last = cut[-1].id if len(cut) < len(page) else searching.horizon
-        # Who was not even asked may have the only copy, like who did not answer.
-        silent = searching.waiting.union(unreachable(self._desk.view))
-        self._desk.emit(SearchDone(request, tuple(cut), last, tuple(sorted(silent))))
+        for request, poll in ended:
+            seen, query = poll.said, poll.said.query
+            page = [
+                record
+                for job, record in sorted(seen.found.items(), reverse=True)
+                if job >= seen.horizon and _matches(record, query)
+            ]
+            cut = page[: query.limit]
+            last = cut[-1].id if len(cut) < len(page) else seen.horizon
+            # Who was not even asked may have the only copy, like who did not answer.
+            silent = poll.silent.union(unreachable(self._desk.view))
+            self._desk.emit(SearchDone(request, tuple(cut), last, tuple(sorted(silent))))
 
     # --------------------------------------------------------------------------------- inspections
 
@@ -129,16 +123,14 @@ class Searching:
         desk = self._desk
         record = self._table.get(event.job)
         nodes = desk.view.ranking().rank(event.job) if record is None else record.holders
-        inspecting = OpenInspection(set(), desk.now + event.timeout_s)
+        poll: Poll[OnDisks] = Poll({}, set(), desk.now + event.timeout_s)
         if record is not None or desk.me in nodes:
-            inspecting.copies[desk.me] = record
+            poll.said[desk.me] = record
         for node in nodes:
             if node != desk.me and desk.view.is_living(node):
-                inspecting.waiting.add(node)
+                poll.waiting.add(node)
                 desk.post.send(node, Inspect(event.request, event.job))
-        self._inspections[event.request] = inspecting
-        self._wake = min(self._wake, inspecting.ends_at)
-        self._finish_inspection(event.request, inspecting)
+        self._tell_copies(self._inspections.open(event.request, poll))
 
     def on_inspect(self, source: NodeId, message: Inspect) -> None:
         record = self._table.get(message.job)
@@ -146,67 +138,43 @@ class Searching:
         self._desk.post.send(source, Inspected(message.request, blob))
 
     def on_inspected(self, source: NodeId, message: Inspected) -> None:
-        request = RequestId(message.request)
-        inspecting = self._inspections.get(request)
-        if inspecting is not None:
-            inspecting.waiting.discard(source)
-            inspecting.copies[source] = self._desk.read(message.record) if message.record else None
-            self._finish_inspection(request, inspecting)
+        poll = self._inspections.get(message.request)
+        if poll is not None:
+            poll.said[source] = self._desk.read(message.record) if message.record else None
+            self._tell_copies(self._inspections.answered(message.request, source))
 
-    def _finish_inspection(self, request: RequestId, inspecting: OpenInspection) -> None:
-        if not inspecting.waiting and self._inspections.pop(request, None) is not None:
-            self._desk.emit(InspectDone(request, inspecting.copies))
+    def _tell_copies(self, ended: Ended[OnDisks]) -> None:
+        for request, poll in ended:
+            self._desk.emit(InspectDone(request, poll.said))
 
     # ----------------------------------------------------------------------------- members and time
 
     def close(self) -> None:
         """The node ends: tell every local client what is known now."""
-        for request, searching in list(self._searches.items()):
-            self._answer_search(request, searching)
-        for request, inspecting in list(self._inspections.items()):
-            inspecting.waiting.clear()
-            self._finish_inspection(request, inspecting)
+        self._tell_found(self._searches.close())
+        self._tell_copies(self._inspections.close())
 
     def disown(self) -> None:
         """The disk refused a write: what this node had in memory is no copy."""
-        for inspecting in self._inspections.values():
-            inspecting.copies.pop(self._desk.me, None)
+        for poll in self._inspections.all():
+            poll.said.pop(self._desk.me, None)
 
     def dropped(self, request: RequestId) -> None:
         """The client went away."""
-        self._searches.pop(request, None)
-        self._inspections.pop(request, None)
+        self._searches.drop(request)
+        self._inspections.drop(request)
 
     def members_changed(self, changed: frozenset[NodeId]) -> None:
         """Do not wait for the dead."""
-        dead = {node for node in changed if not self._desk.view.is_living(node)}
-        for request, searching in list(self._searches.items()):
-            searching.waiting -= dead
-            if not searching.waiting:
-                self._answer_search(request, searching)
-        for request, inspecting in list(self._inspections.items()):
-            inspecting.waiting -= dead
-            self._finish_inspection(request, inspecting)
+        self._tell_found(self._searches.members_changed(changed))
+        self._tell_copies(self._inspections.members_changed(changed))
 
     def deadline(self) -> Instant:
-        return self._wake
+        return min(self._searches.deadline(), self._inspections.deadline())
 
     def on_time(self) -> None:
-        now = self._desk.now
-        if self._wake > now:
-            return
-        self._wake = FOREVER
-        for request, searching in list(self._searches.items()):
-            if searching.ends_at <= now:
-                self._answer_search(request, searching)
-            else:
-                self._wake = min(self._wake, searching.ends_at)
-        for request, inspecting in list(self._inspections.items()):
-            if inspecting.ends_at <= now:
-                inspecting.waiting.clear()
-                self._finish_inspection(request, inspecting)
-            else:
-                self._wake = min(self._wake, inspecting.ends_at)
+        self._tell_found(self._searches.on_time())
+        self._tell_copies(self._inspections.on_time())
 
 
 def _matches(record: Record, query: Query) -> bool:

@@ -31,7 +31,7 @@ LAYERS: list[set[str]] = [
     {"core.bursts", "core.claims", "core.followers", "core.post", "core.reports", "core.resting"},
     {"core.table"},
     {"core.desk"},
-    {"core.away", "core.ballots", "core.runner", "core.queues"},
+    {"core.away", "core.ballots", "core.polls", "core.runner", "core.queues"},
     {"core.permits"},
     {
         "core.cancelling",
