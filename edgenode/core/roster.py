@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from edgenode.core.comparison import Leaf, leaf_of
+from edgenode.core.comparison import Leaf
 from edgenode.core.gossip import is_alive, is_proven
-from edgenode.core.probing import RoundRobin
+from edgenode.core.members import NEVER, Member, Members, Shown
 from edgenode.core.rendezvous import Ranking
 from edgenode.core.settings import MembershipSettings
-from edgenode.core.suspicion import Patience, Suspicion, size_factor
+from edgenode.core.suspicion import size_factor
 from edgenode.core.types import (
     FOREVER,
-    NOBODY,
     Dice,
     Instant,
     Load,
@@ -25,77 +23,9 @@ from edgenode.core.types import (
 from edgenode.core.view import Standing
 from edgenode.core.wire import Rumour
 
-NEVER: Final[Instant] = -FOREVER
-BOOT_ONLY: Final = -1
-"""The incarnation of a life of which nothing but its boot number is known; any word from it beats this."""
-IDLE: Final = Load()
 GRAVES_MAX: Final = 1024
 """Forgotten members of which something is kept; the latest."""
 RANKED: Final = frozenset({MemberState.READY, MemberState.SUSPECT})
-
-
-class Shown(NamedTuple):
-    """What the job side sees of a member: when this changes, it is told."""
-
-    standing: Standing
-    ready: bool
-    ranked: bool
-    boot: int
-    behind: bool
-    left: bool
-
-
-NOT_SHOWN: Final = Shown(Standing.UNKNOWN, False, False, 0, False, False)
-
-
-@dataclass(slots=True, eq=False)
-class Member:
-    """The present belief about one member, and the evidence for it."""
-
-    belief: Rumour
-    met: bool
-    """False while it is only remembered from disk: nobody living has confirmed it in this life of ours."""
-    since: Instant
-    """When `belief` last turned from alive to dead or back, or to a disk that takes no writes or back."""
-    heard_at: Instant = NEVER
-    """When a message came from the member itself."""
-    load: Load = IDLE
-    reached_at: tuple[str, int] | None = None
-    """Where a handshake with it succeeded: it is tried before the addresses that it names."""
-    suspicion: Suspicion | None = None
-    patience: Patience = field(default_factory=Patience)
-    witnesses: dict[NodeId, Instant] = field(default_factory=dict)
-    """Who saw its process end, and when we learned of it."""
-    cleared: int = BOOT_ONLY
-    """The incarnation with which it last refuted its death: testimony about earlier ones was false."""
-    hearsay: bool = False
-    """It was dead when we first heard of it. Not passed on, or the dead would be remembered for ever."""
-    shown: Shown = NOT_SHOWN
-    _leaf: Leaf | None = field(default=None, init=False)
-
-    @property
-    def is_alive(self) -> bool:
-        """Met, and neither dead nor left."""
-        return self.met and is_alive(self.belief)
-
-    @property
-    def is_told(self) -> bool:
-        """May others hear of it from here? Not what is only remembered, or was dead when it was heard."""
-        return self.met and not self.hearsay and self.belief.incarnation > BOOT_ONLY
-
-    @property
-    def leaf(self) -> Leaf:
-        """The belief as views are compared."""
-        if self._leaf is None or self._leaf.rumour is not self.belief:
-            self._leaf = leaf_of(self.belief)
-        return self._leaf
-
-    @property
-    def addresses(self) -> tuple[tuple[str, int], ...]:
-        named = self.belief.info.addresses
-        if self.reached_at is None:
-            return named
-        return (self.reached_at, *(address for address in named if address != self.reached_at))
 
 
 class Grave(NamedTuple):
@@ -150,11 +80,8 @@ class Roster:
         self._settings = settings
         self._id = info.id
         self._now: Instant = NEVER
-        self._myself = Member(Rumour(info, 0, MemberState.JOINING, NOBODY), met=True, since=NEVER)
-        self._members: dict[NodeId, Member] = {info.id: self._myself}
+        self._members = Members(info, dice, settings.watched_max)
         self._graves: dict[NodeId, Grave] = {}
-        # The others that are alive; this node is not among them.
-        self._alive = RoundRobin(dice, info.id, settings.watched_max)
         self._expects_peers = expects_peers
         self._knows_peers = knows_peers
         self._has_met = False
@@ -174,7 +101,7 @@ class Roster:
 
     @property
     def boot(self) -> int:
-        return self._myself.belief.info.boot
+        return self._members.myself.belief.info.boot
 
     @property
     def formed(self) -> bool:
@@ -296,15 +223,10 @@ class Roster:
         return [self._report(self._members[node]) for node in sorted(self._members)]
 
     def beliefs(self) -> list[Leaf]:
-        """The living, as views are compared: who forgot a dead one sooner than others does not differ."""
-        return [member.leaf for member in self._members.values() if member.is_alive and member.is_told]
+        """The living, as views are compared."""
+        return self._members.beliefs()
 
     # ------------------------------------------------------------------------------ for the protocol
-
-    def _is_alive(self, node: NodeId) -> bool:
-        """Whether its process lives, as far as is known, whatever its disk does."""
-        member = self._members.get(node)
-        return member is not None and member.is_alive
 
     def _dig_grave(self, member: Member) -> None:
         """Keep what matters of a dead member that is about to be forgotten."""
@@ -343,21 +265,17 @@ class Roster:
         ranked, left = self._is_ranked(member), self.has_left(node)
         return Shown(self.standing(node), info.ready, ranked, info.boot, behind, left)
 
-    def _size(self) -> int:
-        """How many members are alive, this node included."""
-        return len(self._alive) + 1
-
     def _suspicion_s(self, member: Member) -> Seconds:
         """The shortest time that this member has to refute a suspicion."""
         settings = self._settings
         patience = member.patience.factor(
             self._now, maximum=settings.patience_max, forget_s=settings.patience_forget_s
         )
-        return settings.suspicion_s * size_factor(self._size()) * patience
+        return settings.suspicion_s * size_factor(self._members.alive_count) * patience
 
     def _confirmations_max(self) -> int:
         """How many could agree with the first accuser of a member."""
-        return max(0, min(self._settings.confirmations, self._size() - 2))
+        return max(0, min(self._settings.confirmations, self._members.alive_count - 2))
 
     def _suspicion_ends(self, member: Member) -> Instant:
         """When this suspect is dead; FOREVER if it is no suspect."""
@@ -383,7 +301,7 @@ class Roster:
             other for other in self._accused if self._id in self._fresh_witnesses(self._members[other])
         }
         also_seen.add(node)
-        return 1 + sum(1 for other in self._alive if other not in also_seen)
+        return 1 + sum(1 for other in self._members.alive if other not in also_seen)
 
     def _report(self, member: Member) -> MemberReport:
         rumour = member.belief
@@ -399,7 +317,7 @@ class Roster:
             state=state,
             standing=standing,
             load=member.load,
-            silent_s=0.0 if member is self._myself else silent_s,
+            silent_s=0.0 if member is self._members.myself else silent_s,
             dead_in_s=None if suspicion is None else max(0.0, self._suspicion_ends(member) - self._now),
             accusers=() if suspicion is None else tuple(sorted(suspicion.accusers)),
         )

@@ -55,7 +55,18 @@ LAYERS: list[set[str]] = [
     {"core.leaving"},
     {"core.node"},
 ]
-MEMBERSHIP = {"core.comparison", "core.gossip", "core.probing", "core.roster", "core.membership"}
+MEMBERSHIP = {
+    "core.addressbook",
+    "core.comparison",
+    "core.exchange",
+    "core.gossip",
+    "core.members",
+    "core.membership",
+    "core.outbox",
+    "core.probing",
+    "core.roster",
+    "core.rounds",
+}
 """Membership is a sibling of custody, and has pieces of its own beneath it."""
 PACKAGES = ["core", "shell", "api", "client", "cli", "sim"]
 """Top-level packages, and below what each may look."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from membership_mesh import node_id
 
-from edgenode.core.probing import RoundRobin
+from edgenode.core.rounds import RoundRobin
 
 
 def round_of(robin: RoundRobin) -> list[object]:
