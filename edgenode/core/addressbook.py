@@ -52,9 +52,7 @@ class AddressBook:
             and member.belief.state is not MemberState.LEFT
             and member.belief.incarnation > BOOT_ONLY
         ]
-        gist = frozenset(
-            (member.belief.info.id, member.belief.info.boot, member.addresses) for member in kept
-        )
+        gist = frozenset((member.id, member.belief.info.boot, member.addresses) for member in kept)
         if gist == self._remembered:
             return None
         self._remembered = gist

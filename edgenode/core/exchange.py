@@ -70,7 +70,7 @@ class Exchange:
     def challenge(self, member: Member) -> None:
         """Tell one that seems dead what is said of it: if it hears us, it refutes, and views meet."""
         accusation = (member.belief,) if member.met and member.belief.incarnation > BOOT_ONLY else ()
-        self._outbox.tell(member.belief.info.id, (self._members.myself.belief, *accusation), asks=True)
+        self._outbox.tell(member.id, (self._members.myself.belief, *accusation), asks=True)
 
     # ------------------------------------------------------------------------------------ comparison
 

@@ -59,6 +59,15 @@ class Member:
     _leaf: Leaf | None = field(default=None, init=False)
 
     @property
+    def id(self) -> NodeId:
+        return self.belief.info.id
+
+    @property
+    def title(self) -> str:
+        """As people are told of it."""
+        return f"{self.belief.info.name} ({self.belief.info.id})"
+
+    @property
     def is_alive(self) -> bool:
         """Met, and neither dead nor left."""
         return self.met and is_alive(self.belief)
@@ -85,7 +94,7 @@ class Member:
 
 class Members(dict[NodeId, Member]):
     """Everyone known by id, this node included. All parts of membership read it, and may note evidence at a
-    member; what is believed changes in `core.membership` alone."""
+    member; what is believed of others changes in `core.membership` alone, of this node in `core.ownword`."""
 
     __slots__ = ("alive", "myself")
 

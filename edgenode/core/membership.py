@@ -6,6 +6,10 @@ One member's belief of another moves like this (a higher incarnation or a later 
     alive or suspect --two members saw its port refuse--> dead (gone)
     alive --says goodbye--> leaving --> left (gone)
 
+Here is what is believed, and when each part has its turn. `Prober` finds out who answers, `Testimony` weighs
+what was seen of a death, `Exchange` lets two views become one, `OwnWord` speaks for this node. What they and
+this module say goes into one `Outbox`; where members listen is in the `AddressBook`.
+
 Sources: Das, Gupta and Motivala, "SWIM", 2002; Dadgar, Phillips and Currey, "Lifeguard", 2018.
 """
 
@@ -28,6 +32,7 @@ from edgenode.core.gossip import (
 from edgenode.core.members import BOOT_ONLY, Member
 from edgenode.core.meshclock import MeshClock
 from edgenode.core.outbox import Outbox
+from edgenode.core.ownword import OwnWord
 from edgenode.core.probing import Prober
 from edgenode.core.roster import Roster
 from edgenode.core.settings import MembershipSettings
@@ -41,6 +46,7 @@ from edgenode.core.signals import (
     TimePassed,
 )
 from edgenode.core.suspicion import Suspicion
+from edgenode.core.testimony import Testimony
 from edgenode.core.types import (
     FOREVER,
     NOBODY,
@@ -101,6 +107,8 @@ class Membership(Roster):
         self._dice = dice
         self._outbox = Outbox(self._members, settings, dice)
         self._prober = Prober(self._members, self._outbox, settings, dice, self._clock)
+        self._own = OwnWord(self._members, self._outbox, self._prober.health)
+        self._testimony = Testimony(self._members, settings)
         self._exchange = Exchange(self._members, self._outbox, settings, dice)
         self._book = AddressBook(settings.remember_period_s)
         self._strangers: dict[NodeId, LinkUp] = {}
@@ -108,7 +116,6 @@ class Membership(Roster):
         self._allowance = Allowance(per_s=settings.syncs_per_s, burst=settings.syncs_burst)
         self._asked: dict[NodeId, Instant] = {}  # whose whole view was asked for just now
         self._is_grace_over = False
-        self._rivals: dict[int, bool] = {}  # other lives of this identity, and whether they are said to live
         self._due: Instant = FOREVER
         self._probe_at = self._sync_at = self._heal_at = self._tidy_at = FOREVER
 
@@ -206,6 +213,19 @@ class Membership(Roster):
             self._describe(MemberState.JOINING, info)
         return self._finish()
 
+    def take_rivals(self) -> dict[int, bool]:
+        """Later lives of this node's own identity that others spoke of since this was last called, and
+        whether they live."""
+        return self._own.take_rivals()
+
+    def _say(self, state: MemberState, *, ready: bool) -> None:
+        self._describe(state, self._members.myself.belief.info._replace(ready=ready))
+
+    def _describe(self, state: MemberState, info: MemberInfo) -> None:
+        """Change what this node says of itself."""
+        self._own.say(state, info, self._now)
+        self._touch(self._id)
+
     def _begin(self, now: Instant) -> None:
         assert now >= self._now, f"time went backwards: {self._now} -> {now}"
         late_s = now - max(self._due, self._now)
@@ -264,7 +284,7 @@ class Membership(Roster):
 
     def _link_up(self, link: LinkUp) -> None:
         if link.peer == self._id:
-            self._rivals[link.boot] = True
+            self._own.meet(link.boot)
             return
         member = self._members.get(link.peer)
         known = self.boot_of(link.peer)
@@ -286,7 +306,7 @@ class Membership(Roster):
         if link.boot > member.belief.info.boot:
             self._begin_life(member, link.boot)
         member.heard_at = self._now
-        member.witnesses.pop(self._id, None)
+        self._testimony.take_back(member)
         self._confirm(member)
         self._reach(member, link.address)
         is_dead = not member.is_alive
@@ -379,7 +399,7 @@ class Membership(Roster):
         if not is_sane(rumour):
             return
         if node == self._id:
-            self._hear_of_myself(rumour, source)
+            self._own.hear(rumour, source)
             return
         # One that is dead to us has to refute that first: after a cut it takes all of us for dead.
         is_accusation = rumour.state in (MemberState.SUSPECT, MemberState.DEAD)
@@ -448,7 +468,7 @@ class Membership(Roster):
             self._begin_life(member, link.boot)
         elif not is_dead:
             self._outbox.spread(rumour)
-            self._outbox.log("member-joined", f"{self._name(member)} is a member")
+            self._outbox.log("member-joined", f"{member.title} is a member")
 
     def _make_room(self) -> bool:
         """Is there room for one more? The longest dead give way."""
@@ -461,11 +481,11 @@ class Membership(Roster):
         ]
         if not dead:
             return False
-        self._forget(min(dead, key=lambda member: (member.since, _id(member))))
+        self._forget(min(dead, key=lambda member: (member.since, member.id)))
         return True
 
     def _add(self, member: Member) -> None:
-        node = member.belief.info.id
+        node = member.id
         self._graves.pop(node, None)
         self._members[node] = member
         if not member.hearsay:
@@ -477,7 +497,7 @@ class Membership(Roster):
 
     def _forget(self, member: Member) -> None:
         """Let go of a dead member. What the job side sees of it stays as it was."""
-        node = member.belief.info.id
+        node = member.id
         if member.met:
             self._dig_grave(member)
         del self._members[node]
@@ -485,7 +505,7 @@ class Membership(Roster):
         self._doubted.pop(node, None)
         self._drop_suspicion(member)
         self._members.alive.remove(node)
-        self._accused.discard(node)
+        self._testimony.dismiss(member)
         self._outbox.hush(node)
         self._book.enter(member, keep=False)
 
@@ -495,9 +515,9 @@ class Membership(Roster):
             member.met = True
             member.since = self._now
             if member.is_alive:
-                self._members.alive.add(member.belief.info.id)
+                self._members.alive.add(member.id)
                 self._log_met(member)
-            self._touch(member.belief.info.id)
+            self._touch(member.id)
 
     def _adopt(self, member: Member, rumour: Rumour) -> None:
         """Believe a rumour that takes precedence, and pass it on."""
@@ -526,8 +546,7 @@ class Membership(Roster):
             if before.state is MemberState.DEAD and rumour.info.boot == before.info.boot:
                 # It refuted its death, so what its accusers saw was not the end of its process.
                 member.cleared, member.hearsay = rumour.incarnation, False
-                member.witnesses.clear()
-                self._accused.discard(node)
+                self._testimony.dismiss(member)
             self._members.alive.add(node)
         else:
             self._members.alive.remove(node)
@@ -543,26 +562,26 @@ class Membership(Roster):
         if rumour.state is MemberState.LEFT:
             self._clock.forget(node)
             self._book.enter(member, keep=False)
-            self._outbox.log("member-left", f"{self._name(member)} has left")
+            self._outbox.log("member-left", f"{member.title} has left")
         elif is_book_old or before.state is MemberState.LEFT:
             self._book.enter(member)
         if rumour.info.boot > before.info.boot:
-            text = f"{self._name(member)} began life {starts_of(rumour.info.boot)}"
+            text = f"{member.title} began life {starts_of(rumour.info.boot)}"
             self._outbox.log("member-reborn", text)
         elif before.info.stores and not rumour.info.stores:
-            text = f"{self._name(member)} lives, but its disk takes no writes: its jobs move"
+            text = f"{member.title} lives, but its disk takes no writes: its jobs move"
             self._outbox.log("member-resigned", text, warning=True)
         elif member.is_alive and not was_met:
             self._log_met(member)
         elif member.is_alive and not was_alive:
-            self._outbox.log("member-returned", f"{self._name(member)} is alive after all")
+            self._outbox.log("member-returned", f"{member.title} is alive after all")
         elif rumour.state is MemberState.DEAD and was_alive:
             why = "its port refuses" if is_proven(rumour) else "it is silent"
-            self._outbox.log("member-dead", f"{self._name(member)} is dead: {why}", warning=True)
+            self._outbox.log("member-dead", f"{member.title} is dead: {why}", warning=True)
         self._touch(node)
 
     def _log_met(self, member: Member) -> None:
-        self._outbox.log("member-met", f"{self._name(member)}, known from before, is alive")
+        self._outbox.log("member-met", f"{member.title}, known from before, is alive")
 
     def _is_isolated(self) -> bool:
         """Is every other member silent, several of them? A single one may be the silent one itself."""
@@ -574,8 +593,7 @@ class Membership(Roster):
     def _forget_life(self, member: Member) -> None:
         """Evidence about an earlier life says nothing of this one."""
         self._drop_suspicion(member)
-        member.witnesses.clear()
-        self._accused.discard(member.belief.info.id)
+        self._testimony.dismiss(member)
         member.cleared = BOOT_ONLY
         member.hearsay = False
         member.load = Load()
@@ -586,7 +604,7 @@ class Membership(Roster):
         """Our own probe failed, and so did those of the helpers."""
         accusation = member.belief._replace(state=MemberState.SUSPECT, accuser=self._id)
         if member.suspicion is None:
-            text = f"{self._name(member)} does not answer"
+            text = f"{member.title} does not answer"
             self._outbox.log("member-suspected", text)
             self._adopt(member, accusation)
             self._outbox.announce(accusation)
@@ -595,7 +613,7 @@ class Membership(Roster):
             self._outbox.announce(accusation)
 
     def _suspect(self, member: Member) -> None:
-        self._suspects.add(member.belief.info.id)
+        self._suspects.add(member.id)
         member.suspicion = Suspicion(self._now, {member.belief.accuser})
 
     def _confirm_suspicion(self, member: Member, accusation: Rumour) -> None:
@@ -610,58 +628,7 @@ class Membership(Roster):
 
     def _drop_suspicion(self, member: Member) -> None:
         member.suspicion = None
-        self._suspects.discard(member.belief.info.id)
-
-    def _hear_of_myself(self, rumour: Rumour, source: NodeId) -> None:
-        mine = self._members.myself.belief
-        if rumour.info.boot > mine.info.boot:
-            self._rivals[rumour.info.boot] = is_alive(rumour)
-            return
-        if rumour.info.boot < mine.info.boot:
-            # What peers hold of an earlier life: begin above it, and the order needs no exception.
-            if rumour.incarnation >= mine.incarnation:
-                self._raise_incarnation(rumour.incarnation)
-                self._outbox.announce(self._members.myself.belief)
-            return
-        if rumour.state is MemberState.LEFT:
-            return  # said by this process: it handles nothing any more
-        is_accusation = rumour.state in (MemberState.SUSPECT, MemberState.DEAD)
-        if rumour.incarnation > mine.incarnation or (
-            is_accusation and rumour.incarnation == mine.incarnation
-        ):
-            if is_accusation:
-                self._prober.health.worse()
-                text = f"refuted that this node is {rumour.state}, says {rumour.accuser}"
-                self._outbox.log("refuted", text)
-            self._raise_incarnation(rumour.incarnation)
-            self._outbox.announce(self._members.myself.belief, source)
-        elif is_accusation:
-            # Refuted already, but that has not reached everybody.
-            self._outbox.tell(source, (self._members.myself.belief,))
-
-    def take_rivals(self) -> dict[int, bool]:
-        """Later lives of this node's own identity that others spoke of since this was last called, and
-        whether they live."""
-        rivals, self._rivals = self._rivals, {}
-        return rivals
-
-    def _raise_incarnation(self, above: int) -> None:
-        mine = self._members.myself.belief
-        self._members.myself.belief = mine._replace(incarnation=max(mine.incarnation, above) + 1)
-        self._outbox.spread(self._members.myself.belief)
-
-    def _say(self, state: MemberState, *, ready: bool) -> None:
-        """Change what this node says of itself."""
-        self._describe(state, self._members.myself.belief.info._replace(ready=ready))
-
-    def _describe(self, state: MemberState, info: MemberInfo) -> None:
-        mine = self._members.myself.belief
-        self._members.myself.belief = mine._replace(state=state, info=info)
-        if info.stores != mine.info.stores:
-            self._members.myself.since = self._now
-        self._raise_incarnation(mine.incarnation)
-        self._touch(self._id)
-        self._outbox.announce(self._members.myself.belief)
+        self._suspects.discard(member.id)
 
     # ---------------------------------------------------------------------------------------- proof
 
@@ -670,7 +637,7 @@ class Membership(Roster):
         if node == self._id:
             # A firewall's reset, perhaps. Nobody calls us dead yet; showing ourselves prevents it.
             if boot == self.boot:
-                self._outbox.tell(source, (self._members.myself.belief,))
+                self._own.repeat(source)
             return
         if member is None or not self._members.is_alive(source) or boot < member.belief.info.boot:
             return
@@ -680,34 +647,19 @@ class Membership(Roster):
 
     def _testify(self, member: Member, witness: NodeId, incarnation: int) -> None:
         """Somebody saw the process end that runs under the present boot number."""
-        node = member.belief.info.id
-        is_over = member.belief.state is MemberState.LEFT or is_proven(member.belief)
-        if is_over or incarnation < member.cleared:
+        if not self._testimony.take(member, witness, incarnation, self._now):
             return
-        member.witnesses[witness] = self._now
-        self._accused.add(node)
         if witness == self._id:
-            evidence = Evidence(node, member.belief.info.boot, member.belief.incarnation)
+            evidence = Evidence(member.id, member.belief.info.boot, member.belief.incarnation)
             for other in self._outbox.audience():
-                if other != node:
+                if other != member.id:
                     self._outbox.send(other, evidence)
         self._judge()
 
     def _judge(self) -> None:
-        """Call dead whose end enough members saw: two, or all that are left to see it."""
-        is_changed = True
-        while is_changed:
-            is_changed = False
-            for node in sorted(self._accused):
-                member = self._members[node]
-                if member.belief.state is MemberState.LEFT or is_proven(member.belief):
-                    self._accused.discard(node)  # it is over already, on other evidence
-                    continue
-                witnesses = len(self._fresh_witnesses(member))
-                if 0 < witnesses >= min(2, self._observers(node)):
-                    self._accused.discard(node)
-                    self._adopt(member, member.belief._replace(state=MemberState.DEAD, accuser=node))
-                    is_changed = True  # fewer observers are left for the others
+        """Call dead whose end enough members saw."""
+        for member in self._testimony.proven(self._now):
+            self._adopt(member, member.belief._replace(state=MemberState.DEAD, accuser=member.id))
 
     # ----------------------------------------------------------------------------------- time passing
 
@@ -769,7 +721,7 @@ class Membership(Roster):
             peer: asked_at for peer, asked_at in self._asked.items() if self._now - asked_at < answers_s
         }
         for member in list(self._members.values()):
-            since = None if self._members.is_alive(_id(member)) else self.dead_since(_id(member))
+            since = None if self._members.is_alive(member.id) else self.dead_since(member.id)
             has_left = member.belief.state is MemberState.LEFT
             keep_s = self._settings.dead_keep_s
             if has_left:
@@ -803,12 +755,3 @@ class Membership(Roster):
         # If the answer is lost, the next comparison brings it: soon, then.
         self._sync_at = min(self._sync_at, self._now + 1 / self._settings.syncs_per_s)
         self._exchange.send_view(peer, asks=True)
-
-    # ------------------------------------------------------------------------------------------ naming
-
-    def _name(self, member: Member) -> str:
-        return f"{member.belief.info.name} ({member.belief.info.id})"
-
-
-def _id(member: Member) -> NodeId:
-    return member.belief.info.id

@@ -70,7 +70,7 @@ class Outbox:
 
     def announce(self, rumour: Rumour, *also: NodeId) -> None:
         """Tell news without waiting for pings. The accused first."""
-        me = self._members.myself.belief.info.id
+        me = self._members.myself.id
         accused = rumour.info.id if rumour.info.id != me else NOBODY
         for node in dict.fromkeys([accused, *also, *self.audience()]):
             if node and node != me:

@@ -77,7 +77,7 @@ class Prober:
         self._settings = settings
         self._dice = dice
         self._clock = clock
-        self._me = members.myself.belief.info.id
+        self._me = members.myself.id
         self._probes: dict[int, Probe] = {}
         self._relays: dict[int, Relay] = {}
         self._seq = 0

@@ -87,7 +87,6 @@ class Roster:
         self._has_met = False
         self._grace_ends: Instant = FOREVER
         self._formation_ends: Instant = FOREVER
-        self._accused: set[NodeId] = set()  # of whose end there are witnesses
         self._touched: set[NodeId] = {info.id}
         self._version = 0
         self._doubted: dict[NodeId, int] = {}  # the life of a member that is known here to be behind
@@ -289,19 +288,6 @@ class Roster:
             minimum_s=minimum_s,
             maximum_s=minimum_s * settings.suspicion_max_factor,
         )
-
-    def _fresh_witnesses(self, member: Member) -> set[NodeId]:
-        """Two lies an hour apart are no proof, so testimony is worth something for a while only."""
-        valid_s = self._settings.suspicion_s * self._settings.suspicion_max_factor
-        return {witness for witness, seen in member.witnesses.items() if self._now - seen <= valid_s}
-
-    def _observers(self, node: NodeId) -> int:
-        """How many could testify about `node`: this one, and all living ones whose end we did not see too."""
-        also_seen = {
-            other for other in self._accused if self._id in self._fresh_witnesses(self._members[other])
-        }
-        also_seen.add(node)
-        return 1 + sum(1 for other in self._members.alive if other not in also_seen)
 
     def _report(self, member: Member) -> MemberReport:
         rumour = member.belief

@@ -63,9 +63,11 @@ MEMBERSHIP = {
     "core.members",
     "core.membership",
     "core.outbox",
+    "core.ownword",
     "core.probing",
     "core.roster",
     "core.rounds",
+    "core.testimony",
 }
 """Membership is a sibling of custody, and has pieces of its own beneath it."""
 PACKAGES = ["core", "shell", "api", "client", "cli", "sim"]
