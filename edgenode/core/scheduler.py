@@ -251,6 +251,7 @@ class Scheduler:
             self.queued.drop(job)
             self._drop_days(job)
             self._away.drop(job)
+            self._refused.pop(job, None)
             self._unacknowledged.pop(job, None)
             self._revoke(job)
             record = self._table.in_memory(job)  # (what rests does not run)
@@ -293,7 +294,6 @@ class Scheduler:
                 self._away.stop(job, but=record.outcome.token)
                 self.queued.drop(job)
                 self._drop_days(job)
-                self._refused.pop(job, None)
                 self._pass_on(job)
             elif record.cancel and self._table.acting(job) is not None:
                 self._cancel(record)

@@ -275,6 +275,18 @@ def test_a_lost_grant_is_noticed_and_the_job_starts_again() -> None:
     assert mesh.record(A, spec.id).losses == ()
 
 
+def test_where_a_start_was_void_is_forgotten_with_the_job() -> None:
+    mesh = Mesh("abcd", slots=ONLY_D)
+    mesh.rule = lambda source, to, message: not isinstance(message, Grant)
+    spec = mesh.spec("a", not_on="d")
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: len(mesh.record(A, spec.id).voids) == 1)
+    scheduler = mesh.nodes[A].scheduler
+    assert scheduler.was_refused(spec.id, D)
+    mesh.tell(B, A, Ask((AskItem(spec.id, 0, 5, spec.expires_at, b""),)))
+    assert not scheduler.was_refused(spec.id, D)
+
+
 def test_a_grant_that_is_slower_than_the_death_of_its_owner_is_void_where_its_runner_goes_on() -> None:
     mesh = Mesh("abc", slots={A: 0, B: 1, C: 0})
     mesh.rule = lambda source, to, message: 5.0 if isinstance(message, Grant) else True
