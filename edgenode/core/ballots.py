@@ -323,8 +323,9 @@ class Ballots:
         firm = _is_firm(asking, record)
         unheard = {h: view.standing(h) for h in record.holders if h not in asking.answered}
         waiting = any(known in (Standing.LIVING, Standing.UNKNOWN) for known in unheard.values())
-        waited = desk.now - asking.began
-        if waiting and waited < desk.settings.ask_s:
+        # As sums, like the moments at which `_attention` wakes this up: a difference may be smaller by a bit.
+        has_time = desk.now < asking.began + desk.settings.ask_s
+        if waiting and has_time:
             return
         if not firm:
             if self._waits_for_majority(record):
@@ -334,10 +335,10 @@ class Ballots:
             # comes back first after an outage must not do again what the others finished.
             is_silent = any(known is not Standing.GONE for known in unheard.values())
             is_early = (asking.patient and is_silent) or Standing.UNKNOWN in unheard.values()
-            if is_early and waited < desk.settings.island_after_s:
+            if is_early and desk.now < asking.began + desk.settings.island_after_s:
                 desk.reach(Situation.ISLAND_WAITS)
                 return
-            if waited < desk.settings.ask_s and (self._witnesses(record) or self._bystanders(record)):
+            if has_time and (self._witnesses(record) or self._bystanders(record)):
                 return
         self._conclude(job, firm=firm)
 

@@ -444,7 +444,7 @@ class Keys:
             self._send_on(job, others)
             return
         is_early = any(known is not Standing.GONE for known in unheard.values()) or desk.view.is_cut_off
-        if not is_early or desk.now - claiming.began >= desk.settings.island_after_s:
+        if not is_early or desk.now >= claiming.began + desk.settings.island_after_s:
             self._admit(job, claimed=False)
 
     def _other_holders(self, said: Sequence[Claimed], mine: Holders) -> Holders:

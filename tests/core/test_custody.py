@@ -28,9 +28,17 @@ from edgenode.core.job_bytes import decode, digest, encode
 from edgenode.core.jobs import Record, decided, new_record, next_epoch, proposed, settled, started
 from edgenode.core.replication import Replication
 from edgenode.core.settings import JobSettings, Settings
-from edgenode.core.signals import LeaveAsked, Persist, RegulateAsked, RequestId, Row, StoredRow, SubmitAsked
+from edgenode.core.signals import (
+    LeaveAsked,
+    Persist,
+    RegulateAsked,
+    RequestId,
+    Row,
+    StoredRow,
+    SubmitAsked,
+)
 from edgenode.core.specs import encode_spec
-from edgenode.core.types import Ballot, JobId, NodeId, Partition, Promise, Seconds, State
+from edgenode.core.types import Ballot, Instant, JobId, NodeId, Partition, Promise, Seconds, State
 from edgenode.core.view import Standing
 from edgenode.core.wire import (
     Acks,
@@ -349,8 +357,9 @@ def test_a_node_that_stood_still_asks_before_it_goes_on() -> None:
 class Asker:
     """B asks for a job of A; how A and C stand, and who promises, is for the test to say."""
 
-    def __init__(self, a: Standing, c: Standing) -> None:
+    def __init__(self, a: Standing, c: Standing, *, now: Instant = 0.0) -> None:
         self.desk = make_desk(B, A, C)
+        self.desk.now = now
         self.desk.view.standings.update({A: a, C: c})  # type: ignore[attr-defined]
         self.desk.table.put(make_record(JOB, HOLDERS))
         self.ballots, self.custody = make_custody(self.desk)
@@ -361,7 +370,10 @@ class Asker:
         self.ballots.on_promises(source, (Promised(JOB, 0, term, True, b""),))
 
     def leads_after(self, seconds: float) -> bool:
-        self.desk.now += seconds
+        return self.leads_at(self.desk.now + seconds)
+
+    def leads_at(self, now: Instant) -> bool:
+        self.desk.now = now
         self.custody.on_time()
         return self.desk.leading(JOB)
 
@@ -410,6 +422,14 @@ def test_a_disk_that_is_behind_is_responsible_for_nothing_and_asks_for_nothing()
     assert custody.responsible(record) == C
     ballots.ask(JOB, "silence")
     assert not ballots.is_asking(JOB)
+
+
+@pytest.mark.parametrize("began", [0.0, 0.059, 0.061, 0.072])
+def test_whoever_may_still_know_is_given_just_so_much_time_whenever_it_began(began: float) -> None:
+    """A difference of moments may be smaller than the time that was added, by one bit."""
+    asker = Asker(Standing.GONE, Standing.LIVING, now=began)
+    assert not asker.leads_at(began)
+    assert asker.leads_at(asker.custody.deadline())
 
 
 @pytest.mark.parametrize(
