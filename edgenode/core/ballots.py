@@ -516,7 +516,9 @@ class Ballots:
     def on_time(self) -> None:
         """Repeat what was not answered, and go on without an answer where that was waited for long enough."""
         desk = self._desk
-        for job in self._asks.take_due(desk.now):
+        due = self._asks.take_due(desk.now, desk.settings.batch)
+        self._table.fetch(due)
+        for job in due:
             asking, record = self._asking.get(job), self._table.peek(job)
             if asking is None or record is None:
                 continue

@@ -311,6 +311,8 @@ class Custody:
                 ballots.ask_above_refusal(job)
             else:
                 checks.due[job] = None
+        if not desk.at_leisure:
+            return
         ballots.on_time()
         if self._offers_at <= desk.now:
             self._offers_at = desk.now + desk.settings.retry_s

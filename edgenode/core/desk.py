@@ -77,6 +77,7 @@ class Desk:
         self.now: Instant = 0.0
         self.leaving = False
         self.draining = False  # asked to run nothing, and to stay a member
+        self.at_leisure = True  # the next piece of a long list may be seen to: nothing else waits
         self.storing = True  # False from a refused write until the disk takes writes again
         self.taken_over = 0  # jobs, since the start
         self.reached: set[Situation] = set()  # what this node has lived through: for the simulator

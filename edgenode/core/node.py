@@ -296,6 +296,8 @@ class Node:
             first, rest = event.events[0], event.events[1:]
             return self.handle(first, now) + (self.handle(Burst(rest), now) if rest else [])
         desk.now = now
+        # Only then: a piece of every long list with each of a hundred messages is seconds of work.
+        desk.at_leisure = isinstance(event, TimePassed)
         if stalled:
             self._runner.stood_still()
         had_vote = self._vouching.has_vote

@@ -618,7 +618,7 @@ class Replication:
         """Repeat unanswered writes and marks, open gates whose time is up."""
         desk = self._desk
         self.send(self._late.take_due(desk.now))
-        due = self._due.take_due(desk.now, desk.settings.batch)
+        due = self._due.take_due(desk.now, desk.settings.batch) if desk.at_leisure else []
         self._table.fetch(due)
         for job in due:
             writing, record = self._writing.whole(job), self._table.peek(job)

@@ -245,7 +245,7 @@ class Voters:
         if self._given_up.take_due(desk.now) or self._round_at <= desk.now:
             self._round_at = desk.now + ROUND_S
             self._due.update(dict.fromkeys(self._to_review()))
-        if self._due:
+        if self._due and desk.at_leisure:
             jobs = list(islice(self._due, self._room))
             for job in jobs:
                 del self._due[job]

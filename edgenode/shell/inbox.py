@@ -40,9 +40,13 @@ class Inbox:
         """Whether there are too many before this one."""
         return len(self._queue_of(event)) >= EVENTS_MAX
 
-    def turn(self) -> Iterator[Event]:
-        """What waits, or the first of it: as much as the loop can stand still for."""
-        ends = self._clock() + TURN_S
+    def turn(self, least_s: Seconds = 0.0) -> Iterator[Event]:
+        """What waits, or the first of it: as much as the loop can stand still for.
+
+        Args:
+            least_s: how long what was due took: what waits gets as much time.
+        """
+        ends = self._clock() + max(TURN_S, least_s)
         rest = max(0, len(self._others) - EVENTS_PER_TURN)  # a burst is as many as are in it
         while self._urgent or len(self._others) > rest:
             yield self._urgent.popleft() if self._urgent else bursts.take(self._others)

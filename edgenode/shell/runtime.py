@@ -241,8 +241,9 @@ class Runtime:
         if boot.damaged:
             self._feed(RowsDamaged(boot.damaged))
         self._spawn(self._check())
+        due_s: Seconds = 0.0
         while not self._left.is_set() and self._failure is None and not self.distrust and not self._has_ended:
-            for event in self._inbox.turn() if self._is_roused else ():
+            for event in self._inbox.turn(due_s) if self._is_roused else ():
                 self._feed(event)
             self._is_roused &= bool(self._inbox)
             # Due time follows every turn: a busy node must not let its timers lapse.
@@ -252,6 +253,7 @@ class Runtime:
                 self._feed(ClockRead(time.time()))
             if self.node.deadline() <= now:
                 self._feed(TimePassed())
+            due_s = time.monotonic() - now
             if self._is_roused:
                 await asyncio.sleep(0)
             else:

@@ -30,12 +30,14 @@ from edgenode.core.replication import Replication
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import (
     LeaveAsked,
+    MessageArrived,
     Persist,
     RegulateAsked,
     RequestId,
     Row,
     StoredRow,
     SubmitAsked,
+    TimePassed,
 )
 from edgenode.core.specs import encode_spec
 from edgenode.core.types import Ballot, Instant, JobId, NodeId, Partition, Promise, Seconds, State
@@ -717,6 +719,33 @@ def test_the_jobs_of_a_dead_owner_are_taken_over_in_chunks_not_one_by_one() -> N
     membership = 40 * 4
     assert mesh.handled[C] <= 12 * chunks + membership
     assert mesh.handled[B] <= 12 * chunks + membership
+
+
+def test_the_next_jobs_are_asked_for_when_nothing_else_waits() -> None:
+    """A piece of a long list with each of a hundred messages would be seconds of work: pings wait."""
+    asker = Asker(Standing.GONE, Standing.LIVING)
+    desk, batch = asker.desk, asker.desk.settings.batch
+    jobs = [job_id(number) for number in range(2, batch + 20)]
+    for job in jobs:
+        desk.table.put(make_record(job, HOLDERS))
+    asker.custody.look_at(jobs)
+    desk.post.flush()
+    asked = []
+    for at_leisure in (False, True):
+        desk.at_leisure = at_leisure
+        desk.now += desk.settings.retry_s  # what was asked before is due to be asked again
+        asker.custody.on_time()
+        sent = [send.message for send in desk.post.flush()]
+        asked.append([len(said.items) for said in sent if isinstance(said, Ask)])
+    assert asked == [[], [batch, 1]]
+
+
+def test_only_the_passing_of_time_is_leisure() -> None:
+    mesh = Mesh("abc")
+    desk = mesh.nodes[B].desk
+    for event, at_leisure in ((MessageArrived(A, Wanted(())), False), (TimePassed(), True)):
+        mesh.do(B, event)
+        assert desk.at_leisure is at_leisure
 
 
 def test_peers_that_answer_late_are_not_asked_for_all_jobs_at_once_nor_again_and_again() -> None:

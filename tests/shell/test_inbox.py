@@ -50,6 +50,13 @@ def test_a_turn_ends_with_the_event_that_takes_too_long() -> None:
     assert len(inbox) == 8
 
 
+def test_what_waits_gets_as_much_time_as_what_was_due_took() -> None:
+    inbox = make_inbox(TURN_S / 2 * step for step in count())
+    for number in range(10):
+        inbox.add(about_jobs(number))
+    assert len(list(inbox.turn(least_s=4 * TURN_S))) == 8
+
+
 def test_a_turn_ends_after_so_many_events() -> None:
     inbox = make_inbox(repeat(0.0))
     for number in range(EVENTS_PER_TURN + 1):

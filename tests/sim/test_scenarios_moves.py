@@ -128,7 +128,7 @@ def test_a_job_whose_only_holder_left_while_nobody_took_jobs_may_start_again_whe
     """A is drained, so j moves to c, which is to leave: nobody can take j, and c says that it is needed. A is
     undrained, and goes on without c. (Found by seed 920388.)"""
     story = Scenario("ac", Node, settings=Settings(jobs=JobSettings(replicas=1)))
-    due = Options(run_at=EPOCH + story.world.now + 2.0)
+    due = Options(run_at=EPOCH + story.world.now + 1.0)
     story.submit("j", at="a", holders="a", options=due)
     story.until(lambda: story.is_acknowledged("j"))
     story.drain("a", at="c")
