@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk
@@ -58,6 +58,9 @@ from edgenode.core.wire import (
     Wanted,
     Write,
 )
+
+SEEN_AT_ONCE: Final = 2_000
+"""So many resting jobs are looked at together when members change: some milliseconds."""
 
 
 @dataclass(slots=True)
@@ -149,6 +152,8 @@ class Replication:
         self._spreading: dict[JobId, Spreading] = {}
         self._late: Agenda[JobId] = Agenda()  # writes that wait for another that makes them needless
         self._due: Agenda[JobId] = Agenda()  # writes to be repeated, and gates whose time is up
+        self._unseen: list[JobId] = []  # resting jobs that were not looked at since members changed,
+        self._changed: frozenset[NodeId] = frozenset()  # these
         self._marks_due: Agenda[JobId] = Agenda()
         self._marks_at: Instant = 0.0
         self._pace = Pace(desk.settings.retry_s, desk.settings.retry_max_s)
@@ -358,12 +363,17 @@ class Replication:
         self._writing.rest(job)
         return True
 
-    def _look_at_resting(self, changed: frozenset[NodeId], behind: set[NodeId]) -> None:
-        """Make those whole that somebody may lack by now. Jobs that have the same holders, and of whose write
-        the same is known, are one question."""
+    def _look_at_resting(self, jobs: Iterable[JobId], changed: frozenset[NodeId]) -> None:
+        """Make those whole that somebody may lack by now, and write them again. Jobs that have the same
+        holders, and of whose write the same is known, are one question."""
         desk, writings = self._desk, self._writing
         is_well: dict[tuple[int, int], bool] = {}
-        for job, written in list(writings.resting.items()):
+        for job in jobs:
+            written = writings.resting.get(job)
+            if written is None:
+                if (writing := writings.get(job)) is not None:  # made whole before it was its turn
+                    self._look_at(job, writing, changed)
+                continue
             rest = self._table.resting(job)
             if rest is None:  # its record has changed, or is lost
                 writings.whole(job)
@@ -372,13 +382,13 @@ class Replication:
             if pair not in is_well:
                 living = {*desk.living_of(rest.holders)}
                 is_lacking = len(living) < len(rest.holders) and rest.acks > len({*living, desk.me})
-                is_void = not behind.isdisjoint(written.stored | written.known)
+                is_void = any(map(desk.view.is_behind, written.stored | written.known))
                 is_far = changed.isdisjoint({*rest.holders, *written.known})
                 is_well[pair] = is_far or (
                     not (is_lacking or is_void) and written.stored | {desk.me} >= living
                 )
-            if not is_well[pair]:
-                writings.whole(job)
+            if not is_well[pair] and (writing := writings.whole(job)) is not None:
+                self._look_at(job, writing, changed)
 
     def _resting_readers(self, job: JobId, rest: Rest) -> set[NodeId]:
         """As `_readers`, of a resting job that has no newcomers."""
@@ -590,34 +600,54 @@ class Replication:
         for node in changed:
             self._pace.forget(node)
         returned = {node for node in changed if desk.view.is_living(node) and not desk.view.is_behind(node)}
-        behind = {node for node in changed if desk.view.is_behind(node)}
-        self._look_at_resting(changed, behind)
         for job, writing in list(self._writing.items()):
-            rest = None if job in desk.newcomers else self._table.resting(job)
-            known = rest or self._table.peek(job)
-            if known is None or changed.isdisjoint({*known.holders, *writing.known}):
-                continue
-            writing.stored -= behind
-            writing.known -= behind
-            if isinstance(known, Rest):  # nobody waits for it
-                readers = self._resting_readers(job, known)
-            else:
-                self._count(known, writing)
-                readers = {*self._readers(known)}
-            if not writing.stored >= readers:
-                writing.again_at = desk.now
-                self._due.soon(job, desk.now)
+            self._look_at(job, writing, changed)
+        self._changed |= changed
+        self._unseen = [*reversed(self._writing.resting)]
+        if any(map(desk.view.is_behind, changed)):
+            self._see(len(self._unseen))  # what those acknowledged does not count from this moment on
         for job, spreading in self._spreading.items():
             if returned & spreading.missing:
                 self._marks_due.soon(job, desk.now)
 
+    def _look_at(self, job: JobId, writing: Writing, changed: frozenset[NodeId]) -> None:
+        """Recount one write, and send it to who should have it."""
+        desk = self._desk
+        rest = None if job in desk.newcomers else self._table.resting(job)
+        known = rest or self._table.peek(job)
+        if known is None or changed.isdisjoint({*known.holders, *writing.known}):
+            return
+        behind = {node for node in changed if desk.view.is_behind(node)}
+        writing.stored -= behind
+        writing.known -= behind
+        if isinstance(known, Rest):  # nobody waits for it
+            readers = self._resting_readers(job, known)
+        else:
+            self._count(known, writing)
+            readers = {*self._readers(known)}
+        if not writing.stored >= readers:
+            writing.again_at = desk.now
+            self._due.soon(job, desk.now)
+
+    def _see(self, count: int) -> None:
+        """Look at so many of the resting jobs, because of all members that have changed since the last of
+        them was looked at."""
+        jobs = self._unseen[: -count - 1 : -1]
+        del self._unseen[-count:]
+        self._look_at_resting(jobs, self._changed)
+        if not self._unseen:
+            self._changed = frozenset()
+
     def deadline(self) -> Instant:
-        return min(self._late.next(), self._due.next(), self._marks_due.next())
+        unseen_at = self._desk.now if self._unseen else FOREVER
+        return min(self._late.next(), self._due.next(), self._marks_due.next(), unseen_at)
 
     def on_time(self) -> None:
         """Repeat unanswered writes and marks, open gates whose time is up."""
         desk = self._desk
         self.send(self._late.take_due(desk.now))
+        if desk.at_leisure and self._unseen:
+            self._see(SEEN_AT_ONCE)
         due = self._due.take_due(desk.now, desk.settings.batch) if desk.at_leisure else []
         self._table.fetch(due)
         for job in due:

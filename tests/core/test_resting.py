@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from job_mesh import A, B, C, Disk, Mesh, job_id, let_pass, make_record
+import random
 
+import pytest
+from job_mesh import A, B, C, D, Disk, Mesh, StillView, job_id, let_pass, make_record
+
+from edgenode.core import replication
+from edgenode.core.desk import Desk
+from edgenode.core.job_bytes import decode
 from edgenode.core.jobs import Record, started, write_own
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import RowsDamaged
 from edgenode.core.table import Lead, Table
-from edgenode.core.types import Ballot, JobId, Promise, State
-from edgenode.core.wire import Write
+from edgenode.core.types import Ballot, JobId, NodeId, Promise, State
+from edgenode.core.view import Standing
+from edgenode.core.wire import Stored, Write
 
 HOLDERS = (A, B, C)
 JOBS = [job_id(number) for number in range(1, 5)]
@@ -256,3 +263,74 @@ def test_a_holder_that_was_away_when_a_job_came_gets_it_when_it_is_back_though_i
     mesh.rule = let_pass
     mesh.boot(C)
     mesh.run_until(lambda: all(mesh.has(C, spec.id) for spec in specs), limit_s=1.0)
+
+
+class Owner:
+    """A's replication of some jobs that rest there: B has them, C is silent."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(replication, "SEEN_AT_ONCE", 2)
+        self.view = StillView(A, {A: Standing.LIVING, B: Standing.LIVING, C: Standing.SILENT})
+        disk = Disk()
+        self.desk = Desk(self.view, NOTHING_KEPT.jobs, disk, random.Random(1))
+        self.replication = replication.Replication(self.desk)
+        table = self.desk.table
+        for job in JOBS:
+            record = make_record(job, HOLDERS)
+            table.put(record)
+            table.leads[job] = Lead(record.ballot, True, {*HOLDERS})
+        self.replication.send(JOBS)
+        self.replication.on_acks(B, [Stored(job, 0, Ballot(1, A), 0, False) for job in JOBS])
+        table.persisted(flush(table, disk))
+        table.rest(self.replication.may_rest)
+        assert all(is_resting(table, job) for job in JOBS)
+        self.desk.post.flush()
+
+    def meet(self, node: NodeId) -> None:
+        self.view.standings[node] = Standing.LIVING
+        self.replication.members_changed(frozenset((node,)))
+
+    def written_to(self, node: NodeId) -> list[JobId]:
+        """What is written when next it is time."""
+        self.replication.on_time()
+        sent = [
+            send for send in self.desk.post.flush() if isinstance(send.message, Write) and send.to == node
+        ]
+        return [decode(blob).id for send in sent for blob in send.message.records]
+
+
+def test_resting_jobs_are_looked_at_a_few_at_a_time_when_a_holder_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    owner = Owner(monkeypatch)
+    owner.meet(C)
+    assert owner.replication.deadline() <= owner.desk.now
+    owner.desk.at_leisure = False  # something else is to be handled first
+    assert owner.written_to(C) == []
+    owner.desk.at_leisure = True
+    assert [owner.written_to(C), owner.written_to(C), owner.written_to(C)] == [JOBS[:2], JOBS[2:], []]
+    assert owner.replication.deadline() > owner.desk.now
+
+
+def test_who_comes_meanwhile_is_looked_for_with_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = Owner(monkeypatch)
+    owner.meet(C)
+    assert owner.written_to(C) == JOBS[:2]
+    owner.replication.members_changed(frozenset((D,)))
+    assert {*owner.written_to(C), *owner.written_to(C)} >= {*JOBS[2:]}
+
+
+def test_a_job_that_rests_no_longer_when_it_is_its_turn_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = Owner(monkeypatch)
+    owner.meet(C)
+    assert owner.replication.holding(JOBS[3]) == (A, B)  # somebody asked
+    assert owner.written_to(C) + owner.written_to(C) == JOBS
+
+
+def test_what_a_disk_that_is_behind_acknowledged_counts_no_longer_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    owner = Owner(monkeypatch)
+    owner.view.behind.add(B)
+    owner.replication.members_changed(frozenset((B,)))
+    assert [owner.replication.holding(job) for job in JOBS] == [(A,)] * 4
