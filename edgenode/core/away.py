@@ -4,6 +4,7 @@
     asked      `Have` went out: a grant can be lost, and so can a result. Again every `retry_max_s`
     gone       its runner died, or has started again, or says that it does not run it: the start is lost;
                or its runner says that it never began, and never will: then it is void
+    stopping   its job is over without it: `Stop` goes out again and again, until its runner does not run it
 
 A runner that this node has merely not met yet is waited for. What a start that is gone means for its job is
 the scheduler's to say.
@@ -18,7 +19,7 @@ from typing import NamedTuple
 from edgenode.core.desk import Desk
 from edgenode.core.jobs import Record
 from edgenode.core.situations import Situation
-from edgenode.core.types import FOREVER, Instant, JobId, NodeId, StartToken
+from edgenode.core.types import FOREVER, Instant, JobId, NodeId, Seconds, StartToken
 from edgenode.core.view import Standing
 from edgenode.core.wire import Has, Have, Stop, TokenItem
 
@@ -33,6 +34,17 @@ class Watched:
     ask_at: Instant
 
 
+@dataclass(slots=True)
+class Stopping:
+    """A start on a peer that is to end."""
+
+    token: StartToken
+    runner: NodeId
+    boot: int
+    again_at: Instant
+    pause_s: Seconds
+
+
 class Gone(NamedTuple):
     """A start that its runner does not run, though the job's record says so."""
 
@@ -44,12 +56,14 @@ class Gone(NamedTuple):
 
 class Away:
     """Drive it with starts and their ends, messages, membership changes and time. It returns those that are
-    gone, and watches them no longer."""
+    gone, and watches them no longer. (Those that were to stop, and have, are told of by `take_stopped`.)"""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._table = desk.table
         self._watched: dict[JobId, Watched] = {}
+        self._stopping: dict[JobId, Stopping] = {}
+        self._stopped: list[JobId] = []
         self._wake: Instant = FOREVER
 
     def watch(self, record: Record, ask_at: Instant) -> None:
@@ -65,8 +79,29 @@ class Away:
     def stop(self, job: JobId, *, but: StartToken | None) -> None:
         """The job is over: its start is told to end, if it is not the one that ended it."""
         watched = self._watched.pop(job, None)
-        if watched is not None and watched.token != but:
-            self._desk.post.add(watched.runner, Stop, TokenItem(job, watched.token))
+        if watched is None or watched.token == but:
+            return
+        pause_s = self._desk.settings.retry_s
+        again_at = self._desk.now + pause_s
+        self._stopping[job] = Stopping(watched.token, watched.runner, watched.boot, again_at, pause_s)
+        self._wake = min(self._wake, again_at)
+        self._desk.post.add(watched.runner, Stop, TokenItem(job, watched.token))
+
+    def is_stopping(self, job: JobId) -> bool:
+        """Whether a start of this job, which is over, may still run on a peer."""
+        return job in self._stopping
+
+    def has_stopped(self, job: JobId, token: StartToken) -> None:
+        """Its runner says that this start is over."""
+        stopping = self._stopping.get(job)
+        if stopping is not None and stopping.token == token:
+            del self._stopping[job]
+            self._stopped.append(job)
+
+    def take_stopped(self) -> list[JobId]:
+        """Jobs whose starts were told to stop, and are over since this was asked last."""
+        stopped, self._stopped = self._stopped, []
+        return stopped
 
     def check(self, jobs: Iterable[JobId]) -> list[Gone]:
         """The starts of these jobs whose runners certainly do not run them any more."""
@@ -74,10 +109,8 @@ class Away:
         view = self._desk.view
         for job in jobs:
             watched, record = self._watched[job], self._table.peek(job)
-            standing = view.standing(watched.runner)
-            is_dead = standing in (Standing.SILENT, Standing.GONE)
-            is_another = standing is Standing.LIVING and self._boot_of(watched.runner) != watched.boot
-            if not (is_dead or is_another):
+            is_dead = self._is_dead(watched.runner)
+            if not is_dead and not self._is_another(watched):
                 continue
             del self._watched[job]
             if record is None or not self._is_present(record, watched.token) or record.outcome is not None:
@@ -87,6 +120,14 @@ class Away:
             self._desk.reach(dead if is_dead else Situation.RUNNER_REBOOTED)
             gone.append(Gone(record, f"runner {watched.runner} is gone", counted))
         return gone
+
+    def _is_dead(self, runner: NodeId) -> bool:
+        return self._desk.view.standing(runner) in (Standing.SILENT, Standing.GONE)
+
+    def _is_another(self, start: Watched | Stopping) -> bool:
+        """Whether its runner has started again since."""
+        is_living = self._desk.view.standing(start.runner) is Standing.LIVING
+        return is_living and self._boot_of(start.runner) != start.boot
 
     def _boot_of(self, node: NodeId) -> int:
         info = self._desk.view.info(node)
@@ -108,6 +149,7 @@ class Away:
                 watched.ask_at = self._desk.now + self._desk.settings.retry_max_s
         gone: list[Gone] = []
         for item in (*message.denied, *message.voids):
+            self.has_stopped(item.job, item.token)
             watched, record = self._watched.get(item.job), self._table.peek(item.job)
             if watched is None or watched.token != item.token or watched.runner != source or record is None:
                 continue
@@ -127,13 +169,17 @@ class Away:
 
     def members_changed(self, changed: frozenset[NodeId]) -> list[Gone]:
         """Starts on runners that died, or that live again under another boot, are gone."""
+        for job, stopping in list(self._stopping.items()):
+            if stopping.runner in changed and (self._is_dead(stopping.runner) or self._is_another(stopping)):
+                self.has_stopped(job, stopping.token)
         return self.check([job for job, watched in self._watched.items() if watched.runner in changed])
 
     def deadline(self) -> Instant:
         return self._wake
 
     def on_time(self) -> list[Gone]:
-        """Ask the runners when it is time for that. Returns what needs no question: it is gone."""
+        """Ask the runners when it is time for that, or tell them again. Returns what needs no question: it is
+        gone."""
         desk = self._desk
         if self._wake > desk.now:
             return []
@@ -145,6 +191,13 @@ class Away:
                 asked.setdefault(watched.runner, []).append(TokenItem(job, watched.token))
                 watched.ask_at = desk.now + desk.settings.retry_max_s
             self._wake = min(self._wake, watched.ask_at)
+        for job, stopping in self._stopping.items():
+            if stopping.again_at <= desk.now:
+                desk.reach(Situation.STOP_REPEATED)
+                desk.post.add(stopping.runner, Stop, TokenItem(job, stopping.token))
+                stopping.pause_s = min(stopping.pause_s * 2, desk.settings.retry_max_s)
+                stopping.again_at = desk.now + stopping.pause_s
+            self._wake = min(self._wake, stopping.again_at)
         for runner, items in asked.items():
             for at in range(0, len(items), desk.settings.batch):
                 desk.post.send(runner, Have(tuple(items[at : at + desk.settings.batch])))

@@ -22,7 +22,7 @@ from edgenode.core.desk import Desk
 from edgenode.core.jobs import Record
 from edgenode.core.signals import Run, RunEnded, StopRun
 from edgenode.core.situations import Situation
-from edgenode.core.specs import Spec, decode_spec
+from edgenode.core.specs import Spec, decode_spec, start_by
 from edgenode.core.types import FOREVER, Instant, JobId, NodeId, Room, Seconds, StartToken, State, Wall
 from edgenode.core.wire import GrantItem, Has, Result, ResultItem, TokenItem, WantWork
 
@@ -209,6 +209,11 @@ class Runner:
         self.deny(job, token)
         return self._table.has_vote and (job, token) not in self._begun
 
+    def rule_out_for(self, owner: NodeId, item: TokenItem) -> None:
+        """Who told this start to stop learns that it does not run here, and never will."""
+        self.deny(item.job, item.token)
+        self._desk.post.send(owner, Has(self._desk.view.boot, (), (item,), ()))
+
     def stood_still(self) -> None:
         """This node was not there for a while. What was granted to it meanwhile waits to be read now, and its
         owners may have given those starts up: they are denied, and granted anew."""
@@ -259,6 +264,7 @@ class Runner:
             record: the copy here, if there is one.
         """
         if ended.stopped and ended.item.verdict.state is not State.SUCCEEDED:
+            self.disown(ended.item.job, ended.item.token, ended.grant, record)
             return
         known = self._known(record, ended.grant)
         if known is not None:
@@ -276,9 +282,9 @@ class Runner:
             self._desk.post.send(known.owner, Has(self._desk.view.boot, (), (), voids))
 
     def disown(self, job: JobId, token: StartToken, grant: GrantItem | None, record: Record | None) -> None:
-        """Tell the other owner of a start that was stopped here by somebody's wish not to wait for it."""
+        """Tell the other owner of a start that was stopped here not to wait for it."""
         known = self._known(record, grant)
-        if known is not None:
+        if known is not None and known.owner != self._desk.me:
             denied = (TokenItem(job, token),)
             self._desk.post.send(known.owner, Has(self._desk.view.boot, (), denied, ()))
 
@@ -298,6 +304,7 @@ class Runner:
     def on_grant(self, source: NodeId, items: Sequence[GrantItem]) -> None:
         """Run these, or say that they will not be run here."""
         desk = self._desk
+        known = self._table.get_many([item.job for item in items])
         for item in items:
             running = self._running.get(item.job)
             if running is not None and running.token == item.token:
@@ -309,8 +316,9 @@ class Runner:
             spec = None if record is None else decode_spec(record.spec)
             if spec is not None:
                 self._heed(spec.task)
-            mine = self._table.peek(item.job)
+            mine = known.get(item.job)
             is_over = mine is not None and (mine.outcome is not None or mine.own.ballot > item.token.ballot)
+            is_over |= spec is not None and desk.wall >= start_by(spec)
             usable = record is not None and item.boot == desk.view.boot and desk.takes_work and not is_over
             usable = usable and self._table.has_vote and desk.now >= self._wary_until
             if spec is not None and desk.is_forgotten(spec.expires_at):
@@ -336,12 +344,12 @@ class Runner:
 
     def _mark_refusal(self, item: GrantItem, *, is_over: bool, has_slot: bool) -> None:
         """Why a grant starts nothing."""
-        if is_over:
+        if (item.job, item.token) in self._denied:
+            self._desk.reach(Situation.GRANT_DENIED_BEFORE)
+        elif is_over:
             self._desk.reach(Situation.GRANT_AFTER_THE_END)
         elif item.boot != self._desk.view.boot:
             self._desk.reach(Situation.GRANT_TO_EARLIER_LIFE)
-        elif (item.job, item.token) in self._denied:
-            self._desk.reach(Situation.GRANT_DENIED_BEFORE)
         elif self._desk.now < self._wary_until:
             self._desk.reach(Situation.GRANT_AFTER_A_STALL)
         elif not has_slot:

@@ -39,7 +39,7 @@ from edgenode.core.queues import Queues
 from edgenode.core.runner import Ended, Runner, Running
 from edgenode.core.signals import RunEnded
 from edgenode.core.situations import Situation
-from edgenode.core.specs import Options, Spec, decode_spec
+from edgenode.core.specs import Options, Spec, decode_spec, start_by
 from edgenode.core.types import (
     FOREVER,
     NOBODY,
@@ -149,23 +149,45 @@ class Scheduler:
         """This node owns these now, or firmly now: see to each what its state needs."""
         for job in jobs:
             record, lead = self._table.peek(job), self._table.acting(job)
-            if record is None or lead is None or record.outcome is not None:
+            if record is None or lead is None:
+                continue
+            if record.outcome is not None:
+                self._stop_on_peer(record)
                 continue
             if lead.ballot.term > 1:
                 self._unacknowledged.pop(job, None)
                 record = self._use_kept_results(record)
                 if record.outcome is not None:
                     continue
-            if record.cancel:
-                self._desk.reach(Situation.CANCEL_INHERITED)
-                self._cancel(record)
-            elif record.own.state is State.RUNNING:
+            is_running = record.own.state is State.RUNNING
+            if is_running:
                 spec = decode_spec(record.spec)
                 self._permits.began(job, need_of(spec), spec.options.concurrency_limit)
                 self._days.set(job, spec.expires_at)
+            if record.cancel:
+                self._desk.reach(Situation.CANCEL_INHERITED)
+                self._watch(record)
+                self._cancel(record)
+            elif is_running:
                 self._keep_or_lose(record)
             else:
                 self._enrol(record)
+
+    def _watch(self, record: Record) -> bool:
+        """Whether a peer may be running the start that this record speaks of. It is watched then."""
+        own = record.own
+        is_away = (
+            own.state is State.RUNNING and own.runner != self._desk.me and record.id not in self._opening
+        )
+        if is_away:
+            self._away.watch(record, self._desk.now)
+        return is_away
+
+    def _stop_on_peer(self, record: Record) -> None:
+        """The job is over, and who ended it may have died before it could tell its runner."""
+        assert record.outcome is not None
+        if record.own.token != record.outcome.token and self._watch(record):
+            self._away.stop(record.id, but=record.outcome.token)
 
     def _keep_or_lose(self, record: Record) -> None:
         """Whether the start that the record speaks of is still run by somebody; if not, it is lost."""
@@ -199,12 +221,18 @@ class Scheduler:
         return record
 
     def _write_off(self, starts: Iterable[Gone]) -> None:
-        """Starts that their runners do not run."""
+        """Starts that their runners do not run, and those that were to stop and do not run any more."""
         for gone in starts:
             if gone.is_void:
                 self._void(gone.record)
             else:
                 self._lose(gone.record, gone.why, counted=gone.counted)
+        self._give_back_permits()
+
+    def _give_back_permits(self) -> None:
+        """Of the starts on peers that were told to stop, and have."""
+        for job in self._away.take_stopped():
+            self._permits.ended(job)
 
     def _owns_unfinished(self, record: Record) -> bool:
         return record.outcome is None and self._table.acting(record.id) is not None
@@ -213,7 +241,7 @@ class Scheduler:
         """Queue a job that is neither running nor finished, note its day, or end it."""
         job, spec = record.id, decode_spec(record.spec)
         options = spec.options
-        ends = _start_by(spec)
+        ends = start_by(spec)
         is_new = record.own.state is State.SCHEDULED and not record.starts
         day = min(ends, record.own.due_at) if is_new else ends
         if day != self._day:
@@ -256,7 +284,7 @@ class Scheduler:
             self._revoke(job)
             record = self._table.in_memory(job)  # (what rests does not run)
             if record is None or record.outcome is not None or record.own.state is not State.RUNNING:
-                self._permits.ended(job)
+                self._pass_on(job)
             else:
                 self._permits.hand_over(job)
 
@@ -324,8 +352,8 @@ class Scheduler:
         """Whether the rules let an owner start this job now. If not it waits for news, or ends."""
         job, lead = record.id, self._table.acting(record.id)
         assert lead is not None
-        if self._desk.wall >= _start_by(spec):
-            self._expire(record, _start_by(spec))
+        if self._desk.wall >= start_by(spec):
+            self._expire(record, start_by(spec))
             return False
         # `take_on` comes again when it is firm, `acknowledged` when enough disks have it, and the end of the
         # stopped start that still occupies its place here.
@@ -394,6 +422,12 @@ class Scheduler:
         self._gates.drop(job)
         assert record is not None
         assert record.own.token == opening.token
+        if self._desk.wall >= start_by(decode_spec(record.spec)):
+            self._desk.reach(Situation.LATE_FOR_DEADLINE)
+            self._opening[job] = opening
+            self._revoke(job)
+            self._void(record)
+            return
         if opening.runner == self._desk.me:
             self._runner.begin(job, opening.token, record)
         else:
@@ -492,8 +526,9 @@ class Scheduler:
             self._pauses.soon(record.id, self._desk.now + pause_s)
 
     def _pass_on(self, job: JobId, *, is_void: bool = False) -> None:
-        """The start of a job is over, or will be when its worker here has ended: then another may start."""
-        if job not in self._runner:
+        """The start of a job is over, or will be when its worker has ended, here or on the peer that was told
+        to stop it: then another may start."""
+        if job not in self._runner and not self._away.is_stopping(job):
             self._permits.ended(job, is_void=is_void)
 
     def run_ended(self, event: RunEnded) -> None:
@@ -515,6 +550,8 @@ class Scheduler:
                 self.take_on((job,))  # it waited for this start's place here
         elif record is None or record.outcome is None:
             self._runner.keep(ended, record)
+        elif ended.stopped:
+            self._runner.disown(job, event.token, ended.grant, record)
         record = self._table.peek(job)
         if record is None or not self._owns_unfinished(record) or record.own.state is not State.RUNNING:
             self._permits.ended(job)
@@ -559,7 +596,7 @@ class Scheduler:
             if running is not None and running.token == item.token:
                 self._stop(item.job, running, "superseded")
             elif not self._runner.tell_of_kept(source, item):
-                self._runner.deny(item.job, item.token)
+                self._runner.rule_out_for(source, item)
 
     def on_results(self, source: NodeId, items: Sequence[ResultItem]) -> None:
         """Results of starts that ran elsewhere. Thanks follow when they are on enough disks."""
@@ -569,6 +606,7 @@ class Scheduler:
             record = self._table.peek(item.job) or records.get(item.job)
             if record is None or not item.token.term:
                 continue  # (what has not begun has no result)
+            self._away.has_stopped(item.job, item.token)
             if record.settled:
                 desk.reach(Situation.RESULT_ALREADY_SETTLED)
                 desk.post.add(item.runner, ResultTaken, TokenItem(item.job, item.token))
@@ -579,6 +617,7 @@ class Scheduler:
             elif source == item.runner and record.owner not in (desk.me, source):
                 desk.reach(Situation.RESULT_PASSED_ON)
                 desk.post.add(record.owner, Result, item)  # one hop: whoever has it will thank the runner
+        self._give_back_permits()
 
     # ------------------------------------------------------------------------------- members and time
 
@@ -614,7 +653,7 @@ class Scheduler:
             return
         spec = decode_spec(record.spec)
         is_running = record.own.state is State.RUNNING
-        ends_at = spec.expires_at if is_running else _start_by(spec)
+        ends_at = spec.expires_at if is_running else start_by(spec)
         if self._desk.wall >= ends_at:
             self._expire(record, ends_at)
         elif record.own.state is State.SCHEDULED:
@@ -705,11 +744,6 @@ def _is_older(record: Record, token: StartToken) -> bool:
 def _is_wronged(record: Record, token: StartToken) -> bool:
     """Whether this start counts as one that was lost with its runner."""
     return token in record.losses and token not in record.pardons
-
-
-def _start_by(spec: Spec) -> Wall:
-    """After this the job is not started any more."""
-    return min(spec.expires_at, spec.options.deadline or FOREVER)
 
 
 def _is_strict(options: Options) -> bool:

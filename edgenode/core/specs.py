@@ -64,6 +64,11 @@ class Spec:
     options: Options = DEFAULTS
 
 
+def start_by(spec: Spec) -> Wall:
+    """After this the job is not started any more."""
+    return min(spec.expires_at, spec.options.deadline or spec.expires_at)
+
+
 def encode_spec(spec: Spec) -> bytes:
     """The bytes that are stored, sent and digested from now on."""
     options: dict[str, Any] = {}

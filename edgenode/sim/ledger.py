@@ -16,7 +16,7 @@ from edgenode.core.job_ids import is_keyed, job_text
 from edgenode.core.jobs import Outcome, Record, is_marker, majority
 from edgenode.core.joining import join
 from edgenode.core.signals import Persist, Receipt, Row, Run, StopRun
-from edgenode.core.specs import Spec, decode_spec, encode_spec
+from edgenode.core.specs import Spec, decode_spec, encode_spec, start_by
 from edgenode.core.types import (
     FOREVER,
     NO_BALLOT,
@@ -44,6 +44,8 @@ Value = tuple[object, ...]
 NO_PROMISE: Final = Promise(-1, NO_BALLOT)
 CANCEL_HEARD_S: Final = 1.0
 """How long after a majority has noted a cancel its owner may not have heard of it, when nothing is wrong."""
+ORDERED_S: Final = 2.0
+"""How long before its run an order may have been given: it waits for the disk."""
 INACCURACY_S: Final = 1.0
 """How far the median of mostly right clocks may be from the true time: they differ by tenths of a second."""
 
@@ -544,6 +546,9 @@ class Ledger:
         early_s = effect.spec.options.run_at - self._true_time()
         if early_s > self.clock_s and not (self.misled(node) or self.misled(token.owner)):
             raise Violation(f"I12: {job_text(job)} starts {early_s:.1f} s before its day")
+        late_s = self._true_time() - start_by(effect.spec)
+        if late_s > self.clock_s + ORDERED_S and not (self.misled(node) or self.misled(token.owner)):
+            raise Violation(f"I12: {job_text(job)} starts {late_s:.1f} s after its deadline")
         noted_s = self._true_time() - self._noted.get(job, FOREVER)
         if self.keys.is_faultless and noted_s > CANCEL_HEARD_S:
             raise Violation(f"I13: {job_text(job)} starts {noted_s:.1f} s after its cancel was noted")

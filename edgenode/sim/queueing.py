@@ -154,7 +154,7 @@ class Queueing:
     def _running_now(self) -> Iterator[Options]:
         for (job, token), options in list(self._running.items()):
             start = self._world.ledger.starts[job].get(token)
-            if start is None or start.over or start.stopped:
+            if start is None or start.over:
                 del self._running[job, token]
             else:
                 yield options

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pytest
 from job_mesh import A, B, Begun, C, D, Mesh, succeeded
 
+from edgenode.core.job_bytes import encode
 from edgenode.core.lines import key_gate, queue_gate
 from edgenode.core.permits import HOLD_S, steward_of
 from edgenode.core.settings import JobSettings, Settings
@@ -421,3 +422,39 @@ def test_what_others_say_of_gates_that_are_not_this_node_s_is_ignored() -> None:
     queue = queue_with(mesh, B)
     mesh.tell(C, A, PermitsWanted(1, 0, (PermitItem(queue_gate(queue), 1, 1, 0, 5, 5, 0),)))
     assert not mesh.nodes[A]._steward._pools
+
+
+def test_a_cancelled_start_on_a_peer_counts_until_its_worker_has_ended() -> None:
+    mesh = Mesh("abcd", slots={A: 0, B: 0, C: 0, D: 4})
+    mesh.verdict, mesh.stops_take_s = lambda begun: None, 2.0
+    mesh.set_queue(A, "mail", concurrency=1)
+    mesh.run(0.5)
+    first, second = mesh.specs(2, "abc", queue="mail")
+    mesh.submit(A, first)
+    mesh.run_until(lambda: mesh.runs(first.id) == [D])
+    mesh.submit(A, second)
+    mesh.run(1.0)
+    assert mesh.runs(second.id) == []
+    wanted = mesh.record(A, first.id)._replace(cancel=True)
+    mesh.tell(B, A, Copies((encode(wanted),)))
+    cancelled_at = mesh.now
+    mesh.run_until(lambda: mesh.settled(first.id))
+    mesh.run_until(lambda: mesh.runs(second.id) == [D], limit_s=5.0)
+    assert 2.0 <= mesh.begun[-1].at - cancelled_at < 3.5
+
+
+def test_a_start_that_was_to_stop_counts_no_longer_when_its_runner_dies() -> None:
+    mesh = Mesh("abcd", slots={A: 0, B: 0, C: 0, D: 1})
+    mesh.verdict, mesh.stops_take_s = lambda begun: None, 600.0
+    mesh.set_queue(A, "mail", concurrency=1)
+    mesh.run(0.5)
+    first, second = mesh.specs(2, "abc", queue="mail")
+    mesh.submit(A, first)
+    mesh.run_until(lambda: mesh.runs(first.id) == [D])
+    mesh.submit(A, second)
+    wanted = mesh.record(A, first.id)._replace(cancel=True)
+    mesh.tell(B, A, Copies((encode(wanted),)))
+    mesh.run(5.0)
+    mesh.kill(D)
+    mesh.boot(D)
+    mesh.run_until(lambda: mesh.runs(second.id) == [D], limit_s=10.0)

@@ -275,6 +275,40 @@ def test_a_lost_grant_is_noticed_and_the_job_starts_again() -> None:
     assert mesh.record(A, spec.id).losses == ()
 
 
+def test_a_start_that_was_reserved_at_its_submission_never_begins_after_its_deadline() -> None:
+    mesh = Mesh("abc")
+    mesh.rule = lambda source, to, message: 3.0 if isinstance(message, Acks) else True
+    spec = mesh.spec("abc", deadline=mesh.wall() + 2.0)
+    mesh.submit(A, spec)
+    assert mesh.record(A, spec.id).own.state is State.RUNNING
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    record = mesh.record(A, spec.id)
+    assert (record.state, record.start_count, mesh.runs(spec.id)) == (State.EXPIRED, 0, [])
+
+
+def test_a_grant_that_comes_after_its_deadline_starts_nothing() -> None:
+    mesh = Mesh("abcd", slots=ONLY_D)
+    mesh.rule = lambda source, to, message: 3.0 if isinstance(message, Grant) else True
+    spec = mesh.spec("a", not_on="d", deadline=mesh.wall() + 2.0)
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    assert (mesh.record(A, spec.id).state, mesh.runs(spec.id)) == (State.EXPIRED, [])
+
+
+def test_a_late_grant_of_a_settled_job_starts_nothing_at_a_holder() -> None:
+    mesh = Mesh("abc", slots={A: 0, B: 1, C: 0})
+    spec = mesh.spec("abc")
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    mesh.run(1.0)
+    (grant,) = mesh.messages(Grant, to=B)
+    item = grant.items[0]
+    later = item._replace(token=item.token._replace(start=9))
+    mesh.tell(A, B, Grant((later,)))
+    mesh.run(1.0)
+    assert mesh.runs(spec.id) == [B]
+
+
 def test_where_a_start_was_void_is_forgotten_with_the_job() -> None:
     mesh = Mesh("abcd", slots=ONLY_D)
     mesh.rule = lambda source, to, message: not isinstance(message, Grant)

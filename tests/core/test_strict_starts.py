@@ -172,3 +172,15 @@ def test_a_start_that_waits_for_a_majority_on_the_successor_of_its_owner_never_b
     record = mesh.record(B, spec.id)
     assert mesh.runs(spec.id) == [B]
     assert (record.state, record.start_count, record.losses) == (State.SUCCEEDED, 1, ())
+
+
+@pytest.mark.parametrize("options", STRICT, ids=str)
+def test_a_start_whose_gate_opens_after_its_deadline_never_begins(options: dict[str, Any]) -> None:
+    mesh = Mesh("abc")
+    spec = mesh.spec("abc", deadline=mesh.wall() + 2.0, **options)
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.record(A, spec.id).own.state is State.RUNNING)
+    mesh.rule = lambda source, to, message: 3.0 if isinstance(message, Acks) else True
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    record = mesh.record(A, spec.id)
+    assert (record.state, record.start_count, mesh.runs(spec.id)) == (State.EXPIRED, 0, [])

@@ -23,7 +23,8 @@ from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.situations import Situation
 from edgenode.core.specs import Options
 from edgenode.core.types import Backoff, State
-from edgenode.core.wire import Marks, Write
+from edgenode.core.wire import Acks, Marks, Write
+from edgenode.sim.clock import EPOCH
 from edgenode.sim.scenario import Scenario
 
 HOUR_S = 3600.0
@@ -123,6 +124,21 @@ def test_who_takes_no_copies_while_clocks_are_wrong_gets_them_when_they_are_righ
     story.until(lambda: story.copy("j", "c") is not None, within_s=15.0)
     assert Situation.REFUSING_HOLDER_OPEN in story.reached
     story.heal_and_judge()
+
+
+def test_a_start_that_waits_for_its_disks_until_after_the_deadline_never_begins() -> None:
+    story = Scenario("abc", Node)
+    for holder in "bc":
+        story.lose(Acks, source=holder, to="a")
+    deadline = EPOCH + story.world.now + 2.0
+    story.submit("j", at="a", holders="abc", options=Options(deadline=deadline))
+    story.wait(3.0)
+    story.lose_nothing()
+    story.until(lambda: story.is_told("j"))
+    assert Situation.LATE_FOR_DEADLINE in story.reached
+    assert end(story.read("j", "b")) is State.EXPIRED
+    story.heal_and_judge()
+    assert story.starts("j") == 0
 
 
 def test_backoff_then_takeover() -> None:

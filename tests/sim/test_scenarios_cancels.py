@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sim_stories import end, queued, running, the_copy
+from sim_stories import busy, end, queued, running, the_copy
 
 from edgenode.core.node import Node
 from edgenode.core.situations import Situation
 from edgenode.core.types import State
-from edgenode.core.wire import Cancel, Copies
+from edgenode.core.wire import Cancel, Copies, Stop, Write
 from edgenode.sim.scenario import Scenario
 
 
@@ -48,6 +48,59 @@ def test_a_cancel_that_the_owner_never_heard_of_is_found_by_its_successor() -> N
     assert Situation.CANCEL_INHERITED in story.reached
     story.heal_and_judge()
     assert story.starts("j") == 1
+
+
+def on_a_stranger() -> Scenario:
+    """Job j is a's, and runs on d, which does not hold it."""
+    story = busy("abcd", "abc")
+    story.submit("j", at="a", holders="abc")
+    story.until(lambda: story.is_acknowledged("j") and story.runs("j"))
+    assert story.runner("j") == "d"
+    return story
+
+
+def test_a_start_on_a_node_that_does_not_hold_its_job_is_stopped_by_the_owners_successor() -> None:
+    story = on_a_stranger()
+    for holder in "bc":
+        story.lose(Copies, source=holder, to="a")
+    story.lose(Cancel, source="b", to="a")
+    story.cancel("j", at="b", holders="abc")
+    story.until(lambda: story.is_cancel_noted("j"))
+    story.power_off("a")
+    story.lose_nothing()
+    story.until(lambda: cancelled_at(story, "b", "c"))
+    story.until(lambda: not story.runs("j"), within_s=3.0)
+    story.heal_and_judge()
+
+
+def test_a_stop_that_is_lost_is_said_again() -> None:
+    story = on_a_stranger()
+    story.lose(Stop, source="a", to="d")
+    story.cancel("j", at="b", holders="abc")
+    story.until(lambda: story.lost(Stop))
+    assert story.runs("j")
+    story.lose_nothing()
+    story.until(lambda: not story.runs("j"), within_s=3.0)
+    assert Situation.STOP_REPEATED in story.reached
+    story.wait(5.0)
+    said = story.said("a", Stop)
+    story.wait(30.0)
+    assert story.said("a", Stop) == said, "once the runner has said that it is over nobody goes on about it"
+    story.heal_and_judge()
+
+
+def test_an_owner_that_died_before_it_could_stop_what_it_cancelled_does_so_when_it_is_back() -> None:
+    story = on_a_stranger()
+    story.lose(Stop, source="a", to="d")
+    for holder in "bc":
+        story.lose(Write, source="a", to=holder)
+    story.cancel("j", at="a", holders="abc")
+    story.until(lambda: the_copy(story, "a").state is State.CANCELLED)
+    story.power_off("a")
+    story.lose_nothing()
+    story.restart("a")
+    story.until(lambda: not story.runs("j"), within_s=10.0)
+    story.heal_and_judge()
 
 
 def test_a_cancel_that_comes_after_the_end_changes_nothing() -> None:

@@ -9,6 +9,7 @@ import pytest
 import test_days
 import test_rare_situations
 import test_scenarios
+import test_scenarios_cancels
 import test_scenarios_copies
 import test_scenarios_moves
 
@@ -42,6 +43,7 @@ def stories() -> Iterator[None]:
         test_days,
         test_rare_situations,
         test_scenarios,
+        test_scenarios_cancels,
         test_scenarios_copies,
         test_scenarios_moves,
     ):
