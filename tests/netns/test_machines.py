@@ -171,9 +171,9 @@ def test_two_lans_are_side_by_side_and_nothing_is_left_of_either(tmp_path: Path)
         assert one.machines[0].address == two.machines[0].address
         process = subprocess.Popen([*one.machines[0].command, "sleep", "1000"])
         one.machines[0].disk.joinpath("file").write_text("x")
-        found = " ".join(leftovers(one.name))
-        assert f"process {process.pid}" in found
-        assert str(one.machines[0].disk) in found
+        # It has to enter the namespace first.
+        until(lambda: f"process {process.pid} " in " ".join(leftovers(one.name)), "the process is found")
+        assert str(one.machines[0].disk) in " ".join(leftovers(one.name))
     assert process.wait() == -signal.SIGKILL
     assert leftovers(one.name) == leftovers(two.name) == []
 
