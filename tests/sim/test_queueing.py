@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 import pytest
+from sim_stories import busy
 
 from edgenode.core.lines import Gate, Need
 from edgenode.core.node import Node
 from edgenode.core.permits import Permits
+from edgenode.core.specs import Options
 from edgenode.core.steward import Pool, Steward
 from edgenode.sim.faults import Mood
 from edgenode.sim.trial import Plan, Trial
@@ -65,3 +67,21 @@ def test_nodes_keep_to_what_is_set_for_queues() -> None:
     runs = list(islice(calm_trials(), TRIALS))
     run_all(runs)
     assert sum(bool(trial.queueing.seen) for trial in runs) > TRIALS / 2, "no start was held against a limit"
+
+
+def test_the_most_urgent_job_is_next_and_then_the_oldest_also_for_the_owners_successor() -> None:
+    story = busy("abc")
+    jobs = ("old", "urgent", "young")
+    for job in jobs:
+        story.submit(job, at="a", holders="abc", options=Options(priority=9 * (job == "urgent")))
+        story.until(lambda job=job: story.is_acknowledged(job))  # type: ignore[misc]
+        story.wait(0.01)
+    story.power_off("a")
+    running, begun = "of b", []
+    while running:  # one slot is free at a time
+        story.finish(running)
+        begun.append(running)
+        story.wait(2.0)
+        running = next((job for job in ("of a", *jobs) if story.runs(job)), "")
+    assert begun == ["of b", "urgent", "of a", "old", "young"]
+    story.heal_and_judge()
