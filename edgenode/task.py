@@ -47,7 +47,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class TaskVerdict(Exception):
-    """Base of what a task raises to end its start in a way of its own."""
+    """Base of what a task raises or returns, which is the same, to end its start in a way of its own."""
 
 
 class Retry(TaskVerdict):
@@ -108,6 +108,21 @@ def encode_result(value: object) -> bytes:
             "write it to a file, and return the file's name"
         )
     return encoded
+
+
+def encode_returned(value: object) -> bytes:
+    """What a task returned, as the result of its job: JSON in UTF-8.
+
+    Raises:
+        Retry, Cancel, Fail: it returned that, the object or the class. To return one is to raise it.
+        Unserialisable: as `encode_result`.
+    """
+    if isinstance(value, type) and issubclass(value, TaskVerdict):
+        raise value
+    if isinstance(value, TaskVerdict):
+        # A module may return one object again and again: it would keep the frames of all those times.
+        raise value.with_traceback(None)
+    return encode_result(value)
 
 
 def _as_json(value: object) -> object:
@@ -494,7 +509,7 @@ def run_task(
             it is cancelled.
 
     Raises:
-        InvalidJob, Unserialisable, Retry, Cancel, Fail, or whatever the task raises.
+        InvalidJob, Unserialisable; Retry, Cancel, Fail, also if the task returns it; whatever it raises.
     """
     import asyncio
     import tempfile
@@ -519,7 +534,7 @@ def run_task(
         )
         value = found.call(arguments, context)
         result = asyncio.run(_awaited(value)) if inspect.isawaitable(value) else value
-        return json.loads(encode_result(result))
+        return json.loads(encode_returned(result))
 
 
 async def _awaited(value: Any) -> Any:

@@ -473,6 +473,37 @@ def test_what_a_task_raises_reaches_the_test(verdict: Exception) -> None:
     assert caught.value is verdict
 
 
+@pytest.mark.parametrize("verdict", [Retry(after_s=3), Cancel("enough"), Fail("never"), Retry, Cancel])
+def test_a_verdict_that_a_task_returns_is_raised_too(verdict: Exception | type[Exception]) -> None:
+    @task("returns")
+    def returns() -> object:
+        return verdict
+
+    @task("returns.async")
+    async def returns_async() -> object:
+        return verdict
+
+    for which in (returns, returns_async):
+        with pytest.raises(verdict if isinstance(verdict, type) else type(verdict)) as caught:
+            run_task(which)
+        assert isinstance(verdict, type) or caught.value is verdict
+
+
+def test_a_verdict_that_is_returned_again_and_again_keeps_no_frames_of_earlier_times() -> None:
+    again = Retry()
+
+    @task("again")
+    def returns() -> object:
+        return again
+
+    def frames() -> int:
+        with pytest.raises(Retry) as caught:
+            run_task(returns)
+        return len(caught.traceback)
+
+    assert len({frames() for _ in range(5)}) == 1
+
+
 def test_a_test_sees_what_a_task_told_and_may_cancel_it() -> None:
     @task("steps")
     def steps(ctx: JobContext) -> int:

@@ -30,7 +30,7 @@ from edgenode.core.wire import Verdict
 from edgenode.shell.output import WRITER, Attributed, Lines, LogOfStart
 from edgenode.shell.starts import Ended, Start, ended_by, make_context
 from edgenode.shell.worker_process import TIMEOUT_GRACE_S
-from edgenode.task import Task, encode_result
+from edgenode.task import Task, encode_returned
 
 logger = logging.getLogger("edgenode")
 
@@ -194,7 +194,7 @@ class Inline:
         context.run(WRITER.set, lines)
         try:
             value = await self._steps(pending, self._begin(task, pending, lines, folder), context)
-            ended = Ended(State.SUCCEEDED, encode_result(value))
+            ended = Ended(State.SUCCEEDED, encode_returned(value))
         except BaseException as error:  # noqa: BLE001 - around user code; sys.exit() included
             ended = ended_by(error, pending.stopping)
         lines.close()

@@ -21,7 +21,7 @@ from edgenode.core.types import State
 from edgenode.shell.output import WRITER, Attributed, Lines
 from edgenode.shell.starts import Ended, Start, Token, ended_by, make_context, no_such_task
 from edgenode.shell.worker_main import ENDED, OUTPUT, PARTIAL, PROGRESS, Worker
-from edgenode.task import Registry, encode_result
+from edgenode.task import Registry, encode_returned
 
 
 class Running:
@@ -132,7 +132,7 @@ class SharedWorker(Worker):
                 value = task.call(json.loads(start.payload), context)
                 if inspect.isawaitable(value):
                     value = await value
-            return Ended(State.SUCCEEDED, encode_result(value))
+            return Ended(State.SUCCEEDED, encode_returned(value))
         except BaseException as error:  # noqa: BLE001 - around user code; sys.exit() included
             return ended_by(error, running.stopping)
         finally:

@@ -31,7 +31,7 @@ import msgpack
 
 from edgenode.core.types import State
 from edgenode.shell.starts import Ended, Start, Token, ended_by, make_context, no_such_task
-from edgenode.task import Registry, Task, TaskLoadError, encode_result, load_tasks
+from edgenode.task import Registry, Task, TaskLoadError, encode_returned, load_tasks
 
 if TYPE_CHECKING:
     import asyncio  # 25 ms of a start that takes 60: imported by the first task that needs it
@@ -183,7 +183,7 @@ class WholeWorker(Worker):
             return no_such_task(start.task)
         folder = self.folder_of(start)
         try:
-            return Ended(State.SUCCEEDED, encode_result(self._call(task, start, folder)))
+            return Ended(State.SUCCEEDED, encode_returned(self._call(task, start, folder)))
         except BaseException as error:  # noqa: BLE001 - around user code; sys.exit() included
             return ended_by(error, self._stopping)
         finally:

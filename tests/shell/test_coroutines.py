@@ -17,13 +17,14 @@ import pytest
 from pools import LIMIT_S, Pool
 
 from edgenode.core.types import Room, State
+from edgenode.core.wire import Verdict
 from edgenode.shell.inline import BLOCKED_S
 from edgenode.task import load_tasks
 
 TASKS = """
 import asyncio, contextlib, logging, os, subprocess, sys, threading, time
 from contextvars import ContextVar
-from edgenode import Fail, JobContext, Retry, task
+from edgenode import Cancel, Fail, JobContext, Retry, task
 
 logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
 meeting: dict[str, asyncio.Event] = {}
@@ -132,6 +133,25 @@ async def tmp(ctx: JobContext) -> str:
 @task("in.pid", inline=True)
 async def in_pid() -> int:
     return os.getpid()
+
+def end_so(kind: str, how: str) -> object:
+    verdict = {"retry": Retry("not yet", after_s=2.5), "class": Retry, "cancel": Cancel("no need"),
+               "fail": Fail("never")}[kind]
+    if how == "return":
+        return verdict
+    raise verdict
+
+@task("end")
+def end(kind: str, how: str) -> object:
+    return end_so(kind, how)
+
+@task("end.async")
+async def end_async(kind: str, how: str) -> object:
+    return end_so(kind, how)
+
+@task("end.inline", inline=True)
+async def end_inline(kind: str, how: str) -> object:
+    return end_so(kind, how)
 
 @task("in.add", inline=True)
 async def in_add(a: int, b: int = 1) -> int:
@@ -424,6 +444,20 @@ async def test_what_an_inline_task_raises_is_a_failed_attempt(
     wrong = (await pool.do("in.add", a="x")).verdict
     assert wrong.final
     assert "a: expected an integer" in wrong.error
+
+
+@pytest.mark.parametrize("task", ["end", "end.async", "end.inline"])
+async def test_a_verdict_that_is_returned_means_what_the_same_one_raised_means(pool: Pool, task: str) -> None:
+    expected = {
+        "retry": Verdict(State.FAILED, b"", "not yet", 2.5, False),
+        "class": Verdict(State.FAILED, b"", "the task asked to be tried again", -1.0, False),
+        "cancel": Verdict(State.CANCELLED, b"", "no need", -1.0, False),
+        "fail": Verdict(State.FAILED, b"", "never", -1.0, True),
+    }
+    for how in ("raise", "return"):
+        ended = {kind: await pool.do(task, kind=kind, how=how) for kind in expected}
+        assert {kind: each.verdict for kind, each in ended.items()} == expected, how
+        assert not any(each.lost for each in ended.values())
 
 
 async def test_an_inline_task_that_waits_is_a_task_of_its_own_and_holds_up_nobody(pool: Pool) -> None:
