@@ -31,7 +31,7 @@ from zlib import crc32
 
 from edgenode.core.bounds import PARTIAL_BYTES_MAX
 from edgenode.core.errors import EdgeNodeError, InvalidJob
-from edgenode.core.types import BACKOFFS, Backoff
+from edgenode.core.types import BACKOFFS, FAR_S, Backoff
 from edgenode.parameters import Fields, Problems, Schema, Unreadable, parameters_of
 
 RESULT_BYTES_MAX: Final = 1024 * 1024
@@ -47,33 +47,41 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class TaskVerdict(Exception):
-    """Base of what a task raises or returns, which is the same, to end its start in a way of its own."""
+    """Base of what a task raises or returns, which is the same, to end its start in a way of its own.
+
+    A reason is kept as its text: the exception that was caught will do.
+    """
+
+    def __init__(self, reason: object) -> None:
+        super().__init__(reason)
+        self.reason = str(reason)
 
 
 class Retry(TaskVerdict):
-    """Try again: in `after_s` seconds, or after the job's own backoff. Counts as a failed attempt."""
+    """Try again: in `after_s` seconds, or after the job's own backoff. Counts as a failed attempt.
 
-    def __init__(self, reason: str = "the task asked to be tried again", *, after_s: float | None = None):
-        assert after_s is None or after_s >= 0
+    Raises:
+        ValueError: `after_s` is not from 0 to ten years.
+    """
+
+    def __init__(
+        self, reason: object = "the task asked to be tried again", *, after_s: float | None = None
+    ) -> None:
+        if after_s is not None and not 0 <= after_s <= FAR_S:  # nor is NaN
+            raise ValueError(f"after_s is from 0 to {FAR_S:.0f} seconds, not {after_s!r:.40}")
         super().__init__(reason)
-        self.reason = reason
-        self.after_s = after_s
+        self.after_s = None if after_s is None else float(after_s)
 
 
 class Cancel(TaskVerdict):
     """End the job as `cancelled`."""
 
-    def __init__(self, reason: str = "the task cancelled itself") -> None:
+    def __init__(self, reason: object = "the task cancelled itself") -> None:
         super().__init__(reason)
-        self.reason = reason
 
 
 class Fail(TaskVerdict):
     """End the job as `failed`, now: further attempts would fail in the same way."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class Unserialisable(ValueError):

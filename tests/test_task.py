@@ -489,6 +489,17 @@ def test_a_verdict_that_a_task_returns_is_raised_too(verdict: Exception | type[E
         assert isinstance(verdict, type) or caught.value is verdict
 
 
+def test_the_reason_of_a_verdict_may_be_the_exception_that_was_caught() -> None:
+    caught = OSError("no route")
+    assert [kind(caught).reason for kind in (Retry, Cancel, Fail)] == ["no route"] * 3
+
+
+@pytest.mark.parametrize("after_s", [-1.0, float("inf"), float("nan"), 1e300, 10**400])
+def test_a_pause_that_no_calendar_shows_is_refused(after_s: float) -> None:
+    with pytest.raises(ValueError, match="after_s is from 0 to 316224000 seconds, not"):
+        Retry(after_s=after_s)
+
+
 def test_a_verdict_that_is_returned_again_and_again_keeps_no_frames_of_earlier_times() -> None:
     again = Retry()
 

@@ -20,7 +20,18 @@ from edgenode.core.errors import InvalidJob, RejectedInput, TooLarge, UnknownTas
 from edgenode.core.job_ids import keyed_job_id
 from edgenode.core.jobs import COUNTED_BALLOTS_MAX, TOKENS_MAX
 from edgenode.core.specs import DAY_S, DEFAULTS, UNFINISHED_DAYS, Options, Spec
-from edgenode.core.types import BACKOFFS, WORD, WORD_TEXT, Backoff, Delivery, JobId, Partition, Seconds, Wall
+from edgenode.core.types import (
+    BACKOFFS,
+    FAR_S,
+    WORD,
+    WORD_TEXT,
+    Backoff,
+    Delivery,
+    JobId,
+    Partition,
+    Seconds,
+    Wall,
+)
 
 ITEMS_MAX: Final = 10_000
 PAYLOAD_BYTES_MAX: Final = 1024 * 1024
@@ -34,8 +45,6 @@ LABELS_MAX: Final = 32
 ACKS_MAX: Final = 100  # no number of holders comes near
 ALL_DISKS: Final = -1
 """What `"acks": "all"` is until the number of holders is looked up."""
-FAR_S: Final[Seconds] = 3_660 * DAY_S
-"""The longest delay, timeout or lifetime: ten years. A wrong unit (milliseconds) is then noticed."""
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _SHOWN_CHARS: Final = 80
 

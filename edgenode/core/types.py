@@ -29,6 +29,9 @@ Hash64 = NewType("Hash64", int)
 
 NOBODY: Final = NodeId("")
 FOREVER: Final[Instant] = float("inf")
+FAR_S: Final[Seconds] = 3_660 * 86_400.0
+"""The longest delay, timeout or lifetime that people may ask for: ten years. A wrong unit (milliseconds) is
+then noticed, and no day in a record is beyond what a calendar can show."""
 
 
 WORD: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}", re.ASCII)

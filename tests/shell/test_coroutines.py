@@ -136,7 +136,7 @@ async def in_pid() -> int:
 
 def end_so(kind: str, how: str) -> object:
     verdict = {"retry": Retry("not yet", after_s=2.5), "class": Retry, "cancel": Cancel("no need"),
-               "fail": Fail("never")}[kind]
+               "fail": Fail("never"), "caught": Retry(OSError("no route"))}[kind]
     if how == "return":
         return verdict
     raise verdict
@@ -453,6 +453,7 @@ async def test_a_verdict_that_is_returned_means_what_the_same_one_raised_means(p
         "class": Verdict(State.FAILED, b"", "the task asked to be tried again", -1.0, False),
         "cancel": Verdict(State.CANCELLED, b"", "no need", -1.0, False),
         "fail": Verdict(State.FAILED, b"", "never", -1.0, True),
+        "caught": Verdict(State.FAILED, b"", "no route", -1.0, False),
     }
     for how in ("raise", "return"):
         ended = {kind: await pool.do(task, kind=kind, how=how) for kind in expected}
