@@ -1,17 +1,22 @@
-"""A start that takes too long, or that somebody wants to end, is over within a second, whatever it does."""
+"""A start that takes too long, or that somebody wants to end, is over within a second, whatever it does.
+
+What the clock shows on a slow machine proves little of that: what the timers are set to is looked at, too.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pools import Pool, wait_for_death
 
 from edgenode.core.types import State
-from edgenode.shell.worker_process import TIMEOUT_GRACE_S
+from edgenode.shell.worker import STOP_GRACE_S
+from edgenode.shell.worker_process import LINK_END_S, TIMEOUT_GRACE_S
 from edgenode.task import load_tasks
 
 TIMEOUT_S = 0.2
@@ -93,6 +98,13 @@ async def computes_async() -> None:
     print("ready")
     re.match("(a+)+$", "a" * 60 + "b")
 
+@task("deaf.inline", inline=True)
+async def deaf_inline() -> None:
+    print("ready")
+    for _ in range(2):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
 @task("listens")
 def listens(ctx: JobContext) -> str:
     print("ready")
@@ -127,6 +139,26 @@ async def pool(tmp_path: Path) -> AsyncIterator[Pool]:
     await made.pool.close()
 
 
+ENDS = {"_run_out", "kill", "_end"}
+"""What the timers call that end a run: by its timeout, and after the grace in a process or inline."""
+
+
+@pytest.fixture
+async def timers(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """For how long the timers are set that end a run. All timers run out as soon as they are set."""
+    loop = asyncio.get_running_loop()
+    real = loop.call_later
+    noted: list[float] = []
+
+    def call_later(delay_s: float, callback: Callable[..., Any], *args: Any, **named: Any) -> Any:
+        if callback.__name__ in ENDS:
+            noted.append(delay_s)
+        return real(0.0, callback, *args, **named)
+
+    monkeypatch.setattr(loop, "call_later", call_later)
+    return noted
+
+
 async def end_late(pool: Pool, task: str) -> tuple[float, str]:
     """Let a run time out: how long after its timeout it was over, and what it wrote first."""
     run = pool.give(task, TIMEOUT_S)
@@ -148,6 +180,20 @@ async def test_a_timed_out_start_is_over_within_a_second(pool: Pool, task: str) 
     assert written == "ready", "it was in the midst of it"
     assert 0.0 <= late_s < LATE_S_MAX + SLOW_MACHINE_S
     assert (await pool.do("pid")).verdict.state is State.SUCCEEDED
+
+
+def test_the_graces_are_those_that_are_promised() -> None:
+    assert TIMEOUT_GRACE_S == 0.5, "as the README has it"
+    assert TIMEOUT_GRACE_S + LINK_END_S < LATE_S_MAX
+    assert STOP_GRACE_S == 2.0, "as `JobContext.cancelled` has it"
+
+
+@pytest.mark.parametrize("task", ["waits", "deaf.async", "deaf.inline"])
+async def test_what_goes_on_is_killed_half_a_second_after_its_timeout(
+    pool: Pool, timers: list[float], task: str
+) -> None:
+    assert (await pool.do(task, 30.0)).verdict.error == "timed out after 30 s"
+    assert timers == [30.0, TIMEOUT_GRACE_S]
 
 
 @pytest.mark.parametrize("task", PARENTS)
