@@ -328,7 +328,7 @@ def task(
 
     Args:
         name: what jobs call it; letters, digits, dots, dashes and underscores.
-        timeout_s: how long one start may take, if the job does not say; 0 for ever.
+        timeout_s: how long one start may take, if the job does not say; at most ten years, 0 for ever.
         max_attempts: how often it is tried, if the job does not say, at most 64; 0 for the mesh's default.
         backoff: how long to wait after a failed attempt, if the job does not say; None: as the mesh does.
         inline: it is a coroutine that takes microseconds and never blocks: it runs in the node itself.
@@ -337,8 +337,10 @@ def task(
         raise TypeError('a task has a name: write @task("image.resize")')
     if NAME.fullmatch(name) is None:
         raise ValueError(f"{name!r} is no task name: letters, digits, '.', '-' and '_', at most 128")
-    if timeout_s < 0 or max_attempts < 0:
-        raise ValueError("timeout_s and max_attempts cannot be negative")
+    if not 0 <= timeout_s <= FAR_S:  # nor is NaN
+        raise ValueError(f"timeout_s is from 0 (for ever) to {FAR_S:.0f} seconds, not {timeout_s!r:.40}")
+    if max_attempts < 0:
+        raise ValueError("max_attempts cannot be negative")
     if backoff is not None and backoff.kind not in BACKOFFS:
         raise ValueError(f"a backoff is one of {', '.join(BACKOFFS)}, not {backoff.kind!r}")
     if backoff is not None and not 0 <= backoff.base_s <= backoff.cap_s:

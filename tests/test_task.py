@@ -621,6 +621,12 @@ def test_importing_the_library_is_light() -> None:
     assert not loaded & {"aiohttp", "asyncio", "msgpack", "cryptography", "typer", "sqlite3", "PIL", "uvloop"}
 
 
+@pytest.mark.parametrize("timeout_s", [-1.0, float("inf"), float("nan")])
+def test_a_timeout_that_no_job_can_have_is_refused(timeout_s: float) -> None:
+    with pytest.raises(ValueError, match=r"timeout_s is from 0 \(for ever\) to 316224000 seconds, not"):
+        task("wrong", timeout_s=timeout_s)
+
+
 def test_a_task_says_how_long_its_jobs_wait_after_a_failure() -> None:
     @task("patient", backoff=Backoff("constant", base_s=5.0))
     def patient() -> None: ...

@@ -12,7 +12,7 @@ from edgenode.api.service import TaskSchema
 from edgenode.core.job_ids import job_text
 from edgenode.core.jobs import Record, new_record
 from edgenode.core.signals import ReadDone, Receipt
-from edgenode.core.specs import Options, Spec, decode_spec
+from edgenode.core.specs import AS_ITS_TASK, Options, Spec, decode_spec
 from edgenode.core.types import TERMINAL, Backoff, JobId, NodeId, State, Wall, starts_of
 from edgenode.core.view import MemberView, MeshView, QueueView
 
@@ -119,7 +119,7 @@ def options_fields(options: Options) -> Json:
     return {
         "queue": options.queue,
         "priority": options.priority,
-        "timeout_s": options.timeout_s,
+        **({} if options.timeout_s == AS_ITS_TASK else {"timeout_s": options.timeout_s}),
         "max_attempts": options.max_attempts,
         "max_losses": options.max_losses,
         "delivery": str(options.delivery),

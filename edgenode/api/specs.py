@@ -19,7 +19,7 @@ from edgenode.api.service import Service, TaskSchema
 from edgenode.core.errors import InvalidJob, RejectedInput, TooLarge, UnknownTask
 from edgenode.core.job_ids import keyed_job_id
 from edgenode.core.jobs import COUNTED_BALLOTS_MAX, TOKENS_MAX
-from edgenode.core.specs import DAY_S, DEFAULTS, UNFINISHED_DAYS, Options, Spec
+from edgenode.core.specs import DAY_S, DEFAULTS, UNFINISHED_DAYS, Options, Spec, timeout_of
 from edgenode.core.types import (
     BACKOFFS,
     FAR_S,
@@ -220,7 +220,7 @@ def fingerprint(document: Mapping[str, object]) -> str:
 def _last_day(due_at: Wall, options: Options) -> Wall:
     """When a job that is not over by then expires, even while it runs: who starts on the day of its deadline
     has a day for it, and an attempt its whole timeout."""
-    return max(due_at + UNFINISHED_DAYS * DAY_S, options.deadline + DAY_S) + options.timeout_s
+    return max(due_at + UNFINISHED_DAYS * DAY_S, options.deadline + DAY_S) + timeout_of(options, 0.0)
 
 
 def payload_bytes(payload: Mapping[str, object]) -> bytes:
@@ -270,7 +270,8 @@ def _defaults(schema: TaskSchema | None) -> Options:
         return DEFAULTS
     attempts = min(schema.max_attempts or DEFAULTS.max_attempts, COUNTED_BALLOTS_MAX)
     backoff = schema.backoff or DEFAULTS.backoff
-    return replace(DEFAULTS, timeout_s=schema.timeout_s, max_attempts=attempts, backoff=backoff)
+    timeout_s = schema.timeout_s or DEFAULTS.timeout_s  # one that has none here may have one where it runs
+    return replace(DEFAULTS, timeout_s=timeout_s, max_attempts=attempts, backoff=backoff)
 
 
 def _options(document: Mapping[str, object], defaults: Options, now: Wall) -> Options:

@@ -84,7 +84,8 @@ def submit(
         str | None, typer.Option(metavar="TIME", help="Not before, like 2030-01-31T12:00:00Z.")
     ] = None,
     timeout_s: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="That one attempt may take; then it is killed.")
+        float | None,
+        typer.Option(metavar="SECONDS", help="That one attempt may take; then it is killed. 0: for ever."),
     ] = None,
     deadline: Annotated[
         str | None, typer.Option(metavar="TIME", help="No start after, like 2030-01-31T12:00:00Z.")

@@ -23,6 +23,8 @@ from edgenode.core.types import (
 DAY_S: Final = 86_400.0
 UNFINISHED_DAYS: Final = 7
 """So long a job may take, if its submission says no more, until it expires."""
+AS_ITS_TASK: Final[Seconds] = -1.0
+"""A job's timeout if its submission says none, nor did its task where it was submitted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Options:
     queue: str = "default"
     priority: int = 4  # 0 (last) to 9 (first)
     run_at: Wall = 0.0  # 0: at once
-    timeout_s: Seconds = 0.0  # 0: none
+    timeout_s: Seconds = AS_ITS_TASK  # of one attempt; 0: none, whatever its task says
     deadline: Wall = 0.0  # 0: none
     max_attempts: int = 3
     max_losses: int = 3
@@ -50,6 +52,15 @@ class Options:
 
 
 DEFAULTS: Final = Options()
+
+
+def timeout_of(options: Options, tasks_s: Seconds) -> Seconds:
+    """How long one attempt may take, 0 for ever.
+
+    Args:
+        tasks_s: what the task says where it runs. A job that says something goes before it, also with 0.
+    """
+    return options.timeout_s if options.timeout_s >= 0 else tasks_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from typing import Any, Final, Protocol
 
 from edgenode.core.job_ids import job_text
 from edgenode.core.signals import Run, RunEnded
+from edgenode.core.specs import timeout_of
 from edgenode.core.types import Instant, JobId, Seconds, StartToken, State
 from edgenode.core.wire import Verdict
 from edgenode.shell.output import WRITER, Attributed, Lines, LogOfStart
@@ -150,7 +151,7 @@ class Inline:
         run = pending.run
         pending.driver = asyncio.current_task()
         self._pending[run.job, run.token] = pending
-        timeout_s = run.spec.options.timeout_s or self._tasks[run.spec.task].timeout_s
+        timeout_s = timeout_of(run.spec.options, self._tasks[run.spec.task].timeout_s)
         if timeout_s > 0:
             pending.timeout_s = timeout_s
             pending.timer = asyncio.get_running_loop().call_later(timeout_s, self._run_out, pending)

@@ -19,6 +19,7 @@ import msgpack
 
 from edgenode.core.job_ids import job_text
 from edgenode.core.signals import Run, RunEnded
+from edgenode.core.specs import timeout_of
 from edgenode.core.types import Instant, JobId, Seconds, StartToken, State
 from edgenode.core.wire import Verdict
 from edgenode.shell import worker_main as protocol
@@ -206,7 +207,7 @@ class WorkerProcess:
             self._decoder.reset()
         self._given += 1
         spec = run.spec
-        active = Active(run, spec.options.timeout_s or self._owner.timeouts.get(spec.task, 0.0))
+        active = Active(run, timeout_of(spec.options, self._owner.timeouts.get(spec.task, 0.0)))
         self._active[active.key] = active
         self._send(protocol.RUN, *active.key, spec.task, spec.payload, run.attempt)
         if active.timeout_s > 0:

@@ -8,7 +8,7 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from edgenode.core import job_ids, jobs
-from edgenode.core.specs import decode_spec
+from edgenode.core.specs import AS_ITS_TASK, decode_spec
 from edgenode.core.types import Backoff, JobId, State
 from tests.api.fake import START, FakeService
 
@@ -162,6 +162,17 @@ async def test_the_work_of_a_job_that_ended_badly_is_tried_again_as_a_new_job(
     assert spec.options.backoff == Backoff("constant", 2.0, 300.0)
     assert (spec.options.requires, spec.options.ttl_s) == ((("gpu", "yes"),), 60.0)
     assert service.records[parsed(job)].state is state
+
+
+@pytest.mark.parametrize(
+    ("options", "timeout_s"), [({}, AS_ITS_TASK), ({"timeout_s": 0}, 0.0), ({"timeout_s": 2.5}, 2.5)]
+)
+async def test_a_retry_says_of_its_timeout_what_the_job_said(
+    http: TestClient, service: FakeService, options: dict[str, float], timeout_s: float
+) -> None:
+    job = await ended(http, service, State.FAILED, **options)
+    made = await (await http.post(f"/v1/jobs/{job}/retry")).json()
+    assert decode_spec(service.records[parsed(made["id"])].spec).options.timeout_s == timeout_s
 
 
 async def test_a_job_has_one_retry_however_often_it_is_asked_for(

@@ -15,9 +15,9 @@ from edgenode.core import job_ids, jobs
 from edgenode.core.errors import NotReady, OutcomeUnknown, Overloaded, StoreUnwritable, Undecided
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import InspectDone, RequestId
-from edgenode.core.specs import DAY_S, Options, decode_spec
+from edgenode.core.specs import AS_ITS_TASK, DAY_S, Options, decode_spec
 from edgenode.core.types import Backoff, Ballot, JobId, Load, MemberState, Partition, State
-from tests.api.fake import NODES, START, FakeService
+from tests.api.fake import NODES, START, FakeService, Resize
 
 NAMES = {
     "id", "task", "payload", "state", "settled", "queue", "priority", "attempt", "max_attempts", "losses",
@@ -113,6 +113,27 @@ async def test_the_task_says_what_the_submitter_does_not(http: TestClient, servi
     options = decode_spec(record.spec).options
     assert (options.timeout_s, options.max_attempts) == (30.0, 2)
     assert options.backoff == Backoff("constant", 2.0, 60.0)
+
+
+async def test_a_timeout_of_0_is_none_also_if_the_task_has_one(
+    http: TestClient, service: FakeService
+) -> None:
+    await submit(http, task="image.resize", payload={"source": "x", "width": 1}, timeout_s=0)
+    (record,) = service.records.values()
+    spec = decode_spec(record.spec)
+    assert (spec.options.timeout_s, spec.expires_at) == (0.0, START + 7 * DAY_S)
+
+
+@pytest.mark.parametrize("task", ["echo", "image.resize"])
+async def test_where_no_timeout_is_known_the_task_s_own_counts_where_it_runs(
+    http: TestClient, service: FakeService, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    """Of echo this node knows nothing; of image.resize that it has none here."""
+    monkeypatch.setattr(Resize, "timeout_s", 0.0)
+    await submit(http, task=task, payload={"source": "x", "width": 1})
+    (record,) = service.records.values()
+    spec = decode_spec(record.spec)
+    assert (spec.options.timeout_s, spec.expires_at) == (AS_ITS_TASK, START + 7 * DAY_S)
 
 
 async def test_at_most_once_means_one_attempt(http: TestClient) -> None:

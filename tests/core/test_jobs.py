@@ -41,7 +41,7 @@ from edgenode.core.jobs import (
     taken_over,
 )
 from edgenode.core.joining import is_same_life, join
-from edgenode.core.specs import Options, Spec, decode_spec, encode_spec
+from edgenode.core.specs import AS_ITS_TASK, Options, Spec, decode_spec, encode_spec
 from edgenode.core.types import NO_TOKEN, TERMINAL, Backoff, Ballot, NodeId, StartToken, State
 
 JOB = keyed_job_id("order-17")
@@ -452,7 +452,7 @@ options = st.builds(
     queue=st.sampled_from(["default", "slow"]),
     priority=st.integers(0, 9),
     max_attempts=st.integers(1, 5),
-    timeout_s=st.sampled_from([0.0, 1.5]),
+    timeout_s=st.sampled_from([AS_ITS_TASK, 0.0, 1.5]),
     requires=st.sampled_from([(), (("arch", "arm64"),)]),
     backoff=st.sampled_from([Backoff(), Backoff("constant", 2.0, 3.0)]),
 )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edgenode.core.signals import Run, RunEnded
-from edgenode.core.specs import Options, Spec
+from edgenode.core.specs import AS_ITS_TASK, Options, Spec
 from edgenode.core.types import JobId, NodeId, Room, StartToken
 from edgenode.shell.worker import WorkerPool
 
@@ -57,7 +57,7 @@ class Pool:
                 self._changed.clear()
                 await self._changed.wait()
 
-    def give(self, task: str, timeout_s: float = 0.0, **payload: Any) -> Run:
+    def give(self, task: str, timeout_s: float = AS_ITS_TASK, **payload: Any) -> Run:
         self._numbers += 1
         job = JobId(self._numbers.to_bytes(16, "big"))
         spec = Spec(job, task, json.dumps(payload).encode(), 0.0, 0.0, Options(timeout_s=timeout_s))
@@ -76,7 +76,7 @@ class Pool:
         await self.until(lambda: "\n" in self.output.get(run.job, ""))
         return self.output[run.job].partition("\n")[0]
 
-    async def do(self, task: str, timeout_s: float = 0.0, **payload: Any) -> RunEnded:
+    async def do(self, task: str, timeout_s: float = AS_ITS_TASK, **payload: Any) -> RunEnded:
         return await self.end_of(self.give(task, timeout_s, **payload))
 
     async def works(self) -> bool:

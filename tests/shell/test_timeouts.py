@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from pools import Pool, wait_for_death
 
+from edgenode.core.specs import AS_ITS_TASK
 from edgenode.core.types import State
 from edgenode.shell.worker import STOP_GRACE_S
 from edgenode.shell.worker_process import LINK_END_S, TIMEOUT_GRACE_S
@@ -105,6 +106,18 @@ async def deaf_inline() -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
 
+@task("limited", timeout_s=20)
+def limited() -> None:
+    waits()
+
+@task("limited.async", timeout_s=20)
+async def limited_async() -> None:
+    await waits_async()
+
+@task("limited.inline", timeout_s=20, inline=True)
+async def limited_inline() -> None:
+    await waits_async()
+
 @task("listens")
 def listens(ctx: JobContext) -> str:
     print("ready")
@@ -126,6 +139,7 @@ def pid() -> int:
 DEFS = ["waits", "ignores.signals", "catches.all", "computes", "holds.the.interpreter"]
 COROUTINES = ["waits.async", "deaf.async", "computes.async"]
 PARENTS = ["has.a.child", "has.a.daemon", "forks"]
+LIMITED = ["limited", "limited.async", "limited.inline"]
 
 
 @pytest.fixture
@@ -194,6 +208,26 @@ async def test_what_goes_on_is_killed_half_a_second_after_its_timeout(
 ) -> None:
     assert (await pool.do(task, 30.0)).verdict.error == "timed out after 30 s"
     assert timers == [30.0, TIMEOUT_GRACE_S]
+
+
+@pytest.mark.parametrize("task", LIMITED)
+async def test_the_timeout_of_the_task_counts_if_the_job_says_none(
+    pool: Pool, timers: list[float], task: str
+) -> None:
+    assert (await pool.do(task, AS_ITS_TASK)).verdict.error == "timed out after 20 s"
+    assert timers[0] == 20.0
+
+
+@pytest.mark.parametrize("task", LIMITED)
+async def test_a_timeout_of_0_is_none_whatever_the_task_says(
+    pool: Pool, timers: list[float], task: str
+) -> None:
+    run = pool.give(task, 0.0)
+    assert await pool.first_line(run) == "ready"
+    assert timers == []
+    pool.pool.stop(run.job, run.token, "enough")
+    assert (await pool.end_of(run)).verdict.state is State.CANCELLED
+    assert timers == [STOP_GRACE_S]
 
 
 @pytest.mark.parametrize("task", PARENTS)

@@ -19,6 +19,7 @@ import pytest
 from pools import LIMIT_S, OWNER, Pool, wait_for_death
 
 from edgenode.core.job_ids import job_text
+from edgenode.core.specs import AS_ITS_TASK
 from edgenode.core.types import Room, State
 from edgenode.shell import worker_main as protocol
 from edgenode.shell.worker_process import COMMAND
@@ -374,7 +375,7 @@ async def test_a_process_that_forked_and_died_is_not_waited_for(pool: Pool, tmp_
 # ---------------------------------------------------------------------------- timeouts and stopping
 
 
-@pytest.mark.parametrize(("task", "timeout_s"), [("hang", 0.1), ("hang.soon", 0.0)])
+@pytest.mark.parametrize(("task", "timeout_s"), [("hang", 0.1), ("hang.soon", AS_ITS_TASK)])
 async def test_a_run_that_takes_too_long_is_killed_and_has_failed(
     pool: Pool, task: str, timeout_s: float
 ) -> None:
