@@ -274,6 +274,46 @@ def test_result_to_dead_owner() -> None:
     assert story.starts("j") == 1
 
 
+def failing_on_a_peer_as_its_owner_dies(first: str, options: Options) -> Scenario:
+    """For a core a timeout is a run that fails, and is not lost (tests/shell/test_timeouts.py). Here it is on
+    a peer, at the moment at which the owner of the job dies; the holders know of the start."""
+    story = busy("abcd", "a")
+    story.submit("j", at="a", holders="abc", options=options)
+    story.until(lambda: story.runs("j") and story.is_acknowledged("j"))
+    story.until(lambda: the_copy(story, "b").start_count == the_copy(story, "c").start_count == 1)
+    assert story.runner("j") != "a"
+    happens = [lambda: story.kill("a"), lambda: story.fail("j")]
+    for each in happens if first == "death" else reversed(happens):
+        each()
+    return story
+
+
+@pytest.mark.parametrize("first", ["death", "timeout"])
+def test_a_timeout_on_a_runner_whose_owner_dies_is_one_failed_attempt_and_no_loss(first: str) -> None:
+    story = failing_on_a_peer_as_its_owner_dies(first, Options(max_attempts=2, max_losses=1))
+    story.until(lambda: story.runs("j"))
+    for name in "bc":
+        copy = the_copy(story, name)
+        assert (copy.failure_count, copy.losses, copy.start_count) == (1, (), 2)
+    story.finish("j")
+    story.heal_and_judge()
+    assert end(story.read("j", "a")) is State.SUCCEEDED
+    assert story.starts("j") == 2
+
+
+@pytest.mark.parametrize("first", ["death", "timeout"])
+def test_a_timeout_of_the_last_attempt_is_the_end_also_if_its_owner_dies(first: str) -> None:
+    story = failing_on_a_peer_as_its_owner_dies(first, Options(max_attempts=1))
+    story.until(lambda: story.is_told("j"))
+    story.heal_and_judge()
+    found = story.read("j", "a")
+    assert end(found) is State.FAILED
+    assert isinstance(found, Record)
+    assert found.outcome is not None
+    assert found.outcome.error.startswith("raised in start")
+    assert (found.failure_count, found.losses, story.starts("j")) == (1, (), 1)
+
+
 def test_two_nodes_r3() -> None:
     """Acknowledgements are counted again when the membership changes, and the receipt says so."""
     story = Scenario("ab", Node)
