@@ -16,6 +16,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import math
 import os
 import pkgutil
 import re
@@ -343,8 +344,8 @@ def task(
         raise ValueError("max_attempts cannot be negative")
     if backoff is not None and backoff.kind not in BACKOFFS:
         raise ValueError(f"a backoff is one of {', '.join(BACKOFFS)}, not {backoff.kind!r}")
-    if backoff is not None and not 0 <= backoff.base_s <= backoff.cap_s:
-        raise ValueError("of a backoff, base_s cannot be negative, nor more than cap_s")
+    if backoff is not None and not 0 <= backoff.base_s <= backoff.cap_s < math.inf:
+        raise ValueError("of a backoff, base_s cannot be negative, nor more than cap_s, and that is finite")
 
     def mark(function: Function) -> Function:
         made = Task(

@@ -632,6 +632,13 @@ def test_a_task_says_how_long_its_jobs_wait_after_a_failure() -> None:
     def patient() -> None: ...
 
     assert Registry.of(patient)["patient"].backoff == Backoff("constant", 5.0, 300.0)
-    for wrong in (Backoff("linear"), Backoff(base_s=-1.0), Backoff(base_s=10.0, cap_s=5.0)):
+    endless = Backoff(cap_s=float("inf"))
+    for wrong in (Backoff("linear"), Backoff(base_s=-1.0), Backoff(base_s=10.0, cap_s=5.0), endless):
         with pytest.raises(ValueError, match="backoff"):
             task("wrong", backoff=wrong)
+
+
+@pytest.mark.parametrize("timeout_s", [float("inf"), float("nan"), -1.0])
+def test_a_timeout_is_a_number_of_seconds(timeout_s: float) -> None:
+    with pytest.raises(ValueError, match="timeout_s"):
+        task("wrong", timeout_s=timeout_s)
