@@ -16,6 +16,7 @@ from typing import Final, assert_never
 
 from edgenode.core.ballots import Ballots
 from edgenode.core.cancelling import Cancelling
+from edgenode.core.catalogue import Catalogue
 from edgenode.core.checks import Checks
 from edgenode.core.custody import Custody
 from edgenode.core.desk import Desk
@@ -75,6 +76,7 @@ from edgenode.core.signals import (
     StoreRecovered,
     StoreRefused,
     SubmitAsked,
+    TasksAsked,
     TimePassed,
 )
 from edgenode.core.situations import Situation
@@ -107,6 +109,7 @@ from edgenode.core.wire import (
     Claim,
     Claims,
     Copies,
+    DescribeTasks,
     Expired,
     Gift,
     Grant,
@@ -143,6 +146,8 @@ from edgenode.core.wire import (
     Submit,
     Submitted,
     Taken,
+    TaskItem,
+    TasksDescribed,
     Vote,
     Wanted,
     WantWork,
@@ -150,8 +155,12 @@ from edgenode.core.wire import (
     Write,
 )
 
-DISKLESS: Final = (Submitted, ReadAnswer, SearchAnswer, Inspected, Reports, CancelNoted, Regulate, Regulated)
-"""What a node hears on behalf of its clients, and what is wished of the node itself: that needs no disk."""
+DISKLESS: Final = (
+    Submitted, ReadAnswer, SearchAnswer, Inspected, Reports, CancelNoted, Regulate, Regulated, DescribeTasks,
+    TasksDescribed,
+)  # fmt: skip
+"""What a node hears on behalf of its clients, and what is wished or asked of the node itself: that needs no
+disk."""
 HELD_MAX: Final = 10_000
 """Messages that wait until it is known whether this disk has a vote. Their senders repeat what is lost."""
 
@@ -172,9 +181,11 @@ class Node:
         *,
         expects_peers: bool = False,
         knows_peers: bool = False,
+        tasks: Iterable[TaskItem] = (),
     ) -> None:
         """
         Args:
+            tasks: what others are told of those in `info.tasks`.
             expects_peers: others may turn up: no jobs are taken before one did, or `formation_s` is over.
             knows_peers: others were named, so that not meeting any means to be cut off.
         """
@@ -216,6 +227,7 @@ class Node:
         self._reading = Reading(self._desk)
         self._searching = Searching(self._desk)
         self._reporting = Reporting(self._desk)
+        self._catalogue = Catalogue(self._desk, tasks)
         self._cancelling = Cancelling(self._desk)
         self._keys = Keys(self._desk)
         self._weight = info.weight
@@ -255,6 +267,11 @@ class Node:
     def scheduler(self) -> Scheduler:
         """To be read only."""
         return self._scheduler
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """To be read only."""
+        return self._catalogue
 
     @property
     def has_vote(self) -> bool:
@@ -332,6 +349,7 @@ class Node:
         self._reading.on_time()
         self._searching.on_time()
         self._reporting.on_time()
+        self._catalogue.on_time()
         self._cancelling.on_time()
         self._regulation.on_time()
         if self.ready != self._said_ready:
@@ -412,6 +430,7 @@ class Node:
             self._reading.deadline(),
             self._searching.deadline(),
             self._reporting.deadline(),
+            self._catalogue.deadline(),
             self._cancelling.deadline(),
             self._queues.deadline(),
             self._regulation.deadline(),
@@ -494,6 +513,7 @@ class Node:
                 self._searching.dropped(request)
                 self._cancelling.dropped(request)
                 self._reporting.dropped(request)
+                self._catalogue.dropped(request)
                 self._queues.dropped(request)
                 self._regulation.dropped(request)
             case Reported():
@@ -502,6 +522,8 @@ class Node:
                 self._reporting.ask(event)
             case RegulateAsked():
                 self._regulation.ask(event)
+            case TasksAsked():
+                self._catalogue.ask(event)
             case SearchedHere():
                 self._searching.searched_here(event)
             case RunEnded(job):
@@ -695,6 +717,10 @@ class Node:
                 self._queues.on_told(source, message)
             case QueuesDigest(digest):
                 self._queues.on_digest(source, digest)
+            case DescribeTasks():
+                self._catalogue.on_describe(source, message)
+            case TasksDescribed():
+                self._catalogue.on_described(source, message)
             case Regulate():
                 self._regulation.on_regulate(source, message)
             case Regulated():
@@ -744,6 +770,7 @@ class Node:
             self._reading.members_changed(changed)
             self._searching.members_changed(changed)
             self._reporting.members_changed(changed)
+            self._catalogue.members_changed(changed)
             self._cancelling.members_changed(changed)
             self._keys.members_changed(changed)
             self._queues.members_changed(changed)
@@ -915,6 +942,7 @@ class Node:
         self._intake.close()
         self._reading.close()
         self._searching.close()
+        self._catalogue.close()
 
     # ------------------------------------------------------------------------------------- leaving
 

@@ -141,6 +141,9 @@ class JobSettings:
     submit_s: Seconds = 10.0
     """How long an entry node waits for a receipt before it answers `definite: false`."""
     read_s: Seconds = 3.0
+    describe_s: Seconds = 1.0
+    """How long a submission waits for members to say what a task takes that this node lacks. After that the
+    payload goes unchecked to where the task is. Some round trips."""
     unsettled_s: Seconds = 1.5
     """How long who waits for a job waits for a result to be settled, before it is shown as unsettled."""
     want_s: Seconds = 0.5

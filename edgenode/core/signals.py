@@ -28,7 +28,7 @@ from edgenode.core.types import (
     StartToken,
     Wall,
 )
-from edgenode.core.wire import Message, Query, QueueItem, Said, Verdict, Wish
+from edgenode.core.wire import Message, Query, QueueItem, Said, TaskItem, Verdict, Wish
 
 RequestId = NewType("RequestId", int)
 """Made by the shell for each local request; comes back in exactly one `Answer`."""
@@ -300,6 +300,15 @@ class RegulateAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class TasksAsked:
+    """Answered with `TasksTold`: what others say of tasks that this node lacks."""
+
+    request: RequestId
+    names: tuple[str, ...]
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class StoreRefused:
     """A Persist failed (full, read-only, broken), and so will every later one, until `StoreRecovered`.
 
@@ -356,7 +365,7 @@ Event = (
     Booted | ClockRead | TimePassed | MessageArrived | LinkUp | LinkDown | CloneMet | SubmitAsked | ReadAsked
     | SearchAsked | InspectAsked | QueueAsked | CancelAsked | RequestDropped | SearchedHere | RunEnded
     | Persisted | StoreRefused | StoreRecovered | RowsDamaged | LeaveAsked | StopAsked | SlotsChanged
-    | Reported | ReportsAsked | RegulateAsked | Burst
+    | Reported | ReportsAsked | RegulateAsked | TasksAsked | Burst
 )  # fmt: skip
 
 
@@ -499,6 +508,14 @@ class RegulateDone:
 
 
 @dataclass(frozen=True, slots=True)
+class TasksTold:
+    """Those of which a member has said something in time."""
+
+    request: RequestId
+    items: tuple[TaskItem, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SearchHere:
     """Look through this disk's rows, off the event loop; ends in one `SearchedHere`."""
 
@@ -583,6 +600,6 @@ class Left:
 
 Effect = (
     Persist | Send | Run | StopRun | SubmitDone | ReadDone | SearchDone | InspectDone | ReportsDone
-    | QueueDone | CancelDone | RegulateDone | SearchHere | Peers | Remember | RememberWords
+    | QueueDone | CancelDone | RegulateDone | TasksTold | SearchHere | Peers | Remember | RememberWords
     | Behind | Cloned | Changed | Log | Left
 )  # fmt: skip

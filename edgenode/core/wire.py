@@ -44,6 +44,8 @@ FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
 """A frame carries one message. The largest is a submission of 10,000 jobs."""
 CATCH_UP_BYTES: Final = 64 * 1024
 """Copies travel in pieces of about this size, so that an acknowledgement never waits behind megabytes."""
+SCHEMA_BYTES_MAX: Final = 64 * 1024
+"""Of what a task takes: a hundred times an ordinary one."""
 
 
 # --------------------------------------------------------------------------------------------- items
@@ -272,6 +274,19 @@ class NotedItem(NamedTuple):
     job: JobId
     token: StartToken
     number: int
+
+
+class TaskItem(NamedTuple):
+    """What a member says of a task that it has."""
+
+    name: str
+    schema: bytes  # of the payload, as JSON; b"": it is too large to be told
+    timeout_s: float  # of a job that does not say, as all below; 0: none
+    max_attempts: int  # 0: the mesh's default
+    backoff: str  # one of `types.BACKOFFS`; "": the mesh's default
+    base_s: float
+    cap_s: float
+    inline: bool
 
 
 class Change(StrEnum):
@@ -731,6 +746,23 @@ class Regulated:
     weight: float
 
 
+@message(58)
+class DescribeTasks:
+    """What are these tasks, which you have and I have not?"""
+
+    request: int
+    names: tuple[str, ...]
+
+
+@message(59)
+class TasksDescribed:
+    """Those of them that the sender has."""
+
+    request: int
+    items: tuple[TaskItem, ...]
+    last: bool  # of the pieces that make up the answer
+
+
 @message(72)
 class PermitsWanted:
     """What I hold of what you hand out: all, in answer to that `roll` call; with 0 what has changed."""
@@ -761,7 +793,7 @@ Message = (
     | Marks | Marked | Expired | Gift | Claim | Claims | Homes | WantWork | Grant | Result | ResultTaken
     | Have | Has | Stop | Cancel | CancelNoted
     | Read | ReadAnswer | Search | SearchAnswer | Inspect | Inspected | Regulate | Regulated
-    | Report | Noted | AskReports | Reports | QueuesTold | QueuesDigest
+    | DescribeTasks | TasksDescribed | Report | Noted | AskReports | Reports | QueuesTold | QueuesDigest
     | PermitsWanted | Allowed | RollCall
 )  # fmt: skip
 MembershipMessage = Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose

@@ -59,6 +59,8 @@ from edgenode.core.signals import (
     StoreRefused,
     SubmitAsked,
     SubmitDone,
+    TasksAsked,
+    TasksTold,
     TimePassed,
 )
 from edgenode.core.specs import Options, Spec, encode_spec
@@ -77,7 +79,7 @@ from edgenode.core.types import (
     Wall,
 )
 from edgenode.core.view import Standing
-from edgenode.core.wire import CONTROL, Message, Query, Said, SubmitItem, Verdict, decode, encode
+from edgenode.core.wire import CONTROL, Message, Query, Said, SubmitItem, TaskItem, Verdict, decode, encode
 from edgenode.sim.shelf import Shelf
 
 A, B, C, D, E = (NodeId(letter * 16) for letter in "abcde")
@@ -334,6 +336,7 @@ class Mesh:
         *,
         slots: int | Mapping[NodeId, int] = 2,
         tasks: Mapping[NodeId, Sequence[str]] | None = None,
+        described: Mapping[NodeId, Sequence[TaskItem]] | None = None,
         labels: Mapping[NodeId, Labels] | None = None,
         coroutines: Sequence[str] = (),
         async_slots: int = 0,
@@ -370,6 +373,7 @@ class Mesh:
         self.reports: dict[RequestId, ReportsDone] = {}
         self.queues: dict[RequestId, QueueDone] = {}
         self.regulated: dict[RequestId, RegulateDone] = {}
+        self.told: dict[RequestId, TasksTold] = {}
         self.rule: Rule = let_pass
         self.verdict: Callable[[Begun], tuple[Seconds, Verdict] | None] = lambda begun: (RUN_S, succeeded())
         """How a run ends, and after how long; None: it goes on until it is stopped."""
@@ -378,6 +382,8 @@ class Mesh:
         self.cuts: set[frozenset[NodeId]] = set()
         self._slots = dict.fromkeys(self.names, slots) if isinstance(slots, int) else dict(slots)
         self._tasks, self._labels = dict(tasks or {}), dict(labels or {})
+        self.described = dict(described or {})
+        """What nodes say of their tasks from their next boot on."""
         self._coroutines, self._async_slots = frozenset(coroutines), async_slots
         self._knows_peers = knows_peers
         self._queue: list[tuple[Instant, int, NodeId, int, Callable[[], object]]] = []
@@ -420,6 +426,7 @@ class Mesh:
             random.Random(f"{name}{self.boots[name]}"),
             expects_peers=len(self.names) > 1,
             knows_peers=self._knows_peers,
+            tasks=self.described.get(name, ()),
         )
         self.up.add(name)
         disk = self.disks[name]
@@ -577,6 +584,8 @@ class Mesh:
                 self.reports[request] = effect
             case RegulateDone(request):
                 self.regulated[request] = effect
+            case TasksTold(request):
+                self.told[request], self.answered_at[request] = effect, self.now
             case Log():
                 self.logs.append((name, effect))
             case Left(handed_over):
@@ -692,6 +701,11 @@ class Mesh:
     ) -> RequestId:
         request = RequestId(next(self._requests))
         self.do(name, ReportsAsked(request, job, nodes, brief, timeout_s))
+        return request
+
+    def ask_tasks(self, name: NodeId, *tasks: str, timeout_s: Seconds = 1.0) -> RequestId:
+        request = RequestId(next(self._requests))
+        self.do(name, TasksAsked(request, tasks, timeout_s))
         return request
 
     def record(self, name: NodeId, job: JobId) -> Record:

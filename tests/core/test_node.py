@@ -475,6 +475,8 @@ def test_messages_about_unknown_jobs_do_no_harm() -> None:
         wire.SearchAnswer(99, (b"x",), b""),
         wire.Inspect(1, job),
         wire.Inspected(99, b"x"),
+        wire.DescribeTasks(99, ("nobody's", "")),
+        wire.TasksDescribed(99, (wire.TaskItem("t", b"x", -1.0, 0, "fast", 2.0, 1.0, True),), True),
     ]
     for message in strange:
         mesh.tell(B, A, message)
