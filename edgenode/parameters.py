@@ -3,6 +3,7 @@
 Each annotation becomes a `Shape`, once, when a task is loaded. A shape reads a JSON value into the Python
 value the task wants, and collects every problem with the name of the field it is about (`items[3].name`).
 Reading is strict: JSON says what is text and what is a number, so nothing is guessed or converted.
+A schema becomes shapes again where the function is not known, and these have the same complaints.
 """
 
 from __future__ import annotations
@@ -219,6 +220,7 @@ class _Tuple(Shape):
 
     def __init__(self, items: Sequence[Shape]) -> None:
         self._items = items
+        self.length = len(items)
         self.words = f"a list of {len(items)}"
 
     def read(self, value: object, field: str, problems: Problems) -> Any:
@@ -357,8 +359,13 @@ class Fields(Shape):
 
     words = "an object"
 
-    def __init__(self, fields: Sequence[Field], make: Callable[..., Any], unknown: str) -> None:
-        self._fields, self._make, self._unknown = fields, make, unknown
+    def __init__(self, fields: Sequence[Field], make: Callable[..., Any], title: str = "") -> None:
+        """
+        Args:
+            title: the name of its class; parameters have none.
+        """
+        self._fields, self._make, self._title = fields, make, title
+        self._unknown = f"is no field of {title}" if title else "is no parameter of this task"
         self._names = frozenset(field.name for field in fields)
 
     def read(self, value: object, field: str, problems: Problems) -> Any:
@@ -390,7 +397,8 @@ class Fields(Shape):
             if not each.required and isinstance(each.default, str | int | float | bool | None):
                 default = each.default.value if isinstance(each.default, Enum) else each.default
                 properties[each.name]["default"] = default
-        return {
+        title = {"title": self._title} if self._title else {}
+        return title | {
             "type": "object",
             "properties": properties,
             "required": [each.name for each in self._fields if each.required],
@@ -519,7 +527,7 @@ def _typed_dict_shape(cls: type[Any], depth: int) -> Shape:
         said = typing.get_origin(hint)
         required = said is typing.Required or (name in required_keys and said is not typing.NotRequired)
         fields.append(Field(name, shape, required, inspect.Parameter.empty))
-    return Fields(fields, dict, f"is no key of {cls.__name__}")
+    return Fields(fields, dict, cls.__name__)
 
 
 def _dataclass_shape(cls: type[Any], depth: int) -> Shape:
@@ -536,7 +544,7 @@ def _dataclass_shape(cls: type[Any], depth: int) -> Shape:
         except Unreadable as error:
             raise Unreadable(f"{cls.__name__}.{each.name}: {error}") from error
         fields.append(Field(each.name, shape, required, default))
-    return Fields(fields, cls, f"is no field of {cls.__name__}")
+    return Fields(fields, cls, cls.__name__)
 
 
 def parameters_of(function: Callable[..., Any], injected: type) -> tuple[Fields, str | None]:
@@ -562,4 +570,77 @@ def parameters_of(function: Callable[..., Any], injected: type) -> tuple[Fields,
         except Unreadable as error:
             raise Unreadable(f"parameter {name!r}: {error}") from error
         fields.append(Field(name, shape, required, parameter.default))
-    return Fields(fields, dict, "is no parameter of this task"), wants
+    return Fields(fields, dict), wants
+
+
+# ----------------------------------------------------------------------------------- schema -> shape
+
+_NAMED: Final[Mapping[str, Shape]] = {
+    name: _Scalar(kind, words, name) for kind, (words, name) in _SCALARS.items()
+} | {"number": _Number()}
+_FORMS: Final[Mapping[str, Shape]] = {form: _Text(make, words, form) for make, words, form in _TEXTS.values()}
+_KEYWORDS: Final[Mapping[str, str]] = {
+    bound.keyword + suffix: name
+    for name, bound in _BOUNDS.items()
+    for suffix in (("Length", "Items", "Properties") if "length" in name else ("",))
+}
+
+
+def parameters_in(schema: object) -> Fields | None:
+    """What reads the payload that a task's `schema` describes, with the complaints of the task itself; None
+    if it describes none.
+
+    The schema is one that shapes made. What it does not say, since only the task's own classes know it, is
+    not checked, and neither is a keyword that a later version may have made: what the task would take is
+    never refused. What is read is of no use but for its problems.
+    """
+    found = _shape_in(schema, 0, is_top=True)
+    return found if isinstance(found, Fields) else None
+
+
+def _shape_in(schema: object, depth: int, *, is_top: bool = False) -> Shape:
+    if not isinstance(schema, dict) or depth > NESTING_MAX + 1:  # the parameters themselves
+        return _Anything()
+    shape = _unbounded_in(schema, depth, is_top=is_top)
+    bounds = {
+        _KEYWORDS[keyword]: bound
+        for keyword, bound in schema.items()
+        if keyword in _KEYWORDS
+        and type(bound) in (int, float)
+        and not (keyword == "multipleOf" and bound == 0)
+    }
+    if isinstance(shape, _Tuple):
+        # Its length is said in the words of bounds.
+        bounds = {name: to for name, to in bounds.items() if to != shape.length}
+    return _Bounded(shape, bounds) if bounds else shape
+
+
+def _unbounded_in(schema: Schema, depth: int, *, is_top: bool) -> Shape:
+    """The shape without what `Bounds` say."""
+    inner = depth + 1
+    match schema:
+        case {"anyOf": [_, *_] as alternatives}:
+            return _OneOf([_shape_in(each, inner) for each in alternatives])
+        case {"enum": [_, *_] as choices}:
+            return _Choice([(choice, choice) for choice in choices])
+        case {"prefixItems": [*items]}:
+            return _Tuple([_shape_in(each, inner) for each in items])
+        case {"type": "array", "uniqueItems": True, "items": item}:
+            return _Set(_shape_in(item, inner), frozenset)
+        case {"type": "array", "items": item}:
+            return _List(_shape_in(item, inner), tuple)  # of all kinds of lists the one that a set takes
+        case {"type": "object", "properties": dict() as properties, "required": [*required]}:
+            title = "" if is_top else str(schema.get("title", ""))
+            fields = [
+                Field(name, _shape_in(each, inner), name in required, inspect.Parameter.empty)
+                for name, each in properties.items()
+            ]
+            # Whether two of them are equal, and may be in one set, is for their class to say.
+            return Fields(fields, lambda **read: object(), title)
+        case {"type": "object", "additionalProperties": item}:
+            return _Dict(_shape_in(item, inner))
+        case {"type": "string", "format": str() as form} if form in _FORMS:
+            return _FORMS[form]
+        case {"type": str() as name} if name in _NAMED:
+            return _NAMED[name]
+    return _Anything()

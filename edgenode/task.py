@@ -277,11 +277,7 @@ class Task:
             InvalidJob: a parameter is unknown, missing or of another type; `context["field"]` names the
                 first, `context["errors"]` all.
         """
-        problems = Problems()
-        arguments = self.resolve()[0].read(payload, "", problems)
-        if problems.count:
-            _refuse(self.name, problems)
-        read: dict[str, Any] = arguments
+        read: dict[str, Any] = read_payload(self.name, self.resolve()[0], payload)
         return read
 
     @property
@@ -304,6 +300,19 @@ class Task:
     def schema(self) -> Schema:
         """JSON Schema (draft 2020-12) of its payload."""
         return {"title": self.name, "description": self.summary} | self.resolve()[0].schema()
+
+
+def read_payload(name: str, parameters: Fields, payload: object) -> Any:
+    """What the parameters of the task of that name make of a payload.
+
+    Raises:
+        InvalidJob: as `Task.read` says.
+    """
+    problems = Problems()
+    read = parameters.read(payload, "", problems)
+    if problems.count:
+        _refuse(name, problems)
+    return read
 
 
 def _refuse(name: str, problems: Problems) -> NoReturn:

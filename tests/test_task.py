@@ -230,7 +230,7 @@ def test_other_shapes_are_read_too(name: str, given: object, read: object) -> No
     ("name", "given", "field", "text"),
     [
         ("corner", {"y": 1}, "corner.x", "is missing"),
-        ("corner", {"x": 1, "z": 1}, "corner.z", "is no key of Corner"),
+        ("corner", {"x": 1, "z": 1}, "corner.z", "is no field of Corner"),
         ("names", ["a", "a"], "names", "each value once"),
         ("names", "ab", "names", "expected a list or null"),
         ("pair", [1, "a", 2], "pair", "expected a list of 2, got 3"),
