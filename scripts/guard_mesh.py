@@ -55,7 +55,7 @@ from edgenode.core.view import MeshView
 from edgenode.core.wire import CONTROL, Verdict, decode, encode
 from edgenode.shell.link import DEFAULTS, Outbox, split
 from edgenode.shell.store import Store
-from edgenode.task import Registry, Task
+from edgenode.task import Registry
 
 NODES: Final = tuple(NodeId(letter * 16) for letter in "abc")
 BOOT: Final = 1
@@ -174,6 +174,7 @@ class Mesh:
 
     def __init__(self, stores: Sequence[Store], seed: int = 1) -> None:
         self._dice = Random(seed)
+        self._registry = Registry.of(bench_tasks.echo)
         self.members = [
             Member(node, store, Random(f"{seed} {node}")) for node, store in zip(NODES, stores, strict=True)
         ]
@@ -295,7 +296,7 @@ class Mesh:
         service = cast(Service, _Service(self, entry))
         for _ in todo:
             parsed = parse_json(body)
-            maker = SpecMaker(service)
+            maker = SpecMaker(service, self._registry)
             specs = [maker.spec(each) for each in (parsed if isinstance(parsed, list) else [parsed])]
             submitted = yield self._ask(entry, SubmitAsked(self._request(), tuple(specs), 0, SUBMIT_S))
             assert isinstance(submitted, SubmitDone)
@@ -330,7 +331,6 @@ class _Service:
 
     def __init__(self, mesh: Mesh, entry: Member) -> None:
         self._entry = entry
-        self._registry = Registry.of(bench_tasks.echo)
         self.wall = mesh.wall
         self.new_job_id = mesh.new_job_id
 
@@ -342,9 +342,6 @@ class _Service:
 
     def known_tasks(self) -> frozenset[str]:
         return frozenset((TASK,))
-
-    def task_schema(self, name: str) -> Task | None:
-        return self._registry.get(name)
 
 
 @contextmanager

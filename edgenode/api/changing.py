@@ -7,7 +7,7 @@ is a new job, of which the old one's id is the key: however often it is asked fo
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -123,7 +123,9 @@ class Changing:
         await body_of(request)
         check_taking(self._service)
         self._submitting.check_room()
-        made = self._again(SpecMaker(self._service), await self._found(job))
+        record = await self._found(job)
+        maker = await self._submitting.spec_maker(_tasks_of([record]))
+        made = self._again(maker, record)
         return await self._submitting.send(request, [made], wait_s=wait_s)
 
     async def retry_many(self, request: web.Request) -> web.Response:
@@ -134,7 +136,7 @@ class Changing:
         check_taking(self._service)
         self._submitting.check_room()
         records, refused = await self._select(wanted, RETRYABLE)
-        maker = SpecMaker(self._service)
+        maker = await self._submitting.spec_maker(_tasks_of(records))
         made: list[Spec | EdgeNodeError] = list(refused.values())
         for record in records:
             try:
@@ -188,6 +190,10 @@ class Changing:
             if not page.next:
                 return records, {}
             query = query._replace(after=page.next)
+
+
+def _tasks_of(records: Iterable[Record]) -> set[str]:
+    return {decode_spec(record.spec).task for record in records}
 
 
 def _told(answer: Record | EdgeNodeError, job: JobId) -> Mapping[str, Any]:

@@ -59,10 +59,12 @@ class Nodes:
         parameters(request)
         service = self._service
         living = [member for member in self._by_name() if not member.is_gone]
+        names = sorted({task for member in living for task in member.info.tasks})
+        schemas = await service.task_schemas(names, timeout_s=self._settings.describe_s)
         tasks = []
-        for name in sorted({task for member in living for task in member.info.tasks}):
+        for name in names:
             nodes = [member for member in living if name in member.info.tasks]
-            tasks.append(render.task_fields(name, nodes, service.task_schema(name)))
+            tasks.append(render.task_fields(name, nodes, schemas.get(name)))
         return json_response(dump({"tasks": tasks}))
 
     async def drain(self, request: web.Request) -> web.Response:

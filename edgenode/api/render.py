@@ -257,7 +257,7 @@ def task_fields(name: str, nodes: Sequence[MemberView], task: TaskSchema | None)
 
     Args:
         nodes: the living members that have it.
-        task: what is known of it here, if this node is one of them: the others tell its name only.
+        task: what is known of it; None if none of those has said anything but its name.
     """
     return {
         "name": name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from edgenode.core import signals, wire
@@ -13,9 +13,11 @@ from edgenode.core.view import MemberView, MeshView, QueueChange, QueueView
 
 
 class TaskSchema(Protocol):
-    """What the node knows of one task that it can run itself; `edgenode.task.Task` is one."""
+    """What is known of a task; `edgenode.task.Task` is one, `edgenode.described.DescribedTask` another."""
 
-    summary: str
+    @property
+    def summary(self) -> str | None: ...
+
     inline: bool
     timeout_s: Seconds  # of a job that does not say; 0: none
     max_attempts: int  # of a job that does not say; 0: the mesh's default
@@ -29,8 +31,8 @@ class TaskSchema(Protocol):
         """
         ...
 
-    def schema(self) -> dict[str, Any]:
-        """JSON Schema (draft 2020-12) of its payload."""
+    def schema(self) -> dict[str, Any] | None:
+        """JSON Schema (draft 2020-12) of its payload; None if it is too large to be told to other nodes."""
         ...
 
 
@@ -126,8 +128,11 @@ class Service(Protocol):
         """The names of the tasks that at least one ready member can run."""
         ...
 
-    def task_schema(self, name: str) -> TaskSchema | None:
-        """None if this node does not have the task itself (others may)."""
+    async def task_schemas(self, names: Collection[str], *, timeout_s: Seconds) -> Mapping[str, TaskSchema]:
+        """Of those tasks its own, and of others what members say that have them.
+
+        Without those that nobody has, or of which nobody has said anything in time; raises nothing.
+        """
         ...
 
     def readiness(self) -> Sequence[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
@@ -114,11 +114,23 @@ def too_many() -> TooLarge:
 # ------------------------------------------------------------------------------------------------ jobs
 
 
+def tasks_in(documents: Iterable[object]) -> set[str]:
+    """The tasks that these submitted jobs name."""
+    named = (document.get("task") for document in documents if isinstance(document, dict))
+    return {task for task in named if isinstance(task, str)}
+
+
 class SpecMaker:
     """Makes the specs of one request: what depends on the node is looked up once, not per job."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, schemas: Mapping[str, TaskSchema]) -> None:
+        """
+        Args:
+            schemas: as `Service.task_schemas` has them of the tasks in the request. Jobs of others are not
+                checked, and get the mesh's defaults.
+        """
         self._service = service
+        self._schemas = schemas
         self._tasks = service.known_tasks()
         self._replicas = service.mesh().replicas
         self._takers = len(service.rank(JobId(bytes(16))))  # as many in the rank of any job
@@ -151,7 +163,7 @@ class SpecMaker:
         blob = payload_bytes(payload)
         if task not in self._tasks:
             raise UnknownTask(f"no ready node has a task {_shown(task)}", field="task", task=task)
-        schema = self._service.task_schema(task)
+        schema = self._schemas.get(task)
         if schema is not None:
             schema.read(payload)
         options = _options(document, _defaults(schema), self.now)

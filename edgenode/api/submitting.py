@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import copy
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from edgenode.api import render
 from edgenode.api.answers import dump, json_response
 from edgenode.api.requests import body_chunks, expect, idempotency_key, is_lines, preferred_wait_s
 from edgenode.api.service import Service, check_taking
-from edgenode.api.specs import ITEMS_MAX, KEY_FIELD, SpecMaker, parse_json, parse_lines, too_many
+from edgenode.api.specs import ITEMS_MAX, KEY_FIELD, SpecMaker, parse_json, parse_lines, tasks_in, too_many
 from edgenode.core.batches import Batch, batch_text, job_of, make_batch
 from edgenode.core.errors import EdgeNodeError, KeyReused, Overloaded, RejectedInput, to_problem
 from edgenode.core.job_ids import job_text
@@ -81,8 +81,14 @@ class Submitting:
         check_taking(self._service)
         self.check_room()
         name = make_batch(self._service.new_job_id(), len(documents)) if is_list else None
-        made = await make_specs(SpecMaker(self._service), documents, key, name)
+        maker = await self.spec_maker(tasks_in(documents))
+        made = await make_specs(maker, documents, key, name)
         return await self.send(request, made, is_list=is_list, wait_s=wait_s, batch=name)
+
+    async def spec_maker(self, tasks: Collection[str]) -> SpecMaker:
+        """What makes the jobs of one request, which are of these tasks."""
+        schemas = await self._service.task_schemas(tasks, timeout_s=self._settings.describe_s)
+        return SpecMaker(self._service, schemas)
 
     def check_room(self) -> None:
         """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -44,27 +43,14 @@ def _show_one(task: dict[str, Any] | None, name: str, *, as_json: bool) -> None:
     if task is None:
         typer.echo(f"error: no living node has a task {plain(name)!r}; `edgenode tasks` lists them", err=True)
         raise typer.Exit(FAILED)
-    if task["schema"] is None:
-        task = _from_who_has_it(task)
     if as_json:
         print_json(task)
     elif task["schema"] is None:
         nodes = ", ".join(f"{plain(node['name'])} ({plain(node['api'])})" for node in task["nodes"])
-        typer.echo(f"error: only who has it knows what it takes, ask with --url: {nodes}", err=True)
+        typer.echo(f"error: who has it has not said what it takes; ask it with --url: {nodes}", err=True)
         raise typer.Exit(FAILED)
     else:
         print_json(task["schema"])
-
-
-def _from_who_has_it(task: dict[str, Any]) -> dict[str, Any]:
-    """The same task as one of its nodes tells it, if one can be reached from here."""
-    from edgenode.client import Client, ClientError
-
-    with suppress(ClientError, ValueError):
-        for each in Client([node["api"] for node in task["nodes"]]).tasks():
-            if each["name"] == task["name"]:
-                return each
-    return task
 
 
 def _print_tasks(tasks: list[dict[str, Any]]) -> None:
@@ -84,7 +70,7 @@ def _print_tasks(tasks: list[dict[str, Any]]) -> None:
 
 
 def _parameters(schema: dict[str, Any] | None) -> str:
-    """Their names; `=` marks those that may be left out. "-" where the asked node does not know them."""
+    """Their names; `=` marks those that may be left out. "-" where nobody has said."""
     if schema is None:
         return "-"
     required = schema.get("required", [])

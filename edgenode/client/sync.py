@@ -189,7 +189,7 @@ class Client:
     def tasks(self) -> list[dict[str, Any]]:
         """The tasks of the mesh: what each takes, and which nodes have it.
 
-        The `schema`, and what else only a node that has it knows, is None where the asked one does not.
+        The `schema`, and what else only a node that has it knows, is None where none of those has answered.
         """
         return self._run(self._operations.tasks())
 

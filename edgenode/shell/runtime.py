@@ -13,7 +13,7 @@ import os
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -80,12 +80,15 @@ from edgenode.core.signals import (
     StoreRefused,
     SubmitAsked,
     SubmitDone,
+    TasksAsked,
+    TasksTold,
     TimePassed,
 )
 from edgenode.core.specs import Spec
 from edgenode.core.types import Drain, Instant, JobId, MemberInfo, NodeId, Seconds, State, Wall, starts_of
 from edgenode.core.view import MemberView, MeshView, QueueChange, QueueView
 from edgenode.core.wire import Query, Verdict, Wish
+from edgenode.described import DescribedTask, describe, described
 from edgenode.shell.inbox import EVENTS_MAX, Inbox, is_of_control_link
 from edgenode.shell.job_search import SearchResult
 from edgenode.shell.observe import Observer, Sample
@@ -158,7 +161,13 @@ class Runtime:
         # They decide pauses and probe orders: two nodes must not fall in step.
         dice = random.Random(int.from_bytes(os.urandom(8), "big"))
         self.node = Node(
-            info, settings, store.archive(), dice, expects_peers=expects_peers, knows_peers=knows_peers
+            info,
+            settings,
+            store.archive(),
+            dice,
+            expects_peers=expects_peers,
+            knows_peers=knows_peers,
+            tasks=[describe(task) for task in registry.values()],
         )
         self._inbox = Inbox(time.monotonic)
         self._wake: asyncio.Future[None] | None = None
@@ -395,7 +404,7 @@ class Runtime:
                 self._fail(request, StoreFailed("this node's disk refused the change: it may come later"))
             case ReadDone(request) | SearchDone(request) | InspectDone(request):
                 self._fail(request, Undecided("this node's disk refused a write meanwhile"))
-            case ReportsDone(request) | CancelDone(request) | RegulateDone(request):
+            case ReportsDone(request) | CancelDone(request) | RegulateDone(request) | TasksTold(request):
                 self._fail(request, Undecided("this node's disk refused a write meanwhile"))
             case Peers() | Remember() | StopRun() | Log() | Left():
                 self._carry_out(effect)
@@ -459,7 +468,7 @@ class Runtime:
                 self._answer(request, effect)
             case CancelDone(request) | RegulateDone(request):
                 self._answer(request, effect)
-            case ReportsDone(request) | QueueDone(request):
+            case ReportsDone(request) | QueueDone(request) | TasksTold(request):
                 self._answer(request, effect)
             case SearchHere(ticket, query):
                 self._searches.ask(ticket, query)
@@ -654,8 +663,21 @@ class Runtime:
         infos = [view.info(node) for node in view.ranking().members]
         return frozenset(task for info in infos if info is not None for task in info.tasks)
 
-    def task_schema(self, name: str) -> Task | None:
-        return self._registry.get(name)
+    async def task_schemas(
+        self, names: Collection[str], *, timeout_s: Seconds
+    ) -> Mapping[str, Task | DescribedTask]:
+        own = {name: task for name in names if (task := self._registry.get(name)) is not None}
+        if len(own) == len(set(names)):
+            return own
+        told = self.node.catalogue.told(names)
+        items = [item for item in told.values() if item is not None]
+        if missing := tuple(name for name, item in told.items() if item is None):
+            # Whoever goes on without an answer hears of a trouble of this node from what it does next.
+            with suppress(EdgeNodeError):
+                request, answer = self._request()
+                done: TasksTold = await self._ask(request, answer, TasksAsked(request, missing, timeout_s))
+                items += done.items
+        return {item.name: described(item) for item in items} | own
 
     def readiness(self) -> Sequence[str]:
         if self._failure is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -84,6 +84,8 @@ class FakeService:
         self.reasons: list[str] = []
         self.damages: list[str] = []
         self.silent: set[NodeId] = set()
+        self.schemas: dict[str, TaskSchema] = {"image.resize": Resize()}
+        self.described: list[tuple[set[str], float]] = []  # what was asked about tasks, and for how long
         self.regulated: list[tuple[NodeId, wire.Wish]] = []
         self.drains: dict[NodeId, Drain] = {}
         self.weights: dict[NodeId, float] = {}
@@ -258,8 +260,9 @@ class FakeService:
     def known_tasks(self) -> frozenset[str]:
         return frozenset({"echo", "image.resize"})
 
-    def task_schema(self, name: str) -> TaskSchema | None:
-        return Resize() if name == "image.resize" else None
+    async def task_schemas(self, names: Collection[str], *, timeout_s: float) -> Mapping[str, TaskSchema]:
+        self.described.append((set(names), timeout_s))
+        return {name: self.schemas[name] for name in names if name in self.schemas}
 
     def readiness(self) -> Sequence[str]:
         return self.reasons

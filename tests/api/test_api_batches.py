@@ -87,6 +87,25 @@ async def test_refused_items_and_those_with_keys_are_missing_in_a_batch(http: Te
     assert (found["size"], found["missing"], found["states"]) == (3, 2, {"queued": 1})
 
 
+async def test_the_tasks_of_a_batch_are_asked_about_once(http: TestClient, service: FakeService) -> None:
+    resize = {"task": "image.resize", "payload": {"source": "x", "width": 1}}
+    wrong = {"task": "image.resize", "payload": {"source": "x"}}
+    odd: list[dict[str, Any]] = [{"task": 7}, {"task": ["echo"]}, {"task": "unknown"}]
+    _, answered = await submitted(http, {}, resize, wrong, {}, resize, *odd)
+    assert [names for names, _ in service.described] == [{"echo", "image.resize", "unknown"}]
+    assert [each.get("field") for each in answered] == [
+        None,
+        None,
+        "width",
+        None,
+        None,
+        "task",
+        "task",
+        "task",
+    ]
+    assert [each["max_attempts"] for each in answered if "id" in each] == [3, 7, 3, 7]
+
+
 async def test_ten_thousand_jobs_are_one_batch(http: TestClient) -> None:
     batch, answered = await submitted(http, *({} for _ in range(10_000)))
     assert len(set(ids(answered))) == 10_000

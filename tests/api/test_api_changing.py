@@ -214,6 +214,20 @@ async def test_all_that_failed_are_tried_again(http: TestClient, service: FakeSe
     assert service.wall() == START
 
 
+async def test_what_is_tried_again_is_checked_as_what_is_submitted(
+    http: TestClient, service: FakeService
+) -> None:
+    schemas, service.schemas = service.schemas, {}
+    job = await ended(http, service, State.FAILED, task="image.resize")
+    service.schemas = schemas
+    service.described.clear()
+    alone = await http.post(f"/v1/jobs/{job}/retry")
+    assert (alone.status, (await alone.json())["field"]) == (422, "source")
+    many = await http.post("/v1/jobs/retry", json={"state": "failed"})
+    assert (many.status, (await many.json())["jobs"][0]["field"]) == (422, "source")
+    assert [names for names, _ in service.described] == [{"image.resize"}] * 2
+
+
 async def test_when_nothing_failed_nothing_is_tried_again(http: TestClient) -> None:
     answer = await http.post("/v1/jobs/retry", json={"state": "failed"})
     assert (answer.status, await answer.json()) == (200, {"jobs": []})

@@ -136,6 +136,17 @@ async def test_where_no_timeout_is_known_the_task_s_own_counts_where_it_runs(
     assert (spec.options.timeout_s, spec.expires_at) == (AS_ITS_TASK, START + 7 * DAY_S)
 
 
+async def test_a_task_that_nobody_describes_in_time_is_neither_checked_nor_says_anything(
+    http: TestClient, service: FakeService
+) -> None:
+    service.schemas.clear()
+    assert (await submit(http, task="image.resize", payload={"width": "wide"})).status == 202
+    assert service.described == [({"image.resize"}, JobSettings().describe_s)]
+    (record,) = service.records.values()
+    options = decode_spec(record.spec).options
+    assert (options.timeout_s, options.max_attempts, options.backoff) == (AS_ITS_TASK, 3, Backoff())
+
+
 async def test_at_most_once_means_one_attempt(http: TestClient) -> None:
     assert (await (await submit(http, delivery="at-most-once")).json())["max_attempts"] == 1
 
@@ -518,7 +529,8 @@ async def test_every_task_of_the_living_is_listed_with_who_has_it(
         "backoff": {"kind": "constant", "base_s": 2.0, "cap_s": 60.0},
         "async": False, "inline": False,
     }  # fmt: skip
-    # Of what only others have, this node knows the name and where it is.
+    assert service.described == [({"echo", "image.resize"}, JobSettings().describe_s)]
+    # Of what nobody describes, this node knows the name and where it is.
     echo = tasks["echo"]
     assert (echo["schema"], echo["summary"], echo["timeout_s"], echo["inline"]) == (None, None, None, None)
     assert echo["nodes"][1] == {"id": NODES[1], "name": "node-b", "api": "http://127.0.0.1:8702"}

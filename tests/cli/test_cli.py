@@ -19,7 +19,7 @@ from edgenode.cli import app
 from edgenode.core import errors, job_ids, jobs
 from edgenode.core.specs import decode_spec
 from edgenode.core.types import Ballot, State
-from tests.api.fake import NODES, START, FakeService, Resize, Served, served
+from tests.api.fake import NODES, START, Served
 
 UNKNOWN_ID = "01234567-89ab-7def-8123-456789abcdef"
 
@@ -519,20 +519,7 @@ def test_one_task_is_shown_as_its_schema(node: Served) -> None:
     assert "no living node has a task 'image.shrink'" in result.stderr
 
 
-def test_a_task_that_only_others_have_is_asked_of_them(node: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    members = node.service.members()
-
-    def only_at(url: str) -> None:
-        told = [member._replace(info=member.info._replace(api=url)) for member in members]
-        monkeypatch.setattr(node.service, "members", lambda: told)
-
-    other = FakeService()
-    monkeypatch.setattr(other, "task_schema", lambda name: Resize())
-    with served(other) as has_it:
-        only_at(has_it.url)
-        assert json.loads(edgenode("tasks", "echo").stdout)["required"] == ["source", "width"]
-        gone = has_it.url
-    only_at(gone)
+def test_of_a_task_that_nobody_has_described_it_is_told_who_has_it(node: Served) -> None:
     result = edgenode("tasks", "echo")
     assert result.exit_code == 1
-    assert f"ask with --url: node-a ({gone})" in result.stderr
+    assert "ask it with --url: node-a (http://127.0.0.1:8701), node-b (" in result.stderr

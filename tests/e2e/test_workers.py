@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from marking import read_marks
@@ -89,7 +91,54 @@ def test_a_job_runs_where_its_task_is_whoever_owns_it(mesh: Mesh, tmp_path: Path
     for node in mesh.nodes:
         (greet,) = [task for task in node.client.tasks() if task["name"] == "greet"]
         assert [each["id"] for each in greet["nodes"]] == [knows.id]
-        assert (greet["schema"] is not None) == (node is knows), "the others know its name, and who to ask"
+        assert greet["schema"]["required"] == ["name"], "all know what it takes"
+
+
+def test_a_node_checks_jobs_of_a_task_that_only_another_one_has_and_fills_in_what_it_says(
+    mesh: Mesh, tmp_path: Path
+) -> None:
+    file = tmp_path / "picky_tasks.py"
+    file.write_text(PICKY)
+    knows = mesh.add(tasks=(*TASKS, str(file)))
+    lacks = mesh.add(join=[knows.peer])
+    for node in mesh.nodes:
+        node.start()
+    mesh.wait_ready()
+
+    def problem(node: Node, payload: object) -> dict[str, Any]:
+        answer = node.send("POST", "/v1/jobs", json.dumps({"task": "picky", "payload": payload}).encode())
+        assert answer.status == 422, answer
+        found: dict[str, Any] = answer.json
+        return found
+
+    for payload in ({"at": {"x": 0, "z": 1}, "many": 3}, {}, {"at": {"x": 1, "y": "1"}, "colour": "green"}):
+        assert problem(lacks, payload) == problem(knows, payload)
+    assert problem(lacks, {"at": {"x": 1, "z": 1}})["detail"] == "picky: at.z: is no field of Place"
+    assert lacks.client.tasks() == knows.client.tasks()
+    jobs = [lacks.client.submit("picky", {"at": {"x": 1}}, wait_s=30) for _ in range(2)]
+    jobs.append(knows.client.submit("picky", {"at": {"x": 1}}, wait_s=30))
+    for job in jobs:
+        assert (job.state, job.fields["attempt"], job.fields["runner"]) == ("failed", 5, knows.id)
+        assert job.fields["max_attempts"] == 5
+        finished, begun = (datetime.fromisoformat(job.fields[at]) for at in ("finished_at", "submitted_at"))
+        assert (finished - begun).total_seconds() < 5.0, "the task says 10 ms, the mesh 1 s and more"
+
+
+PICKY = """
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from edgenode import Backoff, Bounds, task
+
+@dataclass
+class Place:
+    x: Annotated[int, Bounds(ge=1)]
+    y: int = 0
+
+@task("picky", max_attempts=5, backoff=Backoff("constant", base_s=0.01, cap_s=0.01))
+def picky(at: Place, colour: Literal["red", "blue"] = "red") -> None:
+    raise RuntimeError("as always")
+"""
 
 
 @pytest.mark.parametrize("task", ["stuck", "stuck.async", "stuck.inline"])
