@@ -1,4 +1,4 @@
-"""A batch as one: how far it is, waiting for all of it, ending or repeating what is left of it.
+"""A batch as one: how far it is, which of its jobs ended how, waiting for all of it, ending what is left.
 
 Nothing is stored about a batch: its id says how many jobs it has, and what their ids are (core/batches.py).
 """
