@@ -10,6 +10,7 @@ import typer
 from edgenode.cli.output import (
     FAILED,
     GONE,
+    UNKNOWN,
     JsonOption,
     UrlOption,
     client_of,
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from edgenode.client import Client
 
 LOOK_S: Final = 0.2
+OVER: Final = ("drained", *GONE)
+"""States in which a drain has come to its end."""
 
 NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="Its name or its id.", show_default=False)]
 
@@ -39,24 +42,38 @@ def drain(
         ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until it is drained.")] = False,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="With --wait: when to stop waiting.", min=0)
+    ] = 3600.0,
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Have a node give its jobs to the others and run nothing; it stays a member, until `undrain`.
 
     \b
-    edgenode drain node-2 --limit-s 60 --wait
+    edgenode drain node-2 --limit-s 60 --wait --timeout 300
+
+    With --wait it exits with 1 if the node has died or left, and with 3 if it is not drained when the time is
+    over; it goes on then.
     """
     with errors_told(as_json=as_json):
         client = client_of(url)
         member = member_named(client, node)
         found = client.drain(member, limit_s=limit_s)
-        while wait and found["state"] not in ("drained", *GONE):
-            time.sleep(LOOK_S)
+        ends_at = time.monotonic() + timeout
+        while wait and found["state"] not in OVER and (left_s := ends_at - time.monotonic()) > 0:
+            time.sleep(min(LOOK_S, left_s))
             found = client.node(member)
     _show(found, as_json=as_json)
-    if wait and found["state"] != "drained":
+    if wait and found["state"] in GONE:
         raise typer.Exit(FAILED)
+    if wait and found["state"] not in OVER:
+        typer.echo(f"{plain(found['name'])} is not drained after {timeout:g} s; it goes on", err=True)
+        hint = (
+            "see `edgenode nodes`; what no other node can take stays there; `edgenode undrain` ends the drain"
+        )
+        typer.echo(f"  {hint}", err=True)
+        raise typer.Exit(UNKNOWN)
 
 
 def undrain(node: NodeArgument, url: UrlOption = None, as_json: JsonOption = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from typer.testing import CliRunner, Result
 
@@ -32,6 +33,32 @@ def test_drain_waits_for_its_end_if_it_is_asked_to(node: Served) -> None:
     result = edgenode("drain", "node-b", "--wait")
     assert result.exit_code == 0
     assert result.stdout.startswith("node-b is drained: ")
+
+
+def test_drain_stops_waiting_when_the_time_is_over_and_says_that_it_goes_on(node: Served) -> None:
+    node.service.reluctance = 1_000
+    result = edgenode("drain", "node-b", "--wait", "--timeout", "0.3")
+    assert result.exit_code == 3
+    assert result.stdout.startswith("node-b is draining: ")
+    assert "node-b is not drained after 0.3 s; it goes on" in result.stderr
+    assert "edgenode undrain" in result.stderr
+    result = edgenode("drain", "node-b", "--timeout", "0")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_a_node_that_dies_while_it_is_drained_is_not_waited_for(node: Served) -> None:
+    node.service.reluctance = 1_000
+    real = node.service.regulate
+
+    async def regulate(*args: Any, **named: Any) -> Any:
+        info = await real(*args, **named)
+        node.service.silent.add(NODES[1])
+        return info
+
+    node.service.regulate = regulate  # type: ignore[method-assign]
+    result = edgenode("drain", "node-b", "--wait")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("node-b is dead: ")
 
 
 def test_a_weight_is_a_number_in_its_range(node: Served) -> None:
