@@ -85,7 +85,8 @@ async def expect(request: web.Request) -> web.StreamResponse | None:
 
 
 def _body_too_large() -> TooLarge:
-    return TooLarge(f"a body has at most {BODY_BYTES_MAX} bytes", field="body", limit=BODY_BYTES_MAX)
+    text = f"a body has at most {BODY_BYTES_MAX} bytes: send it in parts"
+    return TooLarge(text, field="body", limit=BODY_BYTES_MAX)
 
 
 async def body_of(request: web.Request) -> object:

@@ -108,7 +108,7 @@ def _lines(body: bytes) -> Iterator[bytes]:
 
 
 def too_many() -> TooLarge:
-    return TooLarge(f"a batch has at most {ITEMS_MAX} jobs", field="body", limit=ITEMS_MAX)
+    return TooLarge(f"a batch has at most {ITEMS_MAX} jobs: send it in parts", field="body", limit=ITEMS_MAX)
 
 
 # ------------------------------------------------------------------------------------------------ jobs
@@ -162,7 +162,11 @@ class SpecMaker:
             raise InvalidJob(f"the payload is an object, not {_kind(payload)}", field="payload")
         blob = payload_bytes(payload)
         if task not in self._tasks:
-            raise UnknownTask(f"no ready node has a task {_shown(task)}", field="task", task=task)
+            text = (
+                f"no ready node has a task {_shown(task)}: /v1/tasks (`edgenode tasks`) lists what there is; "
+                "a node gets more with --tasks MODULE_OR_FILE"
+            )
+            raise UnknownTask(text, field="task", task=task)
         schema = self._schemas.get(task)
         if schema is not None:
             schema.read(payload)

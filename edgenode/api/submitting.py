@@ -59,7 +59,9 @@ class Submitting:
                 taken += len(chunk)
                 self._body_bytes += len(chunk)
                 if self._body_bytes > BODIES_BYTES_MAX:
-                    raise Overloaded("too many submissions are being read at once")
+                    raise Overloaded(
+                        "too many submissions are being read at once: send it again in a moment, or elsewhere"
+                    )
             return await self._submit(request, bytes(body), has_lines, wait_s, key)
         finally:
             self._body_bytes -= taken

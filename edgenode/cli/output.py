@@ -179,8 +179,6 @@ def _hint(error: ClientError) -> str:
             return "it may run all the same: look with `edgenode jobs` before you submit it again"
         case WaitTimedOut():
             return f"it goes on: `edgenode job {plain(error.job.id)}`"
-        case Refused(slug="unknown-task"):
-            return "`edgenode tasks` lists what there is; a node gets more with --tasks MODULE_OR_FILE"
         case Refused(status=404):
             return "`edgenode jobs` lists what there is"
         case _:

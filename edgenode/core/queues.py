@@ -137,7 +137,10 @@ class Queues:
             desk.emit(QueueDone(event.request, None, 0, 0, error))
             return
         if before is None and len(self._items) >= QUEUES_MAX:
-            text = f"{QUEUES_MAX} queues have settings, and that is as many as there can be"
+            text = (
+                f"{QUEUES_MAX} queues have settings, and that is as many as there can be: settings are never "
+                "dropped, so use the name of a queue that has some (/v1/queues lists them)"
+            )
             desk.emit(QueueDone(event.request, None, 0, 0, RejectedInput(text, field="queue")))
             return
         item = before or unset(event.queue)

@@ -66,7 +66,8 @@ class Regulation:
         if since is None or not self._desk.view.stores(wished.node):
             return False  # one whose disk takes no writes lives
         del self._wished[request]
-        error = NodeAway(f"the member {wished.node} is dead, or has left")
+        text = f"the member {wished.node} is dead, or has left: start it, or name one that lives (/v1/nodes)"
+        error = NodeAway(text)
         self._desk.emit(RegulateDone(request, None, error))
         return True
 

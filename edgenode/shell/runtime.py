@@ -536,7 +536,8 @@ class Runtime:
         """Refuse local requests while the core or the disk is far behind."""
         is_slow = self._store.pending_bytes > UNWRITTEN_BYTES_MAX
         if is_slow or len(self._inbox) >= EVENTS_MAX or len(self._held) >= HELD_EFFECTS_MAX:
-            raise Overloaded("the node has more to do than it can take", queued=len(self._inbox))
+            text = "the node has more to do than it can take: ask again in a moment, or another node"
+            raise Overloaded(text, queued=len(self._inbox))
 
     def _answer(self, request: RequestId, value: object) -> None:
         answer = self._answers.pop(request, None)

@@ -139,6 +139,23 @@ async def test_a_bad_job_in_a_batch_is_its_own_problem(
     assert service.submissions == [(1, 0)]
 
 
+async def test_who_names_a_task_that_nobody_has_learns_where_they_are_and_how_one_comes(
+    http: TestClient,
+) -> None:
+    detail = (await problem_of(await http.post("/v1/jobs", json={"task": "no.such"})))["detail"]
+    assert "/v1/tasks" in detail
+    assert "--tasks MODULE_OR_FILE" in detail
+
+
+async def test_a_batch_that_is_too_long_is_to_be_sent_in_parts(
+    http: TestClient, service: FakeService
+) -> None:
+    response = await http.post("/v1/jobs", json=[{"task": "echo"}] * 10_001)
+    problem = await problem_of(response)
+    assert (response.status, problem["limit"], service.submissions) == (413, 10_000, [])
+    assert "send it in parts" in problem["detail"]
+
+
 async def test_a_batch_of_refusals_has_the_status_of_the_first(http: TestClient) -> None:
     response = await http.post("/v1/jobs", data=b'[{"task":"no.such"},7]', headers=JSON)
     assert response.status == 422
@@ -197,6 +214,7 @@ async def test_an_announced_100_megabytes_is_refused_before_it_is_sent(
     answer = await raw(http, head + expect + b"Content-Length: 104857600\r\n\r\n", until=b'"limit": 8388608}')
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b'"field": "body"' in answer
+    assert b"send it in parts" in answer
     assert not service.submissions
 
 

@@ -345,6 +345,8 @@ async def test_too_much_at_once_is_sent_away(service: FakeService) -> None:
         sent = [asyncio.ensure_future(http.post("/v1/jobs", json=big)) for _ in range(10)]
         done, _ = await asyncio.wait(sent, return_when=asyncio.FIRST_COMPLETED)
         assert {task.result().status for task in done} == {429}
+        for task in done:
+            assert "send it again in a moment, or elsewhere" in (await task.result().json())["detail"]
         gate.set()
         statuses = [(await task).status for task in sent]
         assert statuses.count(202) == 9

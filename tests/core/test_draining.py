@@ -283,7 +283,9 @@ def test_a_wish_of_nobody_of_one_that_is_dead_and_of_one_that_is_silent_says_whi
     mesh.kill(C)
     mesh.run(0.5)
     dead = ask(mesh, A, C, Wish(Change.UNDRAIN))
-    assert isinstance(mesh.regulated[dead].error, NodeAway)
+    error = mesh.regulated[dead].error
+    assert isinstance(error, NodeAway)
+    assert "start it, or name one that lives" in error.detail
     mesh.rule = lambda source, to, message: not isinstance(message, Regulate)
     silent = ask(mesh, A, B, Wish(Change.UNDRAIN), timeout_s=2.0)
     mesh.run_until(lambda: silent in mesh.regulated)

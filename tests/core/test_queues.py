@@ -131,7 +131,9 @@ def test_there_are_only_so_many_queues_with_settings() -> None:
     requests = [mesh.set_queue(A, f"mail-{number}", paused=True) for number in range(QUEUES_MAX + 1)]
     mesh.run(0.1)
     assert [mesh.queues[request].error is None for request in requests] == [True] * QUEUES_MAX + [False]
-    assert isinstance(mesh.queues[requests[-1]].error, RejectedInput)
+    error = mesh.queues[requests[-1]].error
+    assert isinstance(error, RejectedInput)
+    assert "use the name of a queue that has some" in error.detail
     again = mesh.set_queue(A, "mail-7", paused=False)
     mesh.run(0.1)
     assert mesh.queues[again].error is None
