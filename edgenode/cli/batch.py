@@ -26,6 +26,9 @@ def show_batch(
     wait: Annotated[bool, typer.Option("--wait", help="Until all its jobs have ended.")] = False,
     timeout: Annotated[float, typer.Option(help="How long to wait, in seconds.", min=0)] = 3600.0,
     cancel: Annotated[bool, typer.Option("--cancel", help="End all that have not ended.")] = False,
+    jobs: Annotated[
+        bool, typer.Option("--jobs", help="Also each job's id and state, one a line, in its order.")
+    ] = False,
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -33,6 +36,7 @@ def show_batch(
 
     \b
     edgenode batch 01930000-0000-7000-8000-000000000000 --wait
+    edgenode batch 01930000-0000-7000-8000-000000000000 --jobs | grep failed
 
     Exits with 0 if all have succeeded, or not all have ended and --wait was not said; with 1 if some have
     not succeeded; with 3 if the time was over before, or some are not known.
@@ -41,20 +45,30 @@ def show_batch(
         client = client_of(url)
         if cancel:
             client.cancel_batch(batch)
-        found = client.wait_batch(batch, timeout_s=timeout) if wait else client.batch(batch)
+        found = client.wait_batch(batch, timeout_s=timeout) if wait else {}
+        if jobs:
+            found = client.batch_jobs(batch)
+        elif not wait:
+            found = client.batch(batch)
         if as_json:
             print_json(found)
     if not as_json:
-        _tell(found)
+        _tell(found, has_jobs=jobs)
     if found["unknown"] or (wait and not found["ended"]):
         raise typer.Exit(UNKNOWN)
     failed = found["ended"] and set(found["states"]) - {"succeeded"}
     raise typer.Exit(FAILED if failed and not cancel else 0)
 
 
-def _tell(found: Mapping[str, Any]) -> None:
+def _tell(found: Mapping[str, Any], *, has_jobs: bool) -> None:
+    """The sum; on stderr if stdout has the jobs."""
+    from edgenode.client.job import ENDS
+
+    for job in found["jobs"] if has_jobs else ():
+        so_far = job["state"] in ENDS and not job["settled"]
+        typer.echo(f"{plain(job['id'])} {plain(job['state'])}{' (unsettled)' * so_far}")
     states = ", ".join(f"{count} {plain(state)}" for state, count in found["states"].items())
-    typer.echo(f"batch {plain(found['id'])}: {found['size']} jobs: {states}")
+    typer.echo(f"batch {plain(found['id'])}: {found['size']} jobs: {states}", err=has_jobs)
     if found["missing"]:
         typer.echo(f"{found['missing']} were not taken, have keys, or are forgotten", err=True)
     if found["unknown"]:

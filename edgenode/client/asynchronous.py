@@ -93,6 +93,10 @@ class AsyncClient:
         """See `Client.batch`."""
         return await self._run(self._operations.batch(batch))
 
+    async def batch_jobs(self, batch: str) -> dict[str, Any]:
+        """See `Client.batch_jobs`."""
+        return await self._run(self._operations.batch_jobs(batch))
+
     async def wait_batch(self, batch: str, *, timeout_s: float) -> dict[str, Any]:
         """See `Client.wait_batch`."""
         return await self._run(self._operations.wait_batch(batch, timeout_s))

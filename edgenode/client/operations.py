@@ -183,6 +183,13 @@ class Operations:
         return _job((yield from self._change(f"{_job_path(job)}/cancel", wait_s)))
 
     def retry(self, job: str) -> Steps[Job]:
+    def batch_jobs(self, batch: str) -> Steps[dict[str, Any]]:
+        answer = yield from self._send("GET", f"{_batch_path(batch)}/jobs")
+        found = _object(answer)
+        if not isinstance(found.get("jobs"), list):
+            raise BadAnswer(f"{answer.url} did not answer with the jobs of a batch")
+        return found
+
         return _job((yield from self._change(f"{_job_path(job)}/retry", None)))
 
     def cancel_many(self, ids: Sequence[str], filters: Mapping[str, str]) -> Steps[list[dict[str, Any]]]:

@@ -126,6 +126,15 @@ class Client:
         """
         return self._run(self._operations.batch(batch))
 
+    def batch_jobs(self, batch: str) -> dict[str, Any]:
+        """As `batch`, and its `jobs`, in its order: the `id`, `state` and `settled` of each. Those that are
+        `missing` or `unknown` are not among them.
+
+        Raises:
+            Refused: nobody knows such a batch (404).
+        """
+        return self._run(self._operations.batch_jobs(batch))
+
     def wait_batch(self, batch: str, *, timeout_s: float) -> dict[str, Any]:
         """As `batch`, when all its jobs have settled, or the time is over."""
         return self._run(self._operations.wait_batch(batch, timeout_s))

@@ -136,6 +136,25 @@ def test_a_batch_is_waited_for_by_its_own_command(node: Served) -> None:
 
 
 def test_wait_shows_the_end_and_succeeds(node: Served) -> None:
+def test_the_jobs_of_a_batch_are_shown_one_a_line(node: Served) -> None:
+    batch = edgenode("submit", "echo", "--count", "3", "--batch").stdout.strip()
+    ids = sorted(job_ids.job_text(job) for job in node.service.records)
+    node.end(ids[1], State.FAILED)
+    result = edgenode("batch", batch, "--jobs")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [f"{ids[0]} queued", f"{ids[1]} failed", f"{ids[2]} queued"]
+    assert result.stderr == f"batch {batch}: 3 jobs: 2 queued, 1 failed\n"
+    result = edgenode("batch", batch, "--jobs", "--json", "--cancel")
+    found = json.loads(result.stdout)
+    assert [each["state"] for each in found["jobs"]] == ["cancelled", "failed", "cancelled"]
+    job = sorted(node.service.records)[1]
+    record = node.service.records[job]
+    assert record.outcome is not None
+    node.service.records[job] = record._replace(outcome=record.outcome._replace(settled=False))
+    result = edgenode("batch", batch, "--jobs", "--wait", "--timeout", "0")
+    assert f"{ids[1]} failed (unsettled)\n" in result.stdout
+
+
     ended_as(node, State.SUCCEEDED)
     result = edgenode("submit", "echo", "--wait")
     assert result.exit_code == 0, result.output

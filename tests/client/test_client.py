@@ -176,6 +176,21 @@ def test_all_pages_are_listed(make: Any, node: Served) -> None:
     assert listed == made[::-1]
 
 
+def test_the_jobs_of_a_batch_are_listed_with_how_they_ended(make: Any, node: Served) -> None:
+    client = make(node.url)
+    node.service.instant = False
+    batch = client.submit_batch([{"task": "echo"}] * 3)
+    node.end(batch.jobs[1].id, State.FAILED)
+    found = client.batch_jobs(batch.id)
+    assert (found["id"], found["size"], found["states"]) == (batch.id, 3, {"queued": 2, "failed": 1})
+    assert [(each["id"], each["state"]) for each in found["jobs"]] == [
+        (job.id, "failed" if place == 1 else "queued") for place, job in enumerate(batch.jobs)
+    ]
+    with pytest.raises(Refused) as refusal:
+        client.batch_jobs("nonsense")
+    assert refusal.value.status == 400
+
+
 def test_the_mesh_can_be_looked_at(make: Any, node: Served) -> None:
     client = make(node.url)
     job = client.submit("echo")
