@@ -17,7 +17,7 @@ from edgenode.api import render
 from edgenode.api.answers import dump, json_response
 from edgenode.api.problems import JobEnded, NotRetryable, ResultExpired
 from edgenode.api.requests import body_of, job_id, parameters, preferred_wait_s, wanted_jobs
-from edgenode.api.service import Service, check_taking
+from edgenode.api.service import Service
 from edgenode.api.specs import ITEMS_MAX, SpecMaker, fingerprint, too_many
 from edgenode.api.submitting import Submitting
 from edgenode.core.errors import EdgeNodeError, OutcomeUnknown, to_problem
@@ -121,8 +121,7 @@ class Changing:
         job, wait_s = job_id(request), preferred_wait_s(request)
         parameters(request)
         await body_of(request)
-        check_taking(self._service)
-        self._submitting.check_room()
+        self._submitting.check_open()
         record = await self._found(job)
         maker = await self._submitting.spec_maker(_tasks_of([record]))
         made = self._again(maker, record)
@@ -133,8 +132,7 @@ class Changing:
         wait_s = preferred_wait_s(request)
         parameters(request)
         wanted = wanted_jobs(await body_of(request))
-        check_taking(self._service)
-        self._submitting.check_room()
+        self._submitting.check_open()
         records, refused = await self._select(wanted, RETRYABLE)
         maker = await self._submitting.spec_maker(_tasks_of(records))
         made: list[Spec | EdgeNodeError] = list(refused.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from aiohttp import web
 from edgenode.api import render
 from edgenode.api.answers import dump, json_response
 from edgenode.api.requests import body_chunks, expect, idempotency_key, is_lines, preferred_wait_s
+from edgenode.api.room import Room
 from edgenode.api.service import Service, check_taking
 from edgenode.api.specs import ITEMS_MAX, KEY_FIELD, SpecMaker, parse_json, parse_lines, tasks_in, too_many
 from edgenode.core.batches import Batch, batch_text, job_of, make_batch
@@ -27,12 +28,11 @@ log = logging.getLogger("edgenode.api")
 
 BODIES_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bodies being read or worked on at one time; past this, submissions are told to come again."""
-COUNT_S: Final[Seconds] = 0.2
-"""How often unfinished jobs are counted. (Members tell how many they have with every ping.)"""
-FULL_AGAIN_S: Final[Seconds] = 5.0
 YIELD_EVERY: Final = 200
 """Jobs checked or shown between two turns of the event loop: some 3 ms, so that a batch of 10,000 does not
 make this node look slow to its peers."""
+Answer = bytes | dict[str, Any]
+"""A job as JSON, or why there is none as a problem."""
 
 
 class Submitting:
@@ -42,7 +42,7 @@ class Submitting:
         self._service = service
         self._settings = settings
         self._body_bytes = 0
-        self._counted_at = -COUNT_S
+        self._room = Room(service, settings.unfinished_max)
 
     def routes(self) -> list[web.RouteDef]:
         return [web.post("/v1/jobs", self.submit, expect_handler=expect)]
@@ -80,8 +80,7 @@ class Submitting:
             raise RejectedInput("there is no job in the body", field="body")
         if len(documents) > ITEMS_MAX:
             raise too_many()
-        check_taking(self._service)
-        self.check_room()
+        self.check_open()
         name = make_batch(self._service.new_job_id(), len(documents)) if is_list else None
         maker = await self.spec_maker(tasks_in(documents))
         made = await make_specs(maker, documents, key, name)
@@ -92,20 +91,13 @@ class Submitting:
         schemas = await self._service.task_schemas(tasks, timeout_s=self._settings.describe_s)
         return SpecMaker(self._service, schemas)
 
-    def check_room(self) -> None:
+    def check_open(self) -> None:
         """
         Raises:
-            Overloaded: the mesh has as many unfinished jobs as its nodes take.
+            EdgeNodeError: nothing is taken now, whatever it is; the error says why, and until when.
         """
-        now = asyncio.get_running_loop().time()
-        if now < self._counted_at + COUNT_S:
-            return
-        living = [member for member in self._service.members() if not member.is_gone]
-        owned = sum(member.load.owned for member in living)
-        if owned >= self._settings.unfinished_max * len(living):
-            text = f"the mesh has {owned} unfinished jobs, as many as {len(living)} nodes take"
-            raise Overloaded(text, unfinished=owned, retry_after_s=FULL_AGAIN_S)
-        self._counted_at = now
+        check_taking(self._service)
+        self._room.check()
 
     async def send(
         self,
@@ -117,10 +109,41 @@ class Submitting:
         batch: Batch | None = None,
     ) -> web.Response:
         """Have these jobs stored, and answer with what became of each."""
-        submission = Submission(self._service, made)
-        await submission.submit(self._settings.submit_s)
+        submission = await self.store(made)
         await submission.look(wait_s, self._settings.read_s)
-        return await submission.response(request, is_list=is_list, wait_s=wait_s, batch=batch)
+        if not is_list:
+            return await submission.answer_one(request, wait_s=wait_s)
+        answers = await submission.answers(request.path)
+        fields = {} if batch is None else {"batch": batch_text(batch)}
+        response = answer_many(answers, fields, wait_s=wait_s, is_done=submission.is_done)
+        if batch is not None and response.status < 400:
+            response.headers["Location"] = f"/v1/batches/{batch_text(batch)}"
+        return response
+
+    async def store(self, made: Sequence[Spec | EdgeNodeError]) -> Submission:
+        """Have these jobs stored.
+
+        All or none: a batch of which a part has no room is refused whole, so that whoever sent it can send
+        the same again, as clients do by themselves, and it stays one batch. What is wrong with an item is
+        said of that item.
+
+        Raises:
+            Overloaded: the mesh has no room for all of them; nothing was sent.
+        """
+        wanted = len({spec.id for spec in made if isinstance(spec, Spec)})
+        self._room.reserve(wanted)
+        taken = wanted  # whatever ends this: they may have been
+        try:
+            submission = Submission(self._service, made)
+            await submission.submit(self._settings.submit_s)
+            taken = submission.taken_count
+        finally:
+            self._room.settle(wanted, taken)
+        return submission
+
+    def refused(self, errors: Sequence[EdgeNodeError]) -> Submission:
+        """One of which nothing is sent."""
+        return Submission(self._service, errors)
 
 
 class Submission:
@@ -162,45 +185,58 @@ class Submission:
             except EdgeNodeError as error:
                 log.warning("looking at %d submitted jobs: %s", len(wanted), error.detail)
 
-    async def response(
-        self,
-        request: web.Request,
-        *,
-        is_list: bool,
-        wait_s: Seconds | None,
-        batch: Batch | None = None,
-    ) -> web.Response:
-        """200 if all that was accepted has ended (only asked with `wait_s`), else 202. Where nothing was
-        accepted the status is that of the first refusal, an indefinite one before all others."""
-        answers: list[bytes | dict[str, Any]] = []
-        for index, item in enumerate(self._made):
-            answers.append(self._answer(item, request.path, index))
-            if index % YIELD_EVERY == YIELD_EVERY - 1:
-                await asyncio.sleep(0)
-        refused = [answer for answer in answers if not isinstance(answer, bytes)]
-        if not is_list and refused:
-            error = self._error(self._made[0])
-            assert error is not None
+    async def answer_one(self, request: web.Request, *, wait_s: Seconds | None) -> web.Response:
+        """Of a request for one job: 200 if it has ended (only asked with `wait_s`), else 202.
+
+        Raises:
+            EdgeNodeError: it was not taken, or may not have been.
+        """
+        (item,) = self._made
+        error = self._error(item)
+        if error is not None:
             raise error
-        bodies = [answer if isinstance(answer, bytes) else dump(answer) for answer in answers]
-        body = _batch_body(bodies, batch) if is_list else bodies[0]
-        if len(refused) == len(answers):
-            told = min(refused, key=lambda problem: bool(problem["definite"]))
-            return json_response(body, status=int(told["status"]), retry_after_s=told.get("retry_after_s"))
-        is_done = wait_s is not None and self._is_done()
+        body = self._answer(item, request.path, 0)
+        assert isinstance(body, bytes)
+        is_over = wait_s is not None and self.is_done
         response = json_response(
-            body, status=200 if is_done else 202, wait_s=wait_s, retry_after_s=None if is_done else 1.0
+            body, status=200 if is_over else 202, wait_s=wait_s, retry_after_s=None if is_over else 1.0
         )
-        if batch is not None:
-            response.headers["Location"] = f"/v1/batches/{batch_text(batch)}"
-        if not is_list:
-            job, receipt = next(iter(self._receipts.items()))
-            response.headers["Location"] = f"/v1/jobs/{job_text(job)}"
-            if receipt.replayed:
-                response.headers["Idempotent-Replayed"] = "true"
+        job, receipt = next(iter(self._receipts.items()))
+        response.headers["Location"] = f"/v1/jobs/{job_text(job)}"
+        if receipt.replayed:
+            response.headers["Idempotent-Replayed"] = "true"
         return response
 
-    def _is_done(self) -> bool:
+    async def answers(self, instance: str, first: int = 0) -> list[Answer]:
+        """What became of each, in order: the JSON of a job that was taken, else its problem.
+
+        Args:
+            first: the `index` of the first one, among all that the request is about.
+        """
+        told: list[Answer] = []
+        for index, item in enumerate(self._made):
+            told.append(self._answer(item, instance, index, first))
+            if index % YIELD_EVERY == YIELD_EVERY - 1:
+                await asyncio.sleep(0)
+        return told
+
+    def forget(self) -> None:
+        """Let go of what was read: results can be large, and are in the answers now."""
+        self._seen = None
+        self._made = []
+
+    @property
+    def taken_count(self) -> int:
+        """How many unfinished jobs there are more than before, or may be."""
+        receipts = self._receipts.values()
+        return sum(
+            not receipt.replayed and (receipt.error is None or not receipt.error.definite)
+            for receipt in receipts
+        )
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all that was taken was seen to have ended."""
         records = {} if self._seen is None else self._seen.records
         accepted = (job for job, receipt in self._receipts.items() if receipt.error is None)
         return all(job in records and render.is_final(records[job]) for job in accepted)
@@ -210,13 +246,12 @@ class Submission:
         if isinstance(item, EdgeNodeError):
             return item
         error = self._receipts[item.id].error
-        return None if error is None else _of_job(error, item.id)
+        return None if error is None else of_job(error, item.id)
 
-    def _answer(self, item: Spec | EdgeNodeError, instance: str, index: int) -> bytes | dict[str, Any]:
-        """The job's JSON if it was taken, else its problem."""
+    def _answer(self, item: Spec | EdgeNodeError, instance: str, index: int, first: int = 0) -> Answer:
         error = self._error(item)
         if error is not None:
-            return to_problem(error, instance=instance) | {"index": index}
+            return to_problem(error, instance=instance) | {"index": first + index}
         assert isinstance(item, Spec)
         receipt = self._receipts[item.id]
         receipt = receipt._replace(replayed=receipt.replayed or index in self._repeated)
@@ -228,14 +263,28 @@ class Submission:
         return render.submitted_body(item, self._ranks[item.id], replicas, receipt, self._now)
 
 
-def _batch_body(bodies: Sequence[bytes], batch: Batch | None) -> bytes:
-    jobs = b'"jobs":[%b]' % b",".join(bodies)
-    if batch is None:
-        return b"{%b}" % jobs
-    return b'{"batch":"%b",%b}' % (batch_text(batch).encode(), jobs)
+def answer_many(
+    answers: Sequence[Answer], fields: Mapping[str, Any], *, wait_s: Seconds | None, is_done: bool
+) -> web.Response:
+    """`fields`, and the answers as `jobs`: 200 if all that was taken has ended (only asked with `wait_s`),
+    else 202. Where nothing was taken the status is that of the first refusal, an indefinite one first of all.
+
+    Args:
+        is_done: whether all that was taken has ended.
+    """
+    refused = [answer for answer in answers if not isinstance(answer, bytes)]
+    bodies = [answer if isinstance(answer, bytes) else dump(answer) for answer in answers]
+    body = b'%b"jobs":[%b]}' % (dump(fields)[:-1] + b"," * bool(fields), b",".join(bodies))
+    if refused and len(refused) == len(answers):
+        told = min(refused, key=lambda problem: bool(problem["definite"]))
+        return json_response(body, status=int(told["status"]), retry_after_s=told.get("retry_after_s"))
+    is_over = wait_s is not None and is_done
+    return json_response(
+        body, status=200 if is_over else 202, wait_s=wait_s, retry_after_s=None if is_over else 1.0
+    )
 
 
-def _of_job(error: EdgeNodeError, job: JobId) -> EdgeNodeError:
+def of_job(error: EdgeNodeError, job: JobId) -> EdgeNodeError:
     """The same refusal, naming the job: one whose outcome is unknown can be looked for by its id."""
     named = copy(error)  # a batch's jobs may share one error object
     named.context = {**error.context, "job": job_text(job)}
