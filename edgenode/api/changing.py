@@ -17,11 +17,12 @@ from edgenode.api import render
 from edgenode.api.answers import dump, json_response
 from edgenode.api.problems import JobEnded, NotRetryable, ResultExpired
 from edgenode.api.requests import body_of, job_id, parameters, preferred_wait_s, wanted_jobs
+from edgenode.api.retries import RETRYABLE, retry_id
 from edgenode.api.service import Service
 from edgenode.api.specs import ITEMS_MAX, SpecMaker, fingerprint, too_many
 from edgenode.api.submitting import Submitting
 from edgenode.core.errors import EdgeNodeError, OutcomeUnknown, to_problem
-from edgenode.core.job_ids import job_text, keyed_job_id
+from edgenode.core.job_ids import job_text
 from edgenode.core.jobs import Record, is_marker
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import ReadDone
@@ -31,8 +32,6 @@ from edgenode.core.wire import Query
 
 CANCEL_WAIT_S: Final[Seconds] = 2.0
 """How long a cancel waits for the job's end, unless the client says: longer than a takeover takes."""
-RETRYABLE: Final = frozenset({State.FAILED, State.CANCELLED, State.EXPIRED})
-RETRY_NAMESPACE: Final = "retry"
 PAGE: Final = 500
 Holders = tuple[NodeId, ...]
 
@@ -160,7 +159,7 @@ class Changing:
         document = {"task": old.task, "payload": json.loads(old.payload)} | render.options_fields(old.options)
         spec = maker.spec(document)
         options = replace(spec.options, retry_of=job_text(job), fingerprint=fingerprint(document))
-        return replace(spec, id=keyed_job_id(job_text(job), RETRY_NAMESPACE), options=options)
+        return replace(spec, id=retry_id(job), options=options)
 
     # ------------------------------------------------------------------------------------- finding
 

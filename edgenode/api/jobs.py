@@ -15,6 +15,7 @@ from edgenode.api.logs import log_fields, log_text, names_of, progress_fields, w
 from edgenode.api.problems import NoResult, ResultExpired
 from edgenode.api.reasons import waiting_for
 from edgenode.api.requests import cursor_text, job_id, parameters, preferred_wait_s, search_query
+from edgenode.api.retries import RETRYABLE, retry_id
 from edgenode.api.service import Service
 from edgenode.core.errors import EdgeNodeError
 from edgenode.core.job_ids import job_text
@@ -26,7 +27,7 @@ from edgenode.core.signals import ReadDone
 from edgenode.core.types import JobId, Seconds, State
 
 PROGRESS_S: Final[Seconds] = 0.5
-"""How long a job is shown later for the sake of its progress, if a holder does not answer."""
+"""How long a job is shown later for the sake of its progress, or its retry, if somebody does not answer."""
 PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 """A page ends early past this: a thousand jobs with a megabyte each are no answer for one request."""
 
@@ -70,6 +71,7 @@ class Jobs:
         job, done, wait_s = await self._read(request)
         service, record = self._service, done.records[job]
         extra = await self._progress(record)
+        extra["retried_by"] = await self._retried_by(record)
         extra["waiting_for"] = waiting_for(record, service.members(), service.queues())
         return json_response(render.read_body(done, job, **extra), wait_s=wait_s)
 
@@ -85,6 +87,18 @@ class Jobs:
         except EdgeNodeError:
             return {}
         return progress_fields(done.items, record)
+
+    async def _retried_by(self, record: Record) -> str | None:
+        """The id of the job that tries this one's work again, if one was found. It is not in this job's
+        record, which is settled: its id follows from this one's, so it is looked for."""
+        if record.state not in RETRYABLE:
+            return None
+        again = retry_id(record.id)
+        try:
+            done = await self._service.read([again], wait_s=0.0, timeout_s=PROGRESS_S)
+        except EdgeNodeError:
+            return None
+        return job_text(again) if again in done.records else None
 
     async def logs(self, request: web.Request) -> web.Response:
         """What each start wrote, logged and said of its progress."""

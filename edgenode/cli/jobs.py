@@ -123,6 +123,8 @@ def print_card(fields: Any, name: Callable[[object], str]) -> None:
         ("progress", Text(_progress(fields.get("progress")))),
         ("partial", Text("-" if fields.get("partial") is None else compact(fields["partial"]))),
         ("error", Text(plain(fields["error"]), style="red" if fields["error"] else "")),
+        ("retry of", plain(fields.get("retry_of"))),
+        ("retried by", plain(fields.get("retried_by"))),
         ("queue", f"{plain(fields['queue'])}, priority {fields['priority']}"),
         (
             "attempt",

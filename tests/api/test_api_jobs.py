@@ -405,6 +405,48 @@ async def test_the_life_of_a_job_can_be_read(http: TestClient, service: FakeServ
     assert listed["firm"] is None
 
 
+@pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED, State.EXPIRED])
+async def test_a_job_that_was_tried_again_shows_the_id_of_its_retry(
+    http: TestClient, service: FakeService, state: State
+) -> None:
+    body = await (await submit(http)).json()
+    await service.end(parsed(body), state)
+    address = f"/v1/jobs/{body['id']}"
+    assert (await (await http.get(address)).json())["retried_by"] is None
+    made = await (await http.post(f"{address}/retry")).json()
+    assert (await (await http.get(address)).json())["retried_by"] == made["id"]
+    assert (await (await http.get(f"/v1/jobs/{made['id']}")).json())["retried_by"] is None
+    listed = (await (await http.get("/v1/jobs")).json())["jobs"]
+    assert [job["retried_by"] for job in listed] == [None, None]
+
+
+async def test_a_retry_is_looked_for_only_where_there_can_be_one_and_not_for_long(
+    http: TestClient, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    real = service.read
+
+    async def read(wanted: Any, *, wait_s: float, timeout_s: float) -> Any:
+        asked.append(timeout_s)
+        if len(asked) > 3:
+            raise Overloaded("full")
+        return await real(wanted, wait_s=wait_s, timeout_s=timeout_s)
+
+    monkeypatch.setattr(service, "read", read)
+    body = await (await submit(http)).json()
+    for state in (None, State.SUCCEEDED):
+        if state is not None:
+            await service.end(parsed(body), state)
+        assert (await (await http.get(f"/v1/jobs/{body['id']}")).json())["retried_by"] is None
+    assert asked == [3.0, 3.0]
+    service.records.clear()
+    other = await (await submit(http)).json()
+    await service.end(parsed(other), State.FAILED)
+    response = await http.get(f"/v1/jobs/{other['id']}")
+    assert (response.status, (await response.json())["retried_by"]) == (200, None)
+    assert asked == [3.0, 3.0, 3.0, 0.5]
+
+
 async def test_placement_shows_each_holders_disk_and_who_is_next(
     http: TestClient, service: FakeService
 ) -> None:
