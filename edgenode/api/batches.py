@@ -98,8 +98,7 @@ class Batches:
         await body_of(request)
         batch = _batch_of(request)
         progress = await self._read(batch, 0.0)
-        for piece in _pieces(progress.open):
-            await self._changing.end(piece, wait_s=0.0)
+        await self._changing.end(progress.open)
         progress = await self._read(batch, 2.0 if wait_s is None else wait_s)
         fields = progress.fields()
         return json_response(dump(fields), status=200 if fields["ended"] else 202, wait_s=wait_s)

@@ -6,34 +6,54 @@ is a new job, of which the old one's id is the key: however often it is asked fo
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
 from edgenode.api import render
 from edgenode.api.answers import dump, json_response
 from edgenode.api.problems import JobEnded, NotRetryable, ResultExpired
-from edgenode.api.requests import body_of, job_id, parameters, preferred_wait_s, wanted_jobs
-from edgenode.api.retries import RETRYABLE, retry_id
+from edgenode.api.requests import body_of, job_id, parameters, preferred_wait_s
+from edgenode.api.retries import RETRIED_UNASKED, RETRYABLE, retry_id
+from edgenode.api.selecting import Chosen, choose, cursor_text, wanted_jobs
 from edgenode.api.service import Service
-from edgenode.api.specs import ITEMS_MAX, SpecMaker, fingerprint, too_many
-from edgenode.api.submitting import Submitting
-from edgenode.core.errors import EdgeNodeError, OutcomeUnknown, to_problem
+from edgenode.api.specs import SpecMaker, fingerprint
+from edgenode.api.submitting import Answer, Submission, Submitting, answer_many, of_job
+from edgenode.core.errors import EdgeNodeError, OutcomeUnknown, Overloaded, TooLarge, to_problem
 from edgenode.core.job_ids import job_text
 from edgenode.core.jobs import Record, is_marker
 from edgenode.core.settings import JobSettings
-from edgenode.core.signals import ReadDone
 from edgenode.core.specs import Spec, decode_spec
-from edgenode.core.types import TERMINAL, JobId, NodeId, Seconds, State
-from edgenode.core.wire import Query
+from edgenode.core.types import TERMINAL, JobId, Seconds, State
 
 CANCEL_WAIT_S: Final[Seconds] = 2.0
 """How long a cancel waits for the job's end, unless the client says: longer than a takeover takes."""
-PAGE: Final = 500
-Holders = tuple[NodeId, ...]
+OPEN: Final = frozenset(set(State) - TERMINAL)
+CHUNK: Final = 200
+"""Jobs that are read at one time: they come with payloads and results, a megabyte each."""
+ANSWER_BYTES_MAX: Final = 32 * 1024 * 1024
+"""A request makes no further retries past this: their payloads are all in its answer."""
+JOB_BYTES: Final = 1_000
+"""What a job takes in an answer, beside its payload and result."""
+
+
+class Ended(NamedTuple):
+    """What is told of a job that was to end."""
+
+    state: State
+    settled: bool
+
+    @classmethod
+    def of(cls, record: Record) -> Ended:
+        return cls(record.state, record.settled)
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in TERMINAL
 
 
 class Changing:
@@ -59,19 +79,19 @@ class Changing:
         job, wait_s = job_id(request), preferred_wait_s(request)
         parameters(request)
         await body_of(request)
-        found = await self._found(job)
-        ended, seen = await self._cancel([found], CANCEL_WAIT_S if wait_s is None else wait_s)
-        answer = ended[job]
-        if isinstance(answer, EdgeNodeError):
-            raise answer
-        if answer.state in TERMINAL and answer.state is not State.CANCELLED:
-            raise JobEnded(f"the job {answer.state} before it was cancelled", state=answer.state)
-        is_over = answer.state in TERMINAL
-        body = (
-            render.read_body(seen, job)
-            if seen is not None and job in seen.records
-            else render.job_body(answer)
-        )
+        record = await self._found(job)
+        body = render.job_body(record)
+        if record.state not in TERMINAL:
+            noted = await self._note([record])
+            wait_for_s = CANCEL_WAIT_S if wait_s is None else wait_s
+            seen = await self._service.read([job], wait_s=wait_for_s, timeout_s=self._settings.read_s)
+            found = seen.records.get(job)
+            if found is None or (job not in noted and found.state not in TERMINAL):
+                raise _unheard(job)
+            record, body = found, render.read_body(seen, job)
+        if record.state in TERMINAL and record.state is not State.CANCELLED:
+            raise JobEnded(f"the job {record.state} before it was cancelled", state=record.state)
+        is_over = record.state in TERMINAL
         return json_response(
             body, status=200 if is_over else 202, wait_s=wait_s, retry_after_s=None if is_over else 1.0
         )
@@ -81,37 +101,59 @@ class Changing:
         wait_s = preferred_wait_s(request)
         parameters(request)
         wanted = wanted_jobs(await body_of(request))
-        records, refused = await self._select(wanted, frozenset(set(State) - TERMINAL))
-        ended, _ = await self._cancel(records, CANCEL_WAIT_S if wait_s is None else wait_s)
-        answers = [_told(ended[job] if job in ended else refused[job], job) for job in (*refused, *ended)]
-        is_open = any(isinstance(each, Record) and each.state not in TERMINAL for each in ended.values())
-        return json_response(dump({"jobs": answers}), status=202 if is_open else 200, wait_s=wait_s)
+        read_s = self._settings.read_s
+        chosen = await choose(self._service, wanted, states=OPEN, turns=("",), timeout_s=read_s)
+        told: dict[JobId, Ended | EdgeNodeError] = {}
+        for piece in chosen.pieces(CHUNK):
+            told |= await self._end(piece)
+        if chosen.onward is not None:
+            wait_s = None  # what is left to cancel comes first
+        else:
+            await self._look(told, CANCEL_WAIT_S if wait_s is None else wait_s)
+        answers = [_told(answer, job) for job, answer in told.items()]
+        is_open = any(isinstance(answer, Ended) and not answer.is_over for answer in told.values())
+        body = dump({"jobs": answers} | _rest(chosen))
+        return json_response(body, status=202 if is_open else 200, wait_s=wait_s)
 
-    async def end(self, jobs: Sequence[JobId], *, wait_s: Seconds) -> None:
-        """Cancel those that have not ended."""
+    async def end(self, jobs: Sequence[JobId]) -> None:
+        """Have it noted that those of these jobs are to end that have not."""
+        for at in range(0, len(jobs), CHUNK):
+            await self._end(jobs[at : at + CHUNK])
+
+    async def _end(self, jobs: Sequence[JobId]) -> dict[JobId, Ended | EdgeNodeError]:
+        """Have it noted that these are to end: how each was just before, or why it may go on."""
         done = await self._service.read(jobs, wait_s=0.0, timeout_s=self._settings.read_s)
-        await self._cancel(list(done.records.values()), wait_s)
-
-    async def _cancel(
-        self, records: Sequence[Record], wait_s: Seconds
-    ) -> tuple[dict[JobId, Record | EdgeNodeError], ReadDone | None]:
-        """Each job as it is when its end was waited for, or why that is not known."""
-        service, settings = self._service, self._settings
-        ended: dict[JobId, Record | EdgeNodeError] = {record.id: record for record in records}
-        running = [record for record in records if record.state not in TERMINAL]
-        if not running:
-            return ended, None
-        wishes = [(record.id, record.holders) for record in running]
-        noted = set((await service.cancel(wishes, timeout_s=settings.submit_s)).jobs)
-        seen = await service.read([job for job, _ in wishes], wait_s=wait_s, timeout_s=settings.read_s)
-        for job, _ in wishes:
-            record = seen.records.get(job)
-            if record is not None and (job in noted or record.state in TERMINAL):
-                ended[job] = record
+        noted = await self._note([record for record in done.records.values() if record.state not in TERMINAL])
+        told: dict[JobId, Ended | EdgeNodeError] = {}
+        for job in jobs:
+            record = done.records.get(job)
+            if record is None:
+                told[job] = done.errors[job]
             else:
-                text = "too few of the job's holders answered: it may be cancelled later"
-                ended[job] = OutcomeUnknown(text, job=job_text(job))
-        return ended, seen
+                is_sure = record.state in TERMINAL or job in noted
+                told[job] = Ended.of(record) if is_sure else _unheard(job)
+        return told
+
+    async def _note(self, records: Sequence[Record]) -> frozenset[JobId]:
+        """Of which of these jobs it is on record that they are to end."""
+        if not records:
+            return frozenset()
+        wishes = [(record.id, record.holders) for record in records]
+        done = await self._service.cancel(wishes, timeout_s=self._settings.submit_s)
+        return frozenset(done.jobs)
+
+    async def _look(self, told: dict[JobId, Ended | EdgeNodeError], wait_s: Seconds) -> None:
+        """Bring up to date what is told of those that were to end: in so many seconds, and however far all of
+        them are by then."""
+        ends_at = asyncio.get_running_loop().time() + wait_s
+        going = [job for job, answer in told.items() if _goes_on(answer)]
+        for at in range(0, len(going), CHUNK):
+            left_s = max(0.0, ends_at - asyncio.get_running_loop().time())
+            piece = going[at : at + CHUNK]
+            seen = await self._service.read(piece, wait_s=left_s, timeout_s=self._settings.read_s)
+            for job, record in seen.records.items():
+                if isinstance(told[job], Ended) or record.state in TERMINAL:
+                    told[job] = Ended.of(record)
 
     # ------------------------------------------------------------------------------------- retries
 
@@ -127,22 +169,79 @@ class Changing:
         return await self._submitting.send(request, [made], wait_s=wait_s)
 
     async def retry_many(self, request: web.Request) -> web.Response:
-        """A new job for each that failed, was cancelled or expired, or the reason why there is none."""
+        """A new job for each that failed or has expired, or was cancelled if that is asked for; or the reason
+        why there is none. In the order of the ids, or by falling id."""
         wait_s = preferred_wait_s(request)
         parameters(request)
         wanted = wanted_jobs(await body_of(request))
         self._submitting.check_open()
-        records, refused = await self._select(wanted, RETRYABLE)
-        maker = await self._submitting.spec_maker(_tasks_of(records))
-        made: list[Spec | EdgeNodeError] = list(refused.values())
-        for record in records:
+        chosen = await choose(
+            self._service, wanted, states=RETRYABLE, turns=RETRIED_UNASKED, timeout_s=self._settings.read_s
+        )
+        submissions = await self._retry(chosen)
+        if chosen.onward is not None:
+            wait_s = None  # what is left to retry comes first
+        ends_at = asyncio.get_running_loop().time() + (wait_s or 0.0)
+        answers: list[Answer] = []
+        is_done, size = True, 0
+        for submission in submissions:
+            left_s: Seconds | None = None
+            if wait_s is not None and size <= ANSWER_BYTES_MAX:  # results are in the answer, too
+                left_s = max(0.0, ends_at - asyncio.get_running_loop().time())
+            await submission.look(left_s, self._settings.read_s)
+            found = await submission.answers(request.path, len(answers))
+            is_done &= submission.is_done
+            submission.forget()
+            answers += found
+            size += sum(len(answer) for answer in found if isinstance(answer, bytes))
+        if not answers:
+            return json_response(dump({"jobs": []} | _rest(chosen)), wait_s=wait_s)
+        return answer_many(answers, _rest(chosen), wait_s=wait_s, is_done=is_done)
+
+    async def _retry(self, chosen: Chosen) -> list[Submission]:
+        """Have these tried again, in pieces; those of a filter as far as there is room for them.
+
+        Raises:
+            Overloaded: there is room for none.
+        """
+        submissions: list[Submission] = []
+        full: EdgeNodeError | None = None
+        done, size = 0, 0
+        for piece in chosen.pieces(CHUNK):
+            if full is None:
+                made = await self._made(piece)
+                try:
+                    submissions.append(await self._submitting.store(made))
+                except Overloaded as error:
+                    if not submissions:
+                        raise
+                    full = error
+            if full is not None:
+                if chosen.is_filter:
+                    chosen.cut(done)
+                    break
+                submissions.append(self._submitting.refused([of_job(full, job) for job in piece]))
+                continue
+            done += len(piece)
+            size += sum(JOB_BYTES + len(each.payload) for each in made if isinstance(each, Spec))
+            if size > ANSWER_BYTES_MAX:
+                full = TooLarge("the answer is full: ask for this one in a request of its own, or with fewer")
+        return submissions
+
+    async def _made(self, jobs: Sequence[JobId]) -> list[Spec | EdgeNodeError]:
+        """Of each job the spec of the one that is to try its work again, or why there is none."""
+        done = await self._service.read(jobs, wait_s=0.0, timeout_s=self._settings.read_s)
+        maker = await self._submitting.spec_maker(_tasks_of(done.records.values()))
+        made: list[Spec | EdgeNodeError] = []
+        for job in jobs:
             try:
-                made.append(self._again(maker, record))
+                if job in done.errors:
+                    raise done.errors[job]
+                made.append(self._again(maker, done.records[job]))
             except EdgeNodeError as error:
-                made.append(error)
-        if not made:
-            return json_response(b'{"jobs":[]}', wait_s=wait_s)
-        return await self._submitting.send(request, made, is_list=True, wait_s=wait_s)
+                made.append(of_job(error, job))
+        await asyncio.sleep(0)
+        return made
 
     def _again(self, maker: SpecMaker, record: Record) -> Spec:
         """The spec of the job that is to try this one's work again.
@@ -155,7 +254,11 @@ class Changing:
             text = f"the job is {record.state}: what failed, was cancelled or expired can be retried"
             raise NotRetryable(text, state=record.state, job=job_text(job))
         if is_marker(record):
-            raise ResultExpired("its payload is not kept any more", state=record.state, job=job_text(job))
+            text = (
+                "its payload is not kept any more: it ended longer ago than its ttl_s. Submit the work anew, "
+                "with a longer ttl_s if it may have to be retried late"
+            )
+            raise ResultExpired(text, state=record.state, job=job_text(job))
         document = {"task": old.task, "payload": json.loads(old.payload)} | render.options_fields(old.options)
         spec = maker.spec(document)
         options = replace(spec.options, retry_of=job_text(job), fingerprint=fingerprint(document))
@@ -169,31 +272,28 @@ class Changing:
             raise done.errors[job]
         return done.records[job]
 
-    async def _select(
-        self, wanted: Sequence[JobId] | Query, states: frozenset[State]
-    ) -> tuple[list[Record], dict[JobId, EdgeNodeError]]:
-        """The jobs of these ids, and why some cannot be had; or all that fit, of those in these states."""
-        read_s = self._settings.read_s
-        if not isinstance(wanted, Query):
-            done = await self._service.read(wanted, wait_s=0.0, timeout_s=read_s)
-            return [done.records[job] for job in wanted if job in done.records], dict(done.errors)
-        records: list[Record] = []
-        query = wanted._replace(limit=PAGE)
-        while True:
-            page = await self._service.search(query, timeout_s=read_s)
-            records += [record for record in page.records if record.state in states]
-            if len(records) > ITEMS_MAX:
-                raise too_many()
-            if not page.next:
-                return records, {}
-            query = query._replace(after=page.next)
+
+def _unheard(job: JobId) -> OutcomeUnknown:
+    text = "too few of the job's holders answered: it may be cancelled later; to know, cancel it again"
+    return OutcomeUnknown(text, job=job_text(job))
 
 
 def _tasks_of(records: Iterable[Record]) -> set[str]:
     return {decode_spec(record.spec).task for record in records}
 
 
-def _told(answer: Record | EdgeNodeError, job: JobId) -> Mapping[str, Any]:
+def _goes_on(answer: Ended | EdgeNodeError) -> bool:
+    """Whether a job may not have ended, of all that is known."""
+    return isinstance(answer, OutcomeUnknown) if isinstance(answer, EdgeNodeError) else not answer.is_over
+
+
+def _rest(chosen: Chosen) -> dict[str, Any]:
+    """What an answer has to say of jobs that are not in it."""
+    onward = None if chosen.onward is None else cursor_text(chosen.onward)
+    return {"unanswered": sorted(chosen.silent), "next": onward}
+
+
+def _told(answer: Ended | EdgeNodeError, job: JobId) -> Mapping[str, Any]:
     if isinstance(answer, EdgeNodeError):
         return to_problem(answer, instance=f"/v1/jobs/{job_text(job)}") | {"job": job_text(job)}
     return {"id": job_text(job), "state": answer.state, "settled": answer.settled}

@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from edgenode.api.answers import problem_response
 from edgenode.api.problems import TooSlow, UnsupportedMediaType
-from edgenode.api.specs import ITEMS_MAX, check_key, parse_json
+from edgenode.api.specs import check_key, parse_json
 from edgenode.core import wire
 from edgenode.core.errors import RejectedInput, TooLarge
 from edgenode.core.job_ids import parse_job_id
@@ -105,40 +105,6 @@ async def body_of(request: web.Request) -> object:
     return parse_json(bytes(body))
 
 
-def wanted_jobs(body: object) -> list[JobId] | wire.Query:
-    """The jobs that a request is about: `{"ids": [...]}`, or a filter: `state`, `task`, `queue`.
-
-    Raises:
-        RejectedInput: it says neither, or both.
-    """
-    if not isinstance(body, dict) or not body:
-        raise RejectedInput('say which jobs: {"ids": [...]}, or state, task, queue', field="body")
-    unknown = next((name for name in body if name not in ("ids", "state", "task", "queue")), None)
-    if unknown is not None:
-        raise RejectedInput(
-            f"there is no field {unknown!r:.80}; known are ids, state, task, queue", field=unknown[:80]
-        )
-    if "ids" not in body:
-        given = {name: _text_of(name, body[name]) for name in body}
-        return _query(given)
-    ids = body["ids"]
-    if len(body) > 1:
-        raise RejectedInput("say either ids or a filter", field="ids")
-    if not isinstance(ids, list) or len(ids) > ITEMS_MAX:
-        raise RejectedInput(f"ids is a list of at most {ITEMS_MAX} job ids", field="ids")
-    found = [parse_job_id(text) if isinstance(text, str) else None for text in ids]
-    for place, job in enumerate(found):
-        if job is None:
-            raise RejectedInput(f"{ids[place]!r:.80} is not a job id", field=f"ids[{place}]")
-    return list(dict.fromkeys(job for job in found if job is not None))
-
-
-def _text_of(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise RejectedInput(f"{name} is a text", field=name)
-    return value
-
-
 def job_id(request: web.Request) -> JobId:
     text = request.match_info["id"]
     job = parse_job_id(text)
@@ -179,11 +145,16 @@ def idempotency_key(request: web.Request) -> str:
 def search_query(request: web.Request) -> tuple[wire.Query, dict[str, str]]:
     """What to search for, and the filters as given, for the link to the next page."""
     given = parameters(request, "state", "task", "queue", "limit", "cursor")
-    query = _query(given)
+    query = query_of(given)
     return query, {name: given[name] for name in ("state", "task", "queue") if given.get(name)}
 
 
-def _query(given: Mapping[str, str]) -> wire.Query:
+def query_of(given: Mapping[str, str]) -> wire.Query:
+    """What to search for, as `state`, `task`, `queue`, `limit` and `cursor` say.
+
+    Raises:
+        RejectedInput: `field` names the one that is wrong.
+    """
     state = given.get("state", "")
     if state and state not in set(State):
         raise RejectedInput(f"state is one of {', '.join(State)}", field="state")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -17,12 +17,23 @@ from edgenode.cli.output import (
     UrlOption,
     client_of,
     errors_told,
+    names_of,
     plain,
     print_json,
+    tell_unheard,
 )
+
+if TYPE_CHECKING:
+    from edgenode.client import Client
 
 IdsArgument = Annotated[
     list[str] | None, typer.Argument(metavar="ID...", help="Ids of jobs; without, all that fit the options.")
+]
+RetriedState = Annotated[
+    str | None,
+    typer.Option(
+        metavar="STATE", help="Only failed, expired or cancelled ones. [default: failed and expired]"
+    ),
 ]
 TOO_LATE: Final = ("succeeded", "failed", "expired")
 
@@ -41,22 +52,21 @@ def cancel(
     edgenode cancel 01930000-0000-7000-8000-000000000000
     edgenode cancel --task image.resize --state queued
 
-    Exits with 1 if one of them had ended otherwise, or is not known.
+    Exits with 1 if one of them had ended otherwise, or is not known; with 3 if it is not sure of one, or
+    members were not heard that may have jobs which fit.
     """
     with errors_told(as_json=as_json):
-        answers = client_of(url).cancel_many(ids or (), **_filters(ids, state, task, queue))
-        if as_json:
-            print_json({"jobs": answers})
+        client = client_of(url)
+        answers = client.cancel_many(ids or (), **_filters(ids, state, task, queue))
+        silent = sorted(answers.unanswered)
+        _tell(answers, "cancelled", silent, client, as_json=as_json)
     late = any("id" not in each or each["state"] in TOO_LATE for each in answers)
-    if not as_json:
-        _tell(answers, "cancelled")
-    unsure = any(each.get("definite") is False for each in answers)
-    raise typer.Exit(UNKNOWN if unsure else FAILED if late else 0)
+    raise typer.Exit(_code(answers, silent, is_bad=late))
 
 
 def retry(
     ids: IdsArgument = None,
-    state: StateOption = None,
+    state: RetriedState = None,
     task: TaskOption = None,
     queue: QueueOption = None,
     url: UrlOption = None,
@@ -65,27 +75,30 @@ def retry(
     """Try again the work of jobs that failed, were cancelled or have expired: each as a new job.
 
     However often that is asked for, each of them has one such job. Its own retry is asked for by its own id.
+    What somebody cancelled is tried again only by its id, or with --state cancelled.
 
     \b
     edgenode retry 01930000-0000-7000-8000-000000000000
-    edgenode retry --state failed --task image.resize
+    edgenode retry --task image.resize
+    edgenode retry --state cancelled --queue mail
+
+    Exits with 1 if there is no new job for one of them; with 3 if it is not sure of one, or members were not
+    heard that may have jobs which fit.
     """
     from edgenode.client import Job
 
     with errors_told(as_json=as_json):
-        made = client_of(url).retry_many(ids or (), **_filters(ids, state, task, queue))
+        client = client_of(url)
+        made = client.retry_many(ids or (), **_filters(ids, state, task, queue))
         answers = [each.fields if isinstance(each, Job) else getattr(each, "problem", {}) for each in made]
-        if as_json:
-            print_json({"jobs": answers})
-    if not as_json:
-        _tell(answers, "submitted again")
-    unsure = any(each.get("definite") is False for each in answers)
-    raise typer.Exit(UNKNOWN if unsure else FAILED if any("receipt" not in each for each in answers) else 0)
+        silent = sorted(made.unanswered)
+        _tell(answers, "submitted again", silent, client, as_json=as_json)
+    raise typer.Exit(_code(answers, silent, is_bad=any("receipt" not in each for each in answers)))
 
 
 def _filters(
     ids: Sequence[str] | None, state: str | None, task: str | None, queue: str | None
-) -> dict[str, str]:
+) -> dict[str, Any]:
     said = {"state": state, "task": task, "queue": queue}
     filters = {name: value for name, value in said.items() if value}
     if bool(ids) == bool(filters):
@@ -93,8 +106,26 @@ def _filters(
     return filters
 
 
-def _tell(answers: Sequence[Mapping[str, Any]], done: str) -> None:
+def _code(answers: Sequence[Mapping[str, Any]], silent: Sequence[str], *, is_bad: bool) -> int:
+    unsure = any(each.get("definite") is False for each in answers)
+    return UNKNOWN if unsure or silent else FAILED if is_bad else 0
+
+
+def _tell(
+    answers: Sequence[Mapping[str, Any]], done: str, silent: Sequence[str], client: Client, *, as_json: bool
+) -> None:
     """Ids on stdout, one a line, for pipes; what went otherwise on stderr."""
+    if as_json:
+        print_json({"jobs": answers, "unanswered": silent})
+    else:
+        _tell_each(answers)
+    if silent:
+        tell_unheard(silent, plain if as_json else names_of(client), found=bool(answers))
+    elif not answers and not as_json:
+        typer.echo(f"no such jobs: nothing {done}", err=True)
+
+
+def _tell_each(answers: Sequence[Mapping[str, Any]]) -> None:
     for each in answers:
         if "id" in each and each.get("state") in TOO_LATE and "receipt" not in each:
             typer.echo(f"{plain(each['id'])} has {plain(each['state'])}: nothing to do", err=True)
@@ -102,5 +133,3 @@ def _tell(answers: Sequence[Mapping[str, Any]], done: str) -> None:
             typer.echo(plain(each["id"]))
         else:
             typer.echo(f"{plain(each.get('job'))}: {plain(each.get('detail'))}", err=True)
-    if not answers:
-        typer.echo(f"no such jobs: nothing {done}", err=True)

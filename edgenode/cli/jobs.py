@@ -23,6 +23,7 @@ from edgenode.cli.output import (
     print_json,
     print_table,
     styled,
+    tell_unheard,
 )
 
 if TYPE_CHECKING:
@@ -60,8 +61,7 @@ def show_jobs(
     elif not silent and not as_json:
         typer.echo("no such jobs", err=True)
     if silent:
-        told = "these may not be all" if found else "there may be such jobs"
-        typer.echo(f"{told}: not heard: {', '.join(map(name, silent))}", err=True)
+        tell_unheard(silent, name, found=bool(found))
         raise typer.Exit(0 if found else UNKNOWN)
 
 

@@ -185,6 +185,12 @@ def _hint(error: ClientError) -> str:
             return ""
 
 
+def tell_unheard(silent: Iterable[object], name: Callable[[object], str], *, found: bool) -> None:
+    """Say on stderr which members were not heard, so that what was found may not be all there is."""
+    told = "these may not be all" if found else "there may be such jobs"
+    typer.echo(f"{told}: not heard: {', '.join(map(name, silent))}", err=True)
+
+
 def names_of(client: Client) -> Callable[[object], str]:
     """From node ids to names; an id that no member has stays as it is."""
     from edgenode.client import ClientError

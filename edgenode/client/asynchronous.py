@@ -13,7 +13,7 @@ import aiohttp
 from edgenode.client.errors import ClientError
 from edgenode.client.exchange import CONNECT_S, Answer, Attempt, Outcome, Pause, Unanswered, Unsent
 from edgenode.client.job import Job
-from edgenode.client.operations import Batch, Listing, Operations, Page, Steps, list_path
+from edgenode.client.operations import Batch, Changed, Listing, Operations, Page, Steps, list_path
 
 T = TypeVar("T")
 
@@ -109,17 +109,21 @@ class AsyncClient:
         """See `Client.cancel`."""
         return await self._run(self._operations.cancel(job, wait_s))
 
-    async def cancel_many(self, ids: Sequence[str] = (), **filters: str) -> list[dict[str, Any]]:
+    async def cancel_many(
+        self, ids: Sequence[str] = (), *, wait_s: float | None = None, **filters: str
+    ) -> Changed[dict[str, Any]]:
         """See `Client.cancel_many`."""
-        return await self._run(self._operations.cancel_many(ids, filters))
+        return await self._run(self._operations.cancel_many(ids, filters, wait_s))
 
-    async def retry(self, job: str) -> Job:
+    async def retry(self, job: str, *, wait_s: float | None = None) -> Job:
         """See `Client.retry`."""
-        return await self._run(self._operations.retry(job))
+        return await self._run(self._operations.retry(job, wait_s))
 
-    async def retry_many(self, ids: Sequence[str] = (), **filters: str) -> list[Job | ClientError]:
+    async def retry_many(
+        self, ids: Sequence[str] = (), *, wait_s: float | None = None, **filters: str
+    ) -> Changed[Job | ClientError]:
         """See `Client.retry_many`."""
-        return await self._run(self._operations.retry_many(ids, filters))
+        return await self._run(self._operations.retry_many(ids, filters, wait_s))
 
     def jobs(
         self, *, state: str | None = None, task: str | None = None, queue: str | None = None, page: int = 100

@@ -80,6 +80,14 @@ class Listing:
         return self._jobs.popleft() if self._jobs else None
 
 
+class Changed(list[T]):
+    """What became of each job of a change: a list, which also knows who was not heard."""
+
+    unanswered: frozenset[str] = frozenset()
+    """Ids of the members that did not look for jobs that fit a filter, dead ones too: what only they have was
+    not changed."""
+
+
 class Batch(NamedTuple):
     """Jobs that were submitted in one request."""
 
@@ -144,7 +152,7 @@ class Operations:
             answers = answer.json()["jobs"]
             if len(answers) != len(chunk):
                 raise TypeError
-            return [Refused(found) if "receipt" not in found else _job_of(found) for found in answers]
+            return [_submitted(found) for found in answers]
         except (KeyError, TypeError):
             return [BadAnswer(f"{answer.url} did not answer with jobs")] * len(chunk)
         except ClientError as error:
@@ -158,8 +166,7 @@ class Operations:
         answer = yield from self._send("POST", "/v1/jobs", body=body)
         try:
             found = answer.json()
-            jobs = [Refused(each) if "receipt" not in each else _job_of(each) for each in found["jobs"]]
-            return Batch(str(found["batch"]), jobs)
+            return Batch(str(found["batch"]), [_submitted(each) for each in found["jobs"]])
         except (KeyError, TypeError):
             raise BadAnswer(f"{answer.url} did not answer with a batch") from None
 
@@ -176,13 +183,6 @@ class Operations:
     def batch(self, batch: str) -> Steps[dict[str, Any]]:
         return _object((yield from self._send("GET", _batch_path(batch))))
 
-    def cancel_batch(self, batch: str) -> Steps[dict[str, Any]]:
-        return _object((yield from self._change(f"{_batch_path(batch)}/cancel", None)))
-
-    def cancel(self, job: str, wait_s: float | None = None) -> Steps[Job]:
-        return _job((yield from self._change(f"{_job_path(job)}/cancel", wait_s)))
-
-    def retry(self, job: str) -> Steps[Job]:
     def batch_jobs(self, batch: str) -> Steps[dict[str, Any]]:
         answer = yield from self._send("GET", f"{_batch_path(batch)}/jobs")
         found = _object(answer)
@@ -190,16 +190,50 @@ class Operations:
             raise BadAnswer(f"{answer.url} did not answer with the jobs of a batch")
         return found
 
-        return _job((yield from self._change(f"{_job_path(job)}/retry", None)))
+    def cancel_batch(self, batch: str) -> Steps[dict[str, Any]]:
+        return _object((yield from self._change(f"{_batch_path(batch)}/cancel", None)))
 
-    def cancel_many(self, ids: Sequence[str], filters: Mapping[str, str]) -> Steps[list[dict[str, Any]]]:
-        wanted = _dump(_wanted(ids, filters))
-        return _listed((yield from self._change("/v1/jobs/cancel", None, wanted)), "jobs")
+    def cancel(self, job: str, wait_s: float | None = None) -> Steps[Job]:
+        return _job((yield from self._change(f"{_job_path(job)}/cancel", wait_s)))
 
-    def retry_many(self, ids: Sequence[str], filters: Mapping[str, str]) -> Steps[list[Job | ClientError]]:
-        wanted = _dump(_wanted(ids, filters))
-        answers = _listed((yield from self._change("/v1/jobs/retry", None, wanted)), "jobs")
-        return [Refused(found) if "receipt" not in found else _job_of(found) for found in answers]
+    def retry(self, job: str, wait_s: float | None = None) -> Steps[Job]:
+        return _job((yield from self._change(f"{_job_path(job)}/retry", wait_s)))
+
+    def cancel_many(
+        self, ids: Sequence[str], filters: Mapping[str, str], wait_s: float | None
+    ) -> Steps[Changed[dict[str, Any]]]:
+        return (yield from self._change_many("/v1/jobs/cancel", ids, filters, wait_s, lambda found: found))
+
+    def retry_many(
+        self, ids: Sequence[str], filters: Mapping[str, str], wait_s: float | None
+    ) -> Steps[Changed[Job | ClientError]]:
+        return (yield from self._change_many("/v1/jobs/retry", ids, filters, wait_s, _submitted))
+
+    def _change_many(
+        self,
+        path: str,
+        ids: Sequence[str],
+        filters: Mapping[str, str],
+        wait_s: float | None,
+        read: Callable[[dict[str, Any]], T],
+    ) -> Steps[Changed[T]]:
+        """Ask until all that fit were found: an answer that is not all says where the next one goes on."""
+        wanted = _wanted(ids, filters)
+        changed: Changed[T] = Changed()
+        while True:
+            answer = yield from self._change(path, wait_s, _dump(wanted))
+            try:
+                changed += [read(found) for found in _listed(answer, "jobs")]
+            except (KeyError, TypeError):
+                raise BadAnswer(f"{answer.url} did not answer with jobs") from None
+            fields = _object(answer)
+            changed.unanswered |= set(map(str, fields.get("unanswered") or ()))
+            onward = fields.get("next")
+            if not onward:
+                return changed
+            if onward == wanted.get("cursor"):
+                raise BadAnswer(f"{answer.url} answered with the same jobs again")
+            wanted["cursor"] = onward
 
     def queues(self) -> Steps[list[dict[str, Any]]]:
         return _listed((yield from self._send("GET", "/v1/queues")), "queues")
@@ -401,3 +435,8 @@ def _job(answer: Answer) -> Job:
 
 def _job_of(fields: Any) -> Job:
     return Job.from_json(fields)
+
+
+def _submitted(fields: Any) -> Job | ClientError:
+    """A job that was taken, or why it was not."""
+    return _job_of(fields) if "receipt" in fields else Refused(fields)

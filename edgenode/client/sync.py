@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from edgenode.client.errors import ClientError
 from edgenode.client.exchange import CONNECT_S, Answer, Attempt, Outcome, Pause, Unanswered, Unsent
 from edgenode.client.job import Job
-from edgenode.client.operations import Batch, Listing, Operations, Page, Steps, list_path
+from edgenode.client.operations import Batch, Changed, Listing, Operations, Page, Steps, list_path
 
 T = TypeVar("T")
 CHUNK_BYTES = 64 * 1024
@@ -153,27 +153,49 @@ class Client:
         """
         return self._run(self._operations.cancel(job, wait_s))
 
-    def cancel_many(self, ids: Sequence[str] = (), **filters: str) -> list[dict[str, Any]]:
+    def cancel_many(
+        self, ids: Sequence[str] = (), *, wait_s: float | None = None, **filters: str
+    ) -> Changed[dict[str, Any]]:
         """Have these jobs end, or all that fit and have not ended. For each its `id`, `state` and `settled`,
         or the problem (with `job`).
 
-        Args:
-            filters: state, task, queue.
-        """
-        return self._run(self._operations.cancel_many(ids, filters))
+        Of many the first ones are told as they were when all were asked for. Look at `unanswered` of what is
+        returned before you take it for all that fit.
 
-    def retry(self, job: str) -> Job:
+        Args:
+            ids: at most 10,000.
+            wait_s: how long to wait for their ends (whole seconds, at most 60; by default 2).
+            filters: state, task, queue.
+
+        Raises:
+            ClientError: maybe when some were told to end. Asking again does no harm.
+        """
+        return self._run(self._operations.cancel_many(ids, filters, wait_s))
+
+    def retry(self, job: str, *, wait_s: float | None = None) -> Job:
         """The job that tries again the work of one that failed, was cancelled or has expired. There is one,
         however often this is called: of its work in turn, ask for the retry of that one.
+
+        Args:
+            wait_s: also wait so long for its end (whole seconds, at most 60).
 
         Raises:
             Refused: it goes on or has succeeded (status 409), or its payload is not kept any more (410).
         """
-        return self._run(self._operations.retry(job))
+        return self._run(self._operations.retry(job, wait_s))
 
-    def retry_many(self, ids: Sequence[str] = (), **filters: str) -> list[Job | ClientError]:
-        """As `retry`, of these jobs, or of all that fit and ended badly."""
-        return self._run(self._operations.retry_many(ids, filters))
+    def retry_many(
+        self, ids: Sequence[str] = (), *, wait_s: float | None = None, **filters: str
+    ) -> Changed[Job | ClientError]:
+        """As `retry`, of these jobs (at most 10,000), or of all that fit and have failed or expired; of those
+        that were cancelled only with `state="cancelled"`.
+
+        Look at `unanswered` of what is returned before you take it for all that fit.
+
+        Raises:
+            ClientError: maybe when some were submitted. Asking again does no harm: those stay the same jobs.
+        """
+        return self._run(self._operations.retry_many(ids, filters, wait_s))
 
     def jobs(
         self, *, state: str | None = None, task: str | None = None, queue: str | None = None, page: int = 100

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
+from edgenode.api import changing, selecting
 from edgenode.core import job_ids, jobs
 from edgenode.core.specs import AS_ITS_TASK, decode_spec
 from edgenode.core.types import Backoff, JobId, State
-from tests.api.fake import START, FakeService
+from tests.api.fake import NODES, START, FakeService
 
 NOBODY = "01930000-0000-7000-8000-000000000000"
 
@@ -95,6 +96,7 @@ async def test_many_are_cancelled_by_their_ids(http: TestClient, service: FakeSe
     answer = await http.post("/v1/jobs/cancel", json={"ids": [waiting, done, NOBODY]})
     told = (await answer.json())["jobs"]
     assert answer.status == 200
+    assert [each.get("id", each.get("job")) for each in told] == [waiting, done, NOBODY]
     by_id = {each.get("id", each.get("job")): each for each in told}
     assert by_id[waiting]["state"] == "cancelled"
     assert by_id[done]["state"] == "succeeded"
@@ -121,7 +123,14 @@ async def test_all_that_fit_are_cancelled(http: TestClient, service: FakeService
         ({"ids": [], "queue": "mail"}, "ids"),
         ({"state": "busy"}, "state"),
         ({"queue": 7}, "queue"),
+        ({"queue": ""}, "queue"),
         ({"queues": "mail"}, "queues"),
+        ({"state": "succeeded"}, "state"),
+        ({"cursor": "AA"}, "body"),
+        ({"queue": "default", "cursor": "?"}, "cursor"),
+        ({"queue": "default", "cursor": ""}, "cursor"),
+        ({"queue": "default", "cursor": "CQ"}, "cursor"),
+        ({"queue": "default", "cursor": "AAA"}, "cursor"),
     ],
 )
 @pytest.mark.parametrize("verb", ["cancel", "retry"])
@@ -201,7 +210,9 @@ async def test_what_is_not_kept_any_more_is_not_tried_again(http: TestClient, se
     job = parsed(await ended(http, service, State.FAILED))
     service.records[job] = jobs.shrunk(service.records[job])
     answer = await http.post(f"/v1/jobs/{job_ids.job_text(job)}/retry")
-    assert (answer.status, (await answer.json())["type"]) == (410, "/problems/result-expired")
+    problem = await answer.json()
+    assert (answer.status, problem["type"]) == (410, "/problems/result-expired")
+    assert "ttl_s. Submit the work anew" in problem["detail"]
 
 
 async def test_all_that_failed_are_tried_again(http: TestClient, service: FakeService) -> None:
@@ -230,4 +241,211 @@ async def test_what_is_tried_again_is_checked_as_what_is_submitted(
 
 async def test_when_nothing_failed_nothing_is_tried_again(http: TestClient) -> None:
     answer = await http.post("/v1/jobs/retry", json={"state": "failed"})
-    assert (answer.status, await answer.json()) == (200, {"jobs": []})
+    assert (answer.status, await answer.json()) == (200, {"jobs": [], "unanswered": [], "next": None})
+
+
+async def test_what_was_cancelled_is_tried_again_only_if_that_is_said(
+    http: TestClient, service: FakeService
+) -> None:
+    of = {
+        state: await ended(http, service, state, queue="mail")
+        for state in (State.FAILED, State.CANCELLED, State.EXPIRED, State.SUCCEEDED)
+    }
+    answer = await http.post("/v1/jobs/retry", json={"queue": "mail"})
+    assert [each["retry_of"] for each in (await answer.json())["jobs"]] == [
+        of[State.FAILED],
+        of[State.EXPIRED],
+    ]
+    answer = await http.post("/v1/jobs/retry", json={"queue": "mail", "state": "cancelled"})
+    assert [each["retry_of"] for each in (await answer.json())["jobs"]] == [of[State.CANCELLED]]
+    answer = await http.post("/v1/jobs/retry", json={"ids": [of[State.CANCELLED]]})
+    assert answer.status == 202
+
+
+async def test_a_job_that_can_not_be_tried_again_is_named_with_the_reason(
+    http: TestClient, service: FakeService
+) -> None:
+    one, other = await ended(http, service, State.FAILED), await ended(http, service, State.FAILED)
+    service.known_tasks = lambda: frozenset({"image.resize"})  # type: ignore[method-assign]
+    answer = await http.post("/v1/jobs/retry", json={"ids": [other, NOBODY, one]})
+    told = (await answer.json())["jobs"]
+    assert answer.status == 422
+    assert [each["job"] for each in told] == [other, NOBODY, one]
+    assert [each["index"] for each in told] == [0, 1, 2]
+    assert "--tasks MODULE_OR_FILE" in told[0]["detail"]
+
+
+async def test_retries_can_be_waited_for(http: TestClient, service: FakeService) -> None:
+    failed = [await ended(http, service, State.FAILED) for _ in range(2)]
+    service.instant = True
+    answer = await http.post("/v1/jobs/retry", json={"ids": failed}, headers={"Prefer": "wait=10"})
+    told = (await answer.json())["jobs"]
+    assert (answer.status, answer.headers["Preference-Applied"]) == (200, "wait=10")
+    assert [each["result"] for each in told] == [{"echo": {"n": 1}}] * 2
+    service.instant, service.patient = False, False
+    again = [await ended(http, service, State.FAILED)]
+    answer = await http.post("/v1/jobs/retry", json={"ids": again}, headers={"Prefer": "wait=10"})
+    assert (answer.status, answer.headers["Retry-After"]) == (202, "1")
+
+
+# ------------------------------------------------------------------------------------ all that fit
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry"])
+async def test_members_that_did_not_look_for_jobs_are_named(
+    http: TestClient, service: FakeService, verb: str
+) -> None:
+    service.silent = {NODES[1], NODES[3]}
+    for body in ({"queue": "mail"}, {"task": "echo"}):
+        answer = await http.post(f"/v1/jobs/{verb}", json=body)
+        assert (await answer.json())["unanswered"] == [NODES[1], NODES[3]]
+        await ended(http, service, State.FAILED)
+        await submitted(http)
+    answer = await http.post(f"/v1/jobs/{verb}", json={"ids": [NOBODY]})
+    assert (await answer.json())["unanswered"] == []
+
+
+async def all_of(http: TestClient, verb: str, body: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """What each of the requests answered that it took."""
+    told = []
+    onward: str | None = None
+    while True:
+        answer = await http.post(
+            f"/v1/jobs/{verb}", json=body if onward is None else body | {"cursor": onward}
+        )
+        assert answer.status in (200, 202)
+        found = await answer.json()
+        told.append(found["jobs"])
+        onward = found["next"]
+        if onward is None:
+            return told
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three jobs a page, six a request, two a piece."""
+    monkeypatch.setattr(selecting, "PAGE", 3)
+    monkeypatch.setattr(selecting, "ITEMS_MAX", 6)
+    monkeypatch.setattr(changing, "CHUNK", 2)
+
+
+@pytest.mark.usefixtures("small")
+async def test_more_than_a_request_takes_is_cancelled_by_further_ones(
+    http: TestClient, service: FakeService
+) -> None:
+    jobs_ = [await submitted(http) for _ in range(14)]
+    told = await all_of(http, "cancel", {"task": "echo"})
+    assert [len(each) for each in told] == [6, 6, 2]
+    assert [each["id"] for page in told for each in page] == jobs_[::-1]
+    assert all(record.state is State.CANCELLED for record in service.records.values())
+
+
+@pytest.mark.usefixtures("small")
+async def test_more_than_a_request_takes_is_tried_again_by_further_ones(
+    http: TestClient, service: FakeService
+) -> None:
+    states = [State.FAILED, State.SUCCEEDED, State.EXPIRED, State.CANCELLED] * 4
+    jobs_ = [await ended(http, service, state) for state in states]
+    told = await all_of(http, "retry", {"queue": "default"})
+    assert [each["retry_of"] for page in told for each in page] == jobs_[::4][::-1] + jobs_[2::4][::-1]
+    assert all(len(page) <= 6 for page in told)
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry"])
+async def test_a_request_that_looks_for_long_says_where_to_go_on(
+    http: TestClient, service: FakeService, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selecting, "PAGE", 3)
+    monkeypatch.setattr(selecting, "SPAN_S", 0.0)
+    for _ in range(7):
+        await ended(http, service, State.FAILED)
+        await submitted(http)
+    told = await all_of(http, verb, {"queue": "default"})
+    assert sum(map(len, told)) == 7
+    assert len(told) == (5 if verb == "cancel" else 4)
+
+
+@pytest.mark.usefixtures("small")
+async def test_records_are_read_a_few_at_a_time(http: TestClient, service: FakeService) -> None:
+    asked: list[int] = []
+    real = service.read
+
+    async def read(jobs_: Any, **named: Any) -> Any:
+        asked.append(len(jobs_))
+        return await real(jobs_, **named)
+
+    ids = [await ended(http, service, State.FAILED) for _ in range(5)] + [
+        await submitted(http) for _ in range(5)
+    ]
+    service.read = read  # type: ignore[method-assign]
+    await http.post("/v1/jobs/retry", json={"ids": ids}, headers={"Prefer": "wait=1"})
+    await http.post("/v1/jobs/cancel", json={"ids": ids})
+    await all_of(http, "retry", {"task": "echo"})
+    assert asked
+    assert max(asked) == 2
+
+
+@pytest.mark.usefixtures("small")
+async def test_a_retry_that_fails_at_once_is_not_tried_again_by_the_same_request(
+    http: TestClient, service: FakeService
+) -> None:
+    failed = {await ended(http, service, State.FAILED) for _ in range(5)}
+    real = service.submit
+
+    async def submit(specs: Any, **named: Any) -> Any:
+        receipts = await real(specs, **named)
+        for receipt in receipts:
+            await service.end(receipt.job, State.FAILED)
+        return receipts
+
+    service.submit = submit  # type: ignore[method-assign]
+    answer = await http.post("/v1/jobs/retry", json={"state": "failed"})
+    assert {each["retry_of"] for each in (await answer.json())["jobs"]} == failed
+
+
+@pytest.mark.usefixtures("small")
+async def test_the_answer_to_a_retry_is_bounded(
+    http: TestClient, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = [await ended(http, service, State.FAILED, payload={"x": "y" * 1000}) for _ in range(6)]
+    monkeypatch.setattr(changing, "ANSWER_BYTES_MAX", 7_000)  # reached by four
+    told = await all_of(http, "retry", {"state": "failed"})
+    assert [len(page) for page in told] == [4, 2]
+    assert sorted(each["retry_of"] for page in told for each in page) == sorted(failed)
+    answer = await http.post("/v1/jobs/retry", json={"ids": failed})
+    told = (await answer.json())["jobs"]
+    assert [each.get("status") for each in told] == [None] * 4 + [413] * 2
+    assert [each["job"] for each in told[4:]] == failed[4:]
+    assert "ask for this one in a request of its own" in told[4]["detail"]
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("count", "waited"), [(7, []), (2, [30.0])])
+async def test_ends_are_waited_for_when_all_that_fit_are_told_to_end(
+    http: TestClient, service: FakeService, count: int, waited: list[float]
+) -> None:
+    """Of more than one request takes the rest comes first."""
+    service.patient, service.stubborn = False, True
+    for _ in range(count):
+        await submitted(http)
+    answer = await http.post("/v1/jobs/cancel", json={"task": "echo"}, headers={"Prefer": "wait=30"})
+    assert answer.status == 202
+    assert [round(wait_s) for wait_s in service.waits if wait_s > 0] == waited
+    assert ("Preference-Applied" in answer.headers) == bool(waited)
+
+
+async def test_too_many_ids_are_to_be_sent_in_parts(http: TestClient) -> None:
+    answer = await http.post("/v1/jobs/cancel", json={"ids": [NOBODY] * 10_001})
+    problem = await answer.json()
+    assert (answer.status, problem["field"], problem["limit"]) == (413, "ids", 10_000)
+    assert "send it in parts" in problem["detail"]
+
+
+async def test_of_many_cancels_those_that_too_few_holders_heard_are_no_promise(
+    http: TestClient, service: FakeService
+) -> None:
+    service.deaf, service.patient = True, False
+    job = await submitted(http)
+    answer = await http.post("/v1/jobs/cancel", json={"queue": "default"})
+    (told,) = (await answer.json())["jobs"]
+    assert (told["type"], told["definite"], told["job"]) == ("/problems/outcome-unknown", False, job)

@@ -11,9 +11,10 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from edgenode.api.app import make_app
 from edgenode.api.room import COUNT_S, LAG_MAX_S, Room
+from edgenode.core import job_ids
 from edgenode.core.errors import NotReady, OutcomeUnknown, Overloaded
 from edgenode.core.settings import JobSettings
-from edgenode.core.types import Load, MemberState
+from edgenode.core.types import Load, MemberState, State
 from edgenode.core.view import MemberView
 from tests.api.fake import NODES, FakeService
 
@@ -118,6 +119,46 @@ async def test_refused_items_and_jobs_that_were_there_before_take_no_room(
         answer = await http.post("/v1/jobs", json=keyed + keyed[:5] + wrong)
         assert answer.status == 202
     assert (await http.post("/v1/jobs", json=[JOB] * 25)).status == 202
+
+
+async def test_retries_of_all_that_fit_go_as_far_as_there_is_room_and_say_where_to_go_on(
+    http: TestClient, service: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgenode.api.changing.CHUNK", 10)
+    for _ in range(30):
+        await http.post("/v1/jobs", json=JOB)
+    failed = {job_ids.job_text(job) for job in service.records}
+    for job in list(service.records):
+        await service.end(job, State.FAILED)
+    answer = await http.post("/v1/jobs/retry", json={"queue": "default"})
+    body = await answer.json()
+    assert (answer.status, len(body["jobs"])) == (202, 20)
+    again = {"queue": "default", "cursor": body["next"]}
+    answer = await http.post("/v1/jobs/retry", json=again)
+    assert (answer.status, answer.headers["Retry-After"]) == (429, "5")
+    ids = sorted(failed - {each["retry_of"] for each in body["jobs"]})
+    answer = await http.post("/v1/jobs/retry", json={"ids": ids[:5] + sorted(failed - set(ids))})
+    assert answer.status == 429  # not even the first ten
+    service.heard_s = 0.0  # and all have ended
+    rest = await (await http.post("/v1/jobs/retry", json=again)).json()
+    assert {each["retry_of"] for each in body["jobs"] + rest["jobs"]} == failed
+    assert rest["next"] is None
+
+
+async def test_of_retries_by_id_each_that_has_no_room_is_told_so(
+    http: TestClient, service: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgenode.api.changing.CHUNK", 10)
+    await http.post("/v1/jobs", json=[JOB] * 35)
+    failed = [job_ids.job_text(job) for job in service.records]
+    for job in list(service.records):
+        await service.end(job, State.FAILED)
+    answer = await http.post("/v1/jobs/retry", json={"ids": failed})
+    told = (await answer.json())["jobs"]
+    assert answer.status == 202
+    assert [each.get("status", 202) for each in told] == [202] * 10 + [429] * 25
+    assert [each.get("job", each.get("retry_of")) for each in told] == failed
+    assert [each["index"] for each in told[10:]] == list(range(10, 35))
 
 
 # ------------------------------------------------------------------------------------- how it counts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import stat
 import subprocess
@@ -135,7 +136,6 @@ def test_a_batch_is_waited_for_by_its_own_command(node: Served) -> None:
     assert "edgenode batch ID --wait" in result.stderr
 
 
-def test_wait_shows_the_end_and_succeeds(node: Served) -> None:
 def test_the_jobs_of_a_batch_are_shown_one_a_line(node: Served) -> None:
     batch = edgenode("submit", "echo", "--count", "3", "--batch").stdout.strip()
     ids = sorted(job_ids.job_text(job) for job in node.service.records)
@@ -155,6 +155,7 @@ def test_the_jobs_of_a_batch_are_shown_one_a_line(node: Served) -> None:
     assert f"{ids[1]} failed (unsettled)\n" in result.stdout
 
 
+def test_wait_shows_the_end_and_succeeds(node: Served) -> None:
     ended_as(node, State.SUCCEEDED)
     result = edgenode("submit", "echo", "--wait")
     assert result.exit_code == 0, result.output
@@ -388,6 +389,40 @@ def test_retry_submits_the_work_of_failed_jobs_again(node: Served) -> None:
     result = edgenode("retry", ids[1])
     assert (result.exit_code, result.stdout) == (1, "")
     assert "the job is queued" in result.stderr
+
+
+def test_retry_leaves_alone_what_was_cancelled_unless_that_is_said(node: Served) -> None:
+    edgenode("submit", "echo", "--count", "3", "--queue", "mail")
+    failed, cancelled, expired = (job_ids.job_text(job) for job in node.service.records)
+    for job, state in ((failed, State.FAILED), (cancelled, State.CANCELLED), (expired, State.EXPIRED)):
+        node.end(job, state)
+    told = json.loads(edgenode("retry", "--queue", "mail", "--json").stdout)
+    assert [each["retry_of"] for each in told["jobs"]] == [failed, expired]
+    told = json.loads(edgenode("retry", "--state", "cancelled", "--json").stdout)
+    assert [each["retry_of"] for each in told["jobs"]] == [cancelled]
+    result = edgenode("retry", "--state", "queued")
+    assert result.exit_code == 2
+    assert "state is one of cancelled, expired, failed" in result.stderr
+    assert "[default: failed and expired]" in " ".join(edgenode("retry", "--help").stdout.split())
+    shown = edgenode("job", failed).stdout
+    assert re.search(r"retried by +\w{8}-", shown)
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry"])
+def test_a_change_says_who_was_not_heard_and_is_not_sure_of_all_then(node: Served, verb: str) -> None:
+    edgenode("submit", "echo", "--count", "2", "--queue", "a")
+    failed, _ = (job_ids.job_text(job) for job in node.service.records)
+    node.end(failed, State.FAILED)
+    node.service.silent = {NODES[2]}
+    result = edgenode(verb, "--queue", "a")
+    assert (result.exit_code, result.stderr) == (3, "these may not be all: not heard: node-c\n")
+    assert len(result.stdout.splitlines()) == 1
+    result = edgenode(verb, "--queue", "b")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr == "there may be such jobs: not heard: node-c\n"
+    result = edgenode(verb, "--queue", "b", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (3, {"jobs": [], "unanswered": [NODES[2]]})
+    assert edgenode("retry", failed).exit_code == 0
 
 
 @pytest.mark.parametrize("verb", ["cancel", "retry"])

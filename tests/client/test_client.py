@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from edgenode.api import selecting
 from edgenode.client import (
     AsyncClient,
     BadAnswer,
@@ -189,6 +190,51 @@ def test_the_jobs_of_a_batch_are_listed_with_how_they_ended(make: Any, node: Ser
     with pytest.raises(Refused) as refusal:
         client.batch_jobs("nonsense")
     assert refusal.value.status == 400
+
+
+def test_cancels_and_retries_wait_as_long_as_they_are_asked_to(make: Any, node: Served) -> None:
+    client = make(node.url)
+    node.service.instant = node.service.patient = False
+    jobs = [client.submit("echo").id for _ in range(2)]
+    node.service.stubborn = True
+    (told,) = client.cancel_many(jobs[:1], wait_s=7)
+    assert (told["state"], node.service.waits[-1]) == ("queued", pytest.approx(7.0, abs=0.5))
+    for job in jobs:
+        node.end(job, State.FAILED)
+    assert client.retry(jobs[0], wait_s=9).state == "queued"
+    assert node.service.waits[-1] == 9.0
+    (again,) = client.retry_many(jobs[1:], wait_s=11)
+    assert again.fields["retry_of"] == jobs[1]
+    assert node.service.waits[-1] == pytest.approx(11.0, abs=0.5)
+    node.end(again.id)
+    assert client.retry_many(jobs[1:], wait_s=11)[0].succeeded
+
+
+def test_all_that_fit_are_changed_however_many_requests_that_takes(
+    make: Any, node: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selecting, "PAGE", 2)
+    monkeypatch.setattr(selecting, "ITEMS_MAX", 4)
+    client = make(node.url)
+    node.service.instant = False
+    jobs = {job.id for job in client.submit_many([{"task": "echo"}] * 9)}
+    told = client.cancel_many(task="echo")
+    assert {each["id"] for each in told} == jobs
+    assert (len(told), told.unanswered) == (9, frozenset())
+    node.service.silent = {NODES[4]}
+    again = client.retry_many(state="cancelled", task="echo")
+    assert {each.fields["retry_of"] for each in again} == jobs
+    assert (len(again), again.unanswered) == (9, {NODES[4]})
+    assert client.retry_many(sorted(jobs)[:4]).unanswered == frozenset()
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"jobs": [], "next": "AA"}', b'{"jobs": [{"receipt": 1}]}', b'{"jobs": 7}', b"[]"]
+)
+def test_an_answer_to_a_change_that_makes_no_sense_is_no_end_without_end(make: Any, body: bytes) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+    with stub(answer % (len(body), body)) as (url, _), pytest.raises(BadAnswer):
+        make(url, timeout_s=5).retry_many(queue="mail")
 
 
 def test_the_mesh_can_be_looked_at(make: Any, node: Served) -> None:
