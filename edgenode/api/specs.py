@@ -31,6 +31,7 @@ from edgenode.core.types import (
     Partition,
     Seconds,
     Wall,
+    label_of,
 )
 
 ITEMS_MAX: Final = 10_000
@@ -374,11 +375,22 @@ def _one_of(kind: type[StrEnum]) -> Callable[[str, object], StrEnum]:
 
 
 def _labels(field: str, value: object) -> tuple[tuple[str, str], ...]:
-    if not isinstance(value, dict):
-        raise InvalidJob(f"{field} is an object of labels, not {_kind(value)}", field=field)
+    """An object of labels, or a list of those as people write them: "gpu" is {"gpu": "yes"}."""
+    if not isinstance(value, dict | list):
+        raise InvalidJob(f"{field} is an object or a list of labels, not {_kind(value)}", field=field)
     if len(value) > LABELS_MAX:
         raise InvalidJob(f"{field} has at most {LABELS_MAX} labels", field=field)
-    return tuple(sorted((_name(field, label), _name(field, wanted)) for label, wanted in value.items()))
+    pairs = value.items() if isinstance(value, dict) else {_label(field, text) for text in value}
+    labels = sorted((_name(field, label), _name(field, wanted)) for label, wanted in pairs)
+    if len(dict(labels)) < len(labels):
+        raise InvalidJob(f"{field}: no label can have two values at once", field=field)
+    return tuple(labels)
+
+
+def _label(field: str, text: object) -> tuple[str, str]:
+    if not isinstance(text, str):
+        raise InvalidJob(f"{field}: a label in a list is a text, not {_kind(text)}", field=field)
+    return label_of(text)
 
 
 def _backoff(field: str, value: object) -> Backoff:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Annotated, Final
 
 import typer
 
 from edgenode.core.settings import PRESETS, JobSettings
-from edgenode.core.types import WORD, WORD_TEXT, is_host
+from edgenode.core.types import WORD, WORD_TEXT, is_host, label_of
 
 SIZE: Final = re.compile(r"(\d{1,15}) ?([KMG]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
 UNFINISHED_MAX: Final = JobSettings().unfinished_max
@@ -41,12 +41,21 @@ def parse_size(text: str) -> int:
     return int(found[1]) << 10 * " KMG".index(found[2].upper() or " ")
 
 
-def parse_label(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not (WORD.fullmatch(key) and WORD.fullmatch(value)):
+def parse_labels(texts: Iterable[str], option: str) -> tuple[tuple[str, str], ...]:
+    """Labels, sorted: each KEY=VALUE, or a bare KEY, which stands for KEY=yes.
+
+    Raises:
+        typer.BadParameter: one is neither.
+    """
+    return tuple(sorted({_parse_label(text, option) for text in texts}))
+
+
+def _parse_label(text: str, option: str) -> tuple[str, str]:
+    key, value = label_of(text)
+    if not (WORD.fullmatch(key) and WORD.fullmatch(value)):
         raise typer.BadParameter(
-            f"expected KEY=VALUE, as in zone=north, not {text!r}, or no job could require it: {WORD_TEXT}",
-            param_hint="--label",
+            f"expected KEY=VALUE or KEY, as in zone=north or gpu, not {text!r}: each is {WORD_TEXT}",
+            param_hint=option,
         )
     return key, value
 
@@ -99,6 +108,10 @@ MaxJobs = Annotated[
         metavar="N",
         help="Unfinished jobs for each node of the mesh, past which submissions are refused (429).",
     ),
+]
+Label = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="What jobs may require; a bare KEY stands for KEY=yes; repeats."),
 ]
 Replicas = Annotated[
     int | None,

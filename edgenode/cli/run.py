@@ -60,9 +60,7 @@ def run(
     async_slots: node_options.AsyncSlots = 100,
     worker_max_jobs: node_options.WorkerMaxJobs = 0,
     worker_max_memory: node_options.WorkerMaxMemory = "0",  # type: ignore[assignment]  # read as if it were given
-    label: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="What jobs may require; repeats.")
-    ] = None,
+    label: node_options.Label = None,
     weight: Annotated[
         float,
         typer.Option(
@@ -130,7 +128,7 @@ def run(
             async_slots=async_slots,
             worker_jobs_max=worker_max_jobs,
             worker_memory_bytes_max=worker_max_memory,
-            labels=tuple(sorted(node_options.parse_label(text) for text in label or ())),
+            labels=node_options.parse_labels(label or (), "--label"),
             profile=profile,
             mdns=mdns,
             interface=interface,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from edgenode.cli.jobs import print_card
+from edgenode.cli.node_options import parse_labels
 from edgenode.cli.output import (
     FAILED,
     UNKNOWN,
@@ -116,7 +117,10 @@ def submit(
     ttl_s: Annotated[float | None, typer.Option(metavar="SECONDS", help="To keep it after its end.")] = None,
     require: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="A label that the node has to have; repeats."),
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="A label that the node has to have; a bare KEY stands for KEY=yes; repeats.",
+        ),
     ] = None,
     url: UrlOption = None,
     as_json: JsonOption = False,
@@ -139,7 +143,7 @@ def submit(
         "idempotency_key": key, "queue": queue, "priority": priority, "delay_s": delay_s, "run_at": run_at,
         "timeout_s": timeout_s, "deadline": deadline, "max_attempts": max_attempts, "max_losses": max_losses,
         "delivery": delivery, "partition": partition, "acks": disks, "ttl_s": ttl_s,
-        "requires": _labels(require), "concurrency_key": concurrency_key,
+        "requires": _required(require), "concurrency_key": concurrency_key,
         "concurrency_limit": concurrency_limit,
     }  # fmt: skip
     given = {name: value for name, value in options.items() if value is not None}
@@ -243,16 +247,14 @@ def _object(text: str, where: str) -> dict[str, Any]:
     return found
 
 
-def _labels(pairs: Sequence[str] | None) -> dict[str, str] | None:
-    if not pairs:
+def _required(texts: Sequence[str] | None) -> dict[str, str] | None:
+    if not texts:
         return None
-    labels = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise typer.BadParameter("write KEY=VALUE", param_hint="--require")
-        labels[key] = value
-    return labels
+    labels = parse_labels(texts, "--require")
+    wanted = dict(labels)
+    if len(wanted) < len(labels):
+        raise typer.BadParameter("no label can have two values at once", param_hint="--require")
+    return wanted
 
 
 # --------------------------------------------------------------------------------------------- telling

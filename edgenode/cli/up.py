@@ -239,6 +239,7 @@ def up(
     async_slots: node_options.AsyncSlots = 100,
     worker_max_jobs: node_options.WorkerMaxJobs = 0,
     worker_max_memory: node_options.WorkerMaxMemory = "0",  # type: ignore[assignment]  # read as if it were given
+    label: node_options.Label = None,
     replicas: node_options.Replicas = None,
     max_jobs: node_options.MaxJobs = node_options.UNFINISHED_MAX,
     profile: node_options.Profile = "local",
@@ -267,6 +268,8 @@ def up(
         "--log-level": log_level,
     }
     options = [f"{option}={value}" for option, value in given.items() if value is not None]
+    labels = node_options.parse_labels(label or (), "--label")
+    options += [f"--label={key}={value}" for key, value in labels]
     try:
         mesh = LocalMesh(
             count,

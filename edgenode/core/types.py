@@ -38,6 +38,15 @@ WORD: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}", re.ASCII)
 """What tasks, queues, and labels of nodes may be called, and what labels may say."""
 WORD_TEXT: Final = "1 to 128 letters, digits, or any of _ . : / - after the first"
 """`WORD` for people."""
+
+
+def label_of(text: str) -> tuple[str, str]:
+    """A label as people write it: KEY=VALUE, or a bare KEY, which stands for KEY=yes. Both are to be `WORD`s,
+    which is not checked here."""
+    key, equals, value = text.partition("=")
+    return key, value if equals else "yes"
+
+
 CHANCE_BITS: Final = 32
 
 

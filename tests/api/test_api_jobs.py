@@ -100,6 +100,13 @@ async def test_all_options_reach_the_spec(http: TestClient, service: FakeService
     assert (body["state"], body["run_at"]) == ("scheduled", "2031-01-01T00:00:00.000Z")
 
 
+async def test_labels_may_be_listed_as_people_write_them(http: TestClient, service: FakeService) -> None:
+    response = await submit(http, requires=["zone=x", "gpu", "gpu=yes"])
+    assert response.status == 202, await response.text()
+    (record,) = service.records.values()
+    assert decode_spec(record.spec).options.requires == (("gpu", "yes"), ("zone", "x"))
+
+
 async def test_a_delay_becomes_a_time(http: TestClient, service: FakeService) -> None:
     await submit(http, delay_s=90)
     (record,) = service.records.values()

@@ -53,19 +53,22 @@ def test_submit_prints_the_id_alone_for_scripts(node: Served) -> None:
     assert result.stderr == "echo queued, on 2 disks\n"
 
 
+LABELS = (("gpu", "yes"), ("zone", "x"))
+
+
 def test_submit_sends_all_options(node: Served) -> None:
     result = edgenode(
         "submit", "echo", "--queue", "slow", "--priority", "9", "--delay-s", "5", "--timeout-s", "1.5",
         "--deadline", "2031-01-01T00:00:00Z", "--max-attempts", "2", "--max-losses", "1", "--partition",
         "wait", "--delivery", "at-least-once", "--acks", "1", "--ttl-s", "60", "--require", "zone=x",
-        "--json",
+        "--require", "gpu", "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     job = json.loads(result.stdout)
     assert (job["queue"], job["priority"], job["max_attempts"], job["partition"]) == ("slow", 9, 2, "wait")
     (record,) = node.service.records.values()
     options = decode_spec(record.spec).options
-    assert (options.run_at, options.requires, options.acks) == (START + 5, (("zone", "x"),), 1)
+    assert (options.run_at, options.requires, options.acks) == (START + 5, LABELS, 1)
 
 
 def test_a_key_makes_one_job_of_every_submission(node: Served) -> None:
@@ -251,7 +254,9 @@ def test_of_many_unknown_outcomes_each_job_is_named_and_none_is_called_refused(n
         (["echo", "--file", "x"], "either a task or --file"),
         (["--file", "/no/such/file"], "cannot read"),
         (["--file", "/dev/null"], "no job"),
-        (["echo", "--require", "zone"], "KEY=VALUE"),
+        (["echo", "--require", "the zone"], "--require: expected KEY=VALUE or KEY"),
+        (["echo", "--require", "gpu="], "--require: expected KEY=VALUE or KEY"),
+        (["echo", "--require", "zone=a", "--require", "zone=b"], "two values at once"),
         (["echo", "--url", "localhost"], "http://HOST:PORT"),
         (["echo", "--count", "0"], "--count"),
         (["echo", '{"x": NaN}'], "NaN"),

@@ -79,7 +79,7 @@ async def test_a_disk_without_room_for_folders_is_waited_for(
     store.close()
 
 
-@pytest.mark.parametrize("label", ["zone=", "=north", "zone", "zone=the north", "zöne=a", "a=" + "x" * 129])
+@pytest.mark.parametrize("label", ["zone=", "=north", "", "zone=the north", "zöne=a", "a=" + "x" * 129])
 def test_a_label_that_no_job_could_require_is_wrong_usage(key: Path, label: str) -> None:
     with pytest.raises(InvalidJob):
         OPTIONS["requires"]("requires", dict([label.partition("=")[::2]]))

@@ -96,6 +96,8 @@ def test_what_up_is_told_of_its_nodes_each_of_them_is_told(
         "2K",
         "--replicas",
         "2",
+        "--label",
+        "gpu",
     ]
     given += [
         "--max-jobs",
@@ -112,7 +114,7 @@ def test_what_up_is_told_of_its_nodes_each_of_them_is_told(
     result = CliRunner().invoke(app, ["up", "-n", "2", "--data-dir", str(tmp_path), *given])
     assert result.exit_code == 1
     for node in made[0].nodes:
-        told = dict(option.split("=") for option in node.command if "=" in option)
+        told = dict(option.split("=", 1) for option in node.command if "=" in option)
         assert told == {
             "--async-slots": "7",
             "--worker-max-jobs": "9",
@@ -122,6 +124,7 @@ def test_what_up_is_told_of_its_nodes_each_of_them_is_told(
             "--forget-after": "5.0",
             "--drain-limit": "1.5",
             "--log-level": "debug",
+            "--label": "gpu=yes",
         }
         assert node.command[node.command.index("--profile") + 1] == "lan"
         with RUN.make_context("run", node.command[4:]):
@@ -130,7 +133,12 @@ def test_what_up_is_told_of_its_nodes_each_of_them_is_told(
 
 def test_a_node_option_that_means_nothing_is_refused_before_any_node_is_started(tmp_path: Path) -> None:
     folder = tmp_path / "mesh"
-    for wrong in (["--worker-max-memory", "much"], ["--profile", "moon"], ["--log-level", "loud"]):
+    for wrong in (
+        ["--worker-max-memory", "much"],
+        ["--profile", "moon"],
+        ["--log-level", "loud"],
+        ["--label", "a b"],
+    ):
         result = CliRunner().invoke(app, ["up", "--data-dir", str(folder), *wrong])
         assert result.exit_code == 2
         assert wrong[0] in result.stderr
