@@ -12,11 +12,14 @@ from edgenode.api.answers import dump, json_response
 from edgenode.api.problems import InvalidQueue
 from edgenode.api.requests import body_of, parameters
 from edgenode.api.service import Service, check_taking
+from edgenode.core.queues import unset
 from edgenode.core.types import WORD, WORD_TEXT, Seconds
 from edgenode.core.view import QueueChange
 
 KNOWN_S: Final[Seconds] = 2.0
 """How long a change waits for the members that have not said that they know it."""
+COUNT_S: Final[Seconds] = 2.0
+"""How long to wait for members that have not said how many jobs they have."""
 COUNT_MAX: Final = 1_000_000
 RATE_MIN: Final = 0.001  # one start in a quarter of an hour
 FIELDS: Final = ("paused", "concurrency", "rate", "burst")
@@ -37,8 +40,17 @@ class Queues:
         ]
 
     async def list(self, request: web.Request) -> web.Response:
+        """All that have settings, or jobs, with how many of these wait and run in the whole mesh."""
         parameters(request)
-        return json_response(dump({"queues": [render.queue_fields(each) for each in self._service.queues()]}))
+        counted = await self._service.count_queues(timeout_s=COUNT_S)
+        items = {item.queue: item for item in self._service.queues()}
+        shown = []
+        for name in sorted({*items, *counted.counts}):
+            queued, running = counted.counts.get(name, (0, 0))
+            fields = render.queue_fields(items.get(name) or unset(name))
+            shown.append(fields | {"queued": queued, "running": running})
+        told = {"queues": shown, "unanswered": list(counted.unanswered), "left_out": counted.left_out}
+        return json_response(dump(told))
 
     async def put(self, request: web.Request) -> web.Response:
         """What the body names is so from now on; null: no limit. The rest stays as it is."""
@@ -63,8 +75,8 @@ class Queues:
         done = await self._service.change_queue(name, change, timeout_s=KNOWN_S)
         if done.error is not None:
             raise done.error
-        (found,) = [each for each in self._service.queues() if each.item.queue == name]
-        fields = render.queue_fields(found) | {"known": done.known, "living": done.living}
+        assert done.item is not None
+        fields = render.queue_fields(done.item) | {"known": done.known, "living": done.living}
         return json_response(dump(fields), status=200 if done.known == done.living else 202)
 
 

@@ -8,12 +8,13 @@ from edgenode.api.render import time_text
 from edgenode.core.jobs import Record, majority
 from edgenode.core.specs import Spec, decode_spec
 from edgenode.core.types import Delivery, MemberState, Partition, State
-from edgenode.core.view import MemberView, QueueView
+from edgenode.core.view import MemberView
+from edgenode.core.wire import QueueItem
 
 TAKING = frozenset({MemberState.READY, MemberState.SUSPECT})
 
 
-def waiting_for(record: Record, members: Sequence[MemberView], queues: Iterable[QueueView]) -> str | None:
+def waiting_for(record: Record, members: Sequence[MemberView], queues: Iterable[QueueItem]) -> str | None:
     """In words; None if it does not wait, or is about to start."""
     if record.outcome is not None:
         return None
@@ -23,7 +24,7 @@ def waiting_for(record: Record, members: Sequence[MemberView], queues: Iterable[
         return f"{what}: {time_text(record.own.due_at)}"
     if record.own.state is not State.QUEUED:
         return None
-    queue = next((each.item for each in queues if each.item.queue == spec.options.queue), None)
+    queue = next((each for each in queues if each.queue == spec.options.queue), None)
     if queue is not None and queue.paused:
         return f"its queue, {spec.options.queue!r}, which is paused"
     return _lacking(spec, members) or _silent(record, spec, members)

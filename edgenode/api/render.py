@@ -14,7 +14,8 @@ from edgenode.core.jobs import Record, new_record
 from edgenode.core.signals import ReadDone, Receipt
 from edgenode.core.specs import AS_ITS_TASK, Options, Spec, decode_spec
 from edgenode.core.types import TERMINAL, Backoff, JobId, NodeId, State, Wall, starts_of
-from edgenode.core.view import MemberView, MeshView, QueueView
+from edgenode.core.view import MemberView, MeshView
+from edgenode.core.wire import QueueItem
 
 Json = dict[str, Any]
 
@@ -142,17 +143,14 @@ def _key_fields(options: Options) -> Json:
     }
 
 
-def queue_fields(queue: QueueView) -> Json:
-    """A queue's settings, null where there is no limit, and its jobs on the node that is asked."""
-    item = queue.item
+def queue_fields(item: QueueItem) -> Json:
+    """A queue's settings, null where there is no limit."""
     return {
         "name": item.queue,
         "paused": item.paused,
         "concurrency": item.concurrency or None,
         "rate": item.rate or None,
         "burst": max(1, item.burst) if item.rate else None,
-        "queued": queue.queued,
-        "running": queue.running,
         "version": item.version,
     }
 

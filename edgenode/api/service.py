@@ -9,7 +9,7 @@ from edgenode.core import signals, wire
 from edgenode.core.errors import EdgeNodeError
 from edgenode.core.specs import Spec
 from edgenode.core.types import Backoff, JobId, MemberInfo, NodeId, Seconds, Wall
-from edgenode.core.view import MemberView, MeshView, QueueChange, QueueView
+from edgenode.core.view import MemberView, MeshView, QueueChange
 
 
 class TaskSchema(Protocol):
@@ -96,8 +96,12 @@ class Service(Protocol):
         """Have a member take part in another way; what it says of itself then."""
         ...
 
-    def queues(self) -> Sequence[QueueView]:
-        """Those with settings, and those in which this node has something, by name."""
+    def queues(self) -> Sequence[wire.QueueItem]:
+        """Those with settings, by name."""
+        ...
+
+    async def count_queues(self, *, timeout_s: Seconds) -> signals.CountDone:
+        """How many jobs of each queue the mesh has; who has not said so after this is not waited for."""
         ...
 
     async def change_queue(self, queue: str, change: QueueChange, *, timeout_s: Seconds) -> signals.QueueDone:

@@ -13,6 +13,7 @@ from edgenode.cli.output import (
     UrlOption,
     client_of,
     errors_told,
+    names_of,
     plain,
     print_json,
     print_table,
@@ -22,18 +23,26 @@ NONE = ("none", "0")
 
 
 def show_queues(url: UrlOption = None, as_json: JsonOption = False) -> None:
-    """Show the queues that have settings, or jobs on the node that is asked.
+    """Show the queues that have settings, or jobs: how many of these wait and run in the whole mesh.
 
-    QUEUED HERE and RUNNING HERE count the jobs that this node owns: others own more of the same queue.
+    Names on stderr the members that were not heard: their jobs are not counted.
     """
     with errors_told(as_json=as_json):
-        queues = client_of(url).queues()
+        client = client_of(url)
+        queues = client.queues()
+        silent = sorted(queues.unanswered)
+        name = names_of(client) if silent and not as_json else plain
     if as_json:
-        print_json({"queues": queues})
+        print_json({"queues": queues, "unanswered": silent, "left_out": queues.left_out})
     elif queues:
-        _print(queues)
+        _print(queues, are_counted=True)
     else:
-        typer.echo("no queue has settings, or jobs here", err=True)
+        typer.echo("no queue has settings, or jobs", err=True)
+    if queues.left_out:
+        typer.echo("further queues have jobs: there are too many to show", err=True)
+    if silent:
+        typer.echo(f"not heard, and not counted: {', '.join(map(name, silent))}", err=True)
+        raise typer.Exit(0 if queues else UNKNOWN)
 
 
 def change_queue(
@@ -88,7 +97,8 @@ def _number(field: str, given: str, number: type[int] | type[float]) -> int | fl
         raise typer.BadParameter("expected a number, or none", param_hint=f"--{field}") from None
 
 
-def _print(queues: Sequence[Mapping[str, Any]]) -> None:
+def _print(queues: Sequence[Mapping[str, Any]], *, are_counted: bool = False) -> None:
+    counts = ("queued", "running") if are_counted else ()
     rows = (
         (
             plain(queue["name"]),
@@ -96,10 +106,9 @@ def _print(queues: Sequence[Mapping[str, Any]]) -> None:
             str(queue["concurrency"] or "-"),
             "-" if queue["rate"] is None else f"{queue['rate']:g}/s",
             str(queue["burst"] or "-"),
-            str(queue["queued"]),
-            str(queue["running"]),
+            *(str(queue[count]) for count in counts),
         )
         for queue in queues
     )
-    numbers = ("CONCURRENCY", "RATE", "BURST", "QUEUED HERE", "RUNNING HERE")
+    numbers = ("CONCURRENCY", "RATE", "BURST", *map(str.upper, counts))
     print_table(("QUEUE", "STATE", *numbers), rows, right=numbers)

@@ -13,7 +13,7 @@ import aiohttp
 from edgenode.client.errors import ClientError
 from edgenode.client.exchange import CONNECT_S, Answer, Attempt, Outcome, Pause, Unanswered, Unsent
 from edgenode.client.job import Job
-from edgenode.client.operations import Batch, Changed, Listing, Operations, Page, Steps, list_path
+from edgenode.client.operations import Batch, Changed, Listing, Operations, Page, Queues, Steps, list_path
 
 T = TypeVar("T")
 
@@ -169,7 +169,7 @@ class AsyncClient:
         """See `Client.change_node`."""
         return await self._run(self._operations.change_node(node, {"weight": weight}))
 
-    async def queues(self) -> list[dict[str, Any]]:
+    async def queues(self) -> Queues:
         """See `Client.queues`."""
         return await self._run(self._operations.queues())
 

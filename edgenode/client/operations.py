@@ -88,6 +88,15 @@ class Changed(list[T]):
     not changed."""
 
 
+class Queues(list[dict[str, Any]]):
+    """The mesh's queues, by name."""
+
+    unanswered: tuple[str, ...] = ()
+    """Ids of the members that have not said how many jobs they own: those are not counted."""
+    left_out: int = 0
+    """More than 0 if there are more queues with jobs than are told of."""
+
+
 class Batch(NamedTuple):
     """Jobs that were submitted in one request."""
 
@@ -235,8 +244,15 @@ class Operations:
                 raise BadAnswer(f"{answer.url} answered with the same jobs again")
             wanted["cursor"] = onward
 
-    def queues(self) -> Steps[list[dict[str, Any]]]:
-        return _listed((yield from self._send("GET", "/v1/queues")), "queues")
+    def queues(self) -> Steps[Queues]:
+        answer = yield from self._send("GET", "/v1/queues")
+        found = Queues(_listed(answer, "queues"))
+        try:
+            fields = answer.json()
+            found.unanswered, found.left_out = tuple(map(str, fields["unanswered"])), int(fields["left_out"])
+        except (KeyError, TypeError, ValueError):
+            raise BadAnswer(f"{answer.url} did not say whose jobs are counted") from None
+        return found
 
     def change_queue(self, queue: str, changes: Mapping[str, Any]) -> Steps[dict[str, Any]]:
         path = f"/v1/queues/{quote(queue)}"

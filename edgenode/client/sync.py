@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from edgenode.client.errors import ClientError
 from edgenode.client.exchange import CONNECT_S, Answer, Attempt, Outcome, Pause, Unanswered, Unsent
 from edgenode.client.job import Job
-from edgenode.client.operations import Batch, Changed, Listing, Operations, Page, Steps, list_path
+from edgenode.client.operations import Batch, Changed, Listing, Operations, Page, Queues, Steps, list_path
 
 T = TypeVar("T")
 CHUNK_BYTES = 64 * 1024
@@ -258,8 +258,9 @@ class Client:
         """Give a node another share of new jobs, relative to the others', while its process lives."""
         return self._run(self._operations.change_node(node, {"weight": weight}))
 
-    def queues(self) -> list[dict[str, Any]]:
-        """The queues with settings, or with jobs on the node that answers, by name."""
+    def queues(self) -> Queues:
+        """The queues with settings, or with jobs, by name; `queued` and `running` are of the whole mesh but
+        for the members in `unanswered`."""
         return self._run(self._operations.queues())
 
     def change_queue(self, queue: str, **changes: bool | float | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from edgenode.core.ballots import Ballots
 from edgenode.core.cancelling import Cancelling
 from edgenode.core.catalogue import Catalogue
 from edgenode.core.checks import Checks
+from edgenode.core.counting import Counting
 from edgenode.core.custody import Custody
 from edgenode.core.desk import Desk
 from edgenode.core.filling import Filling
@@ -49,6 +50,7 @@ from edgenode.core.signals import (
     ClockRead,
     Cloned,
     CloneMet,
+    CountAsked,
     Effect,
     Event,
     InspectAsked,
@@ -109,6 +111,7 @@ from edgenode.core.wire import (
     Claim,
     Claims,
     Copies,
+    CountQueues,
     DescribeTasks,
     Expired,
     Gift,
@@ -126,6 +129,7 @@ from edgenode.core.wire import (
     Offer,
     PermitsWanted,
     Promises,
+    QueuesCounted,
     QueuesDigest,
     QueuesTold,
     Read,
@@ -156,8 +160,8 @@ from edgenode.core.wire import (
 )
 
 DISKLESS: Final = (
-    Submitted, ReadAnswer, SearchAnswer, Inspected, Reports, CancelNoted, Regulate, Regulated, DescribeTasks,
-    TasksDescribed,
+    Submitted, ReadAnswer, SearchAnswer, Inspected, Reports, QueuesCounted, CancelNoted, Regulate, Regulated,
+    DescribeTasks, TasksDescribed,
 )  # fmt: skip
 """What a node hears on behalf of its clients, and what is wished or asked of the node itself: that needs no
 disk."""
@@ -228,6 +232,7 @@ class Node:
         self._searching = Searching(self._desk)
         self._reporting = Reporting(self._desk)
         self._catalogue = Catalogue(self._desk, tasks)
+        self._counting = Counting(self._desk)
         self._cancelling = Cancelling(self._desk)
         self._keys = Keys(self._desk)
         self._weight = info.weight
@@ -350,6 +355,7 @@ class Node:
         self._searching.on_time()
         self._reporting.on_time()
         self._catalogue.on_time()
+        self._counting.on_time()
         self._cancelling.on_time()
         self._regulation.on_time()
         if self.ready != self._said_ready:
@@ -431,6 +437,7 @@ class Node:
             self._searching.deadline(),
             self._reporting.deadline(),
             self._catalogue.deadline(),
+            self._counting.deadline(),
             self._cancelling.deadline(),
             self._queues.deadline(),
             self._regulation.deadline(),
@@ -506,6 +513,8 @@ class Node:
                 self._searching.inspect(event)
             case QueueAsked():
                 self._queues.ask(event)
+            case CountAsked():
+                self._counting.ask(event, self._scheduler.by_queue())
             case CancelAsked():
                 self._cancelling.ask(event)
             case RequestDropped(request):
@@ -515,6 +524,7 @@ class Node:
                 self._reporting.dropped(request)
                 self._catalogue.dropped(request)
                 self._queues.dropped(request)
+                self._counting.dropped(request)
                 self._regulation.dropped(request)
             case Reported():
                 self._reporting.reported(event, self._runner)
@@ -721,6 +731,10 @@ class Node:
                 self._catalogue.on_describe(source, message)
             case TasksDescribed():
                 self._catalogue.on_described(source, message)
+            case CountQueues(request):
+                self._counting.on_count(source, request, self._scheduler.by_queue())
+            case QueuesCounted():
+                self._counting.on_counted(source, message)
             case Regulate():
                 self._regulation.on_regulate(source, message)
             case Regulated():
@@ -771,6 +785,7 @@ class Node:
             self._searching.members_changed(changed)
             self._reporting.members_changed(changed)
             self._catalogue.members_changed(changed)
+            self._counting.members_changed(changed)
             self._cancelling.members_changed(changed)
             self._keys.members_changed(changed)
             self._queues.members_changed(changed)
@@ -943,6 +958,7 @@ class Node:
         self._reading.close()
         self._searching.close()
         self._catalogue.close()
+        self._counting.close()
 
     # ------------------------------------------------------------------------------------- leaving
 

@@ -8,7 +8,7 @@ and the core needs no word about when a write was done; only about one that fail
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple, NewType, Protocol
 
@@ -281,6 +281,14 @@ class QueueAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class CountAsked:
+    """Answered with `CountDone`: how many jobs of each queue the mesh has."""
+
+    request: RequestId
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class CancelAsked:
     """Answered with `CancelDone`. The holders are those of the record that was found."""
 
@@ -363,9 +371,9 @@ class Burst:
 
 Event = (
     Booted | ClockRead | TimePassed | MessageArrived | LinkUp | LinkDown | CloneMet | SubmitAsked | ReadAsked
-    | SearchAsked | InspectAsked | QueueAsked | CancelAsked | RequestDropped | SearchedHere | RunEnded
-    | Persisted | StoreRefused | StoreRecovered | RowsDamaged | LeaveAsked | StopAsked | SlotsChanged
-    | Reported | ReportsAsked | RegulateAsked | TasksAsked | Burst
+    | SearchAsked | InspectAsked | QueueAsked | CountAsked | CancelAsked | RequestDropped | SearchedHere
+    | RunEnded | Persisted | StoreRefused | StoreRecovered | RowsDamaged | LeaveAsked | StopAsked
+    | SlotsChanged | Reported | ReportsAsked | RegulateAsked | TasksAsked | Burst
 )  # fmt: skip
 
 
@@ -490,6 +498,17 @@ class QueueDone:
 
 
 @dataclass(frozen=True, slots=True)
+class CountDone:
+    """By queue, how many jobs wait and how many run or are about to, of all members but the `unanswered`.
+    `left_out`: so many times a queue with jobs is not in it, since there are too many."""
+
+    request: RequestId
+    counts: Mapping[str, tuple[int, int]]
+    unanswered: tuple[NodeId, ...]
+    left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class CancelDone:
     """`jobs`: their owners have the wish, or a majority of the holders has it on disk. Of the others nobody
     knows."""
@@ -600,6 +619,7 @@ class Left:
 
 Effect = (
     Persist | Send | Run | StopRun | SubmitDone | ReadDone | SearchDone | InspectDone | ReportsDone
-    | QueueDone | CancelDone | RegulateDone | TasksTold | SearchHere | Peers | Remember | RememberWords
+    | QueueDone | CountDone | CancelDone | RegulateDone | TasksTold | SearchHere | Peers | Remember
+    | RememberWords
     | Behind | Cloned | Changed | Log | Left
 )  # fmt: skip

@@ -8,7 +8,6 @@ from typing import NamedTuple, Protocol
 
 from edgenode.core.rendezvous import Ranking
 from edgenode.core.types import Instant, Load, MemberInfo, MemberState, NodeId, Seconds
-from edgenode.core.wire import QueueItem
 
 
 class Standing(Enum):
@@ -116,14 +115,6 @@ class MemberView(NamedTuple):
         # A suspect, or one that leaves, is that in the first place.
         is_up = self.state in (MemberState.READY, MemberState.JOINING)
         return str(self.info.drain or self.state) if is_up else str(self.state)
-
-
-class QueueView(NamedTuple):
-    """A queue, and what of it is this node's."""
-
-    item: QueueItem  # of version 0: nothing was ever set
-    queued: int  # jobs that wait, among those that this node owns
-    running: int  # its starts, wherever they run
 
 
 class QueueChange(NamedTuple):

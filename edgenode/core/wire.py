@@ -203,6 +203,14 @@ class QueueItem(NamedTuple):
     burst: int  # starts at once, of a queue that was idle for long enough
 
 
+class QueueCount(NamedTuple):
+    """How many jobs of a queue the sender owns that wait, and how many of those run or are about to."""
+
+    queue: str
+    queued: int
+    running: int
+
+
 class PermitItem(NamedTuple):
     """How its sender stands at a gate (core/permits.py)."""
 
@@ -787,6 +795,22 @@ class RollCall:
     roll: Hash64
 
 
+@message(75)
+class CountQueues:
+    """How many jobs do you own, by queue?"""
+
+    request: int
+
+
+@message(76)
+class QueuesCounted:
+    """`left_out`: so many further queues have jobs."""
+
+    request: int
+    counts: tuple[QueueCount, ...]
+    left_out: int
+
+
 Message = (
     Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose | Recall | Recalled
     | Submit | Submitted | Write | Acks | Refused | Ask | Promises | Offer | Taken | Wanted | Copies
@@ -794,7 +818,7 @@ Message = (
     | Have | Has | Stop | Cancel | CancelNoted
     | Read | ReadAnswer | Search | SearchAnswer | Inspect | Inspected | Regulate | Regulated
     | DescribeTasks | TasksDescribed | Report | Noted | AskReports | Reports | QueuesTold | QueuesDigest
-    | PermitsWanted | Allowed | RollCall
+    | PermitsWanted | Allowed | RollCall | CountQueues | QueuesCounted
 )  # fmt: skip
 MembershipMessage = Ping | PingReq | Pong | Nack | Sync | Evidence | Compare | Disclose
 Vote = Write | Acks | Ask | Promises | Claim | Claims

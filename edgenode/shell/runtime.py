@@ -32,7 +32,6 @@ from edgenode.core.errors import (
 )
 from edgenode.core.job_ids import make_job_id
 from edgenode.core.node import Node
-from edgenode.core.queues import unset
 from edgenode.core.settings import Settings
 from edgenode.core.signals import (
     Behind,
@@ -42,6 +41,8 @@ from edgenode.core.signals import (
     Changed,
     ClockRead,
     Cloned,
+    CountAsked,
+    CountDone,
     Effect,
     Event,
     InspectAsked,
@@ -86,8 +87,8 @@ from edgenode.core.signals import (
 )
 from edgenode.core.specs import Spec
 from edgenode.core.types import Drain, Instant, JobId, MemberInfo, NodeId, Seconds, State, Wall, starts_of
-from edgenode.core.view import MemberView, MeshView, QueueChange, QueueView
-from edgenode.core.wire import Query, Verdict, Wish
+from edgenode.core.view import MemberView, MeshView, QueueChange
+from edgenode.core.wire import Query, QueueItem, Verdict, Wish
 from edgenode.described import DescribedTask, describe, described
 from edgenode.shell.inbox import EVENTS_MAX, Inbox, is_of_control_link
 from edgenode.shell.job_search import SearchResult
@@ -402,9 +403,10 @@ class Runtime:
                 self._fail(request, StoreFailed(text))
             case QueueDone(request):
                 self._fail(request, StoreFailed("this node's disk refused the change: it may come later"))
-            case ReadDone(request) | SearchDone(request) | InspectDone(request):
-                self._fail(request, Undecided("this node's disk refused a write meanwhile"))
-            case ReportsDone(request) | CancelDone(request) | RegulateDone(request) | TasksTold(request):
+            case (
+                ReadDone(request) | SearchDone(request) | InspectDone(request) | ReportsDone(request)
+                | CancelDone(request) | RegulateDone(request) | CountDone(request) | TasksTold(request)
+            ):  # fmt: skip
                 self._fail(request, Undecided("this node's disk refused a write meanwhile"))
             case Peers() | Remember() | StopRun() | Log() | Left():
                 self._carry_out(effect)
@@ -468,7 +470,7 @@ class Runtime:
                 self._answer(request, effect)
             case CancelDone(request) | RegulateDone(request):
                 self._answer(request, effect)
-            case ReportsDone(request) | QueueDone(request) | TasksTold(request):
+            case ReportsDone(request) | QueueDone(request) | CountDone(request) | TasksTold(request):
                 self._answer(request, effect)
             case SearchHere(ticket, query):
                 self._searches.ask(ticket, query)
@@ -597,11 +599,13 @@ class Runtime:
         assert done.info is not None
         return done.info
 
-    def queues(self) -> Sequence[QueueView]:
-        items = {item.queue: item for item in self.node.queues.all()}
-        counts = self.node.scheduler.by_queue()
-        names = sorted({*items, *counts})
-        return [QueueView(items.get(name) or unset(name), *counts.get(name, (0, 0))) for name in names]
+    def queues(self) -> Sequence[QueueItem]:
+        return self.node.queues.all()
+
+    async def count_queues(self, *, timeout_s: Seconds) -> CountDone:
+        request, answer = self._request()
+        done: CountDone = await self._ask(request, answer, CountAsked(request, timeout_s))
+        return done
 
     async def change_queue(self, queue: str, change: QueueChange, *, timeout_s: Seconds) -> QueueDone:
         request, answer = self._request()

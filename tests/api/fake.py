@@ -37,7 +37,7 @@ from edgenode.core.types import (
     State,
     next_boot,
 )
-from edgenode.core.view import MemberView, MeshView, QueueChange, QueueView
+from edgenode.core.view import MemberView, MeshView, QueueChange
 
 NODES = tuple(NodeId(letter * 16) for letter in "abcde")
 START = 1_900_000_000.0
@@ -99,6 +99,8 @@ class FakeService:
         self.wishes: list[JobId] = []  # cancels that came
         self.deaf = False  # nobody notes a cancel
         self.items: dict[str, wire.QueueItem] = {}
+        self.counts: dict[str, tuple[int, int]] = {}
+        self.left_out = 0
         self.known = 3  # of three members that live
         self.queue_error: EdgeNodeError | None = None
         self.stubborn = False  # cancels are noted, and the jobs go on
@@ -208,8 +210,11 @@ class FakeService:
                 self.weights[node] = wish.value
         return next(member.info for member in self._members() if member.info.id == node)
 
-    def queues(self) -> Sequence[QueueView]:
-        return [QueueView(self.items[name], 0, 0) for name in sorted(self.items)]
+    def queues(self) -> Sequence[wire.QueueItem]:
+        return [self.items[name] for name in sorted(self.items)]
+
+    async def count_queues(self, *, timeout_s: float) -> signals.CountDone:
+        return signals.CountDone(signals.RequestId(0), self.counts, tuple(sorted(self.silent)), self.left_out)
 
     async def change_queue(self, queue: str, change: QueueChange, *, timeout_s: float) -> signals.QueueDone:
         if self.queue_error is not None:

@@ -8,7 +8,7 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from edgenode.core.errors import NotReady, RejectedInput
-from tests.api.fake import FakeService
+from tests.api.fake import NODES, FakeService
 
 
 async def put(http: TestClient, body: Any, name: str = "mail") -> Any:
@@ -21,8 +21,8 @@ async def test_a_change_is_answered_with_what_is_so_and_who_knows_it(
     response = await put(http, {"paused": True, "concurrency": 5, "rate": 2.5, "burst": 10})
     assert response.status == 200
     assert await response.json() == {
-        "name": "mail", "paused": True, "concurrency": 5, "rate": 2.5, "burst": 10, "queued": 0, "running": 0,
-        "version": 1, "known": 3, "living": 3,
+        "name": "mail", "paused": True, "concurrency": 5, "rate": 2.5, "burst": 10, "version": 1,
+        "known": 3, "living": 3,
     }  # fmt: skip
     service.known = 2
     response = await put(http, {"rate": None, "concurrency": None})
@@ -40,8 +40,28 @@ async def test_pausing_and_resuming_change_nothing_else(http: TestClient) -> Non
     assert (resumed["paused"], resumed["concurrency"], resumed["version"]) == (False, 5, 3)
 
 
+async def test_the_jobs_of_the_whole_mesh_are_counted_and_who_was_not_heard_is_named(
+    http: TestClient, service: FakeService
+) -> None:
+    await put(http, {"concurrency": 5}, "mail")
+    service.counts = {"default": (7, 2), "mail": (40, 5)}
+    service.silent, service.left_out = {NODES[2]}, 3
+    found = await (await http.get("/v1/queues")).json()
+    assert (found["unanswered"], found["left_out"]) == ([NODES[2]], 3)
+    assert found["queues"] == [
+        {
+            "name": "default", "paused": False, "concurrency": None, "rate": None, "burst": None,
+            "version": 0, "queued": 7, "running": 2,
+        },
+        {
+            "name": "mail", "paused": False, "concurrency": 5, "rate": None, "burst": None, "version": 1,
+            "queued": 40, "running": 5,
+        },
+    ]  # fmt: skip
+
+
 async def test_all_queues_with_settings_are_listed_by_name(http: TestClient) -> None:
-    assert await (await http.get("/v1/queues")).json() == {"queues": []}
+    assert (await (await http.get("/v1/queues")).json())["queues"] == []
     await put(http, {"rate": 1}, "slow")
     await put(http, {"paused": True}, "mail")
     listed = (await (await http.get("/v1/queues")).json())["queues"]

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from edgenode.cli import app
 from edgenode.client import AsyncClient, Client, Refused
 from edgenode.core.specs import decode_spec
-from tests.api.fake import Served
+from tests.api.fake import NODES, Served
 
 
 def edgenode(*arguments: str) -> Result:
@@ -22,11 +22,25 @@ def test_a_queue_is_limited_paused_and_shown(node: Served) -> None:
     assert result.exit_code == 0, result.output
     result = edgenode("queue", "mail", "--pause", "--json")
     assert (json.loads(result.stdout)["paused"], json.loads(result.stdout)["concurrency"]) == (True, 5)
-    shown = edgenode("queues").stdout
-    assert shown.splitlines()[1].split() == ["mail", "paused", "5", "2.5/s", "10", "0", "0"]
+    node.service.counts = {"mail": (40, 5)}
+    heading, shown = edgenode("queues").stdout.splitlines()
+    assert heading.split() == ["QUEUE", "STATE", "CONCURRENCY", "RATE", "BURST", "QUEUED", "RUNNING"]
+    assert shown.split() == ["mail", "paused", "5", "2.5/s", "10", "40", "5"]
     result = edgenode("queue", "mail", "--resume", "--rate", "none", "--concurrency", "0")
-    assert result.stdout.splitlines()[1].split() == ["mail", "open", "-", "-", "-", "0", "0"]
+    assert result.stdout.splitlines()[1].split() == ["mail", "open", "-", "-", "-"]
     assert [each["name"] for each in json.loads(edgenode("queues", "--json").stdout)["queues"]] == ["mail"]
+
+
+def test_whose_jobs_are_not_counted_is_named(node: Served) -> None:
+    node.service.silent = {NODES[2]}
+    result = edgenode("queues")
+    assert result.exit_code == 3
+    assert result.stderr == "no queue has settings, or jobs\nnot heard, and not counted: node-c\n"
+    node.service.counts, node.service.left_out = {"mail": (1, 0)}, 2
+    result = edgenode("queues")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("further queues have jobs")
+    assert json.loads(edgenode("queues", "--json").stdout)["unanswered"] == [NODES[2]]
 
 
 def test_a_change_that_not_all_know_yet_is_told_from_one_that_all_know(node: Served) -> None:
@@ -60,6 +74,8 @@ def test_the_client_changes_queues(node: Served) -> None:
     assert client.pause("a/b")["paused"] is True
     assert client.resume("a/b")["paused"] is False
     assert [each["name"] for each in client.queues()] == ["a/b"]
+    node.service.silent = {NODES[2]}
+    assert client.queues().unanswered == (NODES[2],)
     with pytest.raises(Refused) as refused:
         client.change_queue("a/b", rate=-1)
     assert refused.value.problem["field"] == "rate"

@@ -28,6 +28,7 @@ from edgenode.core.signals import (
     Booted,
     ClaimRow,
     ClockRead,
+    CountDone,
     Effect,
     Event,
     Left,
@@ -372,6 +373,7 @@ class Mesh:
         self.searches: dict[RequestId, SearchDone] = {}
         self.reports: dict[RequestId, ReportsDone] = {}
         self.queues: dict[RequestId, QueueDone] = {}
+        self.counts: dict[RequestId, CountDone] = {}
         self.regulated: dict[RequestId, RegulateDone] = {}
         self.told: dict[RequestId, TasksTold] = {}
         self.rule: Rule = let_pass
@@ -578,6 +580,8 @@ class Mesh:
                 self.reads[request], self.answered_at[request] = effect, self.now
             case QueueDone(request):
                 self.queues[request] = effect
+            case CountDone(request):
+                self.counts[request] = effect
             case SearchDone(request):
                 self.searches[request] = effect
             case ReportsDone(request):

@@ -36,6 +36,7 @@ LAYERS: list[set[str]] = [
     {
         "core.cancelling",
         "core.catalogue",
+        "core.counting",
         "core.custody",
         "core.replication",
         "core.scheduler",
