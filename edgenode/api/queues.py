@@ -23,6 +23,7 @@ COUNT_S: Final[Seconds] = 2.0
 COUNT_MAX: Final = 1_000_000
 RATE_MIN: Final = 0.001  # one start in a quarter of an hour
 FIELDS: Final = ("paused", "concurrency", "rate", "burst")
+RESET: Final = QueueChange(paused=False, concurrency=0, rate=0.0, burst=0)
 
 
 class Queues:
@@ -35,6 +36,7 @@ class Queues:
         return [
             web.get("/v1/queues", self.list),
             web.put("/v1/queues/{name:.+}", self.put),
+            web.delete("/v1/queues/{name:.+}", self.reset),
             web.post("/v1/queues/{name:.+}/pause", self.pause),
             web.post("/v1/queues/{name:.+}/resume", self.resume),
         ]
@@ -56,6 +58,10 @@ class Queues:
         """What the body names is so from now on; null: no limit. The rest stays as it is."""
         name = _name(request)
         return await self._change(name, _change(await body_of(request)))
+
+    async def reset(self, request: web.Request) -> web.Response:
+        """As if nothing had ever been set; the same again does no harm."""
+        return await self._turn(request, RESET)
 
     async def pause(self, request: web.Request) -> web.Response:
         return await self._turn(request, QueueChange(paused=True))

@@ -57,6 +57,9 @@ def change_queue(
     burst: Annotated[
         str | None, typer.Option(metavar="B", help="With a rate: so many may start at once.")
     ] = None,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="As if nothing had ever been set: not paused, no limits.")
+    ] = False,
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -67,6 +70,7 @@ def change_queue(
     edgenode queue mail --resume
     edgenode queue mail --concurrency 5 --rate 50 --burst 10
     edgenode queue mail --concurrency none
+    edgenode queue mail --reset
 
     Exits with 3 if not every living member has said that it knows of the change yet.
     """
@@ -74,10 +78,13 @@ def change_queue(
     for field, given in (("concurrency", concurrency), ("rate", rate), ("burst", burst)):
         if given is not None:
             changes[field] = _number(field, given, float if field == "rate" else int)
-    if not changes:
-        raise typer.BadParameter("say what is to change: --pause, --concurrency, --rate, --burst")
+    if reset and changes:
+        raise typer.BadParameter("this leaves nothing to be set: say it alone", param_hint="--reset")
+    if not changes and not reset:
+        raise typer.BadParameter("say what is to change: --pause, --concurrency, --rate, --burst, --reset")
     with errors_told(as_json=as_json):
-        queue = client_of(url).change_queue(name, **changes)
+        client = client_of(url)
+        queue = client.reset_queue(name) if reset else client.change_queue(name, **changes)
     if as_json:
         print_json(queue)
     else:

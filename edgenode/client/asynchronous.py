@@ -184,6 +184,10 @@ class AsyncClient:
     async def resume(self, queue: str) -> dict[str, Any]:
         return await self.change_queue(queue, paused=False)
 
+    async def reset_queue(self, queue: str) -> dict[str, Any]:
+        """See `Client.reset_queue`."""
+        return await self._run(self._operations.reset_queue(queue))
+
     async def learn(self) -> None:
         """See `Client.learn`."""
         await self._run(self._operations.learn())

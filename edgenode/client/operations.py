@@ -255,9 +255,11 @@ class Operations:
         return found
 
     def change_queue(self, queue: str, changes: Mapping[str, Any]) -> Steps[dict[str, Any]]:
-        path = f"/v1/queues/{quote(queue)}"
         # The same settings once more do no harm, so it may be sent again.
-        return _object((yield from self._send("PUT", path, body=_dump(changes), keyed=True)))
+        return _object((yield from self._send("PUT", _queue_path(queue), body=_dump(changes), keyed=True)))
+
+    def reset_queue(self, queue: str) -> Steps[dict[str, Any]]:
+        return _object((yield from self._send("DELETE", _queue_path(queue), keyed=True)))
 
     def _change(self, path: str, wait_s: float | None, body: bytes | None = None) -> Steps[Answer]:
         """Asked twice it does the same, so it may be sent again where it is not known what came of it."""
@@ -356,6 +358,10 @@ class Operations:
 
 def _job_path(job: str) -> str:
     return f"/v1/jobs/{quote(job, safe='')}"
+
+
+def _queue_path(queue: str) -> str:
+    return f"/v1/queues/{quote(queue)}"
 
 
 def _object(answer: Answer) -> dict[str, Any]:

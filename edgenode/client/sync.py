@@ -279,6 +279,10 @@ class Client:
     def resume(self, queue: str) -> dict[str, Any]:
         return self.change_queue(queue, paused=False)
 
+    def reset_queue(self, queue: str) -> dict[str, Any]:
+        """Have a queue as if nothing had ever been set for it: not paused, and without limits."""
+        return self._run(self._operations.reset_queue(queue))
+
     def learn(self) -> None:
         """Ask for the members, and from now on go on to those too when the given nodes do not answer."""
         self._run(self._operations.learn())

@@ -2,8 +2,14 @@
 
 A small map, the same on every member in the end, with no vote: of two settings of one queue the later one
 stands, by version and then by who made it (a last-writer-wins register; Shapiro et al., "Conflict-free
-Replicated Data Types", SSS 2011). Whoever changes one takes the version after the one it knows. So a message
+Replicated Data Types", SSS 2011). Whoever changes one takes the version after the last that it knows of any
+queue (Lamport, "Time, Clocks, and the Ordering of Events in a Distributed System", CACM 1978). So a message
 that comes twice, or late, does nothing, and after a cut both sides come to the same.
+
+A queue that is *reset* is as if nothing had ever been set, but for its version: that stays, lest older
+settings come back from somebody who was away. The latest `RESET_MAX` of these are kept, the same ones by all:
+versions are counted over all queues, to be comparable. Only settings that somebody kept, away all the time
+while a thousand other queues were reset, would be news again.
 
 A change goes to all living members at once. Whoever meets a member compares digests with it, and so does
 everybody now and then with one of the others, as long as any queue has settings.
@@ -27,6 +33,8 @@ from edgenode.core.wire import QueueItem, QueuesDigest, QueuesTold
 
 QUEUES_MAX: Final = 1_000
 """Queues with settings, some 60 bytes each; all of them fit into one message."""
+RESET_MAX: Final = 1_000
+"""Queues that were reset and are remembered, beside those."""
 COMPARE_S: Final[Seconds] = 10.0
 """How often a digest goes to one other member, by chance: for what a broken link swallowed."""
 PULL_S: Final[Seconds] = 1.0
@@ -36,6 +44,11 @@ PULL_S: Final[Seconds] = 1.0
 def unset(queue: str) -> QueueItem:
     """What is so of a queue for which nothing was ever set."""
     return QueueItem(queue, 0, NOBODY, False, 0, 0.0, 0)
+
+
+def is_reset(item: QueueItem) -> bool:
+    """Whether it says nothing but that there was something once."""
+    return not (item.paused or item.concurrency or item.rate or item.burst)
 
 
 def later(one: QueueItem | None, other: QueueItem | None) -> QueueItem | None:
@@ -88,7 +101,12 @@ class Queues:
         return item is not None and (item.concurrency > 0 or item.rate > 0)
 
     def all(self) -> Sequence[QueueItem]:
+        """Those that were reset, too."""
         return [self._items[name] for name in sorted(self._items)]
+
+    def in_force(self) -> Sequence[QueueItem]:
+        """Those for which anything is set, by name."""
+        return [item for item in self.all() if not is_reset(item)]
 
     def take_changed(self) -> list[str]:
         changed = list(self._changed)
@@ -136,23 +154,22 @@ class Queues:
             error = StoreUnwritable("this node's disk takes no writes; ask another node")
             desk.emit(QueueDone(event.request, None, 0, 0, error))
             return
-        if before is None and len(self._items) >= QUEUES_MAX:
-            text = (
-                f"{QUEUES_MAX} queues have settings, and that is as many as there can be: settings are never "
-                "dropped, so use the name of a queue that has some (/v1/queues lists them)"
-            )
-            desk.emit(QueueDone(event.request, None, 0, 0, RejectedInput(text, field="queue")))
-            return
         item = before or unset(event.queue)
         item = item._replace(
-            version=item.version + 1,
+            version=1 + max((each.version for each in self._items.values()), default=0),
             by=desk.me,
             paused=item.paused if event.paused is None else event.paused,
             concurrency=item.concurrency if event.concurrency is None else event.concurrency,
             rate=item.rate if event.rate is None else event.rate,
             burst=item.burst if event.burst is None else event.burst,
         )
+        is_more = not is_reset(item) and (before is None or is_reset(before))
+        if is_more and len(self.in_force()) >= QUEUES_MAX:
+            text = f"{QUEUES_MAX} queues have settings, as many as there can be: reset one that needs none"
+            desk.emit(QueueDone(event.request, None, 0, 0, RejectedInput(text, field="queue")))
+            return
         self._merge(item)
+        self._trim()
         self.keep()
         others = {node for node in desk.view.members() if node != desk.me and desk.view.is_living(node)}
         until = desk.now + event.timeout_s
@@ -179,6 +196,15 @@ class Queues:
             self._compare_at = self._desk.now + COMPARE_S
         return True
 
+    def _trim(self) -> None:
+        """Forget the oldest of those that were reset, if they are too many. (Not in the midst of a message:
+        what it goes on to say may be older settings of just these.)"""
+        reset = [item for item in self._items.values() if is_reset(item)]
+        if len(reset) > RESET_MAX:
+            for item in sorted(reset, key=_age)[:-RESET_MAX]:
+                del self._items[item.queue]
+            self._digest = None
+
     def _look(self, request: RequestId) -> None:
         """Answer when everybody has heard, or time is up."""
         asking, view = self._asking[request], self._desk.view
@@ -197,10 +223,13 @@ class Queues:
         desk = self._desk
         news = [item for item in message.items if self._merge(item)]
         if news:
+            self._trim()
             self.keep()
         if not message.is_answer:
             told = {item.queue: item for item in message.items}
-            wanted: Iterable[QueueItem] = self.all() if message.is_all else map(self._items.__getitem__, told)
+            wanted: Iterable[QueueItem] = self.all()
+            if not message.is_all:
+                wanted = (self._items.get(name, item) for name, item in told.items())
             answer = [item for item in wanted if not message.is_all or item != told.get(item.queue)]
             desk.post.send(source, QueuesTold(tuple(answer), True, message.is_all))
             return

@@ -600,7 +600,7 @@ class Runtime:
         return done.info
 
     def queues(self) -> Sequence[QueueItem]:
-        return self.node.queues.all()
+        return self.node.queues.in_force()
 
     async def count_queues(self, *, timeout_s: Seconds) -> CountDone:
         request, answer = self._request()

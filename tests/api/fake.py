@@ -24,6 +24,7 @@ from edgenode.core.errors import (
     NotReady,
     Undecided,
 )
+from edgenode.core.queues import is_reset
 from edgenode.core.specs import Spec, decode_spec, encode_spec
 from edgenode.core.types import (
     Backoff,
@@ -211,7 +212,7 @@ class FakeService:
         return next(member.info for member in self._members() if member.info.id == node)
 
     def queues(self) -> Sequence[wire.QueueItem]:
-        return [self.items[name] for name in sorted(self.items)]
+        return [self.items[name] for name in sorted(self.items) if not is_reset(self.items[name])]
 
     async def count_queues(self, *, timeout_s: float) -> signals.CountDone:
         return signals.CountDone(signals.RequestId(0), self.counts, tuple(sorted(self.silent)), self.left_out)

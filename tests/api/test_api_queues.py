@@ -40,6 +40,24 @@ async def test_pausing_and_resuming_change_nothing_else(http: TestClient) -> Non
     assert (resumed["paused"], resumed["concurrency"], resumed["version"]) == (False, 5, 3)
 
 
+async def test_a_queue_that_is_reset_has_no_settings_and_is_not_listed(
+    http: TestClient, service: FakeService
+) -> None:
+    await put(http, {"paused": True, "concurrency": 5, "rate": 2.5, "burst": 10}, "a/b")
+    for version in (2, 3):  # again: it may have been asked for again
+        response = await http.delete("/v1/queues/a/b")
+        assert response.status == 200
+        assert await response.json() == {
+            "name": "a/b", "paused": False, "concurrency": None, "rate": None, "burst": None,
+            "version": version, "known": 3, "living": 3,
+        }  # fmt: skip
+    assert (await (await http.get("/v1/queues")).json())["queues"] == []
+    service.known = 2
+    assert (await http.delete("/v1/queues/a/b")).status == 202
+    response = await http.delete("/v1/queues/a/b", json={"paused": False})
+    assert (response.status, (await response.json())["field"]) == (422, "body")
+
+
 async def test_the_jobs_of_the_whole_mesh_are_counted_and_who_was_not_heard_is_named(
     http: TestClient, service: FakeService
 ) -> None:

@@ -31,6 +31,17 @@ def test_a_queue_is_limited_paused_and_shown(node: Served) -> None:
     assert [each["name"] for each in json.loads(edgenode("queues", "--json").stdout)["queues"]] == ["mail"]
 
 
+def test_a_queue_is_reset_and_that_is_said_alone(node: Served) -> None:
+    edgenode("queue", "mail", "--pause", "--rate", "5")
+    result = edgenode("queue", "mail", "--reset")
+    assert (result.exit_code, result.stdout.splitlines()[1].split()) == (0, ["mail", "open", "-", "-", "-"])
+    assert edgenode("queues").stderr == "no queue has settings, or jobs\n"
+    result = edgenode("queue", "mail", "--reset", "--pause")
+    assert (result.exit_code, "--reset" in result.stderr) == (2, True)
+    node.service.known = 2
+    assert edgenode("queue", "mail", "--reset").exit_code == 3
+
+
 def test_whose_jobs_are_not_counted_is_named(node: Served) -> None:
     node.service.silent = {NODES[2]}
     result = edgenode("queues")
@@ -76,6 +87,8 @@ def test_the_client_changes_queues(node: Served) -> None:
     assert [each["name"] for each in client.queues()] == ["a/b"]
     node.service.silent = {NODES[2]}
     assert client.queues().unanswered == (NODES[2],)
+    assert client.reset_queue("a/b")["concurrency"] is None
+    assert client.queues() == []
     with pytest.raises(Refused) as refused:
         client.change_queue("a/b", rate=-1)
     assert refused.value.problem["field"] == "rate"
@@ -87,3 +100,5 @@ async def test_the_async_client_changes_queues(node: Served) -> None:
         assert (await client.pause("mail"))["paused"] is True
         assert (await client.resume("mail"))["paused"] is False
         assert len(await client.queues()) == 1
+        assert (await client.reset_queue("mail"))["rate"] is None
+        assert len(await client.queues()) == 0

@@ -7,10 +7,12 @@ from itertools import permutations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from job_mesh import A, B, C, D, Mesh
+from job_mesh import A, B, C, D, Mesh, make_desk, sends
 
+from edgenode.core import queues
 from edgenode.core.errors import RejectedInput, StoreFailed, StoreUnwritable
-from edgenode.core.queues import COMPARE_S, QUEUES_MAX, later
+from edgenode.core.queues import COMPARE_S, PULL_S, QUEUES_MAX, RESET_MAX, Queues, is_reset, later
+from edgenode.core.signals import QueueAsked, RequestId
 from edgenode.core.types import NodeId, State
 from edgenode.core.wire import QueueItem, QueuesDigest, QueuesTold
 
@@ -124,6 +126,149 @@ def test_a_change_that_the_disk_refuses_is_told_to_nobody() -> None:
     assert settings(mesh, B) is None
     refused = mesh.set_queue(A, "mail", paused=True)
     assert isinstance(mesh.queues[refused].error, StoreUnwritable)
+
+
+def reset(mesh: Mesh, name: NodeId, queue: str = "mail") -> RequestId:
+    return mesh.set_queue(name, queue, paused=False, concurrency=0, rate=0.0, burst=0)
+
+
+def shown(mesh: Mesh, name: NodeId) -> list[str]:
+    """The queues for which anything is set, as a node knows them."""
+    return [item.queue for item in mesh.nodes[name].queues.in_force()]
+
+
+def test_a_queue_that_is_reset_is_as_if_nothing_was_ever_set_at_every_node() -> None:
+    mesh = Mesh("abc")
+    mesh.set_queue(A, "mail", paused=True, concurrency=3, rate=2.5, burst=4)
+    mesh.set_queue(B, "other", concurrency=1)
+    mesh.run(0.1)
+    spec = mesh.spec("a", queue="mail")
+    mesh.submit(A, spec)
+    mesh.run(1.0)
+    assert not mesh.runs(spec.id)
+    request = reset(mesh, C)
+    mesh.run_until(lambda: request in mesh.queues, limit_s=0.1)
+    assert (mesh.queues[request].known, mesh.queues[request].living) == (3, 3)
+    assert [shown(mesh, name) for name in mesh.names] == [["other"]] * 3
+    mesh.run_until(lambda: mesh.settled(spec.id), limit_s=2.0)
+
+
+def test_who_was_away_when_a_queue_was_reset_does_not_bring_its_settings_back() -> None:
+    mesh = Mesh("abc")
+    for concurrency in (1, 2, 3):
+        mesh.set_queue(A, "mail", concurrency=concurrency)
+        mesh.run(0.1)
+    mesh.kill(C)
+    mesh.run(0.1)
+    reset(mesh, A)
+    mesh.run(0.1)
+    for name in (A, B):  # nor does a restart of those that know better
+        mesh.kill(name, silently=True)
+    for name in mesh.names:
+        mesh.boot(name)
+    mesh.run_until(lambda: not any(shown(mesh, name) for name in mesh.names), limit_s=3 * COMPARE_S)
+
+
+def test_what_is_set_after_a_reset_that_is_forgotten_stands_against_who_was_away_all_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(queues, "RESET_MAX", 2)
+    mesh = Mesh("abc")
+    for concurrency in (1, 2, 3, 4):
+        mesh.set_queue(A, "mail", concurrency=concurrency)
+        mesh.run(0.1)
+    mesh.kill(C)
+    mesh.run(0.1)
+    for queue in ("mail", "one", "two"):
+        reset(mesh, A, queue)
+    assert settings(mesh, A) is None
+    mesh.set_queue(B, "mail", concurrency=7)
+    mesh.run(0.1)
+    mesh.boot(C)
+    mesh.run_until(lambda: shown(mesh, C) == ["mail"], limit_s=3.0)
+    mesh.run(3 * COMPARE_S)
+    assert agreed(mesh).concurrency == 7
+
+
+def test_queues_that_are_reset_make_room_and_only_the_latest_are_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(queues, "QUEUES_MAX", 20)
+    monkeypatch.setattr(queues, "RESET_MAX", 20)
+    mesh = Mesh("ab")
+    for number in range(20):
+        mesh.set_queue(A, f"mail-{number}", paused=True)
+    refused = mesh.set_queue(A, "new", paused=True)
+    mesh.run(0.1)
+    assert isinstance(mesh.queues[refused].error, RejectedInput)
+    for number in range(20):
+        reset(mesh, B, f"mail-{number}")
+    mesh.run(0.1)
+    taken = mesh.set_queue(A, "new", paused=True)
+    mesh.run(0.1)
+    assert mesh.queues[taken].error is None
+    for number in range(5):
+        reset(mesh, A, f"more-{number}")
+    mesh.run(2 * COMPARE_S)
+    assert shown(mesh, A) == shown(mesh, B) == ["new"]
+    known = [item.queue for item in mesh.nodes[B].queues.all()]
+    assert len(known) == 20 + 1
+    assert known == [item.queue for item in mesh.nodes[A].queues.all()]
+    assert set(known).isdisjoint(f"mail-{number}" for number in range(5)), "the first to be reset"
+    assert {f"more-{number}" for number in range(5)} < set(known)
+
+
+def test_a_reset_that_is_older_than_all_that_are_remembered_is_noted_all_the_same() -> None:
+    """It does as little as one that is remembered: who asked for it is told so."""
+    desk = make_desk(A, B)
+    known = Queues(desk)
+    items = [QueueItem(f"mail-{number}", number + 2, A, False, 0, 0.0, 0) for number in range(RESET_MAX)]
+    known.on_told(B, QueuesTold(tuple(items), True, True))
+    old = QueueItem("old", 1, B, False, 0, 0.0, 0)
+    known.on_told(B, QueuesTold((old,), False, False))
+    (answer,) = sends(desk.flush(), QueuesTold)
+    assert answer.items == (old,)
+    assert known.all() == sorted(items)
+
+
+NAMES = ("one", "two", "three", "four")
+CHANGES = st.tuples(st.sampled_from(NAMES), st.integers(0, 2))
+STEPS = st.lists(st.one_of(st.tuples(st.integers(0, 2), CHANGES), st.tuples(st.integers(0, 2), st.none())))
+
+
+@given(STEPS)
+def test_all_come_to_the_same_whatever_was_reset_and_forgotten_meanwhile(
+    steps: list[tuple[int, tuple[str, int] | None]],
+) -> None:
+    """Three nodes that remember two resets each: changes (0 resets), and what one tells the next."""
+    names = (A, B, C)
+    desks = [make_desk(name, *(other for other in names if other != name)) for name in names]
+    nodes = [Queues(desk) for desk in desks]
+
+    def compare(place: int) -> None:
+        """One tells its digest to the next, and they exchange what differs."""
+        other = (place + 1) % 3
+        nodes[other].on_digest(names[place], nodes[place].digest)
+        for asked in sends(desks[other].flush(), QueuesTold):
+            nodes[place].on_told(names[other], asked)
+            for answer in sends(desks[place].flush(), QueuesTold):
+                nodes[other].on_told(names[place], answer)
+        for desk in desks:
+            desk.now += PULL_S
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(queues, "RESET_MAX", 2)
+        for number, (place, change) in enumerate(steps):
+            if change is None:
+                compare(place)
+                continue
+            request = QueueAsked(RequestId(number), change[0], False, change[1], 0.0, 0, 2.0)
+            nodes[place].ask(request)
+            desks[place].flush()
+        for place in (0, 1, 2) * 3:
+            compare(place)
+        assert nodes[0].all() == nodes[1].all() == nodes[2].all()
+        assert sum(is_reset(item) for item in nodes[0].all()) <= 2
 
 
 def test_there_are_only_so_many_queues_with_settings() -> None:
