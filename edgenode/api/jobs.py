@@ -13,7 +13,7 @@ from edgenode.api import render
 from edgenode.api.answers import dump, json_response
 from edgenode.api.logs import log_fields, log_text, names_of, progress_fields, wants_json
 from edgenode.api.problems import NoResult, ResultExpired
-from edgenode.api.reasons import waiting_for
+from edgenode.api.reasons import Reasons
 from edgenode.api.requests import cursor_text, job_id, parameters, preferred_wait_s, search_query
 from edgenode.api.retries import RETRYABLE, retry_id
 from edgenode.api.service import Service
@@ -53,8 +53,10 @@ class Jobs:
         found = await self._service.search(query, timeout_s=self._settings.read_s)
         bodies: list[bytes] = []
         onward, room = found.next, PAGE_BYTES_MAX
+        reasons = Reasons(self._service)
         for record in found.records:
-            bodies.append(render.job_body(record))
+            reason = reasons.of(record, found.held.get(record.id, ""))
+            bodies.append(render.job_body(record, waiting_for=reason))
             room -= len(bodies[-1])
             if room <= 0 and record is not found.records[-1]:
                 onward = record.id
@@ -69,10 +71,10 @@ class Jobs:
 
     async def show(self, request: web.Request) -> web.Response:
         job, done, wait_s = await self._read(request)
-        service, record = self._service, done.records[job]
+        record = done.records[job]
         extra = await self._progress(record)
         extra["retried_by"] = await self._retried_by(record)
-        extra["waiting_for"] = waiting_for(record, service.members(), service.queues())
+        extra["waiting_for"] = Reasons(self._service).of(record, done.held.get(job, ""))
         return json_response(render.read_body(done, job, **extra), wait_s=wait_s)
 
     async def _progress(self, record: Record) -> render.Json:

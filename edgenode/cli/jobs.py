@@ -66,6 +66,7 @@ def show_jobs(
 
 
 def _print_jobs(found: Sequence[Job], name: Callable[[object], str]) -> None:
+    waits = ["WAITS FOR"] if any(job.fields["waiting_for"] for job in found) else []
     rows = (
         (
             plain(job.id),
@@ -76,10 +77,11 @@ def _print_jobs(found: Sequence[Job], name: Callable[[object], str]) -> None:
             _time(job.fields["submitted_at"]),
             f"{job.fields['attempt']}/{job.fields['max_attempts']}",
             str(job.fields["takeovers"]),
+            *(plain(job.fields["waiting_for"] or "") for _ in waits),
         )
         for job in found
     )
-    headings = ("ID", "TASK", "STATE", "OWNER", "RUNNER", "SUBMITTED", "TRY", "MOVED")
+    headings = ("ID", "TASK", "STATE", "OWNER", "RUNNER", "SUBMITTED", "TRY", "MOVED", *waits)
     print_table(headings, rows, right=("TRY", "MOVED"))
 
 

@@ -233,6 +233,15 @@ class Lines:
         shut = (kind for kind in self._rows if kind not in self._open and kind.is_met_by(tasks, labels))
         return list(dict.fromkeys(queue_gate(kind.queue) for kind in shut))
 
+    def held_at(self, job: JobId) -> Gate:
+        """A shut gate that this job waits behind; "" if there is none, or if it waits in no line."""
+        need = self._needs.get(job)
+        if need is None or not self._shut:
+            return ""
+        if need.key and key_gate(need.key) in self._shut:
+            return key_gate(need.key)
+        return queue_gate(need.queue) if queue_gate(need.queue) in self._shut else ""
+
     def behind(self, gate: Gate) -> int:
         """How many jobs wait behind a gate, shut or not."""
         return self._counts.get(gate, 0)

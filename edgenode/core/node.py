@@ -88,6 +88,7 @@ from edgenode.core.types import (
     Dice,
     Drain,
     Instant,
+    JobId,
     MemberInfo,
     NodeId,
     Seconds,
@@ -228,8 +229,8 @@ class Node:
         self._mending = Mending(self._desk)
         self._retention = Retention(self._desk)
         self._intake = Intake(self._desk)
-        self._reading = Reading(self._desk)
-        self._searching = Searching(self._desk)
+        self._reading = Reading(self._desk, self._held_at)
+        self._searching = Searching(self._desk, self._held_at)
         self._reporting = Reporting(self._desk)
         self._catalogue = Catalogue(self._desk, tasks)
         self._counting = Counting(self._desk)
@@ -748,6 +749,10 @@ class Node:
             case _:
                 assert not isinstance(message, MembershipMessage | Recall | Recalled)
                 assert_never(message)
+
+    def _held_at(self, job: JobId) -> str:
+        """Behind which shut gate a job of this owner waits; "" for none."""
+        return self._scheduler.queued.held_at(job)
 
     def _take_submission(self, source: NodeId, message: Submit) -> None:
         accepted = self._intake.accept(source, message, self._keys.is_parked, ready=self.ready)

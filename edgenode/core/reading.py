@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from edgenode.core.desk import Desk
@@ -22,7 +23,7 @@ from edgenode.core.signals import ReadAsked, ReadDone, RequestId
 from edgenode.core.situations import Situation
 from edgenode.core.types import FOREVER, Instant, JobId, NodeId
 from edgenode.core.view import unreachable
-from edgenode.core.wire import Read, ReadAnswer
+from edgenode.core.wire import HeldItem, Read, ReadAnswer
 
 READS_MISSED: Final = 5
 """So many times in a row a reader that waits may fail to ask again, before nobody tells it anything."""
@@ -43,6 +44,7 @@ class OpenRead:
     found: dict[JobId, Record] = field(default_factory=dict)
     owned: dict[JobId, None] = field(default_factory=dict)  # the owner itself answered
     firm: set[JobId] = field(default_factory=set)
+    held: dict[JobId, str] = field(default_factory=dict)  # behind which gate, as other owners said last
     asking: set[JobId] = field(default_factory=set)
     is_unsure: bool = False  # somebody who was asked knows members that this node does not
     ended: dict[JobId, Instant] = field(default_factory=dict)  # since when a job is seen finished
@@ -51,8 +53,13 @@ class OpenRead:
 class Reading:
     """Drive it with local requests, messages, changes and time; it answers through the desk."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, held_at: Callable[[JobId], str]) -> None:
+        """
+        Args:
+            held_at: behind which shut gate a job waits here; "" for none.
+        """
         self._desk = desk
+        self._held_at = held_at
         self._table = desk.table
         self._reread_s = 2 * desk.settings.retry_s  # when a read that waits asks again
         self._reads: dict[RequestId, OpenRead] = {}
@@ -142,9 +149,12 @@ class Reading:
         unsure = bool(self._unreachable_now)
         blobs = [encode(record) for record in known.values()]
         pieces = list(pieces_of(blobs, WRITE_BYTES, desk.settings.batch))
+        shown = iter(known)
         for number, piece in enumerate(pieces, 1):
             last = number == len(pieces)
-            answer = ReadAnswer(message.request, tuple(piece), owned, firm, soon, missing, unsure, last)
+            gates = ((job, self._held_at(job)) for job in islice(shown, len(piece)))
+            held = tuple(HeldItem(job, gate) for job, gate in gates if gate)
+            answer = ReadAnswer(message.request, tuple(piece), owned, firm, soon, missing, unsure, last, held)
             desk.post.send(source, answer)
 
     def on_read_answer(self, source: NodeId, message: ReadAnswer) -> None:
@@ -158,6 +168,9 @@ class Reading:
         self._take_records(reading, source, records)
         reading.owned.update(dict.fromkeys(message.owned))
         reading.firm.update(message.firm)
+        for job in {record.id for record in records}.intersection(message.owned):
+            reading.held.pop(job, None)
+        reading.held.update(message.held)
         reading.asking.update(message.asking)
         reading.is_unsure |= message.unsure
         for job in message.missing:
@@ -220,7 +233,9 @@ class Reading:
                 errors[job] = Undecided(text, job=job_text(job), lasting=is_lasting)
             else:
                 errors[job] = JobNotFound("no member knows this job", job=job_text(job))
-        desk.emit(ReadDone(request, reading.found, errors, frozenset(reading.firm)))
+        here = {job: gate for job in reading.found if (gate := self._held_at(job))}
+        firm, held = frozenset(reading.firm), reading.held | here
+        desk.emit(ReadDone(request, reading.found, errors, firm, held))
 
     def changed(self, records: Iterable[Record]) -> None:
         """Tell those who follow a job that it has ended."""

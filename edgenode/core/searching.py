@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from edgenode.core.desk import Desk
@@ -21,7 +22,7 @@ from edgenode.core.signals import (
 from edgenode.core.specs import Spec, decode_spec
 from edgenode.core.types import Instant, JobId, NodeId
 from edgenode.core.view import unreachable
-from edgenode.core.wire import Inspect, Inspected, Query, Search, SearchAnswer
+from edgenode.core.wire import HeldItem, Inspect, Inspected, Query, Search, SearchAnswer
 
 
 @dataclass(slots=True)
@@ -31,6 +32,7 @@ class Seen:
     query: Query
     found: dict[JobId, Record] = field(default_factory=dict)
     horizon: bytes = b""  # the highest `upto`: below it somebody has not looked yet
+    held: dict[JobId, str] = field(default_factory=dict)  # behind which gate, as owners said
 
 
 OnDisks = dict[NodeId, Record | None]
@@ -40,8 +42,13 @@ OnDisks = dict[NodeId, Record | None]
 class Searching:
     """Drive it with local requests, messages, changes and time; it answers through the desk."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, held_at: Callable[[JobId], str]) -> None:
+        """
+        Args:
+            held_at: behind which shut gate a job waits here; "" for none.
+        """
         self._desk = desk
+        self._held_at = held_at
         self._table = desk.table
         self._searches: Polls[Seen] = Polls(desk)
         self._inspections: Polls[OnDisks] = Polls(desk)
@@ -79,14 +86,16 @@ class Searching:
         records = [record for blob in event.records if (record := desk.read(blob)) is not None]
         seen = [event.upto] * bool(event.upto) + [record.id for record in records[-1:]]
         upto = min(seen) if seen and not event.complete else b""
-        shown = []
+        shown, held = [], []
         for record in records:
             # One node speaks for a job that is not over, or an old copy would be listed under a state that
             # it left. What is settled anybody may show.
             is_mine = record.owner == desk.me and self._table.has_vote
             if record.settled or is_mine or not desk.view.is_living(record.owner):
                 shown.append(encode(record))
-        desk.post.send(source, SearchAnswer(request, tuple(shown), upto))
+                if gate := self._held_at(record.id):
+                    held.append(HeldItem(record.id, gate))
+        desk.post.send(source, SearchAnswer(request, tuple(shown), upto, tuple(held)))
 
     def on_search_answer(self, source: NodeId, message: SearchAnswer) -> None:
         poll = self._searches.get(message.request)
@@ -94,6 +103,7 @@ class Searching:
             return
         seen = poll.said
         seen.horizon = max(seen.horizon, message.upto)
+        seen.held.update(message.held)
         for blob in message.records:
             record = self._desk.read(blob)
             if record is not None:
@@ -114,7 +124,8 @@ class Searching:
             last = cut[-1].id if len(cut) < len(page) else seen.horizon
             # Who was not even asked may have the only copy, like who did not answer.
             silent = poll.silent.union(unreachable(self._desk.view))
-            self._desk.emit(SearchDone(request, tuple(cut), last, tuple(sorted(silent))))
+            held = {record.id: seen.held[record.id] for record in cut if record.id in seen.held}
+            self._desk.emit(SearchDone(request, tuple(cut), last, tuple(sorted(silent)), held))
 
     # --------------------------------------------------------------------------------- inspections
 

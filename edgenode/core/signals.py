@@ -9,7 +9,7 @@ and the core needs no word about when a write was done; only about one that fail
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, NewType, Protocol
 
 from edgenode.core.errors import EdgeNodeError
@@ -449,23 +449,26 @@ class Receipt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReadDone:
-    """`errors` has the jobs that could not be shown, `firm` those whose owner answered as a firm one."""
+    """`errors` has the jobs that could not be shown, `firm` those whose owner answered as a firm one, `held`
+    those that wait behind a shut gate, as their owners said: which one (core/lines.py)."""
 
     request: RequestId
     records: dict[JobId, Record]
     errors: dict[JobId, EdgeNodeError]
     firm: frozenset[JobId] = frozenset()
+    held: Mapping[JobId, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class SearchDone:
     """`next`: go on after this id for more; b"" if that is all. A page may be empty and yet have a next.
-    `unanswered`: members whose disks were not looked at, dead ones too."""
+    `unanswered`: members whose disks were not looked at, dead ones too. `held`: as in `ReadDone`."""
 
     request: RequestId
     records: tuple[Record, ...]
     next: bytes
     unanswered: tuple[NodeId, ...]
+    held: Mapping[JobId, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,6 +193,14 @@ class Partition(StrEnum):
     WAIT = "wait"
 
 
+class Room(NamedTuple):
+    """So many starts at one time: `slots` of tasks that have a worker process each, and `async_slots` of
+    coroutines, which share one."""
+
+    slots: int
+    async_slots: int = 0
+
+
 class Load(NamedTuple):
     """How busy a node is: travels on every ping and its answer, and is never compared or digested."""
 
@@ -200,17 +208,16 @@ class Load(NamedTuple):
     queued: int = 0
     running: int = 0
     done: int = 0  # jobs that ended here since the node started
-    free: int = 0  # of `MemberInfo.slots`
+    free: int = 0  # of `MemberInfo.slots`; of its async slots `free_of` knows
     taken: int = 0  # jobs that this node took over since it started
     written: int = 0  # writes of this life that are on its disk, and may have been spoken of
 
-
-class Room(NamedTuple):
-    """So many starts at one time: `slots` of tasks that have a worker process each, and `async_slots` of
-    coroutines, which share one."""
-
-    slots: int
-    async_slots: int = 0
+    def free_of(self, room: Room) -> Room:
+        """What is free of the room that this node has. What runs in none of its `slots` is a coroutine, so no
+        ping need tell of those. When it can use less than it says (no worker process is to be had, or starts
+        of an earlier life are ending) coroutines may find less than this, and never more."""
+        coroutines = self.running - (room.slots - self.free)
+        return Room(self.free, room.async_slots - coroutines)
 
 
 class MemberInfo(NamedTuple):

@@ -232,6 +232,13 @@ class Allowance(NamedTuple):
     granted: int  # tokens, since its `turn`
 
 
+class HeldItem(NamedTuple):
+    """A job that the sender owns waits behind this gate (core/lines.py), which is shut."""
+
+    job: JobId
+    gate: str
+
+
 class Verdict(NamedTuple):
     """How one start ended on its runner."""
 
@@ -655,6 +662,7 @@ class ReadAnswer:
     missing: tuple[JobId, ...]
     unsure: bool
     last: bool  # of the pieces that make up the answer
+    held: tuple[HeldItem, ...] = ()  # of the owned ones among its records
 
 
 @message(54)
@@ -684,6 +692,7 @@ class SearchAnswer:
     request: int
     records: tuple[bytes, ...]
     upto: bytes
+    held: tuple[HeldItem, ...] = ()
 
 
 @message(60)

@@ -102,6 +102,7 @@ class FakeService:
         self.items: dict[str, wire.QueueItem] = {}
         self.counts: dict[str, tuple[int, int]] = {}
         self.left_out = 0
+        self.held: dict[JobId, str] = {}  # behind which gate
         self.known = 3  # of three members that live
         self.queue_error: EdgeNodeError | None = None
         self.stubborn = False  # cancels are noted, and the jobs go on
@@ -152,7 +153,7 @@ class FakeService:
         found = {job: self.records[job] for job in jobs_ if job in self.records}
         unfound = Undecided("not heard: some") if self.silent else JobNotFound("no member knows this job")
         errors: dict[JobId, EdgeNodeError] = {job: unfound for job in jobs_ if job not in self.records}
-        return signals.ReadDone(signals.RequestId(0), found, errors, frozenset(found))
+        return signals.ReadDone(signals.RequestId(0), found, errors, frozenset(found), self.held)
 
     async def search(self, query: wire.Query, *, timeout_s: float) -> signals.SearchDone:
         after = query.after or b"\xff" * 16
@@ -169,7 +170,8 @@ class FakeService:
                 matching.append(record)
         page = matching[: query.limit]
         onward = page[-1].id if len(matching) > len(page) else b""
-        return signals.SearchDone(signals.RequestId(0), tuple(page), onward, tuple(sorted(self.silent)))
+        silent = tuple(sorted(self.silent))
+        return signals.SearchDone(signals.RequestId(0), tuple(page), onward, silent, self.held)
 
     async def inspect(self, job: JobId, *, timeout_s: float) -> signals.InspectDone:
         copies = {node: self.records.get(job) for node in self.rank(job)[:3] if node not in self.silent}

@@ -312,6 +312,15 @@ def test_jobs_lists_and_filters(node: Served) -> None:
     assert edgenode("jobs", "--state", "nonsense").exit_code == 2
 
 
+def test_jobs_says_what_they_wait_for_if_any_does(node: Served) -> None:
+    edgenode("queue", "a", "--pause")
+    edgenode("submit", "echo", "--queue", "a")
+    edgenode("submit", "echo", "--queue", "b")
+    heading, *table = map(str.rstrip, edgenode("jobs").stdout.splitlines())
+    assert heading.endswith("WAITS FOR")
+    assert [line.endswith("its queue, 'a', which is paused") for line in table] == [False, True]
+
+
 def test_jobs_says_who_was_not_heard_and_takes_nothing_found_for_nothing_known(node: Served) -> None:
     edgenode("submit", "echo", "--queue", "a")
     node.service.silent = {NODES[2]}

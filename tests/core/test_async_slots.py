@@ -104,3 +104,13 @@ def test_a_start_that_fell_with_another_s_worker_is_not_held_against_its_job(
     mesh.run_until(lambda: len(mesh.runs(spec.id)) == 2)
     record = mesh.record(A, spec.id)
     assert (record.state, record.loss_count, record.start_count) == (State.RUNNING, losses, 2)
+
+
+@pytest.mark.parametrize("whole", range(4))
+@pytest.mark.parametrize("shared", range(4))
+def test_what_a_node_shows_of_its_load_tells_what_is_free_of_each_kind(whole: int, shared: int) -> None:
+    mesh = a_mesh("a", slots={A: 2}, async_slots=2)
+    mesh.submit(A, *mesh.specs(whole, "a", task="whole"), *mesh.specs(shared, "a", task="shared"))
+    mesh.run(1.0)
+    load = mesh.nodes[A].view.load(A)
+    assert load.free_of(Room(2, 2)) == Room(max(0, 2 - whole), max(0, 2 - shared))

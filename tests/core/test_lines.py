@@ -160,3 +160,23 @@ def test_lines_do_what_a_list_would_do(steps: list[tuple[str, int, int]]) -> Non
                     del model[first[1][2]]
         shut -= {g for g in shut if g[0] == "k" and not any(n.key == g[1:] for n, _ in model.values())}
         assert len(lines) == len(model)
+
+
+def test_a_waiting_job_is_held_at_a_gate_of_its_own_while_that_is_shut() -> None:
+    lines = Lines()
+    lines.add(ECHO._replace(queue="mail", key="x"), place(1))
+    lines.add(ECHO._replace(queue="mail"), place(2))
+    lines.add(ECHO, place(3))
+
+    def held() -> list[str]:
+        return [lines.held_at(job_id(number)) for number in (1, 2, 3, 4)]
+
+    assert held() == ["", "", "", ""]
+    lines.shut(queue_gate("mail"))
+    assert held() == [queue_gate("mail"), queue_gate("mail"), "", ""]
+    lines.shut(key_gate("x"))
+    assert held() == [key_gate("x"), queue_gate("mail"), "", ""]
+    lines.open(queue_gate("mail"))
+    assert held() == [key_gate("x"), "", "", ""]
+    lines.drop(job_id(1))
+    assert held() == ["", "", "", ""]

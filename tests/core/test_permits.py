@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import pytest
@@ -11,11 +12,21 @@ from edgenode.core.job_bytes import encode
 from edgenode.core.lines import key_gate, queue_gate
 from edgenode.core.permits import HOLD_S, steward_of
 from edgenode.core.settings import JobSettings, Settings
-from edgenode.core.signals import RegulateAsked, RequestId, SlotsChanged
+from edgenode.core.signals import RegulateAsked, RequestId, SearchAsked, SlotsChanged
 from edgenode.core.specs import Spec
 from edgenode.core.steward import SETTLE_S, WAIT_S
 from edgenode.core.types import JobId, NodeId, Room, Seconds
-from edgenode.core.wire import Allowed, Change, Copies, PermitItem, PermitsWanted, RollCall, Verdict, Wish
+from edgenode.core.wire import (
+    Allowed,
+    Change,
+    Copies,
+    PermitItem,
+    PermitsWanted,
+    Query,
+    RollCall,
+    Verdict,
+    Wish,
+)
 
 RUN_S = 0.2
 
@@ -458,3 +469,67 @@ def test_a_start_that_was_to_stop_counts_no_longer_when_its_runner_dies() -> Non
     mesh.kill(D)
     mesh.boot(D)
     mesh.run_until(lambda: mesh.runs(second.id) == [D], limit_s=10.0)
+
+
+# ------------------------------------------------------------------------------------ what is told of it
+
+
+def held(mesh: Mesh, name: NodeId, *specs: Spec) -> dict[str, int]:
+    """How many of these jobs wait behind which gate, as a node tells its clients who ask for them; and the
+    same as it tells those who list jobs."""
+    read = mesh.read(name, *ids(specs))
+    searched = RequestId(5_000 + len(mesh.searches))
+    mesh.do(name, SearchAsked(searched, Query("", "", "", b"", 1_000), 2.0))
+    mesh.run_until(lambda: read in mesh.reads and searched in mesh.searches, limit_s=0.2)
+    shown, listed = mesh.reads[read].held, mesh.searches[searched].held
+    wanted = set(ids(specs))
+    assert {job: gate for job, gate in listed.items() if job in wanted} == shown
+    return dict(Counter(shown.values()))
+
+
+@pytest.mark.parametrize("asked", [A, B, C])
+@pytest.mark.parametrize("owner", ["a", "b"])
+def test_any_node_tells_of_a_job_behind_which_gate_it_waits(owner: str, asked: NodeId) -> None:
+    mesh = make_mesh(run_s=2.0)
+    mesh.set_queue(A, "mail", concurrency=2)
+    mesh.run(SETTLE_S)
+    mail = mesh.specs(5, owner, queue="mail")
+    keyed = mesh.specs(3, owner, concurrency_key="x")
+    plain = mesh.specs(2, owner)
+    mesh.submit(C, *mail, *keyed, *plain)
+    mesh.run(1.0)
+    assert held(mesh, asked, *mail, *keyed, *plain) == {"qmail": 3, "kx": 2}
+    mesh.set_queue(B, "mail", concurrency=0)
+    mesh.run(0.2)
+    assert held(mesh, asked, *mail) == {}
+    demand_all(mesh, mail + keyed + plain, within_s=10.0)
+    assert held(mesh, asked, *mail, *keyed, *plain) == {}
+
+
+def test_a_job_that_only_needs_a_slot_waits_behind_no_gate() -> None:
+    mesh = make_mesh("a", slots=1, run_s=2.0)
+    mesh.set_queue(A, "mail", concurrency=2)
+    mesh.run(SETTLE_S)
+    specs = mesh.specs(3, "a", queue="mail")
+    mesh.submit(A, *specs)
+    mesh.run(1.0)
+    assert held(mesh, A, *specs) == {}
+
+
+def test_who_waits_for_a_job_is_told_what_its_owner_said_last() -> None:
+    """An answer of another holder, which knows nothing of gates, comes after the owner's."""
+    mesh = make_mesh("abcd", run_s=60.0)
+    mesh.set_queue(A, "mail", concurrency=1)
+    mesh.run(SETTLE_S)
+    _, waiting = specs = mesh.specs(2, "abc", queue="mail")
+    mesh.submit(A, *specs)
+    mesh.run(1.0)
+    mesh.rule = lambda source, to, message: 0.05 if source in (B, C) and to == D else True
+    read = mesh.read(D, waiting.id, wait_s=0.2)
+    mesh.run_until(lambda: read in mesh.reads, limit_s=1.0)
+    assert mesh.reads[read].held == {waiting.id: "qmail"}
+    read = mesh.read(D, waiting.id, wait_s=2.0)
+    mesh.run(0.5)
+    mesh.set_queue(A, "mail", concurrency=2)
+    mesh.run_until(lambda: read in mesh.reads, limit_s=3.0)
+    assert mesh.reads[read].held == {}

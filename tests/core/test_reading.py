@@ -254,7 +254,7 @@ def test_a_read_of_many_large_results_travels_in_frames_that_a_peer_takes() -> N
         done = settled(decided(record, State.SUCCEEDED, firm=True, at=WALL, result=b" " * 1_000_000))
         desk.table.put(done)
         jobs.append(done.id)
-    Reading(desk).on_read(B, Read(1, tuple(jobs), False), lambda job: False)
+    Reading(desk, lambda job: "").on_read(B, Read(1, tuple(jobs), False), lambda job: False)
     frames = [frame_of(send.message) for send in desk.post.flush()]
     assert sum(len(frame) for frame in frames) > 20_000_000
     assert max(len(frame) for frame in frames) < FRAME_BYTES_MAX

@@ -34,7 +34,7 @@ class Listing:
         names = sorted(copies)
         self.copies, self.page = copies, page
         self.desks = {name: make_desk(name, *[n for n in names if n != name]) for name in names}
-        self.searching = {name: Searching(desk) for name, desk in self.desks.items()}
+        self.searching = {name: Searching(desk, lambda job: "") for name, desk in self.desks.items()}
         self.asker = names[0]
         self.done: list[SearchDone] = []
 
@@ -156,7 +156,7 @@ def test_a_search_names_who_was_dead_before_it_began() -> None:
 
 def test_a_disk_that_cannot_be_searched_is_named_and_not_taken_for_an_empty_one() -> None:
     desk = make_desk(A)
-    searching = Searching(desk)
+    searching = Searching(desk, lambda job: "")
     searching.search(SearchAsked(RequestId(1), ALL, 2.0))
     (order,) = (effect for effect in desk.flush() if isinstance(effect, SearchHere))
     searching.searched_here(SearchedHere(order.ticket, (), False))
@@ -171,7 +171,7 @@ def test_a_disk_that_cannot_be_searched_is_named_and_not_taken_for_an_empty_one(
 def test_a_disk_that_ran_out_of_time_is_gone_on_with_where_it_stopped(found: tuple[int, ...]) -> None:
     """Also one that found nothing on its way down: it is not silent, and there may be more further on."""
     desk = make_desk(A)
-    searching = Searching(desk)
+    searching = Searching(desk, lambda job: "")
     searching.search(SearchAsked(RequestId(1), ALL, 2.0))
     (order,) = (effect for effect in desk.flush() if isinstance(effect, SearchHere))
     records = tuple(encode(make_record(job_id(number), (A,))) for number in found)
