@@ -8,6 +8,7 @@ import shlex
 import sys
 import tomllib
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,8 @@ import pytest
 import typer
 from typer.core import TyperGroup, TyperOption
 
-from edgenode import Fail, Retry, load_tasks, run_task
+import edgenode
+from edgenode import Fail, JobContext, Retry, load_tasks, run_task, task
 from edgenode.api import render
 from edgenode.api.app import make_app
 from edgenode.api.specs import OPTIONS
@@ -25,7 +27,7 @@ from edgenode.core.job_ids import make_job_id
 from edgenode.core.jobs import TRANSITIONS
 from edgenode.core.signals import Receipt
 from edgenode.core.specs import Spec
-from edgenode.core.types import NodeId
+from edgenode.core.types import Delivery, NodeId, Partition
 from tests.api.fake import FakeService
 
 ROOT: Final = Path(__file__).parent.parent
@@ -137,6 +139,49 @@ def test_the_options_of_run_that_up_has_are_named() -> None:
     assert {*re.findall(r"`(--[\w-]+)`", told)} == set().union(*options_of(resolved(["up"])[0])) - alone
 
 
+# ------------------------------------------------------------------------------------------- features
+
+FEATURES: Final = rows(section("What it does, and how it is asked for"))
+SAID_OTHERWISE: Final = {"Idempotency-Key", "async def"}
+"""A header, and a word of Python."""
+
+
+def test_every_option_of_a_submission_belongs_to_a_feature() -> None:
+    told = "".join(options for _, options, _ in FEATURES)
+    assert [name for name in OPTIONS if f"`{name}`" not in told] == []
+
+
+def test_every_feature_leads_somewhere() -> None:
+    assert len(FEATURES) > 30
+    assert [row for row in FEATURES if len(row) != 3 or not re.fullmatch(r"\[.+\]\(#.+\)", row[2])] == []
+
+
+@pytest.mark.parametrize("feature", FEATURES, ids=lambda row: row[0])
+def test_what_a_feature_is_asked_for_with_exists(feature: list[str]) -> None:
+    """Options are those of the commands named in the same part of the cell; else, as with (N), of `run`."""
+    for part in feature[1].split(";"):
+        literals = re.findall(r"`([^`]+)`", part)
+        commands = [resolved(each.split()[1:])[0] for each in literals if each.startswith("edgenode ")]
+        if "(N)" in part or not commands:
+            commands.append(resolved(["run"])[0])
+        known = set().union(*map(all_options, commands))
+        assert set(re.findall(r"`(\w+)[^`]*` \(T\)", part)) <= set(signature(task).parameters)
+        for literal in literals:
+            assert set(re.findall(r"--[a-z-]+", literal)) <= known, literal
+            assert literal.startswith(("edgenode ", "--")) or is_known(literal), literal
+
+
+def is_known(literal: str) -> bool:
+    """Whether a literal that is no command and no option of one names anything that there is."""
+    if found := re.fullmatch(r"([A-Z]+) [/\w…]*?((?:/\w+)+)", literal):
+        return any(route.startswith(found[1]) and route.endswith(found[2]) for route in routes())
+    if literal.startswith("ctx."):
+        return literal.removeprefix("ctx.") in {*dir(JobContext), *signature(JobContext).parameters}
+    word = literal.partition("=")[0].partition("(")[0].removeprefix("raise ")
+    of_python = {*edgenode.__all__, *signature(task).parameters}
+    return word in {*OPTIONS, *of_python, *shown_job(), *Delivery, *Partition, *SAID_OTHERWISE}
+
+
 def test_every_make_target_named_exists() -> None:
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     named = set(re.findall(r"^    make ([a-z]+)|`make ([a-z]+)", PROSE, re.MULTILINE))
@@ -166,11 +211,18 @@ def test_every_address_that_is_asked_for_is_served() -> None:
     assert [path for path in paths if not any(re.fullmatch(pattern, path) for pattern in patterns)] == []
 
 
-def test_the_job_shown_has_the_fields_of_a_job() -> None:
-    job, problem = (json.loads(text) for text in blocks("json"))
+def shown_job() -> dict[str, Any]:
     spec = Spec(make_job_id(1.0, bytes(10)), "echo", b"{}", 1.0, 2.0)
     node = NodeId("a")
-    made = json.loads(render.submitted_body(spec, (node,), 3, Receipt(spec.id, (node,), None), 1.0))
+    made: dict[str, Any] = json.loads(
+        render.submitted_body(spec, (node,), 3, Receipt(spec.id, (node,), None), 1.0)
+    )
+    return made
+
+
+def test_the_job_shown_has_the_fields_of_a_job() -> None:
+    job, problem = (json.loads(text) for text in blocks("json"))
+    made = shown_job()
     assert list(job) == list(made)
     assert list(job["receipt"]) == list(made["receipt"])
     made = to_problem(InvalidJob("no", field="a", errors=[]), instance="/v1/jobs")
