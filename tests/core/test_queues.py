@@ -278,7 +278,7 @@ def test_there_are_only_so_many_queues_with_settings() -> None:
     assert [mesh.queues[request].error is None for request in requests] == [True] * QUEUES_MAX + [False]
     error = mesh.queues[requests[-1]].error
     assert isinstance(error, RejectedInput)
-    assert "use the name of a queue that has some" in error.detail
+    assert "reset one that needs none" in error.detail
     again = mesh.set_queue(A, "mail-7", paused=False)
     mesh.run(0.1)
     assert mesh.queues[again].error is None
