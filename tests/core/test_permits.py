@@ -435,9 +435,10 @@ def test_what_others_say_of_gates_that_are_not_this_node_s_is_ignored() -> None:
     assert not mesh.nodes[A]._steward._pools
 
 
-def test_a_cancelled_start_on_a_peer_counts_until_its_worker_has_ended() -> None:
+def cancelled_on_d(*, stops_take_s: Seconds) -> tuple[Mesh, Spec, Seconds]:
+    """A queue takes one job at a time. A's first one, which runs on D, is cancelled now; the second waits."""
     mesh = Mesh("abcd", slots={A: 0, B: 0, C: 0, D: 4})
-    mesh.verdict, mesh.stops_take_s = lambda begun: None, 2.0
+    mesh.verdict, mesh.stops_take_s = lambda begun: None, stops_take_s
     mesh.set_queue(A, "mail", concurrency=1)
     mesh.run(0.5)
     first, second = mesh.specs(2, "abc", queue="mail")
@@ -448,27 +449,22 @@ def test_a_cancelled_start_on_a_peer_counts_until_its_worker_has_ended() -> None
     assert mesh.runs(second.id) == []
     wanted = mesh.record(A, first.id)._replace(cancel=True)
     mesh.tell(B, A, Copies((encode(wanted),)))
-    cancelled_at = mesh.now
-    mesh.run_until(lambda: mesh.settled(first.id))
+    return mesh, second, mesh.now
+
+
+def test_a_cancelled_start_on_a_peer_counts_until_its_worker_has_ended() -> None:
+    mesh, second, cancelled_at = cancelled_on_d(stops_take_s=2.0)
     mesh.run_until(lambda: mesh.runs(second.id) == [D], limit_s=5.0)
     assert 2.0 <= mesh.begun[-1].at - cancelled_at < 3.5
 
 
 def test_a_start_that_was_to_stop_counts_no_longer_when_its_runner_dies() -> None:
-    mesh = Mesh("abcd", slots={A: 0, B: 0, C: 0, D: 1})
-    mesh.verdict, mesh.stops_take_s = lambda begun: None, 600.0
-    mesh.set_queue(A, "mail", concurrency=1)
-    mesh.run(0.5)
-    first, second = mesh.specs(2, "abc", queue="mail")
-    mesh.submit(A, first)
-    mesh.run_until(lambda: mesh.runs(first.id) == [D])
-    mesh.submit(A, second)
-    wanted = mesh.record(A, first.id)._replace(cancel=True)
-    mesh.tell(B, A, Copies((encode(wanted),)))
+    mesh, second, _ = cancelled_on_d(stops_take_s=600.0)
     mesh.run(5.0)
+    assert mesh.runs(second.id) == []
     mesh.kill(D)
-    mesh.boot(D)
-    mesh.run_until(lambda: mesh.runs(second.id) == [D], limit_s=10.0)
+    mesh.do(B, SlotsChanged(Room(1)))
+    mesh.run_until(lambda: mesh.runs(second.id) == [B], limit_s=10.0)
 
 
 # ------------------------------------------------------------------------------------ what is told of it
