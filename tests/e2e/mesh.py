@@ -7,9 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from http.client import HTTPConnection
+from math import inf
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -27,6 +29,8 @@ FULL: Final = os.environ.get("EDGENODE_E2E_FULL") == "1"
 """The sizes that the promises are stated for, instead of those that a test run has time for."""
 TASKS: Final = ("edgenode.tasks", str(Path(__file__).parents[2] / "scripts" / "marking.py"))
 LOG_LINES: Final = 60
+UNTOLD_S: Final = 0.5
+"""A first start is on its owner's disk alone for `start_lag_s`, and longer where processes wait for a core."""
 
 
 # ------------------------------------------------------------------------------------- processes
@@ -48,6 +52,7 @@ class Node(LocalNode):
     def __init__(self, name: str, api_port: int, peer_port: int, command: list[str], log: Path) -> None:
         super().__init__(name, api_port, command, log)
         self.peer_port = peer_port
+        self.killed_at = inf  # time.monotonic()
         self._id = ""
 
     @property
@@ -86,6 +91,7 @@ class Node(LocalNode):
         assert self.process is not None
         os.kill(self.process.pid, number)
         if number is signal.SIGKILL:
+            self.killed_at = time.monotonic()
             self.process.wait()
 
     def wait_for_end(self, within_s: float = PATIENCE_S) -> int:
@@ -219,6 +225,15 @@ class Mesh:
     def starts_seen(self) -> Counter[str]:
         """How often each job really started, by id."""
         return Counter(mark.job for mark in read_marks(self.marks))
+
+    def starts_to_count(self, ended: dict[str, float]) -> Counter[str]:
+        """How many starts its record has to count at least, by job: all but those that an owner made in the
+        last moment before it ended, by id and monotonic time: nobody else may have heard of them."""
+        return Counter(
+            mark.job
+            for mark in read_marks(self.marks)
+            if not ended.get(mark.owner, inf) - UNTOLD_S < mark.at
+        )
 
     def wait_ended(
         self,
