@@ -5,6 +5,7 @@
     gone       its runner died, or has started again, or says that it does not run it: the start is lost;
                or its runner says that it never began, and never will: then it is void
     stopping   its job is over without it: `Stop` goes out again and again, until its runner does not run it
+    let go     its runner is silent: nobody waits for its end; it is told again if it was only cut off
 
 A runner that this node has merely not met yet is waited for. What a start that is gone means for its job is
 the scheduler's to say.
@@ -41,8 +42,9 @@ class Stopping:
     token: StartToken
     runner: NodeId
     boot: int
-    again_at: Instant
+    again_at: Instant  # FOREVER while its runner is silent
     pause_s: Seconds
+    is_let_go: bool = False
 
 
 class Gone(NamedTuple):
@@ -88,15 +90,17 @@ class Away:
         self._desk.post.add(watched.runner, Stop, TokenItem(job, watched.token))
 
     def is_stopping(self, job: JobId) -> bool:
-        """Whether a start of this job, which is over, may still run on a peer."""
-        return job in self._stopping
+        """Whether a start of this job, which is over, may still run on a peer that lives."""
+        stopping = self._stopping.get(job)
+        return stopping is not None and not stopping.is_let_go
 
     def has_stopped(self, job: JobId, token: StartToken) -> None:
         """Its runner says that this start is over."""
         stopping = self._stopping.get(job)
         if stopping is not None and stopping.token == token:
             del self._stopping[job]
-            self._stopped.append(job)
+            if not stopping.is_let_go:
+                self._stopped.append(job)
 
     def take_stopped(self) -> list[JobId]:
         """Jobs whose starts were told to stop, and are over since this was asked last."""
@@ -170,9 +174,24 @@ class Away:
     def members_changed(self, changed: frozenset[NodeId]) -> list[Gone]:
         """Starts on runners that died, or that live again under another boot, are gone."""
         for job, stopping in list(self._stopping.items()):
-            if stopping.runner in changed and (self._is_dead(stopping.runner) or self._is_another(stopping)):
-                self.has_stopped(job, stopping.token)
+            if stopping.runner in changed:
+                self._follow(job, stopping)
         return self.check([job for job, watched in self._watched.items() if watched.runner in changed])
+
+    def _follow(self, job: JobId, stopping: Stopping) -> None:
+        """What became of the runner of a start that is to stop."""
+        view, runner = self._desk.view, stopping.runner
+        standing = view.standing(runner)
+        is_forgotten = standing is Standing.SILENT and view.info(runner) is None
+        if standing is Standing.GONE or self._is_another(stopping) or is_forgotten:
+            self.has_stopped(job, stopping.token)
+        elif standing is Standing.SILENT and not stopping.is_let_go:
+            stopping.is_let_go, stopping.again_at = True, FOREVER
+            self._stopped.append(job)
+        elif standing is Standing.LIVING and stopping.again_at == FOREVER:
+            self._desk.reach(Situation.STOP_AFTER_SILENCE)
+            stopping.again_at = self._wake = self._desk.now
+            stopping.pause_s = self._desk.settings.retry_s
 
     def deadline(self) -> Instant:
         return self._wake

@@ -123,6 +123,7 @@ class Situation(StrEnum):
     ONCE_ONLY_UNDECIDED = "an at-most-once job that may have run waits for a firm owner to say so"
     CANCELLED_WAITING = "a job that waits is cancelled by a client"
     CANCELLED_RUNNING = "a job that runs is cancelled by a client, and its start is stopped"
+    STOP_AFTER_SILENCE = "a peer that was cut off is told which of its starts are to end"
     STOP_REPEATED = "a start on a peer, whose job is over, is told to end once more"
     LATE_FOR_DEADLINE = "a start that waited for its word is too late when that comes: it is void"
     CANCEL_INHERITED = "a new owner finds that a client has cancelled the job"

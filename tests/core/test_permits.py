@@ -24,6 +24,7 @@ from edgenode.core.wire import (
     PermitsWanted,
     Query,
     RollCall,
+    Stop,
     Verdict,
     Wish,
 )
@@ -465,6 +466,32 @@ def test_a_start_that_was_to_stop_counts_no_longer_when_its_runner_dies() -> Non
     mesh.kill(D)
     mesh.do(B, SlotsChanged(Room(1)))
     mesh.run_until(lambda: mesh.runs(second.id) == [B], limit_s=10.0)
+
+
+def test_a_start_that_was_to_stop_on_a_peer_that_is_cut_off_stops_when_that_is_back() -> None:
+    mesh = Mesh("abcd", slots={A: 0, B: 0, C: 0, D: 4})
+    mesh.verdict = lambda begun: None
+    mesh.set_queue(A, "mail", concurrency=1)
+    mesh.run(0.5)
+    first, second = mesh.specs(2, "abc", queue="mail")
+    mesh.submit(A, first)
+    mesh.run_until(lambda: mesh.runs(first.id) == [D])
+    mesh.submit(A, second)
+    mesh.cut((A, D), (B, D), (C, D))
+    mesh.tell(B, A, Copies((encode(mesh.record(A, first.id)._replace(cancel=True)),)))
+    mesh.do(B, SlotsChanged(Room(1)))
+    mesh.run(0.5)
+    assert mesh.runs(second.id) == [], "nobody knows yet that D is silent"
+    mesh.run_until(lambda: mesh.runs(second.id) == [B], limit_s=10.0)
+    mesh.run(20.0)
+    before = len(mesh.sent)
+    mesh.run(5.0)
+    assert not [sent for sent in mesh.sent[before:] if isinstance(sent.message, Stop)]
+    assert not mesh.stopped
+    mesh.heal()
+    mesh.run_until(lambda: [(name, job) for name, job, _ in mesh.stopped] == [(D, first.id)], limit_s=3.0)
+    mesh.run(1.0)
+    assert mesh.runs(second.id) == [B], "its place was free already"
 
 
 # ------------------------------------------------------------------------------------ what is told of it

@@ -89,6 +89,20 @@ def test_a_stop_that_is_lost_is_said_again() -> None:
     story.heal_and_judge()
 
 
+def test_a_stop_for_a_node_that_is_cut_off_is_said_when_that_is_back() -> None:
+    story = on_a_stranger()
+    story.cut("d", "abc")
+    story.cancel("j", at="b", holders="abc")
+    story.until(lambda: cancelled_at(story, "a", "b", "c"))
+    story.wait(30.0)
+    assert story.runs("j")
+    story.mend()
+    story.until(lambda: not story.runs("j"), within_s=3.0)
+    assert Situation.STOP_AFTER_SILENCE in story.reached
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+
+
 def test_an_owner_that_died_before_it_could_stop_what_it_cancelled_does_so_when_it_is_back() -> None:
     story = on_a_stranger()
     story.lose(Stop, source="a", to="d")
