@@ -107,6 +107,7 @@ class Machine:
     host: str = ""  # its address; a machine that has never moved has the first one
     async_slots: int = 0  # if there are any, it has the coroutine task too
     settings: Settings | None = None  # its own, if they are not those of the world
+    labels: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         self.host = self.host or first_host(self.id)

@@ -221,10 +221,13 @@ class Scenario:
         life, token = self._start(job, on)
         self.world.run_ends(life, self._jobs[job], token, success(token, life.id), lost=False)
 
-    def fail(self, job: str) -> None:
-        """Its latest start raises."""
+    def fail(self, job: str, *, retry_after_s: Seconds | None = None, final: bool = False) -> None:
+        """Its latest start raises, or asks to be tried again after a while."""
         life, token = self._start(job, "")
-        self.world.run_ends(life, self._jobs[job], token, raised(token), lost=False)
+        verdict = raised(token)._replace(final=final)
+        if retry_after_s is not None:
+            verdict = verdict._replace(retry_after_s=retry_after_s)
+        self.world.run_ends(life, self._jobs[job], token, verdict, lost=False)
 
     def lose_worker(self, job: str, *, on: str = "") -> None:
         """The worker of its latest start (or of the one on this node) dies."""
@@ -350,9 +353,10 @@ class Scenario:
         self.world.remove(self.machine(name), "wiped")
         self._wiped = True
 
-    def join(self, name: str, *, slots: int = 4) -> None:
+    def join(self, name: str, *, slots: int = 4, labels: tuple[tuple[str, str], ...] = ()) -> None:
         """A new machine starts, and knows all that live."""
         machine = self.world.add(name, slots=slots)
+        machine.labels = labels
         machine.seeds = frozenset(life.id for life in self.world.lives())
         self.world.start(machine)
 

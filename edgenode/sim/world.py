@@ -249,7 +249,7 @@ class World(Timeline):
             slots=machine.slots,
             async_slots=machine.async_slots,
             coroutines=coroutines,
-            labels=(),
+            labels=machine.labels,
             tasks=(TASK, *coroutines),
             joined_at=machine.clock.wall(0.0),
             ready=True,
