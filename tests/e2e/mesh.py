@@ -30,7 +30,7 @@ FULL: Final = os.environ.get("EDGENODE_E2E_FULL") == "1"
 TASKS: Final = ("edgenode.tasks", str(Path(__file__).parents[2] / "scripts" / "marking.py"))
 LOG_LINES: Final = 60
 UNTOLD_S: Final = 0.5
-"""A first start is on its owner's disk alone for `start_lag_s`, and longer where processes wait for a core."""
+"""A first start is on its owner's disk alone for `start_lag_s`, or longer where processes wait for a core."""
 
 
 # ------------------------------------------------------------------------------------- processes
@@ -230,9 +230,7 @@ class Mesh:
         """How many starts its record has to count at least, by job: all but those that an owner made in the
         last moment before it ended, by id and monotonic time: nobody else may have heard of them."""
         return Counter(
-            mark.job
-            for mark in read_marks(self.marks)
-            if not ended.get(mark.owner, inf) - UNTOLD_S < mark.at
+            mark.job for mark in read_marks(self.marks) if not ended.get(mark.owner, inf) - UNTOLD_S < mark.at
         )
 
     def wait_ended(
