@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import failover as blows
 import makespan
-from bench_load import DRAIN_S, seconds_of
+from bench_figures import Cost
+from bench_load import DRAIN_S, Load, Sent, seconds_of
 from bench_machine import metrics_text, sent_bytes, usage
 from bench_mesh import BATCH, BATCH_CLIENTS, NODES, PROFILE, Bench, BenchFailed, Stage, add_percentiles
 from distribution import percentile
@@ -20,7 +21,6 @@ from edgenode.cli.up import LocalNode
 from edgenode.client import Client
 
 MIB: Final = 2**20
-DELAY_S: Final = 86_400
 RUNNING: Final = 8
 """Jobs that a node runs when it is hit."""
 SPARE_SLOTS: Final = 2
@@ -95,13 +95,20 @@ def held(bench: Bench) -> None:
 def _held(stage: Stage, sizes: Sequence[int], fill_s: float, say: Callable[[str], None]) -> None:
     count, add = 0, stage.figures.add
     idle_bytes, _ = stage.rss_bytes()
+    queue, first = stage.new_queue(), None
+    Client(stage.urls).pause(queue)
     for size in sizes:
         say(f"  queued: filling up to {size:,}")
-        began, before = time.monotonic(), count
-        count += fill(stage, size - count, fill_s)
-        per_s = (count - before) / (time.monotonic() - began)
+        load, used = fill(stage, queue, size - count, fill_s)
+        before, count = count, count + len(load.jobs)
+        first = first or (load, used)
         label = f"submitted from {before:,} to {count:,} queued jobs"
-        add(f"held.queued.{size}.per_s", label, per_s, "jobs/s")
+        add(f"held.queued.{size}.per_s", label, load.rate, "jobs/s", "", used)
+        ratio = pace(load.jobs, last=True) / pace(first[0].jobs, last=False)
+        add(f"held.queued.{size}.pace_ratio", f"{label}: jobs/s at the end, for one at the start", ratio, "")
+        if before and used is not None and first[1] is not None:
+            ratio = used.nodes_us / first[1].nodes_us
+            add(f"held.queued.{size}.cpu_ratio", f"{label}: CPU of the nodes for one of the first", ratio, "")
         note = "" if count >= size else f"as many as came in {fill_s:.0f} s, of {size:,} wanted"
         key, label = f"held.queued.{size}", f"with {count:,} queued jobs"
         time.sleep(SETTLE_S)  # the third copies
@@ -121,16 +128,24 @@ def _held(stage: Stage, sizes: Sequence[int], fill_s: float, say: Callable[[str]
     add("held.queued.whole_s", f"{label} all nodes call all ready", whole_s, "s")
 
 
-def fill(stage: Stage, missing: int, fill_s: float) -> int:
-    """Have so many more jobs that wait for their day, or as many as come in the time; returns how many."""
-    plan = stage.plan("workers", BATCH_CLIENTS, batch=BATCH, delay_s=DELAY_S)
+def fill(stage: Stage, queue: str, missing: int, fill_s: float) -> tuple[Load, Cost | None]:
+    """Have so many more jobs that wait in a paused queue, or as many as come in the time."""
+    plan = stage.plan("workers", BATCH_CLIENTS, batch=BATCH, queue=queue)
     before = stage.owned
-    load, _ = stage.submit(plan._replace(jobs_max=missing, seconds=fill_s))
+    load, used = stage.submit(plan._replace(jobs_max=missing, seconds=fill_s))
     count = len(load.jobs)
     wait_until(lambda: stage.owned <= before + count, "all jobs have one owner", DRAIN_S)
     text = f"{count} jobs were accepted, {stage.owned - before} are owned"
     stage.figures.check(stage.owned - before == count, text)
-    return count
+    return load, used
+
+
+def pace(jobs: Sequence[Sent], *, last: bool) -> float:
+    """How many were accepted in a second, of the first or the last fifth of them."""
+    by_answer = sorted(jobs, key=lambda job: job.answered)
+    fifth = max(1, len(by_answer) // 5)
+    part = by_answer[-fifth:] if last else by_answer[:fifth]
+    return len(part) / (part[-1].answered - min(job.sent for job in part))
 
 
 def store_bytes(node: LocalNode) -> int:
