@@ -74,6 +74,7 @@ class Life:
         self.core = core
         self.pipeline: Pipeline
         self.alive = True
+        self.began_at: Seconds = -FOREVER
         self.paused = False
         self.stood_still_at: Seconds = -FOREVER  # when it last did
         self.asked_at: dict[RequestId, Seconds] = {}  # requests whose answers matter

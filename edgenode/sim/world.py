@@ -80,6 +80,8 @@ from edgenode.sim.violation import Violation
 from edgenode.sim.workers import COROUTINE, NEVER_BEGUN, STOPPED, TASK, play
 
 CLOCK_READ_S: Final = 1.0
+HEARING_S: Final[Seconds] = 1.0
+"""After so long a new process has heard the clocks of those whom it met at its start."""
 RESTART_S: Final = 1.0
 """How often somebody tries to start a process that cannot."""
 ROUNDING_S: Final = 1e-6
@@ -210,12 +212,15 @@ class World(Timeline):
 
     def _is_misled(self, place: NodeId) -> bool:
         """Whether half or more of the clocks that this machine's process may know of have been wrong at some
-        time. (It counts those that it has met in this life at least, and no longer who has left.)"""
+        time. (It counts those that it has met in this life at least, and no longer who has left. It has not
+        heard them all at once: of two that it has, one is half.)"""
         machine = self.machines[place]
+        is_new = machine.life is not None and self.now - machine.life.began_at < HEARING_S
         known = {machine.id} if machine.life is None else {machine.id} | self.network.met(machine.life)
         others = (other for other in self.machines.values() if other.gone != "left")
         clocks = [other.clock for other in others if other.id in known]
-        return 2 * sum(clock.was_wrong for clock in clocks) >= len(clocks)
+        wrong = sum(clock.was_wrong for clock in clocks)
+        return wrong > 0 if is_new else 2 * wrong >= len(clocks)
 
     def _members(self) -> set[NodeId]:
         return {machine.id for machine in self.machines.values() if machine.gone != "left"}
@@ -266,6 +271,7 @@ class World(Timeline):
             knows_peers=expects_peers,
         )
         life = machine.life = Life(machine, core, boot, past)
+        life.began_at = self.now
         life.pipeline = Pipeline(
             lambda done: self._sync(life, done),
             lambda persist: self._store(life, persist),

@@ -355,11 +355,13 @@ def test_a_process_is_misled_while_half_of_the_clocks_that_it_may_know_have_been
             one,
             *(Send(other.id, Sync(True, Load(), ())) for other in life.values() if other is not one),
         )
-    world.run_until(2.0)
+    world.run_until(0.9)
     misled = world.ledger.misled
     assert not misled(A)
     world.machines[A].clock.jump(30.0)
     world.machines[A].clock.jump(-30.0)
+    assert misled(A), "it has just begun: it may have heard its own clock and one more"
+    world.run_until(2.0)
     assert not misled(A)
     world.machines[B].clock.jump(30.0)
     assert misled(A)
