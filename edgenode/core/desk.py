@@ -272,9 +272,23 @@ class Desk:
         return found
 
     def spares(self, record: Record) -> list[NodeId]:
-        """The next in rank, one for each holder that is behind, or dead for `rereplicate_after_s`."""
-        lost = self.lost(record.holders)
-        return self.next_in_rank(record)[:lost] if lost else []
+        """Who else is to have a copy: the next in rank, as many as `wanted_spares`."""
+        wanted = self.wanted_spares(record)
+        return self.next_in_rank(record)[:wanted] if wanted else []
+
+    def is_spare(self, record: Record) -> bool:
+        """Whether this node is one of those."""
+        wanted, expires_at = self.wanted_spares(record), decode_spec(record.spec).expires_at
+        return bool(wanted) and self.me in self._in_rank(record.id, record.holders, expires_at)[:wanted]
+
+    def wanted_spares(self, record: Record) -> int:
+        """One for each holder that is behind, or dead for `rereplicate_after_s`. For a settled job also one
+        for each that it has fewer than R: it ended in a smaller mesh. (Others get holders by a vote.)"""
+        return self.lost(record.holders) + (self.missing(record) if record.settled else 0)
+
+    def missing(self, record: Record) -> int:
+        """How many holders a job has fewer than a new one would have in a mesh that is large enough."""
+        return max(0, self.settings.replicas - len(record.holders))
 
     def lost(self, holders: tuple[NodeId, ...]) -> int:
         """How many of these somebody else is to have a spare copy for."""
@@ -285,7 +299,10 @@ class Desk:
         return self._next_in_rank(record.id, record.holders, decode_spec(record.spec).expires_at)
 
     def _next_in_rank(self, job: JobId, holders: tuple[NodeId, ...], expires_at: Wall) -> list[NodeId]:
-        ranked = [n for n in self.view.ranking().rank(job) if n not in holders and n != self.me]
+        return [node for node in self._in_rank(job, holders, expires_at) if node != self.me]
+
+    def _in_rank(self, job: JobId, holders: tuple[NodeId, ...], expires_at: Wall) -> list[NodeId]:
+        ranked = [node for node in self.view.ranking().rank(job) if node not in holders]
         if self.closed:
             ranked.sort(key=lambda node: self._has_forgotten(node, expires_at))
         return ranked

@@ -4,12 +4,13 @@ A job that goes on is looked after by its owner. A settled one has none, so its 
 
     a holder came (back)        -> it is offered what it holds: jobs may have ended while it was away
     a holder is dead for long   -> the next in rank are offered a spare copy, without a vote
+    a job ended in a small mesh -> so too, for each holder that it has fewer than R, when there are others
     a spare is not taken        -> the next in rank is offered it: that one's clock was far ahead once
     a holder does not take one  -> the copy with the latest day is offered again, now and then; once that is
                                    taken, it is as if the holder had come
     a job's owner is dead       -> all its holders are offered it: what the owner knew of who lacks it is gone
     this node leaves            -> others are offered what too few of them have
-    all holders have a job that this node does not hold -> the spare copy here goes
+    all who are to have a job have it, and this node is none of them -> the spare copy here goes
 
 An *offer* is a digest. Who has the same says so, who lacks the job asks for it, who has another copy sends
 that; it is repeated until the taker confirms, or dies. (The pull half of anti-entropy: Demers et al. 1987,
@@ -28,10 +29,11 @@ from edgenode.core.desk import Desk
 from edgenode.core.job_bytes import digest
 from edgenode.core.jobs import Record, majority
 from edgenode.core.quorums import majority_of
+from edgenode.core.rendezvous import Ranking
 from edgenode.core.signals import Row
 from edgenode.core.situations import Situation
 from edgenode.core.specs import decode_spec
-from edgenode.core.types import FOREVER, Instant, JobId, NodeId, Seconds, Wall
+from edgenode.core.types import FOREVER, NOBODY, Instant, JobId, NodeId, Seconds, Wall
 from edgenode.core.wire import Digest, Offer
 
 WALK_ROWS: Final = 200
@@ -50,7 +52,7 @@ class Offered:
     takers: set[NodeId]
     digest: bytes
     pause_s: Seconds
-    is_spare: bool = False  # the copy here goes when all holders have confirmed
+    is_spare: bool = False  # the copy here goes when all have confirmed
     is_needed: bool = False  # this node leaves, and its copy must be elsewhere first
 
 
@@ -69,13 +71,14 @@ class Upkeep:
         self._back: set[NodeId] = set()  # whom the present walk is about
         self._dead: set[NodeId] = set()
         self._is_early = False  # for a holder that nobody knows: it may turn up
-        self._has_strangers = False  # some copy names a holder that nobody knows (any more)
+        self._is_short = False  # some job has holders that nobody knows (any more), or fewer than R
+        self._finds_short = False  # so the present walk has found
         self._offered: dict[JobId, Offered] = {}
         self._asked: dict[NodeId, JobId] = {}  # holders that took no copies of some days: do they take this?
         self._due: Agenda[JobId] = Agenda()
         self._leaving_at: JobId | None = None  # how far a leaving node has looked for what others need
         self._is_leaving = False
-        self._ranked: frozenset[NodeId] = frozenset()  # who takes jobs, as far as is known
+        self._ranking = Ranking({})  # of who takes jobs, as far as is known
         self._counted_on: frozenset[NodeId] = frozenset()  # by this leaving node: all that stay
         self.stranded = 0  # copies of a leaving node that nobody else can take
 
@@ -85,7 +88,7 @@ class Upkeep:
         """See who came, and who is gone."""
         desk = self._desk
         view = desk.view
-        has_lost = self._has_strangers or any(map(self._is_lost, view.members()))
+        has_lost = self._is_short or any(map(self._is_lost, view.members()))
         for node in changed - {desk.me}:
             if view.is_living(node) and not view.is_behind(node):
                 self._dead_by.pop(node, None)
@@ -93,8 +96,9 @@ class Upkeep:
                     self._met[node] = view.boot_of(node)
                     self._came.add(node)
                     self._walk_soon()
-                elif has_lost and node in view.ranking().members - self._ranked:
-                    self._walk_soon()  # when it came it took no jobs yet: it may be the next in rank
+                elif has_lost and node in view.ranking().members - self._ranking.members:
+                    self._came.add(node)  # it took no jobs yet when it came: it may be the next in rank
+                    self._walk_soon()
                 continue
             self._met.pop(node, None)
             self._came.discard(node)
@@ -103,8 +107,12 @@ class Upkeep:
             if self._is_lost(node) and node not in self._dead_by:
                 self._dead_by[node] = desk.now + desk.settings.rereplicate_after_s
                 self._walk_at = min(self._walk_at, self._dead_by[node])
-        self._ranked = view.ranking().members
-        if self._is_leaving and not self._counted_on <= self._ranked:
+        before, self._ranking = self._ranking, view.ranking()
+        ranked = self._ranking.members
+        has_fewer = ranked < before.members and desk.me in ranked  # then others lack a spare, after a while
+        if self._is_short and self._ranking is not before and not has_fewer:
+            self._walk_soon()  # a spare copy here may be for others to have now
+        if self._is_leaving and not self._counted_on <= ranked:
             desk.reach(Situation.LEAVING_RECOUNTED)
             self.part()  # somebody that was counted on is gone, or leaves
 
@@ -144,7 +152,7 @@ class Upkeep:
     # ------------------------------------------------------------------------------------- the walk
 
     def _begin_walk(self) -> None:
-        self._is_wanted = self._is_early = self._has_strangers = False
+        self._is_wanted = self._is_early = self._finds_short = False
         self._back, self._came = self._came, set()
         # Of all that stay dead: who came may be the next in rank, and who died may have had a spare copy.
         view = self._desk.view
@@ -173,6 +181,7 @@ class Upkeep:
         if self._cursor is not None:
             return
         self._back, self._dead = set(), set()
+        self._is_short = self._finds_short
         if not (self._is_wanted or self._is_early):
             return
         pause_s = desk.settings.retry_s if self._is_wanted else desk.settings.rereplicate_after_s
@@ -189,7 +198,7 @@ class Upkeep:
         takers: set[NodeId] = set()
         for node in record.holders:
             is_stranger = self._is_stranger(node)
-            self._has_strangers |= is_stranger
+            self._finds_short |= is_stranger
             if node in self._back and node in living:
                 if self._speaks(record, node):
                     desk.reach(Situation.RETURNED_HOLDER_OFFERED)
@@ -202,7 +211,21 @@ class Upkeep:
                     takers.update(living)
             if is_stranger and not desk.is_long_dead(node):
                 self._is_early = True
-        return takers
+        return takers | self._stand_ins(record)
+
+    def _stand_ins(self, record: Record) -> set[NodeId]:
+        """Who is to be offered this copy by this node since the job has too few holders. Who came may be one
+        of these, and who died may have been."""
+        if not self._desk.missing(record):
+            return set()
+        self._finds_short = True
+        spares = {*self._desk.spares(record)}
+        if not self._dead:
+            spares &= self._back
+        if not (spares and self._speaks(record, NOBODY)):
+            return set()
+        self._desk.reach(Situation.SPARE_IN_GROWN_MESH)
+        return spares
 
     def _is_lost(self, node: NodeId) -> bool:
         """Whether what its disk has is no copy that anybody may count on."""
@@ -224,8 +247,8 @@ class Upkeep:
         if record.owner == desk.me:
             return True
         others = [holder for holder in desk.living_holders(record) if holder != node]
-        count = len(record.holders)
-        may_lack = max(0, count - majority_of(count) - (not self._is_lost(node)))
+        count, is_lacking = len(record.holders), node in record.holders and not self._is_lost(node)
+        may_lack = max(0, count - majority_of(count) - is_lacking)
         return not others or desk.me in others[: may_lack + 1]
 
     # -------------------------------------------------------------------------------------- offers
@@ -287,7 +310,7 @@ class Upkeep:
         for item in items:
             offered = self._offered.get(item.job)
             if offered is not None and offered.is_spare and (record := self._table.get(item.job)) is not None:
-                offered.takers = {*record.holders}
+                offered.takers = self._rightful(record)
 
     def on_taken(self, source: NodeId, items: Iterable[Digest]) -> None:
         """`source` has these copies as they were offered."""
@@ -369,13 +392,21 @@ class Upkeep:
                 continue
             if self._is_leaving:
                 self._leave_behind(record)
-            elif record.settled and me not in record.holders:
-                self._look_at(record)
-            elif record.settled and record.owner == me:
-                self._has_strangers |= any(map(self._is_stranger, record.holders))
-                if spares := self._desk.spares(record):
-                    self._desk.reach(Situation.SPARE_OF_SETTLED)
-                    self._offer(record, spares)  # the walk after that holder's death was over by then
+            elif record.settled:
+                if self._desk.missing(record):
+                    self._is_short = self._finds_short = True
+                if me not in record.holders:
+                    self._look_at(record)
+                elif record.owner == me:
+                    self._has_settled(record)
+
+    def _has_settled(self, record: Record) -> None:
+        """A job of this owner: if it is to have spare copies the walk that would tell so may be over."""
+        if any(map(self._is_stranger, record.holders)):
+            self._is_short = self._finds_short = True
+        if spares := self._desk.spares(record):
+            self._desk.reach(Situation.SPARE_OF_SETTLED)
+            self._offer(record, spares)
 
     def restored(self, jobs: Iterable[JobId]) -> None:
         """These were fetched again after damage, or know more than before. Until then this node had nothing
@@ -390,16 +421,20 @@ class Upkeep:
 
     def _look_at(self, record: Record) -> None:
         if self._is_superfluous(record):
-            self._offer(record, record.holders).is_spare = True
+            self._offer(record, self._rightful(record)).is_spare = True
+
+    def _rightful(self, record: Record) -> set[NodeId]:
+        """Who is to have a settled job: its holders, and whoever stands in for them."""
+        return {*record.holders, *self._desk.spares(record)}
 
     def _is_superfluous(self, record: Record) -> bool:
-        """Whether the copy here may go once all holders have it.
+        """Whether the copy here may go once all who are to have it do.
 
         A former holder keeps its copy until the job's last day, for those that still take it for a holder: it
         tells them of the next epoch.
         """
         desk = self._desk
-        if desk.me in record.holders or not record.settled or self._is_leaving:
+        if desk.me in record.holders or not record.settled or self._is_leaving or desk.is_spare(record):
             return False
         if record.epoch > 0 or self._table.is_bound(record):
             return False

@@ -335,8 +335,10 @@ class Judge:
 
     def _misplaced(self, required: list[JobId]) -> list[str]:
         """I9: settled jobs that a living holder lacks, that too few living nodes have, or that all holders
-        and somebody else have (who is not a former holder: those point to the later ones)."""
+        and more spares have than R asks for (former holders apart: those point to the later ones)."""
         world = self._world
+        settings = [life.machine.settings or world.settings for life in world.lives()]
+        least, most = (pick(each.jobs.replicas for each in settings) for pick in (min, max))
         living = {life.id: life.machine.disk for life in world.lives() if not life.resigned}
         living = {node: disk for node, disk in living.items() if not disk.behind}
         found = []
@@ -352,14 +354,15 @@ class Judge:
                 for node, copy in copies.items()
                 if node not in settled.holders and all(ballot.owner != node for ballot, _ in copy.starts)
             ]
+            spares_max = max(0, most - len(settled.holders))
             last_day = world.ledger.specs[job].expires_at
             taking = [node for node, disk in living.items() if node in copies or disk.forgotten < last_day]
-            wanted = min(len(settled.holders), len(taking))
+            wanted = min(max(least, len(settled.holders)), len(taking))
             if lacking or len(copies) < wanted:
                 found.append(
                     f"{self._tell_one(job)}, and {','.join(map(short, lacking)) or 'others'} lack it"
                 )
-            elif len(here) == len(settled.holders) and spare and not settled.epoch:
+            elif len(here) == len(settled.holders) and len(spare) > spares_max and not settled.epoch:
                 found.append(f"{self._tell_one(job)}, and {','.join(map(short, spare))} need it no more")
         return found
 

@@ -34,10 +34,11 @@ class Newcomers(StillView):
 class Walker:
     """A's walks through what it has, as time goes on."""
 
-    def __init__(self, view: StillView) -> None:
+    def __init__(self, view: StillView, *, replicas: int = 2) -> None:
         self.view = view
         self.disk = Disk()
-        self.desk = Desk(view, JobSettings(rereplicate_after_s=30.0), self.disk, random.Random(1))
+        settings = JobSettings(replicas=replicas, rereplicate_after_s=30.0)
+        self.desk = Desk(view, settings, self.disk, random.Random(1))
         self.desk.set_wall(WALL)
         self.upkeep = Upkeep(self.desk)
 
@@ -174,3 +175,20 @@ def test_a_walk_is_ahead_of_who_looks_at_its_offers_by_what_that_takes_a_moment_
         seen |= news
         walker.upkeep.on_taken(B, [item for _, item in offers])
     assert seen == {*jobs}
+
+
+def test_a_job_that_ended_in_a_smaller_mesh_is_offered_to_the_next_in_rank_as_they_come() -> None:
+    walker = Walker(StillView(A, {A: Standing.LIVING}), replicas=3)
+    walker.has_ended(A)
+    walker.upkeep.react([JOB])
+    assert walker.offered_in(300.0) == set()
+    for came, is_offered in ((B, True), (C, True), (D, False)):
+        walker.view.standings[came] = Standing.LIVING
+        walker.upkeep.members_changed(frozenset((came,)))
+        record = walker.desk.table.get(JOB)
+        assert record is not None
+        assert (came in walker.desk.spares(record)) is is_offered, "the test is about another order of ranks"
+        offers = walker.offers_in(1.0)
+        assert {to for to, _ in offers} == ({came} if is_offered else set())
+        walker.upkeep.on_taken(came, [item for _, item in offers])
+    assert walker.offered_in(300.0) == set()

@@ -59,7 +59,7 @@ from edgenode.core.signals import (
     SubmitDone,
 )
 from edgenode.core.situations import Situation
-from edgenode.core.specs import decode_spec, encode_spec
+from edgenode.core.specs import decode_spec, encode_spec, start_by
 from edgenode.core.types import (
     NOBODY,
     TERMINAL,
@@ -288,8 +288,10 @@ class Loner:
         for record in list(self.jobs.values()):
             running = sum(job.state is State.RUNNING for job in self.jobs.values())
             if record.state is State.QUEUED and running < self.info.slots:
-                at = self._today()
+                at, spec = self._today(), decode_spec(record.spec)
+                if at >= start_by(spec):
+                    self._end(record, State.EXPIRED)
+                    continue
                 after = started(record, runner=self.me, boot=self.info.boot, at=at)
                 self._save(after)
-                spec = decode_spec(record.spec)
                 self.effects.append(Run(record.id, after.own.token, spec, record.failure_count + 1))

@@ -10,6 +10,7 @@ from sim_records import A, B, C, a_record, a_spec, stored_row
 
 from edgenode.core.job_ids import keyed_job_id
 from edgenode.core.jobs import Record, decided, settled
+from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import ClaimRow, Effect, Event, LeaveAsked, Left, Receipt, SubmitAsked
 from edgenode.core.specs import Options, Spec
 from edgenode.core.types import Ballot, Delivery, Instant, KeyUse, NodeId, Partition, State
@@ -25,7 +26,7 @@ from edgenode.sim.world import World
 
 
 def mesh(names: str = "ab", core: type[Core] = Loner) -> World:
-    world = World("judge", core)
+    world = World("judge", core, settings=Settings(jobs=JobSettings(replicas=1)))
     for name in names:
         world.add(name)
     for machine in world.machines.values():

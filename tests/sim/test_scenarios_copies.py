@@ -231,7 +231,7 @@ def test_who_hands_an_epoch_on_stays_until_the_next_owner_has_it() -> None:
 
 def test_what_a_leaving_node_hands_over_is_found_by_those_who_were_waiting_for_its_answer() -> None:
     """Also where another one, or the reader itself, had none when it was asked, and was given it since."""
-    story = Scenario("a", Node)
+    story = Scenario("a", Node, settings=Settings(jobs=JobSettings(replicas=1)))
     jobs = [f"j{number}" for number in range(12)]
     for job in jobs:
         story.submit(job, at="a", holders="a")

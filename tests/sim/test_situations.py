@@ -11,6 +11,7 @@ import test_rare_situations
 import test_scenarios
 import test_scenarios_cancels
 import test_scenarios_copies
+import test_scenarios_islands
 import test_scenarios_moves
 
 from edgenode.core.desk import Desk
@@ -45,6 +46,7 @@ def stories() -> Iterator[None]:
         test_scenarios,
         test_scenarios_cancels,
         test_scenarios_copies,
+        test_scenarios_islands,
         test_scenarios_moves,
     ):
         for name, story in vars(module).items():
