@@ -298,7 +298,7 @@ class Mesh:
             parsed = parse_json(body)
             maker = SpecMaker(service, self._registry)
             specs = [maker.spec(each) for each in (parsed if isinstance(parsed, list) else [parsed])]
-            submitted = yield self._ask(entry, SubmitAsked(self._request(), tuple(specs), 0, SUBMIT_S))
+            submitted = yield self._ask(entry, SubmitAsked(self._request(), tuple(specs), SUBMIT_S))
             assert isinstance(submitted, SubmitDone)
             for spec, receipt in zip(specs, submitted.receipts, strict=True):
                 if receipt.error is not None:

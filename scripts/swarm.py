@@ -204,7 +204,7 @@ class Swarm:
             wall = WALL + self.now
             job = make_job_id(wall, self._dice.randbytes(10))
             specs.append(Spec(job, TASKS[0], b'{"n":1}', wall, wall + 7 * 86_400))
-        self._feed(entry, SubmitAsked(RequestId(next(self._requests)), tuple(specs), 0, 60.0))
+        self._feed(entry, SubmitAsked(RequestId(next(self._requests)), tuple(specs), 60.0))
 
     def _run_job(self, member: Member, run: Run) -> None:
         member.runs += 1

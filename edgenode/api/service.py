@@ -45,13 +45,10 @@ class Service(Protocol):
     @property
     def me(self) -> NodeId: ...
 
-    async def submit(
-        self, specs: Sequence[Spec], *, acks: int, timeout_s: Seconds
-    ) -> tuple[signals.Receipt, ...]:
+    async def submit(self, specs: Sequence[Spec], *, timeout_s: Seconds) -> tuple[signals.Receipt, ...]:
         """Have these jobs stored; one receipt each, in the order of the specs.
 
         Args:
-            acks: how many disks must have each job before its receipt; 0 means a majority of its holders.
             timeout_s: after this a job without enough disks gets a receipt with `OutcomeUnknown`.
         """
         ...

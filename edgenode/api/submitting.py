@@ -159,17 +159,19 @@ class Submission:
         self._ranks = {spec.id: service.rank(spec.id) for spec in self._made if isinstance(spec, Spec)}
 
     async def submit(self, timeout_s: Seconds) -> None:
-        """Hand all specs to the node, in one call for each number of `acks` (nearly always one)."""
-        groups: dict[int, list[Spec]] = {}
-        for index, spec in enumerate(self._made):
-            if isinstance(spec, Spec) and index not in self._repeated:
-                groups.setdefault(spec.options.acks, []).append(spec)
-        for acks, specs in groups.items():
-            try:
-                receipts = await self._service.submit(specs, acks=acks, timeout_s=timeout_s)
-            except EdgeNodeError as error:
-                receipts = tuple(Receipt(spec.id, (), error) for spec in specs)
-            self._receipts.update((receipt.job, receipt) for receipt in receipts)
+        """Hand all specs to the node."""
+        specs = [
+            spec
+            for index, spec in enumerate(self._made)
+            if isinstance(spec, Spec) and index not in self._repeated
+        ]
+        if not specs:
+            return
+        try:
+            receipts = await self._service.submit(specs, timeout_s=timeout_s)
+        except EdgeNodeError as error:
+            receipts = tuple(Receipt(spec.id, (), error) for spec in specs)
+        self._receipts = {receipt.job: receipt for receipt in receipts}
 
     async def look(self, wait_s: Seconds | None, timeout_s: Seconds) -> None:
         """Give the accepted jobs this long to end, if the client would wait; else see how far those are that

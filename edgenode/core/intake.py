@@ -89,7 +89,6 @@ class Accepted(NamedTuple):
 @dataclass(slots=True)
 class Submission:
     order: tuple[JobId, ...]
-    acks: int
     sent: dict[JobId, Outgoing]
     open: dict[JobId, Outgoing]  # of those sent, what has no receipt yet
     receipts: dict[JobId, Receipt]
@@ -127,7 +126,6 @@ class Intake:
         }
         submission = Submission(
             tuple(outgoing),
-            event.acks,
             outgoing,
             dict(outgoing),
             {},
@@ -171,7 +169,7 @@ class Intake:
             out.asked, out.life = target, life
             groups.setdefault((target, out.place), []).append(SubmitItem(out.blob, out.holders))
         for (target, place), items in groups.items():
-            desk.post.send(target, Submit(request, place, submission.acks, tuple(items)))
+            desk.post.send(target, Submit(request, place, tuple(items)))
         self._finish(request, submission)
 
     def _close(self, submission: Submission, job: JobId, answer: SubmitAnswer | EdgeNodeError) -> None:

@@ -94,7 +94,6 @@ class Parked(NamedTuple):
     source: NodeId
     request: int
     place: int
-    acks: int
     item: SubmitItem
 
 
@@ -145,7 +144,7 @@ class Keys:
     def park(self, source: NodeId, message: Submit, spec: Spec, item: SubmitItem) -> None:
         """Hold a submission, of which there is no record here, until it is known whose its key is."""
         desk, job = self._desk, spec.id
-        waiting = Parked(source, message.request, message.place, message.acks, item)
+        waiting = Parked(source, message.request, message.place, item)
         claiming = self._claiming.get(job)
         if claiming is not None:
             if all((each.source, each.request) != waiting[:2] for each in claiming.parked):

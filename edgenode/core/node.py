@@ -771,7 +771,7 @@ class Node:
         """Submissions whose keys are known to be theirs, or cannot be."""
         decided, self._keys.decided = self._keys.decided, []
         for each in decided:
-            self._take_submission(each.source, Submit(each.request, each.place, each.acks, (each.item,)))
+            self._take_submission(each.source, Submit(each.request, each.place, (each.item,)))
         self._desk.admitted.clear()
 
     # --------------------------------------------------------------------------------------- news

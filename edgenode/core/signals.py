@@ -161,7 +161,6 @@ class SubmitAsked:
 
     request: RequestId
     specs: tuple[Spec, ...]
-    acks: int  # 0: a majority of the holders
     timeout_s: float
 
 

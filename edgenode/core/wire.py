@@ -450,7 +450,6 @@ class Submit:
 
     request: int
     place: int
-    acks: int  # 0: a majority of the holders
     items: tuple[SubmitItem, ...]
 
 

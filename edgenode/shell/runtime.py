@@ -554,9 +554,9 @@ class Runtime:
             if self._answers.pop(request, None) is not None:
                 self.post(RequestDropped(request))  # the client went away
 
-    async def submit(self, specs: Sequence[Spec], *, acks: int, timeout_s: Seconds) -> tuple[Receipt, ...]:
+    async def submit(self, specs: Sequence[Spec], *, timeout_s: Seconds) -> tuple[Receipt, ...]:
         request, answer = self._request()
-        event = SubmitAsked(request, tuple(specs), acks, timeout_s)
+        event = SubmitAsked(request, tuple(specs), timeout_s)
         receipts: tuple[Receipt, ...] = await self._ask(request, answer, event)
         return receipts
 

@@ -99,7 +99,7 @@ class Clients:
             if tries > 0 and any(receipt.error is not None and receipt.error.definite for receipt in refused):
                 self._world.after(0.5, lambda: self._submit(tries - 1))
 
-        self._world.ask(life, lambda request: SubmitAsked(request, specs, 0, timeout_s), answered)
+        self._world.ask(life, lambda request: SubmitAsked(request, specs, timeout_s), answered)
 
     def _spec(self, life: Life) -> Spec:
         dice, now = self._dice, self._world.now

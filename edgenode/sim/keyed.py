@@ -146,7 +146,7 @@ def submit(
             waiting = False
             silent()
 
-    world.ask(life, lambda request: SubmitAsked(request, (spec,), 0, patience_s), answered)
+    world.ask(life, lambda request: SubmitAsked(request, (spec,), patience_s), answered)
     world.after(patience_s + 0.5, give_up)
 
 

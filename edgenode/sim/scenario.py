@@ -165,7 +165,7 @@ class Scenario:
             assert isinstance(answer, SubmitDone)
             self._receipts[job] = answer.receipts[0]
 
-        self.world.ask(self._life(at), lambda request: SubmitAsked(request, (spec,), 0, 20.0), answered)
+        self.world.ask(self._life(at), lambda request: SubmitAsked(request, (spec,), 20.0), answered)
 
     def _ranked(self, holders: str) -> JobId:
         """An id for which the machines rank as wanted."""

@@ -95,7 +95,7 @@ class FakeService:
         self.said: list[wire.Said] = []
         self.reports_error: EdgeNodeError | None = None
         self.reports_asked: list[tuple[Sequence[NodeId], bool]] = []  # (of whom, brief)
-        self.submissions: list[tuple[int, int]] = []  # (jobs, acks) of each call
+        self.submissions: list[tuple[int, ...]] = []  # the `acks` of the jobs of each call
         self.waits: list[float] = []
         self.wishes: list[JobId] = []  # cancels that came
         self.deaf = False  # nobody notes a cancel
@@ -111,10 +111,8 @@ class FakeService:
 
     # ------------------------------------------------------------------------------------------ the port
 
-    async def submit(
-        self, specs: Sequence[Spec], *, acks: int, timeout_s: float
-    ) -> tuple[signals.Receipt, ...]:
-        self.submissions.append((len(specs), acks))
+    async def submit(self, specs: Sequence[Spec], *, timeout_s: float) -> tuple[signals.Receipt, ...]:
+        self.submissions.append(tuple(spec.options.acks for spec in specs))
         if self.crash is not None:
             raise self.crash
         if self.refuse_once is not None:

@@ -671,9 +671,9 @@ class Mesh:
     def item(self, spec: Spec) -> SubmitItem:
         return SubmitItem(encode_spec(spec), self.holders(spec.id))
 
-    def submit(self, name: NodeId, *specs: Spec, acks: int = 0, timeout_s: Seconds = 10.0) -> RequestId:
+    def submit(self, name: NodeId, *specs: Spec, timeout_s: Seconds = 10.0) -> RequestId:
         request = RequestId(next(self._requests))
-        self.do(name, SubmitAsked(request, specs, acks, timeout_s))
+        self.do(name, SubmitAsked(request, specs, timeout_s))
         return request
 
     def set_queue(

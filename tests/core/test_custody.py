@@ -201,7 +201,7 @@ def test_a_damaged_row_takes_no_submission_of_its_job() -> None:
     mesh = Mesh("abc")
     spec = mesh.spec("bac")
     mesh.disks[B].lost.add(spec.id)
-    effects = mesh.tell(C, B, Submit(1, 0, 0, (mesh.item(spec),)))
+    effects = mesh.tell(C, B, Submit(1, 0, (mesh.item(spec),)))
     assert [answer.refused != "" for sent in sends(effects, Submitted) for answer in sent.answers] == [True]
     assert not mesh.has(B, spec.id)
 
@@ -350,7 +350,7 @@ def test_a_refused_owner_asks_again_above_the_refusal() -> None:
 def test_a_node_that_stood_still_asks_before_it_goes_on() -> None:
     mesh, job = mesh_with_job()
     mesh.now += 30.0
-    mesh.do(A, SubmitAsked(RequestId(99), (), 0, 1.0))
+    mesh.do(A, SubmitAsked(RequestId(99), (), 1.0))
     assert mesh.lead(A, job) is None
     mesh.run_until(lambda: any(mesh.is_firm(name, job) for name in HOLDERS))
     assert max(mesh.record(name, job).ballot.term for name in HOLDERS) > 1
@@ -593,7 +593,7 @@ def island() -> tuple[Mesh, Submit, JobId]:
     spec = mesh.spec("abc")
     mesh.cut((A, B), (C, B), (D, A), (D, C))
     mesh.run_until(lambda: all(mesh.nodes[B].view.standing(name) is Standing.SILENT for name in (A, C)))
-    return mesh, Submit(1, 1, 0, (mesh.item(spec),)), spec.id
+    return mesh, Submit(1, 1, (mesh.item(spec),)), spec.id
 
 
 def test_a_repeated_submission_does_not_begin_the_ask_anew() -> None:
@@ -615,7 +615,7 @@ def test_a_client_on_an_island_gets_its_receipt() -> None:
     mesh.run_until(lambda: all(mesh.nodes[D].view.standing(name) is Standing.SILENT for name in (A, C)))
     mesh.run_until(lambda: all(mesh.nodes[B].view.standing(name) is Standing.SILENT for name in (A, C)))
     # D's ranking may have left A and C out by now: the job's holders were chosen before the cut.
-    mesh.tell(D, B, Submit(5, 1, 0, (mesh.item(spec),)))
+    mesh.tell(D, B, Submit(5, 1, (mesh.item(spec),)))
     began = mesh.now
     mesh.run_until(lambda: mesh.messages(Submitted, source=B, to=D) != [])
     assert mesh.now - began <= mesh.settings.jobs.island_after_s + 1.0

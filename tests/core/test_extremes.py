@@ -155,7 +155,7 @@ def test_a_result_of_no_start_ends_no_job() -> None:
 def test_one_id_twice_in_a_submission_is_one_job() -> None:
     mesh = Mesh("abc", slots={A: 1, B: 0, C: 0})
     spec = mesh.spec("a")
-    mesh.tell(B, A, Submit(1, 0, 0, (mesh.item(spec), mesh.item(spec))))
+    mesh.tell(B, A, Submit(1, 0, (mesh.item(spec), mesh.item(spec))))
     mesh.run_until(lambda: mesh.has_settled(A, spec.id))
     assert len(mesh.runs(spec.id)) == 1
 
@@ -163,7 +163,7 @@ def test_one_id_twice_in_a_submission_is_one_job() -> None:
 def test_a_submission_for_one_holder_named_thrice_makes_no_job() -> None:
     mesh = Mesh("abc")
     spec = mesh.spec("a")
-    mesh.tell(B, A, Submit(1, 0, 0, (mesh.item(spec)._replace(holders=(A, A, A)),)))
+    mesh.tell(B, A, Submit(1, 0, (mesh.item(spec)._replace(holders=(A, A, A)),)))
     mesh.run(1.0)
     assert not mesh.has(A, spec.id)
 

@@ -87,7 +87,7 @@ def test_a_named_place_at_a_node_that_is_not_the_first_holder_names_nobody() -> 
     """From an entry node with another ranking, or another program: no crash, and no second first owner."""
     mesh = Mesh("abc", tasks=dict.fromkeys((A, B, C), ("other",)))
     spec = mesh.spec("abc")
-    mesh.tell(C, B, Submit(1, 0, 0, (mesh.item(spec),)))
+    mesh.tell(C, B, Submit(1, 0, (mesh.item(spec),)))
     assert mesh.lead(B, spec.id) is None
     mesh.run_until(lambda: mesh.is_firm(B, spec.id))
     assert mesh.record(B, spec.id).ballot.term > 1
@@ -96,7 +96,7 @@ def test_a_named_place_at_a_node_that_is_not_the_first_holder_names_nobody() -> 
 def test_a_node_that_is_no_holder_refuses() -> None:
     mesh = Mesh("abcd")
     spec = mesh.spec("abc")
-    (answer,) = sends(mesh.tell(C, D, Submit(1, 0, 0, (mesh.item(spec),))), Submitted)
+    (answer,) = sends(mesh.tell(C, D, Submit(1, 0, (mesh.item(spec),))), Submitted)
     assert answer.answers == (SubmitAnswer(spec.id, (), REFUSED_NOT_READY),)
     assert not mesh.has(D, spec.id)
 
@@ -107,7 +107,7 @@ def test_a_repeated_submission_of_a_finished_job_gets_its_receipt_and_runs_nothi
     mesh.submit(C, spec)
     mesh.run_until(lambda: mesh.settled(spec.id))
     mesh.run(1.0)
-    (answer,) = sends(mesh.tell(C, B, Submit(9, 1, 0, (mesh.item(spec),))), Submitted)
+    (answer,) = sends(mesh.tell(C, B, Submit(9, 1, (mesh.item(spec),))), Submitted)
     assert answer.answers == (SubmitAnswer(spec.id, (B,), ""),)
     mesh.run(3.0)
     assert mesh.runs(spec.id) == [A]
@@ -118,7 +118,7 @@ def test_a_submission_to_a_holder_that_does_not_own_the_job_is_sent_to_the_owner
     spec = mesh.spec("abc")
     mesh.submit(A, spec)
     mesh.run(0.1)
-    (answer,) = sends(mesh.tell(C, B, Submit(9, 1, 0, (mesh.item(spec),))), Submitted)
+    (answer,) = sends(mesh.tell(C, B, Submit(9, 1, (mesh.item(spec),))), Submitted)
     assert answer.answers[0].refused == "moved:" + A
 
 
@@ -210,7 +210,7 @@ def test_a_submitter_that_waits_at_a_holder_is_answered_when_another_owner_has_e
     mesh = Mesh("abc")
     spec = mesh.spec("abc")
     mesh.rule = lambda source, to, message: source != B
-    mesh.tell(C, B, Submit(5, 1, 0, (mesh.item(spec),)))  # B is not the first: it asks, and nobody hears it
+    mesh.tell(C, B, Submit(5, 1, (mesh.item(spec),)))  # B is not the first: it asks, and nobody hears it
     done = settled(decided(make_record(spec.id, (A, B, C)), State.SUCCEEDED, firm=True, at=WALL, result=b"1"))
     assert sends(mesh.tell(A, B, Copies((encode(done),))), Submitted) == [
         Submitted(5, (SubmitAnswer(spec.id, (B,), ""),))

@@ -246,7 +246,7 @@ def gave_way() -> tuple[Mesh, Submit, Record]:
     out to be another content's. The mesh, the submission, and what A has now."""
     mesh = Mesh("abcde")
     mesh.rule = lambda source, to, message: not isinstance(message, Claim | Claims | Ask | Submitted)
-    message = Submit(7, 0, 2, (SubmitItem(encode_spec(keyed(mesh)), (A, B)),))
+    message = Submit(7, 0, (SubmitItem(encode_spec(keyed(mesh)), (A, B)),))
     mesh.tell(E, A, message)
     mesh.run_until(lambda: mesh.has(A, JOB))
     theirs = new_record(encode_spec(keyed(mesh, "other")), JOB, (B, C), 0.0, mesh.wall())
@@ -307,7 +307,7 @@ def test_other_content_is_not_refused_for_certain_by_who_may_have_taken_it_in_an
 def submit_at(mesh: Mesh, owner: NodeId, holders: tuple[NodeId, ...], content: str = "same") -> None:
     """A submission by an entry node with views of its own: it names other holders."""
     item = SubmitItem(encode_spec(keyed(mesh, content)), holders)
-    mesh.tell(E, owner, Submit(99, 0, 0, (item,)))
+    mesh.tell(E, owner, Submit(99, 0, (item,)))
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ def test_a_disk_that_is_not_the_latest_has_taken_nothing_and_says_so(is_keyed: b
     mesh = Mesh("abc")
     mesh.nodes[B].desk.table.has_vote = False
     spec = keyed(mesh) if is_keyed else mesh.spec("abc")
-    mesh.tell(D, B, Submit(5, 0, 0, (SubmitItem(encode_spec(spec), (B,)),)))
+    mesh.tell(D, B, Submit(5, 0, (SubmitItem(encode_spec(spec), (B,)),)))
     mesh.run(1.0)
     (answer,) = mesh.messages(Submitted, source=B)[-1].answers
     assert answer.refused == REFUSED_NOT_READY
@@ -719,7 +719,7 @@ def test_a_submission_to_be_run_at_most_once_is_not_taken_when_its_key_was_used_
     claimant.desk.table.shed(JOB)
     spec = make_spec(JOB, key=KEY, delivery=delivery)
     item = SubmitItem(encode_spec(spec), (A,))
-    claimant.keys.park(A, Submit(1, 0, 1, (item,)), spec, item)
+    claimant.keys.park(A, Submit(1, 0, (item,)), spec, item)
     claimant.run(60.0)
     is_once_only = delivery is Delivery.AT_MOST_ONCE
     assert claimant.refused == [REFUSED_UNSURE] * is_once_only
@@ -832,9 +832,9 @@ def test_a_repeated_submission_is_not_refused_for_certain_while_the_first_may_st
     first = mesh.holders(JOB)[0]
     other = next(name for name in mesh.names if name != first)
     mesh.rule = lambda source, to, message: not isinstance(message, Claims)
-    mesh.tell(other, first, Submit(1, 0, 1, (mesh.item(spec),)))
+    mesh.tell(other, first, Submit(1, 0, (mesh.item(spec),)))
     mesh.nodes[first].desk.draining = True  # it takes no jobs now
-    (answer,) = sends(mesh.tell(other, first, Submit(2, 0, 1, (mesh.item(spec),))), Submitted)
+    (answer,) = sends(mesh.tell(other, first, Submit(2, 0, (mesh.item(spec),))), Submitted)
     assert [each.refused for each in answer.answers] == [REFUSED_UNSURE]
-    (answer,) = sends(mesh.tell(other, first, Submit(3, 0, 1, (mesh.item(mesh.spec()),))), Submitted)
+    (answer,) = sends(mesh.tell(other, first, Submit(3, 0, (mesh.item(mesh.spec()),))), Submitted)
     assert [each.refused for each in answer.answers] == [REFUSED_NOT_READY]

@@ -66,7 +66,7 @@ def test_what_an_earlier_life_of_a_member_said_counts_no_more() -> None:
     mesh = Mesh("abc")
     spec = mesh.spec("abc")
     mesh.rule = lambda source, to, message: not isinstance(message, Acks)
-    mesh.tell(A, A, Submit(1, 0, 2, (mesh.item(spec),)))
+    mesh.tell(A, A, Submit(1, 0, (mesh.item(spec),)))
     mesh.kill(B)
     mesh.boot(B)
     mesh.run(0.1)
@@ -94,11 +94,11 @@ def test_nothing_that_needs_a_vote_is_said_over_a_link_before_its_other_end_has_
     mesh.do(A, LinkDown(B, boot, False))
     met = mesh.do(A, LinkUp(B, boot, (B, 1)))
     assert Recall(1, ()) in [effect.message for effect in met if isinstance(effect, Send)]
-    submitted = mesh.tell(A, A, Submit(1, 0, 0, (mesh.item(spec),)))
+    submitted = mesh.tell(A, A, Submit(1, 0, (mesh.item(spec),)))
     assert any(isinstance(effect, Persist) for effect in submitted)
     assert not votes(submitted, B)
     mesh.run_until(lambda: mesh.settled(spec.id), limit_s=5.0)
-    again = mesh.tell(A, A, Submit(2, 0, 0, (mesh.item(mesh.spec("ab")),)))
+    again = mesh.tell(A, A, Submit(2, 0, (mesh.item(mesh.spec("ab")),)))
     assert votes(again, B)
 
 
@@ -108,7 +108,7 @@ def test_nothing_that_needs_a_vote_is_said_over_a_link_before_its_other_end_has_
 def test_the_disk_comes_before_everything_that_leaves_the_node() -> None:
     mesh = Mesh("a")
     spec = mesh.spec("a")
-    effects = mesh.tell(A, A, Submit(1, 0, 0, (mesh.item(spec),)))
+    effects = mesh.tell(A, A, Submit(1, 0, (mesh.item(spec),)))
     kinds = [type(effect) for effect in job_effects(list(effects))]
     assert kinds[0] is Persist
     assert kinds.count(Persist) == 1
@@ -119,7 +119,7 @@ def test_the_disk_comes_before_everything_that_leaves_the_node() -> None:
 def test_a_job_that_finds_a_free_slot_is_stored_as_running_in_the_first_place() -> None:
     mesh = Mesh("a")
     spec = mesh.spec("a")
-    persist = mesh.tell(A, A, Submit(1, 0, 0, (mesh.item(spec),)))[0]
+    persist = mesh.tell(A, A, Submit(1, 0, (mesh.item(spec),)))[0]
     assert isinstance(persist, Persist)
     (stored,) = persist.rows
     assert decode(stored.row.blob).state is State.RUNNING
@@ -128,7 +128,7 @@ def test_a_job_that_finds_a_free_slot_is_stored_as_running_in_the_first_place() 
 def test_every_record_of_a_batch_is_in_one_persist_and_one_message_to_each_holder() -> None:
     mesh = Mesh("abc", tasks=dict.fromkeys((A, B, C), ("other",)))
     items = tuple(mesh.item(spec) for spec in mesh.specs(300, "abc"))
-    effects = mesh.tell(B, A, Submit(1, 0, 0, items))
+    effects = mesh.tell(B, A, Submit(1, 0, items))
     persists = [effect for effect in effects if isinstance(effect, Persist)]
     assert [len(persist.rows) for persist in persists] == [300]
     writes = [e for e in effects if isinstance(e, Send) and isinstance(e.message, Write)]
@@ -468,7 +468,7 @@ def test_messages_about_unknown_jobs_do_no_harm() -> None:
         wire.Have((item,)),
         wire.Has(1, (item,), (item,), (item,)),
         wire.Stop((item,)),
-        Submit(1, 0, 0, (mesh.item(mesh.spec("abc"))._replace(holders=()),)),
+        Submit(1, 0, (mesh.item(mesh.spec("abc"))._replace(holders=()),)),
         Submitted(99, (wire.SubmitAnswer(job, (), ""),)),
         wire.Read(1, (job,), True),
         wire.ReadAnswer(99, (b"x",), (), (), (), (), False, True),
@@ -494,7 +494,7 @@ def test_a_submission_that_makes_no_sense_does_no_harm(options: dict[str, Any] |
     mesh = Mesh("abc")
     spec = mesh.spec("abc", **(options or {}))
     blob = b"nonsense" if options is None else encode_spec(spec)
-    mesh.tell(B, A, Submit(1, 0, 0, (wire.SubmitItem(blob, (A, B, C)),)))
+    mesh.tell(B, A, Submit(1, 0, (wire.SubmitItem(blob, (A, B, C)),)))
     mesh.run(1.0)
     after = mesh.spec("abc")
     mesh.submit(A, after)

@@ -38,7 +38,7 @@ def test_a_read_shows_what_the_owner_says_rather_than_an_older_copy() -> None:
     mesh.verdict = lambda begun: None
     spec = mesh.spec("abc")
     mesh.rule = lambda source, to, message: not (to in (B, C) and isinstance(message, Copies))
-    mesh.submit(A, spec, acks=1)
+    mesh.submit(A, spec)
     mesh.run_until(lambda: mesh.runs(spec.id) == [A])
     mesh.rule = lambda source, to, message: not (to in (B, C) and isinstance(message, Write | Copies))
     mesh.end_run(A, spec.id, mesh.begun[0].token, succeeded())

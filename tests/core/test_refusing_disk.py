@@ -245,8 +245,8 @@ def test_when_all_disks_are_full_at_once_everything_goes_on_when_there_is_room()
 def test_a_holder_whose_disk_is_full_does_not_keep_a_submission_waiting() -> None:
     mesh = Mesh("abc")
     mesh.full |= {B}
-    spec = mesh.spec("abc")
-    request = mesh.submit(A, spec, acks=3)
+    spec = mesh.spec("abc", acks=3)
+    request = mesh.submit(A, spec)
     mesh.run_until(lambda: request in mesh.submits, limit_s=1.0)
     (receipt,) = mesh.submits[request].receipts
     assert receipt.error is None
@@ -327,7 +327,7 @@ def test_a_job_whose_only_living_copy_is_on_a_full_disk_is_not_denied() -> None:
     mesh = Mesh("abc", slots=0)
     spec = mesh.spec("abc", acks=1)
     mesh.cut((A, B), (A, C))
-    mesh.submit(A, spec, acks=1)
+    mesh.submit(A, spec)
     mesh.run(0.01)
     mesh.heal()
     mesh.full.add(A)

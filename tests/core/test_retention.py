@@ -223,7 +223,7 @@ def test_no_copy_of_a_forgotten_job_is_taken_in_any_way() -> None:
     assert says_expired(mesh, A, Write((encode(own),)), job)
     asked = AskItem(job, 0, 7, spec.expires_at, digest(old))
     assert says_expired(mesh, A, Ask((asked,)), job)
-    assert not says_expired(mesh, A, Submit(1, 0, 0, (mesh.item(spec),)), job)  # it is refused
+    assert not says_expired(mesh, A, Submit(1, 0, (mesh.item(spec),)), job)  # it is refused
     for message in (Offer((Digest(job, b"x" * 8),)), Gift((GiftItem(job, old.ballot),))):
         assert sends(mesh.tell(D, A, message), Wanted)  # who then sends its copy is told
     assert sends(mesh.tell(D, A, Marks((Mark(job, 0, old.ballot),))), Wanted)

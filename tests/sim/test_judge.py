@@ -41,7 +41,7 @@ def submit(world: World, at: str, spec: Spec) -> None:
     answers: list[Answer] = []
     life = world.machines[node_id(at)].life
     assert life is not None
-    world.ask(life, lambda request: SubmitAsked(request, (spec,), 0, 5.0), answers.append)
+    world.ask(life, lambda request: SubmitAsked(request, (spec,), 5.0), answers.append)
     assert world.run_until(world.now + 1.0, lambda: bool(answers))
 
 
