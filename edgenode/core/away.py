@@ -81,13 +81,15 @@ class Away:
     def stop(self, job: JobId, *, but: StartToken | None) -> None:
         """The job is over: its start is told to end, if it is not the one that ended it."""
         watched = self._watched.pop(job, None)
-        if watched is None or watched.token == but:
+        if watched is None or watched.token == but or self._has_ended_with(watched):
             return
-        pause_s = self._desk.settings.retry_s
-        again_at = self._desk.now + pause_s
-        self._stopping[job] = Stopping(watched.token, watched.runner, watched.boot, again_at, pause_s)
+        pause_s, is_silent = self._desk.settings.retry_s, self._is_silent(watched.runner)
+        again_at = FOREVER if is_silent else self._desk.now + pause_s
+        start = (watched.token, watched.runner, watched.boot)
+        self._stopping[job] = Stopping(*start, again_at, pause_s, is_let_go=is_silent)
         self._wake = min(self._wake, again_at)
-        self._desk.post.add(watched.runner, Stop, TokenItem(job, watched.token))
+        if not is_silent:
+            self._desk.post.add(watched.runner, Stop, TokenItem(job, watched.token))
 
     def is_stopping(self, job: JobId) -> bool:
         """Whether a start of this job, which is over, may still run on a peer that lives."""
@@ -127,6 +129,16 @@ class Away:
 
     def _is_dead(self, runner: NodeId) -> bool:
         return self._desk.view.standing(runner) in (Standing.SILENT, Standing.GONE)
+
+    def _is_silent(self, runner: NodeId) -> bool:
+        return self._desk.view.standing(runner) is Standing.SILENT
+
+    def _has_ended_with(self, start: Watched | Stopping) -> bool:
+        """Whether a start is certainly over since its runner is gone, or another one by now; or nobody knows
+        its runner any more."""
+        is_forgotten = self._is_silent(start.runner) and self._desk.view.info(start.runner) is None
+        is_gone = self._desk.view.standing(start.runner) is Standing.GONE
+        return is_gone or is_forgotten or self._is_another(start)
 
     def _is_another(self, start: Watched | Stopping) -> bool:
         """Whether its runner has started again since."""
@@ -174,21 +186,20 @@ class Away:
     def members_changed(self, changed: frozenset[NodeId]) -> list[Gone]:
         """Starts on runners that died, or that live again under another boot, are gone."""
         for job, stopping in list(self._stopping.items()):
-            if stopping.runner in changed:
+            if stopping.runner in changed or stopping.is_let_go:  # (a member that is forgotten is no change)
                 self._follow(job, stopping)
         return self.check([job for job, watched in self._watched.items() if watched.runner in changed])
 
     def _follow(self, job: JobId, stopping: Stopping) -> None:
         """What became of the runner of a start that is to stop."""
-        view, runner = self._desk.view, stopping.runner
-        standing = view.standing(runner)
-        is_forgotten = standing is Standing.SILENT and view.info(runner) is None
-        if standing is Standing.GONE or self._is_another(stopping) or is_forgotten:
+        if self._has_ended_with(stopping):
             self.has_stopped(job, stopping.token)
-        elif standing is Standing.SILENT and not stopping.is_let_go:
-            stopping.is_let_go, stopping.again_at = True, FOREVER
-            self._stopped.append(job)
-        elif standing is Standing.LIVING and stopping.again_at == FOREVER:
+        elif self._is_silent(stopping.runner):
+            stopping.again_at = FOREVER
+            if not stopping.is_let_go:
+                stopping.is_let_go = True
+                self._stopped.append(job)
+        elif self._desk.view.is_living(stopping.runner) and stopping.again_at == FOREVER:
             self._desk.reach(Situation.STOP_AFTER_SILENCE)
             stopping.again_at = self._wake = self._desk.now
             stopping.pause_s = self._desk.settings.retry_s

@@ -272,14 +272,25 @@ class Desk:
         return found
 
     def spares(self, record: Record) -> list[NodeId]:
-        """Who else is to have a copy: the next in rank, as many as `wanted_spares`."""
-        wanted = self.wanted_spares(record)
-        return self.next_in_rank(record)[:wanted] if wanted else []
+        """Which other nodes are to have a copy beside the holders."""
+        return [node for node in self._all_spares(record) if node != self.me]
 
-    def is_spare(self, record: Record) -> bool:
-        """Whether this node is one of those."""
-        wanted, expires_at = self.wanted_spares(record), decode_spec(record.spec).expires_at
-        return bool(wanted) and self.me in self._in_rank(record.id, record.holders, expires_at)[:wanted]
+    def needs_copy_here(self, record: Record) -> bool:
+        """Whether this node is to have one beside the holders: as the next in rank, or since too few others
+        take jobs now; and while it has just begun, and takes none itself, it cannot tell."""
+        wanted = self.wanted_spares(record)
+        if not wanted:
+            return False
+        spares, info = self._all_spares(record), self.view.info(self.me)
+        is_beginning = self.takes_work and (info is None or not info.ready)
+        return self.me in spares or len(spares) < wanted or is_beginning
+
+    def _all_spares(self, record: Record) -> list[NodeId]:
+        """The next in rank, as many as are wanted."""
+        wanted = self.wanted_spares(record)
+        if not wanted:
+            return []
+        return self._in_rank(record.id, record.holders, decode_spec(record.spec).expires_at)[:wanted]
 
     def wanted_spares(self, record: Record) -> int:
         """One for each holder that is behind, or dead for `rereplicate_after_s`. For a settled job also one

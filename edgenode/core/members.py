@@ -24,13 +24,13 @@ class Shown(NamedTuple):
 
     standing: Standing
     ready: bool
-    ranked: bool
+    weight: float  # 0: it gets no jobs now
     boot: int
     behind: bool
     left: bool
 
 
-NOT_SHOWN: Final = Shown(Standing.UNKNOWN, False, False, 0, False, False)
+NOT_SHOWN: Final = Shown(Standing.UNKNOWN, False, 0.0, 0, False, False)
 
 
 @dataclass(slots=True, eq=False)

@@ -258,11 +258,11 @@ class Roster:
     def _show(self, node: NodeId) -> Shown:
         member = self._members.get(node)
         if member is None:
-            return Shown(self.standing(node), False, False, 0, False, self.has_left(node))
+            return Shown(self.standing(node), False, 0.0, 0, False, self.has_left(node))
         info = member.belief.info
         behind = self.is_behind(node)
-        ranked, left = self._is_ranked(member), self.has_left(node)
-        return Shown(self.standing(node), info.ready, ranked, info.boot, behind, left)
+        weight, left = info.weight if self._is_ranked(member) else 0.0, self.has_left(node)
+        return Shown(self.standing(node), info.ready, weight, info.boot, behind, left)
 
     def _suspicion_s(self, member: Member) -> Seconds:
         """The shortest time that this member has to refute a suspicion."""

@@ -92,7 +92,7 @@ class Situation(StrEnum):
     RESPONSIBLE_LACKS_COPY = "the responsible one is offered a job that it has no copy of"
     COPIES_DIFFER = "two holders compare their copies of an unsettled job, and they differ"
     SPARE_IN_GROWN_MESH = "a job that ended in a small mesh gets the copies that a new one would have"
-    SPARE_OF_SETTLED = "a settled job's dead holder is replaced by a spare copy"
+    SPARE_OF_SETTLED = "a settled job gets a spare copy in place of a holder that it lacks"
     SPARE_DROPPED = "all holders have a settled job, and a spare copy goes"
     REFUSING_HOLDER_OPEN = "a holder whose clock was far ahead takes copies of settled jobs again"
     RETURNED_HOLDER_OFFERED = "a holder came, and is offered a settled job that it may have missed"

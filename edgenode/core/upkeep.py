@@ -52,7 +52,7 @@ class Offered:
     takers: set[NodeId]
     digest: bytes
     pause_s: Seconds
-    is_spare: bool = False  # the copy here goes when all have confirmed
+    is_surplus: bool = False  # the copy here goes when all have confirmed
     is_needed: bool = False  # this node leaves, and its copy must be elsewhere first
 
 
@@ -65,10 +65,13 @@ class Upkeep:
         self._met: dict[NodeId, int] = {}  # living members, and the life in which they were told of
         self._dead_by: dict[NodeId, Instant] = {}  # members that died, by when their jobs get spare copies
         self._came: set[NodeId] = set()  # since the present walk began
+        self._able: set[NodeId] = set()  # who has begun to take jobs since then, having come before
+        self._buried: set[NodeId] = set()  # who was dead for long by then; some may be forgotten since
         self._is_wanted = False  # a walk, after the present one
         self._walk_at: Instant = FOREVER
         self._cursor: JobId | None = None  # how far the present walk is
         self._back: set[NodeId] = set()  # whom the present walk is about
+        self._taking: set[NodeId] = set()  # of those who take jobs: who came, or began to
         self._dead: set[NodeId] = set()
         self._is_early = False  # for a holder that nobody knows: it may turn up
         self._is_short = False  # some job has holders that nobody knows (any more), or fewer than R
@@ -88,7 +91,8 @@ class Upkeep:
         """See who came, and who is gone."""
         desk = self._desk
         view = desk.view
-        has_lost = self._is_short or any(map(self._is_lost, view.members()))
+        is_short = self._is_short or self._finds_short
+        has_lost = is_short or any(map(self._is_lost, view.members()))
         for node in changed - {desk.me}:
             if view.is_living(node) and not view.is_behind(node):
                 self._dead_by.pop(node, None)
@@ -97,7 +101,7 @@ class Upkeep:
                     self._came.add(node)
                     self._walk_soon()
                 elif has_lost and node in view.ranking().members - self._ranking.members:
-                    self._came.add(node)  # it took no jobs yet when it came: it may be the next in rank
+                    self._able.add(node)  # it took no jobs yet when it came: it may be the next in rank
                     self._walk_soon()
                 continue
             self._met.pop(node, None)
@@ -110,7 +114,7 @@ class Upkeep:
         before, self._ranking = self._ranking, view.ranking()
         ranked = self._ranking.members
         has_fewer = ranked < before.members and desk.me in ranked  # then others lack a spare, after a while
-        if self._is_short and self._ranking is not before and not has_fewer:
+        if is_short and self._ranking is not before and not has_fewer:
             self._walk_soon()  # a spare copy here may be for others to have now
         if self._is_leaving and not self._counted_on <= ranked:
             desk.reach(Situation.LEAVING_RECOUNTED)
@@ -138,6 +142,7 @@ class Upkeep:
                 at = self._dead_by[node] = max(at, died_at + desk.settings.rereplicate_after_s)
             if at <= desk.now:
                 del self._dead_by[node]
+                self._buried.add(node)
                 self._is_wanted = True
             else:
                 self._walk_at = min(self._walk_at, at)
@@ -154,9 +159,12 @@ class Upkeep:
     def _begin_walk(self) -> None:
         self._is_wanted = self._is_early = self._finds_short = False
         self._back, self._came = self._came, set()
+        self._taking, self._able = self._back | self._able, set()
         # Of all that stay dead: who came may be the next in rank, and who died may have had a spare copy.
         view = self._desk.view
         self._dead = {n for n in view.members() if view.is_behind(n) or self._desk.is_long_dead(n)}
+        self._dead |= self._buried
+        self._buried = set()
         self._cursor = START
         for record in self._table.settling():
             self._visit(record)  # the rows that the disk has do not show it yet
@@ -180,7 +188,7 @@ class Upkeep:
         self._cursor = rows[-1].id if rows else None
         if self._cursor is not None:
             return
-        self._back, self._dead = set(), set()
+        self._back, self._taking, self._dead = set(), set(), set()
         self._is_short = self._finds_short
         if not (self._is_wanted or self._is_early):
             return
@@ -219,12 +227,13 @@ class Upkeep:
         if not self._desk.missing(record):
             return set()
         self._finds_short = True
+        if not (self._dead or self._taking) or not self._speaks(record, NOBODY):
+            return set()
         spares = {*self._desk.spares(record)}
         if not self._dead:
-            spares &= self._back
-        if not (spares and self._speaks(record, NOBODY)):
-            return set()
-        self._desk.reach(Situation.SPARE_IN_GROWN_MESH)
+            spares &= self._taking
+        if spares:
+            self._desk.reach(Situation.SPARE_IN_GROWN_MESH)
         return spares
 
     def _is_lost(self, node: NodeId) -> bool:
@@ -294,7 +303,7 @@ class Upkeep:
         gone = {node for node in offered.takers if not desk.view.is_living(node)}
         offered.takers -= gone
         if gone:
-            offered.is_spare = False  # not all holders have it
+            offered.is_surplus = False  # not all holders have it
         record = self._table.get(job)
         if record is None or not offered.takers:
             self.stranded += offered.is_needed and record is not None
@@ -309,7 +318,11 @@ class Upkeep:
         confirmed before does not count any more."""
         for item in items:
             offered = self._offered.get(item.job)
-            if offered is not None and offered.is_spare and (record := self._table.get(item.job)) is not None:
+            if (
+                offered is not None
+                and offered.is_surplus
+                and (record := self._table.get(item.job)) is not None
+            ):
                 offered.takers = self._rightful(record)
 
     def on_taken(self, source: NodeId, items: Iterable[Digest]) -> None:
@@ -329,7 +342,7 @@ class Upkeep:
         for job in jobs:
             offered, record = self._offered.get(job), known.get(job)
             if offered is not None:
-                offered.is_spare = False
+                offered.is_surplus = False
                 offered.takers.discard(source)
             if record is not None and (others := self._others_than(source, record, offered)):
                 self._offer(record, others)
@@ -361,7 +374,7 @@ class Upkeep:
         if offered.takers:
             return
         self._forget(job)
-        record = self._table.get(job) if offered.is_spare else None
+        record = self._table.get(job) if offered.is_surplus else None
         if record is not None and self._is_superfluous(record):
             if digest(record) != offered.digest:
                 self._look_at(record)  # more became known of it meanwhile: the holders are to have that too
@@ -421,7 +434,7 @@ class Upkeep:
 
     def _look_at(self, record: Record) -> None:
         if self._is_superfluous(record):
-            self._offer(record, self._rightful(record)).is_spare = True
+            self._offer(record, self._rightful(record)).is_surplus = True
 
     def _rightful(self, record: Record) -> set[NodeId]:
         """Who is to have a settled job: its holders, and whoever stands in for them."""
@@ -434,7 +447,12 @@ class Upkeep:
         tells them of the next epoch.
         """
         desk = self._desk
-        if desk.me in record.holders or not record.settled or self._is_leaving or desk.is_spare(record):
+        if (
+            desk.me in record.holders
+            or not record.settled
+            or self._is_leaving
+            or desk.needs_copy_here(record)
+        ):
             return False
         if record.epoch > 0 or self._table.is_bound(record):
             return False

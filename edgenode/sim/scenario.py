@@ -419,6 +419,10 @@ class Scenario:
     def undrain(self, name: str, *, at: str) -> None:
         self.world.regulate(self._life(at), node_id(name), Wish(Change.UNDRAIN))
 
+    def weigh(self, name: str, weight: float, *, at: str) -> None:
+        """It is given another share of what is new, through the node `at`."""
+        self.world.regulate(self._life(at), node_id(name), Wish(Change.WEIGHT, weight))
+
     def is_drained(self, name: str) -> bool:
         """Whether this node has nothing more to give, and says so."""
         core = self._life(name).core

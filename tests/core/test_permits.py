@@ -494,6 +494,40 @@ def test_a_start_that_was_to_stop_on_a_peer_that_is_cut_off_stops_when_that_is_b
     assert mesh.runs(second.id) == [B], "its place was free already"
 
 
+def test_a_runner_that_is_silent_once_more_is_not_told_meanwhile() -> None:
+    mesh, _, _ = cancelled_on_d(stops_take_s=600.0)
+    mesh.rule = lambda source, to, message: not isinstance(message, Stop)  # none of them arrives
+    for _ in range(2):
+        mesh.cut((A, D), (B, D), (C, D))
+        mesh.run(20.0)
+        before = len(mesh.sent)
+        mesh.run(30.0)
+        assert not [sent for sent in mesh.sent[before:] if isinstance(sent.message, Stop)]
+        mesh.heal()
+        mesh.run(3.0)
+        assert [sent for sent in mesh.sent[before:] if isinstance(sent.message, Stop)]
+
+
+def test_a_start_counts_no_longer_whose_owner_ran_it_and_died_before_it_heard_of_a_cancel() -> None:
+    mesh = Mesh("abcd", slots={A: 4, B: 0, C: 0, D: 4})
+    mesh.verdict = lambda begun: None
+    mesh.set_queue(A, "mail", concurrency=1)
+    mesh.run(0.5)
+    first, second = mesh.specs(2, "abc", queue="mail")
+    mesh.submit(A, first)
+    mesh.run_until(lambda: mesh.runs(first.id) == [A])
+    mesh.run(0.5)
+    mesh.submit(A, second)
+    mesh.run(0.5)
+    mesh.rule = lambda source, to, message: to != A
+    mesh.tell(D, B, Copies((encode(mesh.record(A, first.id)._replace(cancel=True)),)))
+    mesh.kill(A)
+    mesh.run_until(lambda: mesh.runs(second.id) == [D], limit_s=20.0)
+    before = len(mesh.sent)
+    mesh.run(30.0)
+    assert not [sent for sent in mesh.sent[before:] if isinstance(sent.message, Stop)]
+
+
 # ------------------------------------------------------------------------------------ what is told of it
 
 

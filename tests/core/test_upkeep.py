@@ -55,9 +55,11 @@ class Walker:
         sent = [send for send in desk.post.flush() if isinstance(send.message, Offer)]
         return [(send.to, item) for send in sent for item in send.message.items]
 
-    def has_archived(self, number: int, *, lasts_s: float) -> JobId:
-        """A job of A and B with this last day is over, and on the disk here."""
-        record = make_record(job_id(number), (A, B), lasts_s=lasts_s)
+    def has_archived(
+        self, number: int, *, lasts_s: float = DAY_S, holders: tuple[NodeId, ...] = (A, B)
+    ) -> JobId:
+        """A job of these with this last day is over, and on the disk here."""
+        record = make_record(job_id(number), holders, lasts_s=lasts_s)
         record = settled(decided(record, State.EXPIRED, firm=True, at=WALL))
         row = Row(record.id, encode(record), None)
         self.disk.write([StoredRow(row, A, True, record.state, "echo", "default")])
@@ -192,3 +194,32 @@ def test_a_job_that_ended_in_a_smaller_mesh_is_offered_to_the_next_in_rank_as_th
         assert {to for to, _ in offers} == ({came} if is_offered else set())
         walker.upkeep.on_taken(came, [item for _, item in offers])
     assert walker.offered_in(300.0) == set()
+
+
+def test_who_begins_to_take_jobs_while_a_walk_is_under_way_is_offered_what_that_passed() -> None:
+    walker = Walker(StillView(A, dict.fromkeys((A, B), Standing.LIVING)), replicas=2)
+    walker.view.leaving.add(B)
+    walker.has_archived(1, holders=(A,))
+    walker.upkeep.members_changed(frozenset((B,)))
+    assert walker.offered_in(walker.desk.settings.retry_s + 0.01) == set()
+    walker.view.leaving.clear()
+    walker.upkeep.members_changed(frozenset((B,)))
+    assert walker.offered_in(5.0) == {B}
+
+
+def test_a_spare_copy_is_replaced_though_its_node_was_forgotten_before_the_walk() -> None:
+    walker = Walker(StillView(A, dict.fromkeys((A, B, D), Standing.LIVING)), replicas=2)
+    walker.has_ended(A)
+    record = walker.desk.table.get(JOB)
+    assert record is not None
+    first, second = walker.desk.next_in_rank(record)
+    walker.upkeep.members_changed(frozenset((B, D)))
+    offers = walker.offers_in(1.0)
+    assert {to for to, _ in offers} == {first}
+    walker.upkeep.on_taken(first, [item for _, item in offers])
+    walker.view.standings[first] = Standing.GONE
+    walker.view.since[first] = walker.desk.now
+    walker.upkeep.members_changed(frozenset((first,)))
+    assert walker.offered_in(29.9) == set()
+    del walker.view.standings[first]
+    assert walker.offered_in(5.0) == {second}

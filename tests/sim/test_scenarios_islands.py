@@ -98,25 +98,60 @@ def test_what_ended_in_a_mesh_of_one_is_on_as_many_disks_as_the_grown_mesh_allow
     story.heal_and_judge()
 
 
-def test_a_copy_is_where_it_belongs_after_its_node_was_drained() -> None:
+def in_a_grown_mesh() -> tuple[Scenario, str]:
+    """A job that ended when A was alone; four others came. Also who of these has a copy."""
     story = Scenario("a", Node)
     story.submit("j", at="a", holders="a")
     story.until(lambda: story.runs("j"))
     story.finish("j")
     for name in "bcde":
         story.join(name)
-
-    def have() -> str:
-        return "".join(name for name in "bcde" if story.copy("j", name) is not None)
-
-    story.until(lambda: len(have()) == 2, within_s=10.0)
+    story.until(lambda: len(having(story)) == 2, within_s=10.0)
     story.wait(10.0)
-    first = have()
-    assert len(first) == 2
+    assert len(having(story)) == 2
+    return story, having(story)
+
+
+def having(story: Scenario) -> str:
+    return "".join(name for name in "bcde" if story.copy("j", name) is not None)
+
+
+def test_a_copy_is_where_it_belongs_after_its_node_was_drained() -> None:
+    story, first = in_a_grown_mesh()
     story.drain(first[0], at="a")
-    story.until(lambda: first[0] not in have() and len(have()) == 2, within_s=10.0)
+    story.until(lambda: first[0] not in having(story) and len(having(story)) == 2, within_s=10.0)
     story.undrain(first[0], at="a")
-    story.until(lambda: have() == first, within_s=10.0)
+    story.until(lambda: having(story) == first, within_s=10.0)
+    story.heal_and_judge()
+
+
+def test_a_copy_is_where_it_belongs_when_weights_change() -> None:
+    story, first = in_a_grown_mesh()
+    for name in first:
+        story.weigh(name, 0.001, at="a")
+    story.until(lambda: len(having(story)) == 2 and not {*having(story)} & {*first}, within_s=10.0)
+    story.heal_and_judge()
+
+
+def test_no_copy_goes_while_nodes_begin_again() -> None:
+    """All lost power. Who has begun again takes no jobs yet, for as long as one that it remembers is silent:
+    it does not know yet where copies belong."""
+    story, first = in_a_grown_mesh()
+    other = next(name for name in "bcde" if name not in first)
+    story.power_off(*"abcde")
+    story.restart("a", *first, other)
+    for _ in range(40):
+        story.wait(0.5)
+        assert {*first} <= {*having(story)}
+    story.heal_and_judge()
+
+
+def test_a_copy_whose_node_is_gone_for_good_is_made_again_elsewhere() -> None:
+    story, first = in_a_grown_mesh()
+    story.leave(first[0])
+    story.kill(first[1])
+    story.destroy(first[1])
+    story.until(lambda: len({*having(story)} - {*first}) == 2, within_s=60.0)
     story.heal_and_judge()
 
 
