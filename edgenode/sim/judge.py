@@ -337,7 +337,7 @@ class Judge:
         """I9: settled jobs that a living holder lacks, that too few living nodes have, or that all holders
         and more spares have than R asks for (former holders apart: those point to the later ones)."""
         world = self._world
-        settings = [life.machine.settings or world.settings for life in world.lives()]
+        settings = [life.machine.settings or world.settings for life in world.lives()] or [world.settings]
         least, most = (pick(each.jobs.replicas for each in settings) for pick in (min, max))
         living = {life.id: life.machine.disk for life in world.lives() if not life.resigned}
         living = {node: disk for node, disk in living.items() if not disk.behind}
