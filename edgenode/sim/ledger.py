@@ -232,7 +232,7 @@ class Ledger:
             self._word.pop((node, job), None)
         for stored in persist.rows:
             promise = promise_of(stored.row)
-            if promise is None or stored.row.id in self._disks[node].damaged:
+            if promise is None or stored.row.id in self._disks[node].damaged_rows:
                 continue  # of a damaged row nobody knows what was promised: it never votes again
             before = self._word.get((node, stored.row.id))
             if before is not None and promise < before:
