@@ -217,15 +217,16 @@ class Custody:
 
     def _pass_by(self, record: Record) -> bool:
         """Whether a job is another's to ask for, though this holder comes first: it is leaving, or its disk
-        does not vote on it. Then the next holder is asked to; or whoever would be a holder today, if no other
-        lives: it would wait for this one for ever."""
+        does not vote on it. Then the next holder is asked to; or whoever would be a holder today, or the next
+        in rank, if no other lives: it would wait for this one for ever."""
         desk = self._desk
         if not desk.leaving and self._table.may_vote(record.id):
             return False
         gone = self._forgotten_by.get(record.id, ())
         heirs = [node for node in self._heirs(record) if node not in gone]
         if not heirs and not self._table.may_vote(record.id):
-            heirs = [node for node in desk.strangers(record) if node not in gone]
+            others = desk.strangers(record) or filter(desk.view.is_living, desk.next_in_rank(record))
+            heirs = [node for node in others if node not in gone]
         # Whatever the heir answers makes this be looked at again: it is told once, and again after a pause.
         if heirs and self._gifts.get(record.id, -FOREVER) <= desk.now:
             if desk.leaving:

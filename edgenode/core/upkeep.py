@@ -408,10 +408,10 @@ class Upkeep:
             elif record.settled:
                 if self._desk.missing(record):
                     self._is_short = self._finds_short = True
+                if record.owner == me:
+                    self._has_settled(record)
                 if me not in record.holders:
                     self._look_at(record)
-                elif record.owner == me:
-                    self._has_settled(record)
 
     def _has_settled(self, record: Record) -> None:
         """A job of this owner: if it is to have spare copies the walk that would tell so may be over."""

@@ -56,6 +56,9 @@ def test_the_production_core_keeps_every_promise(seed: int) -> None:
         Plan(2452),  # a holder that takes no copies while clocks are wrong
         Plan(2694),  # the judge looks when all are down
         Plan(2964),  # the same; and who asked it drops what it asked about
+        Plan(3788),  # the only disk with a submission has no vote on it, and is the first in rank
+        Plan(4985),  # a word on a job, and then its claim turns out to be damaged
+        Plan(6285),  # its owner, which is no holder, settles a job that has fewer holders than R
         Plan(780368),  # an acknowledgement that leaves after the next epoch has come
         Plan(
             930049, nodes=5, replicas=1, hurt_s=3.0
