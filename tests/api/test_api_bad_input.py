@@ -144,6 +144,14 @@ async def test_a_bad_job_in_a_batch_is_its_own_problem(
     assert service.submissions == [(0,)]
 
 
+async def test_a_name_that_comes_again_after_200_000_others_is_found_as_soon_as_any(http: TestClient) -> None:
+    """All requests wait while one is parsed. Counting each name among all would take minutes here."""
+    names = [*range(200_000), 199_999]
+    body = b"{" + b",".join(b'"%d":1' % name for name in names) + b"}"
+    problem = await problem_of(await http.post("/v1/jobs", data=body, headers=JSON))
+    assert (problem["status"], problem["field"]) == (400, "199999")
+
+
 async def test_who_names_a_task_that_nobody_has_learns_where_they_are_and_how_one_comes(
     http: TestClient,
 ) -> None:
