@@ -27,6 +27,8 @@ from edgenode.core.types import TERMINAL, JobId, Seconds, State
 
 CHUNK: Final = 500
 """Jobs that are read at one time: they come with their payloads."""
+PAUSE_S: Final[Seconds] = 0.25
+"""Between two looks that brought nothing new: one for a job that nobody has who answers ends at once."""
 
 
 @dataclass(slots=True)
@@ -44,6 +46,12 @@ class Progress:
     def open(self) -> list[JobId]:
         """Those that have not come to a settled end."""
         return [job for job, (state, settled) in self.states.items() if not (state in TERMINAL and settled)]
+
+    @property
+    def waiting(self) -> list[JobId]:
+        """Those to wait for now. A read ends as soon as one of its jobs is not to be had, so the unknown ones
+        come when the others have ended."""
+        return self.open or sorted(self.unknown)
 
     def fields(self) -> dict[str, Any]:
         counts = Counter(state for state, _ in self.states.values())
@@ -117,11 +125,13 @@ class Batches:
             if progress.unknown:
                 raise Undecided("none of its jobs was found, and not all members answer")
             raise NoSuchBatch("no member knows a job of this batch")
-        while (left_s := ends_at - loop.time()) > 0 and (waiting := progress.open):
+        while (left_s := ends_at - loop.time()) > 0 and (waiting := progress.waiting):
             # The first ones are waited for; the others run on meanwhile.
             await self._look(progress, waiting[:CHUNK], left_s)
+            if progress.waiting == waiting:
+                await asyncio.sleep(max(0.0, min(PAUSE_S, ends_at - loop.time())))
         if wait_s > 0:
-            await self._look(progress, progress.open, 0.0)
+            await self._look(progress, [*progress.open, *sorted(progress.unknown)], 0.0)
         return progress
 
     async def _look(self, progress: Progress, jobs: Sequence[JobId], wait_s: Seconds) -> None:
@@ -129,7 +139,7 @@ class Batches:
             done = await self._service.read(piece, wait_s=wait_s, timeout_s=self._settings.read_s)
             for record in done.records.values():
                 progress.note(record)
-            progress.unknown.difference_update(done.records)
+            progress.unknown.difference_update(piece)
             known = progress.states
             progress.unknown |= {
                 job for job, error in done.errors.items() if isinstance(error, Undecided) and job not in known

@@ -28,6 +28,8 @@ CHUNK_BYTES: Final = 4 * 1024 * 1024
 """Half of what a node reads at once."""
 WAIT_S: Final = 20.0
 """How long one request of `wait` is held by its node; then the next one, maybe elsewhere."""
+PAUSE_EARLY_S: Final = 1.0
+"""At most, after an answer that came before its time and is not the one that is waited for."""
 _JSON: Final = {"Content-Type": "application/json"}
 _NEXT: Final = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
 
@@ -182,12 +184,15 @@ class Operations:
     def wait_batch(self, batch: str, timeout_s: float) -> Steps[dict[str, Any]]:
         ends_at = self._clock() + timeout_s
         while True:
-            left_s = max(0.0, ends_at - self._clock())
-            found = _object((yield from self._send("GET", _batch_path(batch), wait_s=min(left_s, WAIT_S))))
+            asked_at = self._clock()
+            wait_s = max(0.0, min(ends_at - asked_at, WAIT_S))
+            found = _object((yield from self._send("GET", _batch_path(batch), wait_s=wait_s)))
             if found.get("settled") or self._clock() >= ends_at:
                 return found
-            if left_s < 1:
-                yield Pause(max(0.0, ends_at - self._clock()))
+            # A node may answer before its time, and HTTP knows whole seconds only: without a pause it would
+            # be asked again and again.
+            if (early_s := asked_at + wait_s - self._clock()) > 0:
+                yield Pause(min(early_s, PAUSE_EARLY_S))
 
     def batch(self, batch: str) -> Steps[dict[str, Any]]:
         return _object((yield from self._send("GET", _batch_path(batch))))

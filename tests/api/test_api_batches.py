@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient
 
+from edgenode.api import batches
 from edgenode.core import job_ids
+from edgenode.core import jobs as jobs_
 from edgenode.core.batches import batch_text, make_batch
 from edgenode.core.types import JobId, State
 from tests.api.fake import FakeService
@@ -131,3 +134,53 @@ async def test_when_members_are_silent_nobody_knows_of_what_is_not_found(
     service.records.clear()
     answer = await http.get(f"/v1/batches/{batch}")
     assert (answer.status, json.loads(await answer.text())["type"]) == (503, "/problems/undecided")
+
+
+async def test_jobs_that_nobody_has_who_answers_are_waited_for_without_asking_without_pause(
+    http: TestClient, service: FakeService
+) -> None:
+    batch, answered = await submitted(http, {}, {})
+    here, away = ids(answered)
+    await service.end(here)
+    hidden = service.records.pop(away)
+    service.patient, service.silent = False, {service.me}  # as a node reads what nobody has who answers
+    service.waits.clear()
+    found = await look(http, batch, Prefer="wait=1")
+    assert (found["unknown"], found["settled"]) == (1, False)
+    assert 3 <= len(service.waits) <= 2 + round(1 / batches.PAUSE_S)
+
+    real = service.read
+
+    async def read(jobs: Sequence[JobId], **named: Any) -> Any:
+        if len(service.waits) > 2:
+            service.records[away] = jobs_.settled(jobs_.decided(hidden, State.CANCELLED, firm=True, at=0.0))
+        return await real(jobs, **named)
+
+    service.read = read  # type: ignore[method-assign]
+    service.waits.clear()
+    found = await look(http, batch, Prefer="wait=60")
+    assert (found["unknown"], found["settled"], found["states"]) == (
+        0,
+        True,
+        {"succeeded": 1, "cancelled": 1},
+    )
+
+
+async def test_what_turns_out_to_be_nowhere_is_unknown_no_more(
+    http: TestClient, service: FakeService
+) -> None:
+    batch, answered = await submitted(http, {}, {})
+    here, away = ids(answered)
+    await service.end(here)
+    del service.records[away]
+    service.silent = {service.me}
+    real = service.read
+
+    async def read(jobs: Sequence[JobId], **named: Any) -> Any:
+        done = await real(jobs, **named)
+        service.silent = set()  # from now on all answer
+        return done
+
+    service.read = read  # type: ignore[method-assign]
+    found = await look(http, batch, Prefer="wait=60")
+    assert (found["unknown"], found["missing"], found["settled"]) == (0, 1, True)

@@ -25,7 +25,8 @@ from edgenode.client import (
     Refused,
     WaitTimedOut,
 )
-from edgenode.client.operations import DEFAULT_URL, is_here, node_urls
+from edgenode.client.exchange import Answer, Pause
+from edgenode.client.operations import DEFAULT_URL, Operations, is_here, node_urls
 from edgenode.core import errors
 from edgenode.core.types import State
 from tests.api.fake import NODES, FakeService, Served, served
@@ -190,6 +191,27 @@ def test_the_jobs_of_a_batch_are_listed_with_how_they_ended(make: Any, node: Ser
     with pytest.raises(Refused) as refusal:
         client.batch_jobs("nonsense")
     assert refusal.value.status == 400
+
+
+def test_a_batch_that_is_answered_for_before_its_time_is_not_asked_for_without_pause() -> None:
+    now, asked = 0.0, 0
+    steps = Operations("http://a", timeout_s=5, clock=lambda: now).wait_batch("b", 30.0)
+    outcome: Answer | None = None
+    found = None
+    while found is None:
+        try:
+            step = steps.send(outcome)
+        except StopIteration as stop:
+            found = stop.value
+        else:
+            if isinstance(step, Pause):
+                now, outcome = now + step.seconds, None
+            else:
+                now, asked = now + 0.01, asked + 1
+                outcome = Answer(200, {}, b'{"settled": false}', "http://a")
+    assert found == {"settled": False}
+    assert now == pytest.approx(30.0, abs=0.1)
+    assert asked <= 32
 
 
 def test_cancels_and_retries_wait_as_long_as_they_are_asked_to(make: Any, node: Served) -> None:
