@@ -317,16 +317,21 @@ class Operations:
 
     def drain(self, node: str, limit_s: float | None) -> Steps[dict[str, Any]]:
         fields = {} if limit_s is None else {"limit_s": limit_s}
-        return (yield from self._regulate("POST", f"{_node_path(node)}/drain", fields))
+        return (yield from self._regulate("POST", node, "/drain", fields))
 
     def undrain(self, node: str) -> Steps[dict[str, Any]]:
-        return (yield from self._regulate("POST", f"{_node_path(node)}/undrain", {}))
+        return (yield from self._regulate("POST", node, "/undrain", {}))
 
     def change_node(self, node: str, fields: Mapping[str, Any]) -> Steps[dict[str, Any]]:
-        return (yield from self._regulate("PATCH", _node_path(node), fields))
+        return (yield from self._regulate("PATCH", node, "", fields))
 
-    def _regulate(self, method: str, path: str, fields: Mapping[str, Any]) -> Steps[dict[str, Any]]:
+    def _regulate(
+        self, method: str, node: str, verb: str, fields: Mapping[str, Any]
+    ) -> Steps[dict[str, Any]]:
         """What a member says of itself after this change, which may be asked for as often as one likes."""
+        if node == "self":  # for each node that is asked another one, so that two might do it
+            node = str((yield from self.node(node)).get("id"))
+        path = _node_path(node) + verb
         return _object((yield from self._send(method, path, body=_dump(fields), keyed=True)))
 
     def learn(self) -> Steps[None]:

@@ -406,6 +406,24 @@ def test_a_node_that_never_answers_is_not_waited_for_without_end(make: Any) -> N
             make(url, timeout_s=0.2).nodes()
 
 
+@pytest.mark.parametrize("change", ["drain", "undrain", "change_node"])
+def test_a_change_of_the_node_that_is_asked_never_falls_to_another(
+    make: Any, node: Served, change: str
+) -> None:
+    node.service.me = NODES[1]
+    lost = FakeService()
+
+    async def silent(*args: Any, **named: Any) -> Any:
+        raise errors.NodeSilent("it may have done so")
+
+    lost.regulate = silent  # type: ignore[method-assign]
+    with served(lost) as first:
+        client = make([first.url, node.url])
+        named = {"weight": 2.0} if change == "change_node" else {}
+        assert getattr(client, change)("self", **named)["id"] == NODES[0]
+    assert [asked for asked, _ in node.service.regulated] == [NODES[0]]
+
+
 def test_reads_go_on_to_the_next_node_whatever_happened(make: Any, node: Served) -> None:
     broken = FakeService()
 
