@@ -25,8 +25,8 @@ from edgenode.core.jobs import Record
 from edgenode.core.settings import JobSettings
 from edgenode.core.types import TERMINAL, JobId, Seconds, State
 
-CHUNK: Final = 500
-"""Jobs that are read at one time: they come with their payloads."""
+CHUNK: Final = 100
+"""Jobs that are read at one time: they come with payloads and results, a megabyte each."""
 PAUSE_S: Final[Seconds] = 0.25
 """Between two looks that brought nothing new: one for a job that nobody has who answers ends at once."""
 

@@ -22,7 +22,15 @@ from edgenode.api.retries import RETRIED_UNASKED, RETRYABLE, retry_id
 from edgenode.api.selecting import Chosen, choose, cursor_text, wanted_jobs
 from edgenode.api.service import Service
 from edgenode.api.specs import SpecMaker, fingerprint
-from edgenode.api.submitting import Answer, Submission, Submitting, answer_many, of_job
+from edgenode.api.submitting import (
+    ANSWER_BYTES_MAX,
+    JOB_BYTES,
+    Answer,
+    Submission,
+    Submitting,
+    answer_many,
+    of_job,
+)
 from edgenode.core.errors import EdgeNodeError, OutcomeUnknown, Overloaded, TooLarge, to_problem
 from edgenode.core.job_ids import job_text
 from edgenode.core.jobs import Record, is_marker
@@ -35,10 +43,6 @@ CANCEL_WAIT_S: Final[Seconds] = 2.0
 OPEN: Final = frozenset(set(State) - TERMINAL)
 CHUNK: Final = 200
 """Jobs that are read at one time: they come with payloads and results, a megabyte each."""
-ANSWER_BYTES_MAX: Final = 32 * 1024 * 1024
-"""A request makes no further retries past this: their payloads are all in its answer."""
-JOB_BYTES: Final = 1_000
-"""What a job takes in an answer, beside its payload and result."""
 
 
 class Ended(NamedTuple):
@@ -185,10 +189,9 @@ class Changing:
         answers: list[Answer] = []
         is_done, size = True, 0
         for submission in submissions:
-            left_s: Seconds | None = None
-            if wait_s is not None and size <= ANSWER_BYTES_MAX:  # results are in the answer, too
-                left_s = max(0.0, ends_at - asyncio.get_running_loop().time())
-            await submission.look(left_s, self._settings.read_s)
+            left_s = None if wait_s is None else max(0.0, ends_at - asyncio.get_running_loop().time())
+            if size <= ANSWER_BYTES_MAX:
+                await submission.look(left_s, self._settings.read_s, ANSWER_BYTES_MAX - size)
             found = await submission.answers(request.path, len(answers))
             is_done &= submission.is_done
             submission.forget()
@@ -224,7 +227,7 @@ class Changing:
                 continue
             done += len(piece)
             size += sum(JOB_BYTES + len(each.payload) for each in made if isinstance(each, Spec))
-            if size > ANSWER_BYTES_MAX:
+            if size > ANSWER_BYTES_MAX:  # their payloads are all in it
                 full = TooLarge("the answer is full: ask for this one in a request of its own, or with fewer")
         return submissions
 

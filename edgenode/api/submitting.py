@@ -19,6 +19,7 @@ from edgenode.api.specs import ITEMS_MAX, KEY_FIELD, SpecMaker, parse_json, pars
 from edgenode.core.batches import Batch, batch_text, job_of, make_batch
 from edgenode.core.errors import EdgeNodeError, KeyReused, Overloaded, RejectedInput, to_problem
 from edgenode.core.job_ids import job_text
+from edgenode.core.jobs import Record
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import ReadDone, Receipt
 from edgenode.core.specs import Spec
@@ -31,6 +32,12 @@ BODIES_BYTES_MAX: Final = 64 * 1024 * 1024
 YIELD_EVERY: Final = 200
 """Jobs checked or shown between two turns of the event loop: some 3 ms, so that a batch of 10,000 does not
 make this node look slow to its peers."""
+LOOK_COUNT: Final = 100
+"""Jobs that are read at one time: they come with payloads and results, a megabyte each."""
+ANSWER_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Of payloads and results in one answer; past this no more jobs are read for it."""
+JOB_BYTES: Final = 1_000
+"""What a job takes in an answer, beside its payload and result."""
 Answer = bytes | dict[str, Any]
 """A job as JSON, or why there is none as a problem."""
 
@@ -110,7 +117,7 @@ class Submitting:
     ) -> web.Response:
         """Have these jobs stored, and answer with what became of each."""
         submission = await self.store(made)
-        await submission.look(wait_s, self._settings.read_s)
+        await submission.look(wait_s, self._settings.read_s, ANSWER_BYTES_MAX)
         if not is_list:
             return await submission.answer_one(request, wait_s=wait_s)
         answers = await submission.answers(request.path)
@@ -154,7 +161,7 @@ class Submission:
         self._now = service.wall()
         self._made, self._repeated = _once(made)
         self._receipts: dict[JobId, Receipt] = {}
-        self._seen: ReadDone | None = None
+        self._seen: dict[JobId, ReadDone] = {}
         # Taken before the jobs are sent: this is the order that names their holders.
         self._ranks = {spec.id: service.rank(spec.id) for spec in self._made if isinstance(spec, Spec)}
 
@@ -173,19 +180,37 @@ class Submission:
             receipts = tuple(Receipt(spec.id, (), error) for spec in specs)
         self._receipts = {receipt.job: receipt for receipt in receipts}
 
-    async def look(self, wait_s: Seconds | None, timeout_s: Seconds) -> None:
+    async def look(self, wait_s: Seconds | None, timeout_s: Seconds, bytes_max: int) -> None:
         """Give the accepted jobs this long to end, if the client would wait; else see how far those are that
-        other submissions of their keys made. They stay accepted, whatever the read says."""
+        other submissions of their keys made. They stay accepted, whatever the read says.
+
+        Args:
+            timeout_s: how long holders may take to answer, on top of `wait_s`.
+            bytes_max: of payloads and results. When more have been read, the other jobs are not looked at,
+                and told of as they were accepted.
+        """
         receipts = self._receipts.items()
         if wait_s is None:
             wanted = [job for job, receipt in receipts if receipt.error is None and receipt.replayed]
         else:
             wanted = [job for job, receipt in receipts if receipt.error is None]
-        if wanted:
+        loop = asyncio.get_running_loop()
+        wait_until = loop.time() + (wait_s or 0.0)
+        ends_at = wait_until + timeout_s
+        size = 0
+        for at in range(0, len(wanted), LOOK_COUNT):
+            now = loop.time()
+            if size > bytes_max or now >= ends_at:
+                return
+            piece = wanted[at : at + LOOK_COUNT]
+            left_s = max(0.0, wait_until - now)  # the others run on while the first ones are waited for
             try:
-                self._seen = await self._service.read(wanted, wait_s=wait_s or 0.0, timeout_s=timeout_s)
+                done = await self._service.read(piece, wait_s=left_s, timeout_s=min(timeout_s, ends_at - now))
             except EdgeNodeError as error:
-                log.warning("looking at %d submitted jobs: %s", len(wanted), error.detail)
+                log.warning("looking at %d submitted jobs: %s", len(wanted) - at, error.detail)
+                return
+            self._seen |= dict.fromkeys(done.records, done)
+            size += sum(map(_size, done.records.values()))
 
     async def answer_one(self, request: web.Request, *, wait_s: Seconds | None) -> web.Response:
         """Of a request for one job: 200 if it has ended (only asked with `wait_s`), else 202.
@@ -224,7 +249,7 @@ class Submission:
 
     def forget(self) -> None:
         """Let go of what was read: results can be large, and are in the answers now."""
-        self._seen = None
+        self._seen = {}
         self._made = []
 
     @property
@@ -239,9 +264,9 @@ class Submission:
     @property
     def is_done(self) -> bool:
         """Whether all that was taken was seen to have ended."""
-        records = {} if self._seen is None else self._seen.records
+        seen = self._seen
         accepted = (job for job, receipt in self._receipts.items() if receipt.error is None)
-        return all(job in records and render.is_final(records[job]) for job in accepted)
+        return all(job in seen and render.is_final(seen[job].records[job]) for job in accepted)
 
     def _error(self, item: Spec | EdgeNodeError) -> EdgeNodeError | None:
         """Why this one was not taken; None if it was."""
@@ -257,10 +282,11 @@ class Submission:
         assert isinstance(item, Spec)
         receipt = self._receipts[item.id]
         receipt = receipt._replace(replayed=receipt.replayed or index in self._repeated)
-        if self._seen is not None and item.id in self._seen.records:
+        seen = self._seen.get(item.id)
+        if seen is not None:
             # What an earlier submission made is shown as that one submitted it.
             spec = None if self._receipts[item.id].replayed else item
-            return render.read_body(self._seen, item.id, spec, receipt=render.receipt_fields(receipt))
+            return render.read_body(seen, item.id, spec, receipt=render.receipt_fields(receipt))
         replicas = self._service.mesh().replicas
         return render.submitted_body(item, self._ranks[item.id], replicas, receipt, self._now)
 
@@ -284,6 +310,11 @@ def answer_many(
     return json_response(
         body, status=200 if is_over else 202, wait_s=wait_s, retry_after_s=None if is_over else 1.0
     )
+
+
+def _size(record: Record) -> int:
+    """About how many bytes a job takes in an answer."""
+    return JOB_BYTES + len(record.spec) + (0 if record.outcome is None else len(record.outcome.result))
 
 
 def of_job(error: EdgeNodeError, job: JobId) -> EdgeNodeError:

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from edgenode.api import submitting
 from edgenode.api.app import make_app
 from edgenode.core import job_ids, jobs
 from edgenode.core.errors import NotReady, OutcomeUnknown, Overloaded, StoreUnwritable, Undecided
@@ -240,7 +241,7 @@ async def test_a_job_that_does_not_end_in_time_is_answered_with_202(service: Fak
     async with TestClient(TestServer(make_app(service))) as http:
         response = await submit(http, headers={"Prefer": "respond-async, wait=5; foo"})
     assert (response.status, response.headers["Preference-Applied"]) == (202, "wait=5")
-    assert service.waits == [5.0]
+    assert service.waits == [pytest.approx(5.0, abs=0.5)]
 
 
 async def test_a_read_waits_for_the_end(http: TestClient, service: FakeService) -> None:
@@ -249,6 +250,45 @@ async def test_a_read_waits_for_the_end(http: TestClient, service: FakeService) 
     await service.end(parsed(job), State.FAILED, b"", "no luck")
     body = await (await waiting).json()
     assert (body["state"], body["error"], body["result"]) == ("failed", "no luck", None)
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_results_in_an_answer_are_bounded_and_further_jobs_are_told_of_as_they_were_accepted(
+    http: TestClient, service: FakeService, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """Ends are waited for; and what was there before is read without any wait, too."""
+    monkeypatch.setattr(submitting, "LOOK_COUNT", 2)
+    monkeypatch.setattr(submitting, "ANSWER_BYTES_MAX", 9_000)  # reached by three
+    asked: list[int] = []
+    real = service.read
+
+    async def read(jobs_: Any, **named: Any) -> Any:
+        asked.append(len(jobs_))
+        return await real(jobs_, **named)
+
+    documents = [{"task": "echo", "payload": {"x": "y" * 1_000}, "idempotency_key": str(n)} for n in range(7)]
+    service.instant = True
+    if again:
+        await http.post("/v1/jobs", json=documents)
+    service.read = read  # type: ignore[method-assign]
+    headers = {} if again else {"Prefer": "wait=30"}
+    response = await http.post("/v1/jobs", json=documents, headers=headers)
+    told = (await response.json())["jobs"]
+    assert response.status == 202
+    assert [each["state"] for each in told] == ["succeeded"] * 4 + ["queued"] * 3
+    assert [each["result"] is None for each in told] == [False] * 4 + [True] * 3
+    assert all("receipt" in each for each in told)
+    assert asked == [2, 2]
+
+
+async def test_many_jobs_that_are_waited_for_are_read_a_few_at_a_time(
+    http: TestClient, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitting, "LOOK_COUNT", 2)
+    service.instant = True
+    response = await http.post("/v1/jobs", json=[{"task": "echo"}] * 5, headers={"Prefer": "wait=30"})
+    assert (response.status, len(service.waits)) == (200, 3)
+    assert {each["state"] for each in (await response.json())["jobs"]} == {"succeeded"}
 
 
 @pytest.mark.parametrize(
