@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -131,6 +130,6 @@ async def _fields(request: web.Request, *names: str) -> Mapping[str, Any]:
 
 def _number(value: object, name: str, least: float, most: float) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not least <= value <= most:  # type: ignore[arg-type, operator]
+    if not is_number or not least <= value <= most:  # type: ignore[operator]
         raise RejectedInput(f"{name} is a number from {least:g} to {most:g}", field=name)
     return float(value)  # type: ignore[arg-type]

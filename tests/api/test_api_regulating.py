@@ -45,12 +45,14 @@ async def test_undrain_and_weight_answer_with_the_member_as_it_is_then(
         ("POST", "drain", {"limit_s": -1}, "limit_s"),
         ("POST", "drain", {"limit_s": True}, "limit_s"),
         ("POST", "drain", {"limit_s": "60"}, "limit_s"),
+        ("POST", "drain", {"limit_s": 10**400}, "limit_s"),
         ("POST", "drain", {"limit": 60}, "limit"),
         ("POST", "drain", [], "body"),
         ("POST", "undrain", {"limit_s": 60}, "limit_s"),
         ("PATCH", "", {}, "weight"),
         ("PATCH", "", {"weight": 0}, "weight"),
         ("PATCH", "", {"weight": 1e9}, "weight"),
+        ("PATCH", "", {"weight": -(10**400)}, "weight"),
     ],
 )
 async def test_what_is_misspelt_or_out_of_range_changes_nothing(
@@ -59,6 +61,13 @@ async def test_what_is_misspelt_or_out_of_range_changes_nothing(
     answer = await http.request(method, f"/v1/nodes/self/{path}".rstrip("/"), json=body)
     told = await answer.json()
     assert (answer.status, told["field"], told["definite"]) == (400, field, True)
+    assert service.regulated == []
+
+
+async def test_a_number_past_all_floats_changes_nothing(http: TestClient, service: FakeService) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = await http.patch("/v1/nodes/self", data=b'{"weight": 1e999}', headers=headers)
+    assert (answer.status, (await answer.json())["field"]) == (400, "weight")
     assert service.regulated == []
 
 
