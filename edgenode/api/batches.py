@@ -16,7 +16,7 @@ from aiohttp import web
 from edgenode.api.answers import dump, json_response
 from edgenode.api.changing import Changing
 from edgenode.api.problems import NoSuchBatch
-from edgenode.api.requests import body_of, parameters, preferred_wait_s
+from edgenode.api.requests import no_body, parameters, preferred_wait_s
 from edgenode.api.service import Service
 from edgenode.core.batches import Batch, batch_size, batch_text, job_of, parse_batch
 from edgenode.core.errors import RejectedInput, Undecided
@@ -103,7 +103,7 @@ class Batches:
         """End all that have not ended. 202 if some still go on, or nobody knows."""
         wait_s = preferred_wait_s(request)
         parameters(request)
-        await body_of(request)
+        await no_body(request)
         batch = _batch_of(request)
         progress = await self._read(batch, 0.0)
         await self._changing.end(progress.open)

@@ -17,7 +17,7 @@ from aiohttp import web
 from edgenode.api import render
 from edgenode.api.answers import dump, json_response
 from edgenode.api.problems import JobEnded, NotRetryable, ResultExpired
-from edgenode.api.requests import body_of, job_id, parameters, preferred_wait_s
+from edgenode.api.requests import body_of, job_id, no_body, parameters, preferred_wait_s
 from edgenode.api.retries import RETRIED_UNASKED, RETRYABLE, retry_id
 from edgenode.api.selecting import Chosen, choose, cursor_text, wanted_jobs
 from edgenode.api.service import Service
@@ -82,7 +82,7 @@ class Changing:
         """200: it is cancelled; 202: it will be, unless it ends first; 409: it ended otherwise."""
         job, wait_s = job_id(request), preferred_wait_s(request)
         parameters(request)
-        await body_of(request)
+        await no_body(request)
         record = await self._found(job)
         body = render.job_body(record)
         if record.state not in TERMINAL:
@@ -165,7 +165,7 @@ class Changing:
         """202 with the new job, as a submission has it."""
         job, wait_s = job_id(request), preferred_wait_s(request)
         parameters(request)
-        await body_of(request)
+        await no_body(request)
         self._submitting.check_open()
         record = await self._found(job)
         maker = await self._submitting.spec_maker(_tasks_of([record]))

@@ -105,6 +105,15 @@ async def body_of(request: web.Request) -> object:
     return parse_json(bytes(body))
 
 
+async def no_body(request: web.Request) -> None:
+    """
+    Raises:
+        RejectedInput: there is one, which would be ignored.
+    """
+    if await body_of(request) is not None:
+        raise RejectedInput("this request has no body", field="body")
+
+
 def job_id(request: web.Request) -> JobId:
     text = request.match_info["id"]
     job = parse_job_id(text)

@@ -12,7 +12,14 @@ from aiohttp import web
 
 from edgenode.api import render
 from edgenode.api.answers import dump, json_response
-from edgenode.api.requests import body_chunks, expect, idempotency_key, is_lines, preferred_wait_s
+from edgenode.api.requests import (
+    body_chunks,
+    expect,
+    idempotency_key,
+    is_lines,
+    parameters,
+    preferred_wait_s,
+)
 from edgenode.api.room import Room
 from edgenode.api.service import Service, check_taking
 from edgenode.api.specs import ITEMS_MAX, KEY_FIELD, SpecMaker, parse_json, parse_lines, tasks_in, too_many
@@ -55,6 +62,7 @@ class Submitting:
         return [web.post("/v1/jobs", self.submit, expect_handler=expect)]
 
     async def submit(self, request: web.Request) -> web.Response:
+        parameters(request)
         has_lines = is_lines(request)
         wait_s = preferred_wait_s(request)
         key = idempotency_key(request)

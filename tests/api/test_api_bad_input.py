@@ -305,6 +305,25 @@ async def test_a_bad_parameter_is_named(http: TestClient, parameters: str) -> No
     assert (response.status, (await problem_of(response))["field"]) == (400, PARAMETERS[parameters])
 
 
+async def test_a_parameter_of_a_submission_is_refused(http: TestClient, service: FakeService) -> None:
+    response = await http.post("/v1/jobs?queue=mail", data=echo(), headers=JSON)
+    assert (response.status, (await problem_of(response))["field"]) == (400, "queue")
+    assert not service.submissions
+
+
+@pytest.mark.parametrize("path", ["jobs/{job}/cancel", "jobs/{job}/retry", "batches/{batch}/cancel"])
+async def test_a_body_that_would_be_ignored_is_refused(
+    http: TestClient, service: FakeService, path: str
+) -> None:
+    made = await (await http.post("/v1/jobs", data=b"[%b]" % echo(), headers=JSON)).json()
+    path = path.format(job=made["jobs"][0]["id"], batch=made["batch"])
+    for body in (b'{"queue": "mail"}', b"{}", b"[]"):
+        response = await http.post(f"/v1/{path}", data=body, headers=JSON)
+        assert (response.status, (await problem_of(response))["field"]) == (400, "body")
+    assert not service.wishes
+    assert len(service.records) == 1
+
+
 @pytest.mark.parametrize(
     "text",
     [
