@@ -160,7 +160,7 @@ def job_named(error: ClientError) -> str | None:
 def exit_code(error: ClientError) -> int:
     from edgenode.client import Refused
 
-    if not isinstance(error, Refused) or error.status == 429 or error.status >= 500:
+    if not isinstance(error, Refused) or not error.definite or error.status == 429 or error.status >= 500:
         return UNKNOWN
     return FAILED if error.status == 404 else USAGE
 

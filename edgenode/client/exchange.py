@@ -14,14 +14,15 @@ generator, so they fail over alike:
 
 After a round in which some node said "later" the client pauses and begins another, within its time; with a
 key also after one in which nobody answered, since that is what the key is for. A read that only dead members
-could answer (`lasting`) gets two rounds: maybe another node knows more.
+could answer (`lasting`) gets two rounds: maybe another node knows more. With a key
+a refusal is not definite where a node before did not answer: that one may have taken the jobs.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Final
 
@@ -35,6 +36,7 @@ SUBMIT_S: Final = 15.0
 """How long a node may take over a submission under a key before another one is asked; nodes give up after
 about 10 s."""
 KEY_IN_FLIGHT: Final = "key-in-flight"
+KEY_REUSED: Final = "key-reused"
 PAUSE_KEYED_S: Final = 0.5
 PAUSE_MIN_S: Final = 0.2
 PAUSE_MAX_S: Final = 5.0
@@ -73,6 +75,9 @@ class Answer:
     headers: Mapping[str, str]  # names in lower case
     body: bytes
     url: str = ""
+    is_sure: bool = (
+        True  # False: another node had got the request before, and may have done what this refuses
+    )
 
     def json(self) -> Any:
         """What the body says.
@@ -116,7 +121,8 @@ def exchange(request: Request, urls: Sequence[str], *, timeout_s: float, clock: 
 
     Raises:
         NoNodeReachable: nothing was sent, or (for a read) no node answered.
-        Refused: the answer is a problem; after the time is up, also "come again later".
+        Refused: the answer is a problem; after the time is up, also "come again later". Not definite, if a
+            node that did not answer may have taken what this one refuses.
         OutcomeUnknown: a submission may have happened.
         BadAnswer: something else than a node answered.
     """
@@ -139,7 +145,7 @@ def exchange(request: Request, urls: Sequence[str], *, timeout_s: float, clock: 
                 if isinstance(outcome, Answer):
                     refused = _refusal(request, outcome)
                     if refused is None:
-                        return outcome
+                        return replace(outcome, is_sure=unknown is None)
                     later = refused
                 elif isinstance(outcome, Unanswered) and not request.is_read:
                     text = f"{url} got the submission, but no answer came: {outcome.reason}"
@@ -150,6 +156,8 @@ def exchange(request: Request, urls: Sequence[str], *, timeout_s: float, clock: 
                 if not request.keyed:
                     raise
                 unknown = error
+            except Refused as error:
+                raise (error if unknown is None else made_unsure(error)) from None
         pause_s = PAUSE_KEYED_S if unknown is not None else 1.0
         if later is not None:
             if request.is_read and later.problem.get("lasting") is True and rounds > 1:
@@ -164,6 +172,14 @@ def exchange(request: Request, urls: Sequence[str], *, timeout_s: float, clock: 
             raise unknown or later or NoNodeReachable(reasons)
         yield Pause(pause_s)
     raise AssertionError("rounds have no end")
+
+
+def made_unsure(refused: Refused) -> Refused:
+    """The same, of a request that another node may have done before. That a key has a job of other content
+    is so all the same."""
+    if refused.slug == KEY_REUSED:
+        return refused
+    return Refused(refused.problem | {"definite": False}, refused.url)
 
 
 def _refusal(request: Request, answer: Answer) -> Refused | None:

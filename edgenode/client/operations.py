@@ -13,7 +13,17 @@ from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from edgenode.client.errors import BadAnswer, ClientError, NoNodeReachable, Refused, WaitTimedOut
-from edgenode.client.exchange import PAUSE_KEYED_S, Answer, Attempt, Outcome, Pause, Request, exchange
+from edgenode.client.exchange import (
+    KEY_IN_FLIGHT,
+    PAUSE_KEYED_S,
+    Answer,
+    Attempt,
+    Outcome,
+    Pause,
+    Request,
+    exchange,
+    made_unsure,
+)
 from edgenode.client.job import Job
 from edgenode.core.types import is_loopback
 
@@ -144,16 +154,14 @@ class Operations:
         ends_at = self._clock() + self._timeout_s
         found = yield from self._submit_once(chunk, keyed=keyed)
         while keyed and self._clock() + PAUSE_KEYED_S < ends_at:
-            unknown = [
-                n for n, each in enumerate(found) if isinstance(each, ClientError) and not each.definite
-            ]
+            unknown = [n for n, each in enumerate(found) if _is_unknown(each)]
             if not unknown:
                 break
             yield Pause(PAUSE_KEYED_S)
             self.urls = self.urls[1:] + self.urls[:1]
             again = yield from self._submit_once([chunk[n] for n in unknown], keyed=keyed)
             for n, each in zip(unknown, again, strict=True):
-                found[n] = each
+                found[n] = made_unsure(each) if isinstance(each, Refused) else each
         return found
 
     def _submit_once(self, chunk: Sequence[bytes], *, keyed: bool) -> Steps[list[Job | ClientError]]:
@@ -163,7 +171,10 @@ class Operations:
             answers = answer.json()["jobs"]
             if len(answers) != len(chunk):
                 raise TypeError
-            return [_submitted(found) for found in answers]
+            each = [_submitted(found) for found in answers]
+            if answer.is_sure:
+                return each
+            return [made_unsure(found) if isinstance(found, Refused) else found for found in each]
         except (KeyError, TypeError):
             return [BadAnswer(f"{answer.url} did not answer with jobs")] * len(chunk)
         except ClientError as error:
@@ -437,6 +448,14 @@ def _time(value: object) -> str:
     raise TypeError(
         f"{value!r} cannot be sent as JSON" + " (times need a zone)" * isinstance(value, datetime)
     )
+
+
+def _is_unknown(found: Job | ClientError) -> bool:
+    """Whether to ask again what became of a submission: what a node has refused for good it refuses again,
+    also where another one may have taken it before."""
+    if isinstance(found, Refused) and found.status < 500 and found.slug != KEY_IN_FLIGHT:
+        return False
+    return isinstance(found, ClientError) and not found.definite
 
 
 def _has_key(document: Mapping[str, Any]) -> bool:

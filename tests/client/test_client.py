@@ -363,6 +363,47 @@ def test_a_key_of_other_content_is_told_at_once(make: Any, node: Served) -> None
     assert (caught.value.status, caught.value.slug, caught.value.definite) == (422, "key-reused", True)
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_with_a_key_a_refusal_after_an_attempt_without_an_answer_is_not_definite(
+    make: Any, node: Served, many: bool
+) -> None:
+    """Who did not answer may have had the task, and have taken the job."""
+    wrong: dict[str, Any] = {"task": "no.such", "idempotency_key": "k"}
+    with stub(None) as (url, _):
+        if many:
+            (refused,) = make([url, node.url]).submit_many([wrong])
+        else:
+            with pytest.raises(Refused) as caught:
+                make([url, node.url]).submit("no.such", idempotency_key="k")
+            refused = caught.value
+    assert (refused.status, refused.definite, refused.problem["definite"]) == (422, False, False)
+    (sure,) = make(node.url).submit_many([wrong])
+    assert sure.definite
+
+
+def test_of_many_what_a_second_request_refuses_for_good_is_neither_sent_again_nor_definite(
+    make: Any, node: Served
+) -> None:
+    node.service.receipt_error = errors.OutcomeUnknown("too few holders")
+    real = node.service.submit
+
+    async def submit(*args: Any, **named: Any) -> Any:
+        receipts = await real(*args, **named)
+        node.service.known_tasks = lambda: frozenset()  # type: ignore[method-assign]
+        return receipts
+
+    node.service.submit = submit  # type: ignore[method-assign]
+    (refused,) = make(node.url).submit_many([{"task": "echo", "idempotency_key": "k"}])
+    assert (refused.slug, refused.definite) == ("unknown-task", False)
+
+
+def test_a_key_of_other_content_is_definite_whatever_was_met_before(make: Any, node: Served) -> None:
+    make(node.url).submit("echo", idempotency_key="k")
+    with stub(None) as (url, _), pytest.raises(Refused) as caught:
+        make([url, node.url]).submit("echo", {"n": 2}, idempotency_key="k")
+    assert (caught.value.slug, caught.value.definite) == ("key-reused", True)
+
+
 def test_of_many_only_those_with_keys_are_sent_again(make: Any, node: Served) -> None:
     node.service.refuse = errors.OutcomeUnknown("too few holders")
     keyed = [{"task": "echo", "idempotency_key": str(number)} for number in range(600)]
