@@ -143,7 +143,9 @@ def error_fields(error: ClientError) -> dict[str, Any]:
 
     if isinstance(error, Refused):
         return error.problem
-    return {"title": type(error).__name__, "detail": str(error), "definite": error.definite}
+    fields = {"title": type(error).__name__, "detail": str(error), "definite": error.definite}
+    job = job_named(error)
+    return fields if job is None else fields | {"job": job}
 
 
 def job_named(error: ClientError) -> str | None:

@@ -236,6 +236,14 @@ def test_an_unknown_outcome_says_where_to_look(node: Served) -> None:
     assert "it may run all the same: look with `edgenode job " in result.stderr
 
 
+def test_in_json_too_an_unknown_outcome_names_its_job(node: Served) -> None:
+    node.service.receipt_error = errors.OutcomeUnknown("too few holders answered")
+    result = edgenode("submit", "echo", "--json")
+    told = json.loads(result.stderr)
+    assert (result.exit_code, told["definite"]) == (3, False)
+    assert job_ids.parse_job_id(told["job"]) is not None
+
+
 def test_of_many_unknown_outcomes_each_job_is_named_and_none_is_called_refused(node: Served) -> None:
     node.service.receipt_error = errors.OutcomeUnknown("no receipt in time")
     result = edgenode("submit", "echo", "--count", "3")
