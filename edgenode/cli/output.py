@@ -173,6 +173,8 @@ def _hint(error: ClientError) -> str:
     match error:
         case NoNodeReachable():
             return "start one with `edgenode up`, or name another with --url or EDGENODE_URL"
+        case OutcomeUnknown(is_repeatable=True):
+            return "it may be done all the same: to be sure say the same again, which does no harm"
         case OutcomeUnknown(job=str() as job):
             return (
                 f"it may run all the same: look with `edgenode job {plain(job)}` before you submit it again"
@@ -181,8 +183,12 @@ def _hint(error: ClientError) -> str:
             return "it may run all the same: look with `edgenode jobs` before you submit it again"
         case WaitTimedOut():
             return f"it goes on: `edgenode job {plain(error.job.id)}`"
-        case Refused(status=404):
+        case Refused(slug="job-not-found"):
             return "`edgenode jobs` lists what there is"
+        case Refused(slug="node-not-found"):
+            return "`edgenode nodes` lists what there is"
+        case Refused(slug="no-such-batch"):
+            return "a batch has the id that `edgenode submit --batch` printed, as long as its jobs are kept"
         case _:
             return ""
 

@@ -38,15 +38,17 @@ class Refused(ClientError):
 
 
 class OutcomeUnknown(ClientError):
-    """A submission was sent, and no clear answer came: the jobs may exist, and run.
+    """A submission or a change was sent, and no clear answer came: the jobs may exist, and run.
 
-    `job` is the id to look for, if the node could name it.
+    `job` is the id to look for, if the node could name it. `is_repeatable`: the same may be asked for again,
+    and is done once: a change, or a submission with a key.
     """
 
     definite = False
 
-    def __init__(self, detail: str, *, job: str | None = None) -> None:
+    def __init__(self, detail: str, *, job: str | None = None, is_repeatable: bool = False) -> None:
         self.job = job
+        self.is_repeatable = is_repeatable
         super().__init__(detail)
 
 

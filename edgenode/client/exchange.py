@@ -123,7 +123,7 @@ def exchange(request: Request, urls: Sequence[str], *, timeout_s: float, clock: 
         NoNodeReachable: nothing was sent, or (for a read) no node answered.
         Refused: the answer is a problem; after the time is up, also "come again later". Not definite, if a
             node that did not answer may have taken what this one refuses.
-        OutcomeUnknown: a submission may have happened.
+        OutcomeUnknown: a submission or a change may have happened.
         BadAnswer: something else than a node answered.
     """
     ends_at = clock() + timeout_s
@@ -148,8 +148,8 @@ def exchange(request: Request, urls: Sequence[str], *, timeout_s: float, clock: 
                         return replace(outcome, is_sure=unknown is None)
                     later = refused
                 elif isinstance(outcome, Unanswered) and not request.is_read:
-                    text = f"{url} got the submission, but no answer came: {outcome.reason}"
-                    raise OutcomeUnknown(text)
+                    text = f"{url} got the request, but no answer came: {outcome.reason}"
+                    raise OutcomeUnknown(text, is_repeatable=request.keyed)
                 else:
                     reasons[url] = outcome.reason
             except OutcomeUnknown as error:
@@ -206,4 +206,4 @@ def _refusal(request: Request, answer: Answer) -> Refused | None:
         return refused
     if refused.definite:
         raise refused
-    raise OutcomeUnknown(refused.detail, job=problem.get("job"))
+    raise OutcomeUnknown(refused.detail, job=problem.get("job"), is_repeatable=request.keyed)

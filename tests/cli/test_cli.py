@@ -17,6 +17,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from edgenode.cli import app
+from edgenode.cli.output import tell_error
+from edgenode.client import ClientError, OutcomeUnknown, Refused
 from edgenode.core import errors, job_ids, jobs
 from edgenode.core.specs import decode_spec
 from edgenode.core.types import Ballot, State
@@ -234,6 +236,25 @@ def test_an_unknown_outcome_says_where_to_look(node: Served) -> None:
     result = edgenode("submit", "echo")
     assert result.exit_code == 3
     assert "it may run all the same: look with `edgenode job " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (OutcomeUnknown("late"), "look with `edgenode jobs` before you submit it again"),
+        (OutcomeUnknown("late", job="x"), "look with `edgenode job x` before you submit it again"),
+        (OutcomeUnknown("late", is_repeatable=True), "say the same again, which does no harm"),
+        (OutcomeUnknown("late", job="x", is_repeatable=True), "say the same again, which does no harm"),
+        (Refused({"status": 404, "type": "/problems/job-not-found"}), "`edgenode jobs` lists"),
+        (Refused({"status": 404, "type": "/problems/node-not-found"}), "`edgenode nodes` lists"),
+        (Refused({"status": 404, "type": "/problems/no-such-batch"}), "`edgenode submit --batch` printed"),
+    ],
+)
+def test_a_hint_is_about_what_was_asked(
+    error: ClientError, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell_error(error, as_json=False)
+    assert hint in capsys.readouterr().err
 
 
 def test_in_json_too_an_unknown_outcome_names_its_job(node: Served) -> None:

@@ -432,6 +432,25 @@ def test_a_connection_lost_after_sending_is_an_unknown_outcome(make: Any, node: 
     assert not node.service.submissions
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda client: client.cancel("0"),
+        lambda client: client.pause("mail"),
+        lambda client: client.drain(NODES[0]),
+        lambda client: client.submit("echo", idempotency_key="k"),
+    ],
+)
+def test_what_may_be_asked_for_again_says_so_when_no_answer_comes(make: Any, change: Any) -> None:
+    with stub(None) as (url, _):
+        with pytest.raises(OutcomeUnknown, match="got the request, but no answer came") as caught:
+            change(make(url, timeout_s=0.3))
+        assert caught.value.is_repeatable
+        with pytest.raises(OutcomeUnknown) as caught:
+            make(url, timeout_s=0.3).submit("echo")
+        assert not caught.value.is_repeatable
+
+
 def test_an_answer_cut_short_is_an_unknown_outcome(make: Any, node: Served) -> None:
     half = b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
     with stub(half) as (url, _), pytest.raises(OutcomeUnknown):
