@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -99,9 +100,12 @@ def _number(field: str, given: str, number: type[int] | type[float]) -> int | fl
     if given in NONE:
         return None
     try:
-        return number(given)
+        found = number(given)
     except ValueError:
-        raise typer.BadParameter("expected a number, or none", param_hint=f"--{field}") from None
+        found = math.nan
+    if isinstance(found, float) and not math.isfinite(found):  # JSON has no word for it
+        raise typer.BadParameter("expected a number, or none", param_hint=f"--{field}")
+    return found
 
 
 def _print(queues: Sequence[Mapping[str, Any]], *, are_counted: bool = False) -> None:

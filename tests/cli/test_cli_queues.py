@@ -63,7 +63,10 @@ def test_a_change_that_not_all_know_yet_is_told_from_one_that_all_know(node: Ser
 
 def test_a_change_of_nothing_or_to_nonsense_is_refused(node: Served) -> None:
     assert edgenode("queue", "mail").exit_code == 2
-    assert edgenode("queue", "mail", "--rate", "fast").exit_code == 2
+    for rate in ("fast", "nan", "inf", "-inf", "1e999"):
+        result = edgenode("queue", "mail", f"--rate={rate}")
+        assert (result.exit_code, "expected a number, or none" in result.stderr) == (2, True)
+    assert edgenode("queue", "mail", "--concurrency", "9" * 400).exit_code == 2
     result = edgenode("queue", "mail", "--concurrency", "-3")
     assert result.exit_code == 2
     assert "concurrency" in result.stderr
