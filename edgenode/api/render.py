@@ -244,6 +244,7 @@ def member_fields(member: MemberView, me: NodeId) -> Json:
             "running": load.running,
             "done": load.done,
             "free": load.free,
+            "taken": load.taken,
         },
         "joined_at": time_text(info.joined_at),
         "heard_s": None if member.heard_s is None else round(member.heard_s, 3),

@@ -242,7 +242,7 @@ class FakeService:
                     drain=self.drains.get(node, Drain.NO),
                 ),
                 MemberState.DEAD if node in self.silent else MemberState.READY,
-                Load(owned=1, queued=2, running=3, done=4, free=5),
+                Load(owned=1, queued=2, running=3, done=4, free=5, taken=6),
                 None if node == self.me else 0.25,
             )
             for place, node in enumerate(NODES)

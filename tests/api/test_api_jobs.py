@@ -635,7 +635,7 @@ async def test_members_are_listed_by_name(http: TestClient) -> None:
         "api": "http://127.0.0.1:8701", "addresses": ["127.0.0.1:9701"], "boot": 1, "version": "0.1.0",
         "weight": 1.0, "slots": 2, "async_slots": 0, "labels": {"zone": "x"},
         "tasks": ["echo", "image.resize"],
-        "load": {"owned": 1, "queued": 2, "running": 3, "done": 4, "free": 5},
+        "load": {"owned": 1, "queued": 2, "running": 3, "done": 4, "free": 5, "taken": 6},
         "joined_at": "2030-03-17T17:46:40.000Z", "heard_s": None, "clock_ahead_s": None,
     }  # fmt: skip
     assert await (await http.get("/v1/nodes/self")).json() == nodes[0]

@@ -12,9 +12,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from edgenode.api import render
 from edgenode.cli import app
-from edgenode.cli.up import PEER_OFFSET, Ending, LocalMesh, LocalNode
+from edgenode.cli.up import HEADINGS, PEER_OFFSET, Ending, LocalMesh, LocalNode, rows
 from edgenode.core.errors import EdgeNodeError
+from tests.api.fake import FakeService
 from tests.processes import processes_of
 
 RUN: Final[Any] = cast(Any, typer.main.get_command(app)).commands["run"]
@@ -73,6 +75,18 @@ def test_a_node_that_joined_anew_is_shown_as_it_is_and_not_as_it_was(
         monkeypatch.setattr(LocalNode, "ask", lambda node, path, members=members: {"nodes": members})
         mesh = LocalMesh(1, data_dir=tmp_path, base_port=1)
         assert mesh.members()["node-1"]["state"] == next(s for s in states if s not in ("dead", "left"))
+
+
+def test_how_many_jobs_a_node_took_over_and_when_last_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = FakeService()
+    members = [render.member_fields(member, service.me) for member in service.members()[:1]]
+    members[0]["name"] = "node-1"
+    monkeypatch.setattr(LocalNode, "ask", lambda node, path: {"nodes": members})
+    mesh = LocalMesh(1, data_dir=tmp_path, base_port=1)
+    shown = dict(zip(HEADINGS, rows(mesh)[0], strict=True))
+    assert shown["last takeover"] == "6 jobs, 0 s ago"
 
 
 def test_what_up_is_told_of_its_nodes_each_of_them_is_told(
