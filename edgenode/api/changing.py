@@ -36,10 +36,13 @@ from edgenode.core.job_ids import job_text
 from edgenode.core.jobs import Record, is_marker
 from edgenode.core.settings import JobSettings
 from edgenode.core.specs import Spec, decode_spec
-from edgenode.core.types import TERMINAL, JobId, Seconds, State
+from edgenode.core.types import TERMINAL, Instant, JobId, Seconds, State
 
 CANCEL_WAIT_S: Final[Seconds] = 2.0
 """How long a cancel waits for the job's end, unless the client says: longer than a takeover takes."""
+CHANGE_S: Final[Seconds] = 8.0
+"""A request that goes by a filter begins no further piece after so long, finding included: clients wait 15 s
+before they ask elsewhere, and would begin anew there."""
 OPEN: Final = frozenset(set(State) - TERMINAL)
 CHUNK: Final = 200
 """Jobs that are read at one time: they come with payloads and results, a megabyte each."""
@@ -105,11 +108,14 @@ class Changing:
         wait_s = preferred_wait_s(request)
         parameters(request)
         wanted = wanted_jobs(await body_of(request))
-        read_s = self._settings.read_s
+        read_s, until = self._settings.read_s, asyncio.get_running_loop().time() + CHANGE_S
         chosen = await choose(self._service, wanted, states=OPEN, turns=("",), timeout_s=read_s)
         told: dict[JobId, Ended | EdgeNodeError] = {}
         for piece in chosen.pieces(CHUNK):
             told |= await self._end(piece)
+            if chosen.is_filter and asyncio.get_running_loop().time() >= until:
+                chosen.cut(len(told))
+                break
         if chosen.onward is not None:
             wait_s = None  # what is left to cancel comes first
         else:
@@ -148,13 +154,16 @@ class Changing:
 
     async def _look(self, told: dict[JobId, Ended | EdgeNodeError], wait_s: Seconds) -> None:
         """Bring up to date what is told of those that were to end: in so many seconds, and however far all of
-        them are by then."""
-        ends_at = asyncio.get_running_loop().time() + wait_s
+        them are by then, if holders answer soon."""
+        loop, read_s = asyncio.get_running_loop(), self._settings.read_s
+        ends_at = loop.time() + wait_s
         going = [job for job, answer in told.items() if _goes_on(answer)]
         for at in range(0, len(going), CHUNK):
-            left_s = max(0.0, ends_at - asyncio.get_running_loop().time())
-            piece = going[at : at + CHUNK]
-            seen = await self._service.read(piece, wait_s=left_s, timeout_s=self._settings.read_s)
+            now = loop.time()
+            if now >= ends_at + read_s:
+                return
+            piece, left_s = going[at : at + CHUNK], max(0.0, ends_at - now)
+            seen = await self._service.read(piece, wait_s=left_s, timeout_s=read_s)
             for job, record in seen.records.items():
                 if isinstance(told[job], Ended) or record.state in TERMINAL:
                     told[job] = Ended.of(record)
@@ -179,19 +188,22 @@ class Changing:
         parameters(request)
         wanted = wanted_jobs(await body_of(request))
         self._submitting.check_open()
+        loop, read_s = asyncio.get_running_loop(), self._settings.read_s
+        until = loop.time() + CHANGE_S
         chosen = await choose(
-            self._service, wanted, states=RETRYABLE, turns=RETRIED_UNASKED, timeout_s=self._settings.read_s
+            self._service, wanted, states=RETRYABLE, turns=RETRIED_UNASKED, timeout_s=read_s
         )
-        submissions = await self._retry(chosen)
+        submissions = await self._retry(chosen, until)
         if chosen.onward is not None:
             wait_s = None  # what is left to retry comes first
-        ends_at = asyncio.get_running_loop().time() + (wait_s or 0.0)
+        ends_at = loop.time() + (wait_s or 0.0)
         answers: list[Answer] = []
         is_done, size = True, 0
         for submission in submissions:
-            left_s = None if wait_s is None else max(0.0, ends_at - asyncio.get_running_loop().time())
-            if size <= ANSWER_BYTES_MAX:
-                await submission.look(left_s, self._settings.read_s, ANSWER_BYTES_MAX - size)
+            now = loop.time()
+            left_s = None if wait_s is None else max(0.0, ends_at - now)
+            if size <= ANSWER_BYTES_MAX and now < ends_at + read_s:
+                await submission.look(left_s, read_s, ANSWER_BYTES_MAX - size)
             found = await submission.answers(request.path, len(answers))
             is_done &= submission.is_done
             submission.forget()
@@ -201,8 +213,8 @@ class Changing:
             return json_response(dump({"jobs": []} | _rest(chosen)), wait_s=wait_s)
         return answer_many(answers, _rest(chosen), wait_s=wait_s, is_done=is_done)
 
-    async def _retry(self, chosen: Chosen) -> list[Submission]:
-        """Have these tried again, in pieces; those of a filter as far as there is room for them.
+    async def _retry(self, chosen: Chosen, until: Instant) -> list[Submission]:
+        """Have these tried again, in pieces; those of a filter as far as there is room for them, and time.
 
         Raises:
             Overloaded: there is room for none.
@@ -226,6 +238,9 @@ class Changing:
                 submissions.append(self._submitting.refused([of_job(full, job) for job in piece]))
                 continue
             done += len(piece)
+            if chosen.is_filter and asyncio.get_running_loop().time() >= until:
+                chosen.cut(done)
+                break
             size += sum(JOB_BYTES + len(each.payload) for each in made if isinstance(each, Spec))
             if size > ANSWER_BYTES_MAX:  # their payloads are all in it
                 full = TooLarge("the answer is full: ask for this one in a request of its own, or with fewer")

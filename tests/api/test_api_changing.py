@@ -366,6 +366,24 @@ async def test_a_request_that_looks_for_long_says_where_to_go_on(
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("verb", ["cancel", "retry"])
+async def test_a_request_that_changes_jobs_for_long_says_where_to_go_on(
+    http: TestClient, service: FakeService, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changing, "CHANGE_S", 0.0)
+    jobs_ = [
+        await (submitted(http) if verb == "cancel" else ended(http, service, State.FAILED)) for _ in range(7)
+    ]
+    told = await all_of(http, verb, {"task": "echo"})
+    assert [len(page) for page in told] == [2, 2, 2, 1]
+    name = "id" if verb == "cancel" else "retry_of"
+    assert [each[name] for page in told for each in page] == jobs_[::-1]
+    if verb == "cancel":  # by ids there is no going on
+        answer = await http.post("/v1/jobs/cancel", json={"ids": jobs_[:5]})
+        assert len((await answer.json())["jobs"]) == 5
+
+
+@pytest.mark.usefixtures("small")
 async def test_records_are_read_a_few_at_a_time(http: TestClient, service: FakeService) -> None:
     asked: list[int] = []
     real = service.read
