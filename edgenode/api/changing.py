@@ -178,8 +178,7 @@ class Changing:
         self._submitting.check_open()
         record = await self._found(job)
         maker = await self._submitting.spec_maker(_tasks_of([record]))
-        made = self._again(maker, record)
-        return await self._submitting.send(request, [made], wait_s=wait_s)
+        return await self._submitting.send_one(request, self._again(maker, record), wait_s)
 
     async def retry_many(self, request: web.Request) -> web.Response:
         """A new job for each that failed or has expired, or was cancelled if that is asked for; or the reason

@@ -35,7 +35,10 @@ from edgenode.core.types import JobId, Seconds
 log = logging.getLogger("edgenode.api")
 
 BODIES_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Bodies being read or worked on at one time; past this, submissions are told to come again."""
+"""Bodies that are read or stored at one time; past this, submissions are told to come again."""
+WAITING_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Bodies of submissions whose ends are waited for, as their payloads are kept for the answers; past this,
+submissions are answered at once: a preference need not be honoured (RFC 7240 section 2)."""
 YIELD_EVERY: Final = 200
 """Jobs checked or shown between two turns of the event loop: some 3 ms, so that a batch of 10,000 does not
 make this node look slow to its peers."""
@@ -56,6 +59,7 @@ class Submitting:
         self._service = service
         self._settings = settings
         self._body_bytes = 0
+        self._waiting_bytes = 0
         self._room = Room(service, settings.unfinished_max)
 
     def routes(self) -> list[web.RouteDef]:
@@ -66,24 +70,45 @@ class Submitting:
         has_lines = is_lines(request)
         wait_s = preferred_wait_s(request)
         key = idempotency_key(request)
-        taken = 0
+        submission, batch, size = await self._taken(request, has_lines, key)
+        if self._waiting_bytes + size > WAITING_BYTES_MAX:
+            wait_s = None
+        if wait_s is None:
+            return await self._answer(request, submission, batch, None)
+        self._waiting_bytes += size
+        try:
+            return await self._answer(request, submission, batch, wait_s)
+        finally:
+            self._waiting_bytes -= size
+
+    async def _taken(
+        self, request: web.Request, has_lines: bool, key: str
+    ) -> tuple[Submission, Batch | None, int]:
+        """The request's jobs, stored; the batch that they are; and how many bytes they came in.
+
+        Raises:
+            Overloaded: too much is being read at once.
+        """
+        size = 0
         try:
             body = bytearray()
             async for chunk in body_chunks(request):
                 body += chunk
-                taken += len(chunk)
+                size += len(chunk)
                 self._body_bytes += len(chunk)
                 if self._body_bytes > BODIES_BYTES_MAX:
                     raise Overloaded(
                         "too many submissions are being read at once: send it again in a moment, or elsewhere"
                     )
-            return await self._submit(request, bytes(body), has_lines, wait_s, key)
+            made, batch = await self._made(bytes(body), has_lines, key)
+            return await self.store(made), batch, size
         finally:
-            self._body_bytes -= taken
+            self._body_bytes -= size
 
-    async def _submit(
-        self, request: web.Request, body: bytes, has_lines: bool, wait_s: Seconds | None, key: str
-    ) -> web.Response:
+    async def _made(
+        self, body: bytes, has_lines: bool, key: str
+    ) -> tuple[list[Spec | EdgeNodeError], Batch | None]:
+        """The specs in a body, or why there are none; and the batch, if they are one."""
         parsed = parse_lines(body) if has_lines else parse_json(body)
         is_list = isinstance(parsed, list)
         documents = parsed if isinstance(parsed, list) else [parsed]
@@ -96,10 +121,9 @@ class Submitting:
         if len(documents) > ITEMS_MAX:
             raise too_many()
         self.check_open()
-        name = make_batch(self._service.new_job_id(), len(documents)) if is_list else None
+        batch = make_batch(self._service.new_job_id(), len(documents)) if is_list else None
         maker = await self.spec_maker(tasks_in(documents))
-        made = await make_specs(maker, documents, key, name)
-        return await self.send(request, made, is_list=is_list, wait_s=wait_s, batch=name)
+        return await make_specs(maker, documents, key, batch), batch
 
     async def spec_maker(self, tasks: Collection[str]) -> SpecMaker:
         """What makes the jobs of one request, which are of these tasks."""
@@ -114,24 +138,23 @@ class Submitting:
         check_taking(self._service)
         self._room.check()
 
-    async def send(
-        self,
-        request: web.Request,
-        made: Sequence[Spec | EdgeNodeError],
-        *,
-        is_list: bool = False,
-        wait_s: Seconds | None = None,
-        batch: Batch | None = None,
+    async def send_one(
+        self, request: web.Request, made: Spec | EdgeNodeError, wait_s: Seconds | None
     ) -> web.Response:
-        """Have these jobs stored, and answer with what became of each."""
-        submission = await self.store(made)
+        """Have this job stored, and answer with what became of it."""
+        return await self._answer(request, await self.store([made]), None, wait_s)
+
+    async def _answer(
+        self, request: web.Request, submission: Submission, batch: Batch | None, wait_s: Seconds | None
+    ) -> web.Response:
+        """What became of each job, after its end if the client would wait for it."""
         await submission.look(wait_s, self._settings.read_s, ANSWER_BYTES_MAX)
-        if not is_list:
+        if batch is None:
             return await submission.answer_one(request, wait_s=wait_s)
+        fields = {"batch": batch_text(batch)}
         answers = await submission.answers(request.path)
-        fields = {} if batch is None else {"batch": batch_text(batch)}
         response = answer_many(answers, fields, wait_s=wait_s, is_done=submission.is_done)
-        if batch is not None and response.status < 400:
+        if response.status < 400:
             response.headers["Location"] = f"/v1/batches/{batch_text(batch)}"
         return response
 

@@ -252,6 +252,31 @@ async def test_a_read_waits_for_the_end(http: TestClient, service: FakeService) 
     assert (body["state"], body["error"], body["result"]) == ("failed", "no luck", None)
 
 
+async def test_submissions_that_wait_for_an_end_keep_nobody_else_out(
+    http: TestClient, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitting, "BODIES_BYTES_MAX", 3_000)
+    monkeypatch.setattr(submitting, "WAITING_BYTES_MAX", 3_000)
+    real, has_begun = service.read, asyncio.Event()
+
+    async def read(*args: Any, **named: Any) -> Any:
+        has_begun.set()
+        return await real(*args, **named)
+
+    service.read = read  # type: ignore[method-assign]
+    payload, headers = {"x": "y" * 2_000}, {"Prefer": "wait=30"}
+    waiting = asyncio.ensure_future(submit(http, payload=payload, headers=headers))
+    await has_begun.wait()
+    assert (await submit(http, payload=payload)).status == 202
+    unwaited = await submit(http, payload=payload, headers=headers)  # past what is kept of those that wait
+    assert (unwaited.status, "Preference-Applied" in unwaited.headers) == (202, False)
+    assert (await submit(http, payload={"x": "y" * 4_000})).status == 429
+    await service.end(next(iter(service.records)))
+    assert (await waiting).status == 200
+    service.instant = True
+    assert (await submit(http, payload=payload, headers=headers)).status == 200
+
+
 @pytest.mark.parametrize("again", [False, True])
 async def test_results_in_an_answer_are_bounded_and_further_jobs_are_told_of_as_they_were_accepted(
     http: TestClient, service: FakeService, monkeypatch: pytest.MonkeyPatch, again: bool
