@@ -20,6 +20,9 @@ from edgenode.core.job_ids import parse_job_id
 from edgenode.core.types import JobId, Seconds, State
 
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Of a submission."""
+SMALL_BODY_BYTES_MAX: Final = 1024 * 1024
+"""Of any other request: 10,000 job ids take half of it. Nobody counts how many are read at one time."""
 CHUNK_BYTES: Final = 64 * 1024
 BODY_S: Final[Seconds] = 60.0
 WAIT_MAX_S: Final[Seconds] = 60.0
@@ -47,16 +50,16 @@ def is_lines(request: web.Request) -> bool:
     )
 
 
-async def body_chunks(request: web.Request) -> AsyncIterator[bytes]:
-    """The body in pieces.
+async def body_chunks(request: web.Request, most: int = BODY_BYTES_MAX) -> AsyncIterator[bytes]:
+    """The body in pieces, of so many bytes at most.
 
     Raises:
         TooLarge: as soon as it is known, so before what is announced was read.
         TooSlow: the body was not here after BODY_S.
         RejectedInput: its framing is broken, or it ended early.
     """
-    if request.content_length is not None and request.content_length > BODY_BYTES_MAX:
-        raise _body_too_large()
+    if request.content_length is not None and request.content_length > most:
+        raise _body_too_large(most)
     size = 0
     deadline = asyncio.get_running_loop().time() + BODY_S
     while True:
@@ -70,23 +73,23 @@ async def body_chunks(request: web.Request) -> AsyncIterator[bytes]:
         if not chunk:
             return
         size += len(chunk)
-        if size > BODY_BYTES_MAX:
-            raise _body_too_large()
+        if size > most:
+            raise _body_too_large(most)
         yield chunk
 
 
 async def expect(request: web.Request) -> web.StreamResponse | None:
     """`Expect: 100-continue`: a body that is too large is refused before it is sent (RFC 9110 10.1.1)."""
     if request.content_length is not None and request.content_length > BODY_BYTES_MAX:
-        return problem_response(_body_too_large(), instance=request.path)
+        return problem_response(_body_too_large(BODY_BYTES_MAX), instance=request.path)
     if request.version >= (1, 1) and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     return None
 
 
-def _body_too_large() -> TooLarge:
-    text = f"a body has at most {BODY_BYTES_MAX} bytes: send it in parts"
-    return TooLarge(text, field="body", limit=BODY_BYTES_MAX)
+def _body_too_large(most: int) -> TooLarge:
+    text = f"a body has at most {most} bytes here: send it in parts"
+    return TooLarge(text, field="body", limit=most)
 
 
 async def body_of(request: web.Request) -> object:
@@ -96,7 +99,7 @@ async def body_of(request: web.Request) -> object:
         RejectedInput: it is no JSON, or not announced as such.
     """
     body = bytearray()
-    async for chunk in body_chunks(request):
+    async for chunk in body_chunks(request, SMALL_BODY_BYTES_MAX):
         body += chunk
     if not body:
         return None

@@ -22,6 +22,7 @@ from edgenode.core.job_ids import parse_job_id
 from tests.api.fake import FakeService
 
 JSON = {"Content-Type": "application/json"}
+JOB = "01930000-0000-7000-8000-000000000000"
 
 
 def echo(**options: Any) -> bytes:
@@ -249,6 +250,17 @@ async def test_a_streamed_100_megabytes_is_refused_at_the_limit(http: TestClient
     response = await http.post("/v1/jobs", data=endless(), headers=JSON)
     assert response.status == 413
     assert (await problem_of(response))["field"] == "body"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "jobs/cancel"), ("POST", "jobs/retry"), ("PUT", "queues/mail"), ("POST", "nodes/self/drain")],
+)
+async def test_what_is_no_submission_has_a_small_body(http: TestClient, method: str, path: str) -> None:
+    for body in (json.dumps({"ids": [JOB] * ITEMS_MAX}, indent=4), " " * 2**20 + "{}"):
+        response = await http.request(method, f"/v1/{path}", data=body.encode(), headers=JSON)
+        assert (response.status == 413) is (len(body) > 2**20)
+    assert (await problem_of(response))["limit"] == 2**20
 
 
 @pytest.mark.parametrize("junk", [b"GET / HTTP/9\r\n\r\n", b"\x16\x03\x01 hello\r\n\r\n"])
