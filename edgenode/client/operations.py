@@ -158,7 +158,8 @@ class Operations:
             if not unknown:
                 break
             yield Pause(PAUSE_KEYED_S)
-            self.urls = self.urls[1:] + self.urls[:1]
+            urls = self.urls
+            self.urls = urls[1:] + urls[:1]
             again = yield from self._submit_once([chunk[n] for n in unknown], keyed=keyed)
             for n, each in zip(unknown, again, strict=True):
                 found[n] = made_unsure(each) if isinstance(each, Refused) else each
@@ -369,11 +370,14 @@ class Operations:
         if wait_s is not None and wait_s >= 1:
             headers["Prefer"] = f"wait={int(wait_s)}"
         request = Request(method, path, body, headers, wait_s or 0.0, keyed)
+        urls = self.urls
         answer = yield from exchange(
-            request, self.urls, timeout_s=self._timeout_s + request.wait_s, clock=self._clock
+            request, urls, timeout_s=self._timeout_s + request.wait_s, clock=self._clock
         )
-        first = self.urls.index(answer.url)
-        self.urls = self.urls[first:] + self.urls[:first]
+        urls = self.urls  # another thread may have learned of more, or put another one first
+        if answer.url in urls:
+            first = urls.index(answer.url)
+            self.urls = urls[first:] + urls[:first]
         return answer
 
 

@@ -541,6 +541,38 @@ def test_a_job_outlives_the_node_it_was_submitted_to(make: Any) -> None:
 # ---------------------------------------------------------------------------------------------- the rest
 
 
+class Contested(Operations):
+    """Between any two looks at its nodes another thread puts another one first."""
+
+    _nodes: tuple[str, ...] = ()
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        self._nodes = self._nodes[1:] + self._nodes[:1]
+        return self._nodes
+
+    @urls.setter
+    def urls(self, urls: tuple[str, ...]) -> None:  # type: ignore[override]
+        self._nodes = urls
+
+
+def test_no_node_is_lost_when_threads_share_a_client() -> None:
+    nodes = {"http://a", "http://b", "http://c"}
+    operations = Contested(sorted(nodes), timeout_s=5, clock=lambda: 0.0)
+    for url in sorted(nodes) * 2:
+        steps = operations.nodes()
+        next(steps)
+        with pytest.raises(StopIteration):
+            steps.send(Answer(200, {}, b'{"nodes": []}', url))
+        assert (len(operations.urls), set(operations.urls)) == (3, nodes)
+    steps = operations.nodes()
+    next(steps)
+    operations.urls = ("http://d",)
+    with pytest.raises(StopIteration):
+        steps.send(Answer(200, {}, b'{"nodes": []}', "http://a"))
+    assert operations.urls == ("http://d",)
+
+
 def test_urls_come_from_the_caller_the_environment_or_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EDGENODE_URL", raising=False)
     assert node_urls(None) == (DEFAULT_URL,)
