@@ -23,7 +23,7 @@ ID = typer.Argument(metavar="ID", help="The batch's id, as `submit --batch` prin
 
 def show_batch(
     batch: Annotated[str, ID],
-    wait: Annotated[bool, typer.Option("--wait", help="Until all its jobs have ended.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Until all its jobs have ended, for good.")] = False,
     timeout: Annotated[float, typer.Option(help="How long to wait, in seconds.", min=0)] = 3600.0,
     cancel: Annotated[bool, typer.Option("--cancel", help="End all that have not ended.")] = False,
     jobs: Annotated[
@@ -39,7 +39,7 @@ def show_batch(
     edgenode batch 01930000-0000-7000-8000-000000000000 --jobs | grep failed
 
     Exits with 0 if all have succeeded, or not all have ended and --wait was not said; with 1 if some have
-    not succeeded; with 3 if the time was over before, or some are not known.
+    not succeeded; with 3 if the time was over before they had settled, or some are not known.
     """
     with errors_told(as_json=as_json):
         client = client_of(url)
@@ -54,7 +54,9 @@ def show_batch(
             print_json(found)
     if not as_json:
         _tell(found, has_jobs=jobs)
-    if found["unknown"] or (wait and not found["ended"]):
+    if wait and not found["settled"]:
+        typer.echo(f"not all have settled after {timeout:g} s", err=True)
+    if found["unknown"] or (wait and not found["settled"]):
         raise typer.Exit(UNKNOWN)
     failed = found["ended"] and set(found["states"]) - {"succeeded"}
     raise typer.Exit(FAILED if failed and not cancel else 0)

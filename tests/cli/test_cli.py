@@ -158,6 +158,10 @@ def test_the_jobs_of_a_batch_are_shown_one_a_line(node: Served) -> None:
     node.service.records[job] = record._replace(outcome=record.outcome._replace(settled=False))
     result = edgenode("batch", batch, "--jobs", "--wait", "--timeout", "0")
     assert f"{ids[1]} failed (unsettled)\n" in result.stdout
+    for options in ([], ["--jobs"], ["--json"]):
+        result = edgenode("batch", batch, "--wait", "--timeout", "0", *options)
+        assert result.exit_code == 3
+        assert "not all have settled after 0 s" in result.stderr
 
 
 def test_wait_shows_the_end_and_succeeds(node: Served) -> None:
