@@ -24,7 +24,12 @@ ID = typer.Argument(metavar="ID", help="The batch's id, as `submit --batch` prin
 def show_batch(
     batch: Annotated[str, ID],
     wait: Annotated[bool, typer.Option("--wait", help="Until all its jobs have ended, for good.")] = False,
-    timeout: Annotated[float, typer.Option(help="How long to wait, in seconds.", min=0)] = 3600.0,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            "--timeout", "--wait-timeout", metavar="SECONDS", help="With --wait: when to stop waiting.", min=0
+        ),
+    ] = 3600.0,
     cancel: Annotated[bool, typer.Option("--cancel", help="End all that have not ended.")] = False,
     jobs: Annotated[
         bool, typer.Option("--jobs", help="Also each job's id and state, one a line, in its order.")
@@ -35,8 +40,8 @@ def show_batch(
     """Show how far the jobs of one request are, wait for all of them, or cancel those that are left.
 
     \b
-    edgenode batch 01930000-0000-7000-8000-000000000000 --wait
-    edgenode batch 01930000-0000-7000-8000-000000000000 --jobs | grep failed
+    edgenode batch 01930000-0000-7a82-8000-000000000002 --wait
+    edgenode batch 01930000-0000-7a82-8000-000000000002 --jobs | grep failed
 
     Exits with 0 if all have succeeded, or not all have ended and --wait was not said; with 1 if some have
     not succeeded; with 3 if the time was over before they had settled, or some are not known.

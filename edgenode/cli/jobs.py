@@ -200,7 +200,7 @@ def show_placement(job: JobArgument, url: UrlOption = None, as_json: JsonOption 
 
 
 def _state(fields: Any) -> Any:
-    """The state in its colour; `*` marks an outcome that may still give way to another."""
+    """The state in its colour; an outcome that may still give way to another is "(unsettled)"."""
     shown = styled(fields["state"])
     if fields["finished_at"] is not None and not fields["settled"]:
         shown.append(" (unsettled)", style="dim")

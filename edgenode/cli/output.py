@@ -168,7 +168,7 @@ def exit_code(error: ClientError) -> int:
 
 
 def _hint(error: ClientError) -> str:
-    from edgenode.client import NoNodeReachable, OutcomeUnknown, Refused, WaitTimedOut
+    from edgenode.client import NoNodeReachable, OutcomeUnknown, Refused
 
     match error:
         case NoNodeReachable():
@@ -181,8 +181,6 @@ def _hint(error: ClientError) -> str:
             )
         case OutcomeUnknown():
             return "it may run all the same: look with `edgenode jobs` before you submit it again"
-        case WaitTimedOut():
-            return f"it goes on: `edgenode job {plain(error.job.id)}`"
         case Refused(slug="job-not-found"):
             return "`edgenode jobs` lists what there is"
         case Refused(slug="node-not-found"):

@@ -43,7 +43,10 @@ def drain(
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until it is drained.")] = False,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="With --wait: when to stop waiting.", min=0)
+        float,
+        typer.Option(
+            "--timeout", "--wait-timeout", metavar="SECONDS", help="With --wait: when to stop waiting.", min=0
+        ),
     ] = 3600.0,
     url: UrlOption = None,
     as_json: JsonOption = False,

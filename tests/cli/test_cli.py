@@ -20,6 +20,7 @@ from edgenode.cli import app
 from edgenode.cli.output import tell_error
 from edgenode.client import ClientError, OutcomeUnknown, Refused
 from edgenode.core import errors, job_ids, jobs
+from edgenode.core.batches import parse_batch
 from edgenode.core.specs import decode_spec
 from edgenode.core.types import Ballot, State
 from tests.api.fake import NODES, START, Served
@@ -582,6 +583,16 @@ def test_help_teaches_with_examples() -> None:
     for command in ("submit", "jobs", "job", "nodes", "placement"):
         assert f"edgenode {command} " in edgenode(command, "--help").stdout or command == "nodes"
     assert edgenode("--version").stdout.startswith("edgenode ")
+
+
+def test_the_batch_that_help_names_could_be_one() -> None:
+    (named,) = set(re.findall(r"edgenode batch ([0-9a-f-]{36})", edgenode("batch", "--help").stdout))
+    assert parse_batch(named) is not None
+
+
+@pytest.mark.parametrize("command", ["submit", "batch", "drain"])
+def test_the_time_of_a_wait_has_one_name_in_all_commands(command: str) -> None:
+    assert "--wait-timeout" in edgenode(command, "--help").stdout
 
 
 def test_asking_for_help_loads_no_network_and_no_tables() -> None:
