@@ -223,7 +223,12 @@ class Keys:
         record = self._table.peek(job)
         if record is None:
             return bool(claiming.parked)
-        if record.claimed or record.settled or _use_of(record) != claiming.use:
+        return _use_of(record) == claiming.use and self._is_mine_to_claim(job)
+
+    def _is_mine_to_claim(self, job: JobId) -> bool:
+        """Whether there is a record here whose key is undecided, and which no other living node owns."""
+        record = self._table.peek(job)
+        if record is None or record.claimed or record.settled:
             return False
         owner = record.owner
         return self._desk.leading(job) or owner == self._desk.me or not self._desk.view.is_living(owner)
@@ -366,6 +371,8 @@ class Keys:
         desk, claiming = self._desk, self._claiming[job]
         if not self._still_wanted(job, claiming):
             self._drop(job)
+            if self._is_mine_to_claim(job):
+                self.take_on((job,))  # another life of the key is here now: that is to be decided
             return
         members = self._electorate()
         said = [claiming.said[node] for node in members if node in claiming.said]

@@ -172,6 +172,9 @@ class Judge:
             return False
         said = world.ledger.specs[job].options
         careful = said.delivery is Delivery.AT_MOST_ONCE or said.partition is Partition.WAIT
+        is_undecided = is_keyed(job) and not any(map(is_claimed, self._copies(job)))
+        if careful and is_undecided and not self._can_decide_key(job):
+            return False  # it starts under a firm owner only, and nobody can be that
         return self._enough_live(job, careful=careful)
 
     def _majority_lives(self, job: JobId, life: Record | None = None) -> bool:
