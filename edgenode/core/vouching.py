@@ -219,17 +219,17 @@ class Vouching:
         """Somebody says that another life of this identity lives. Whether that concerns this one: it ends, or
         has no vote as long as that is said."""
         is_later = other >= self._view.boot
-        if self.has_vote and not is_later:
-            self._complain(other)  # that one ends; what is remembered of it says what becomes of this one
-            return False
         patience_s = self._settings.yield_s if is_later else self._settings.insist_s
         self._complain(other)
         if self._contested_at == -FOREVER:
             self._contested_from = now
         self._contested_at = now
-        if self.has_vote or now - self._contested_from >= patience_s:
+        is_patient = not (self.has_vote and is_later)
+        if not is_patient or now - self._contested_from >= patience_s:
             self._effects.append(Cloned(other))
-        return True
+        # Before one with a vote an earlier one ends, and what is remembered of that says what becomes of this
+        # one. But if others keep to it, as it has none and knows, there is no place for this one.
+        return is_later or not self.has_vote
 
     def _complain(self, other: int) -> None:
         if other == self._complained_of:

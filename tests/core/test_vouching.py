@@ -294,6 +294,21 @@ def test_who_has_no_vote_yet_ends_when_the_others_keep_to_another_life(other: in
     assert ends(bench.tell(B, latest=other, lives=True)) == [Cloned]
 
 
+def test_who_has_a_vote_ends_when_the_others_go_on_keeping_to_an_earlier_life() -> None:
+    """That one knows that it is behind, and so is in nobody's way: it does not end."""
+    bench = Bench()
+    bench.tell(B)
+    bench.tell(C)
+    assert bench.vouching.has_vote
+    began = bench.now
+    while bench.now < began + SETTINGS.insist_s:
+        bench.vouching.on_clone(next_boot(SECOND, 4), keeps=True, now=bench.now)
+        assert not ends(bench.look())
+        bench.now += 0.5
+    bench.vouching.on_clone(next_boot(SECOND, 4), keeps=True, now=bench.now)
+    assert ends(bench.look()) == [Cloned]
+
+
 def test_a_process_that_was_just_killed_seems_to_live_for_a_moment_only() -> None:
     bench = Bench()
     killed = next_boot(SECOND, 6)

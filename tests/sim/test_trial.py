@@ -59,6 +59,9 @@ def test_the_production_core_keeps_every_promise(seed: int) -> None:
         Plan(3788),  # the only disk with a submission has no vote on it, and is the first in rank
         Plan(4985),  # a word on a job, and then its claim turns out to be damaged
         Plan(6285),  # its owner, which is no holder, settles a job that has fewer holders than R
+        Plan(7147),  # a merge brings another life of a key, while this node claims that for its own
+        Plan(7435),  # the members keep to a copy that knows that it is behind
+        Plan(9702),  # a careful job, whose key nobody can decide
         Plan(780368),  # an acknowledgement that leaves after the next epoch has come
         Plan(
             930049, nodes=5, replicas=1, hurt_s=3.0
