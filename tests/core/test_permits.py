@@ -436,20 +436,31 @@ def test_what_others_say_of_gates_that_are_not_this_node_s_is_ignored() -> None:
     assert not mesh.nodes[A]._steward._pools
 
 
-def cancelled_on_d(*, stops_take_s: Seconds) -> tuple[Mesh, Spec, Seconds]:
-    """A queue takes one job at a time. A's first one, which runs on D, is cancelled now; the second waits."""
-    mesh = Mesh("abcd", slots={A: 0, B: 0, C: 0, D: 4})
-    mesh.verdict, mesh.stops_take_s = lambda begun: None, stops_take_s
+def one_at_a_time(*, runner: NodeId) -> tuple[Mesh, Spec, Spec]:
+    """A queue takes one job at a time. A's first one runs there; the second waits."""
+    mesh = Mesh("abcd", slots={A: 0, B: 0, C: 0, D: 4} | {runner: 4})
+    mesh.verdict = lambda begun: None
     mesh.set_queue(A, "mail", concurrency=1)
     mesh.run(0.5)
     first, second = mesh.specs(2, "abc", queue="mail")
     mesh.submit(A, first)
-    mesh.run_until(lambda: mesh.runs(first.id) == [D])
+    mesh.run_until(lambda: mesh.runs(first.id) == [runner])
     mesh.submit(A, second)
     mesh.run(1.0)
     assert mesh.runs(second.id) == []
-    wanted = mesh.record(A, first.id)._replace(cancel=True)
-    mesh.tell(B, A, Copies((encode(wanted),)))
+    return mesh, first, second
+
+
+def cancel(mesh: Mesh, job: Spec, source: NodeId, to: NodeId) -> None:
+    """A's job is to end: one node tells another."""
+    mesh.tell(source, to, Copies((encode(mesh.record(A, job.id)._replace(cancel=True)),)))
+
+
+def cancelled_on_d(*, stops_take_s: Seconds) -> tuple[Mesh, Spec, Seconds]:
+    """The first one, which runs on D, is cancelled now."""
+    mesh, first, second = one_at_a_time(runner=D)
+    mesh.stops_take_s = stops_take_s
+    cancel(mesh, first, B, A)
     return mesh, second, mesh.now
 
 
@@ -469,16 +480,9 @@ def test_a_start_that_was_to_stop_counts_no_longer_when_its_runner_dies() -> Non
 
 
 def test_a_start_that_was_to_stop_on_a_peer_that_is_cut_off_stops_when_that_is_back() -> None:
-    mesh = Mesh("abcd", slots={A: 0, B: 0, C: 0, D: 4})
-    mesh.verdict = lambda begun: None
-    mesh.set_queue(A, "mail", concurrency=1)
-    mesh.run(0.5)
-    first, second = mesh.specs(2, "abc", queue="mail")
-    mesh.submit(A, first)
-    mesh.run_until(lambda: mesh.runs(first.id) == [D])
-    mesh.submit(A, second)
+    mesh, first, second = one_at_a_time(runner=D)
     mesh.cut((A, D), (B, D), (C, D))
-    mesh.tell(B, A, Copies((encode(mesh.record(A, first.id)._replace(cancel=True)),)))
+    cancel(mesh, first, B, A)
     mesh.do(B, SlotsChanged(Room(1)))
     mesh.run(0.5)
     assert mesh.runs(second.id) == [], "nobody knows yet that D is silent"
@@ -509,18 +513,9 @@ def test_a_runner_that_is_silent_once_more_is_not_told_meanwhile() -> None:
 
 
 def test_a_start_counts_no_longer_whose_owner_ran_it_and_died_before_it_heard_of_a_cancel() -> None:
-    mesh = Mesh("abcd", slots={A: 4, B: 0, C: 0, D: 4})
-    mesh.verdict = lambda begun: None
-    mesh.set_queue(A, "mail", concurrency=1)
-    mesh.run(0.5)
-    first, second = mesh.specs(2, "abc", queue="mail")
-    mesh.submit(A, first)
-    mesh.run_until(lambda: mesh.runs(first.id) == [A])
-    mesh.run(0.5)
-    mesh.submit(A, second)
-    mesh.run(0.5)
+    mesh, first, second = one_at_a_time(runner=A)
     mesh.rule = lambda source, to, message: to != A
-    mesh.tell(D, B, Copies((encode(mesh.record(A, first.id)._replace(cancel=True)),)))
+    cancel(mesh, first, D, B)
     mesh.kill(A)
     mesh.run_until(lambda: mesh.runs(second.id) == [D], limit_s=20.0)
     before = len(mesh.sent)
