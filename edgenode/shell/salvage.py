@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from edgenode.shell.database import Database
 from edgenode.shell.folders import sync_folder
 from edgenode.shell.tally import SUFFIX
 
@@ -62,10 +63,7 @@ def readable_rows(file: Path) -> Iterator[Fields]:
     """
     if not file.exists():
         return
-    database = sqlite3.connect(file, isolation_level=None)
-    database.text_factory = bytes
-    # So that a file that is shorter than it says it is can be read as far as it goes.
-    database.execute("PRAGMA writable_schema = ON")
+    database = _opened(file)
     try:
         low, high = 0, 1 << 62
         for row in _walk(database, f"SELECT {COLUMNS} FROM jobs WHERE rowid > ? ORDER BY rowid", low):
@@ -84,6 +82,16 @@ def readable_rows(file: Path) -> Iterator[Fields]:
                     yield row[1:]
     finally:
         database.close()
+
+
+def _opened(file: Path) -> Database:
+    database = sqlite3.connect(file, isolation_level=None, factory=Database)
+    database.text_factory = bytes
+    # A file that is shorter than it says it is can then be read as far as it goes; and so can one table
+    # while the schema of another is broken. It fails itself where the header is.
+    with suppress(sqlite3.Error):
+        database.execute("PRAGMA writable_schema = ON")
+    return database
 
 
 def _walk(database: sqlite3.Connection, sql: str, after: int) -> Iterator[Fields]:
@@ -107,7 +115,7 @@ def setting(file: Path, name: str) -> object:
     """What the file says of its node under this name; None if it does not, or it cannot be read."""
     if not file.exists():
         return None
-    database = sqlite3.connect(file, isolation_level=None)
+    database = _opened(file)
     try:
         found = database.execute("SELECT value FROM node WHERE name = ?", (name,)).fetchone()
         return None if found is None else found[0]

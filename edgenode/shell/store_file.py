@@ -15,6 +15,7 @@ from edgenode.core.errors import EdgeNodeError
 from edgenode.core.types import JobId
 from edgenode.shell import salvage
 from edgenode.shell.claim_table import CLAIM_SCHEMA
+from edgenode.shell.database import Database
 from edgenode.shell.folders import make_durable_folder
 from edgenode.shell.job_table import JOB_SCHEMA, UPSERTS
 from edgenode.shell.report_table import REPORT_SCHEMA
@@ -82,6 +83,7 @@ def connect(file: Path) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
         cached_statements=len(UPSERTS) + 16,
+        factory=Database,
     )
     try:
         database.execute("PRAGMA synchronous = FULL")

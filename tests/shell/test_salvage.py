@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,28 @@ def test_of_a_file_that_is_no_database_nothing_is_saved_and_the_node_begins_anew
     file = filled(tmp_path)
     file.write_bytes(b"not a database " * 10_000)
     assert saved(tmp_path) == set()
+
+
+@pytest.mark.parametrize("broken", [b"tablejobsjobs", b"tablenodenode", b"CREATE TABLE node"])
+def test_no_job_is_lost_to_schema_bytes_that_are_no_text(tmp_path: Path, broken: bytes) -> None:
+    file = filled(tmp_path)
+    content = file.read_bytes()
+    assert broken in content
+    file.write_bytes(content.replace(broken, b"\x81" * len(broken)))
+    assert len(saved(tmp_path)) == 200
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_node_starts_whatever_bytes_its_file_begins_with(tmp_path: Path, seed: int) -> None:
+    file = filled(tmp_path)
+    draw = random.Random(seed)
+    with file.open("r+b") as opened:
+        for _ in range(3):
+            opened.seek(draw.randrange(4096))
+            opened.write(draw.choice([draw.randbytes, lambda size: b"\x81" * size])(64))
+    store = Store.open_or_renew(tmp_path)
+    commit(store, stored(1000, b"new"))
+    store.close()
 
 
 def test_a_row_that_is_not_what_was_written_is_not_saved(tmp_path: Path) -> None:
