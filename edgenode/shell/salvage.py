@@ -95,7 +95,9 @@ def _opened(file: Path) -> Database:
 
 
 def _walk(database: sqlite3.Connection, sql: str, after: int) -> Iterator[Fields]:
-    """Rows in the order of the query, up to the first that cannot be read."""
+    """Rows in the order of the query, up to the first that cannot be read, or that is out of order: pages
+    that lead back to earlier ones would be walked for ever."""
+    is_forward = not sql.endswith("DESC")
     limit = CHUNK
     while True:
         try:
@@ -105,10 +107,13 @@ def _walk(database: sqlite3.Connection, sql: str, after: int) -> Iterator[Fields
                 return
             limit = 1
             continue
-        yield from rows
+        for row in rows:
+            if not (row[0] > after if is_forward else row[0] < after):
+                return
+            after = row[0]
+            yield row
         if len(rows) < limit:
             return
-        after = rows[-1][0]
 
 
 def setting(file: Path, name: str) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,23 @@ def test_a_node_starts_whatever_bytes_its_file_begins_with(tmp_path: Path, seed:
     store = Store.open_or_renew(tmp_path)
     commit(store, stored(1000, b"new"))
     store.close()
+
+
+@pytest.mark.parametrize("chunk", range(15, 30))
+def test_pages_that_lead_back_are_not_walked_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    file = filled(tmp_path)
+    first, *others = pages_of(file, "jobs", "leaf")
+    content = file.read_bytes()
+    early = content[(first - 1) * 4096 : first * 4096]
+    with file.open("r+b") as opened:
+        for page in others[5:8]:
+            opened.seek((page - 1) * 4096)
+            opened.write(early)
+    monkeypatch.setattr(salvage, "CHUNK", chunk)
+    found = list(islice(salvage.readable_rows(file), 1000))
+    assert 150 < len(found) <= 200 + 3 * 5
 
 
 def test_a_row_that_is_not_what_was_written_is_not_saved(tmp_path: Path) -> None:
