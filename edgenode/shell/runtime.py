@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import random
 import time
@@ -113,6 +114,7 @@ UNWRITTEN_BYTES_MAX: Final = 64 * 1024 * 1024
 ROWS_PER_TURN: Final = 500
 """Read at the start before the loop gets to do anything else: some 10 ms."""
 CLOCK_PERIOD_S: Final = 1.0
+TIMER_TICK_S: Final[Seconds] = 0.001
 CHECK_PERIOD_S: Final[Seconds] = 86_400.0
 DAMAGES_LOGGED: Final = 20
 """Reports of damaged rows that get a line each; of those after it every thousandth does."""
@@ -298,7 +300,7 @@ class Runtime:
             return
         loop = asyncio.get_running_loop()
         self._wake = loop.create_future()
-        timer = loop.call_later(wait_s, _finish, self._wake)
+        timer = loop.call_later(whole_ticks(wait_s), _finish, self._wake)
         try:
             await self._wake
         finally:
@@ -745,6 +747,12 @@ def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *valu
     """From another thread."""
     with suppress(RuntimeError):  # the loop is closed: the node has ended, and nobody waits
         loop.call_soon_threadsafe(call, *values)
+
+
+def whole_ticks(wait_s: Seconds) -> Seconds:
+    """Up to the next tick of the loop's timers. uvloop rounds to the nearest: what is due in less than
+    half a tick is due at once for it, and a node would go round, as fast as it can, until the deadline."""
+    return math.ceil(wait_s / TIMER_TICK_S) * TIMER_TICK_S
 
 
 def _finish(waiting: asyncio.Future[None]) -> None:
