@@ -207,8 +207,10 @@ class JobContext:
         return self._tmp
 
     def progress(self, fraction: float, message: str = "") -> None:
-        """Say how far the work is, from 0 to 1. Cheap: what comes too often is dropped."""
-        self._on_progress(min(max(float(fraction), 0.0), 1.0), message)
+        """Say how far the work is, from 0 to 1; NaN (of nothing nothing is done) counts as 0. Cheap: what
+        comes too often is dropped."""
+        done = float(fraction)
+        self._on_progress(0.0 if math.isnan(done) else min(max(done, 0.0), 1.0), message)
 
     def partial(self, value: Any) -> None:
         """Show this as the job's `partial` until it has a result: JSON as a result is, up to 64 KiB. It takes

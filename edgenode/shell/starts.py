@@ -119,7 +119,7 @@ def make_context(
             fence=Fence(*start.token),
             tmp=folder,
             is_cancelled=is_cancelled,
-            on_progress=lambda fraction, message: progress.say(fraction, str(message)[:ERROR_MESSAGE_CHARS]),
+            on_progress=lambda fraction, message: progress.say(fraction, kept(str(message))),
             on_partial=partial.say,
             on_log=on_log,
         )
@@ -140,23 +140,39 @@ def ended_by(error: BaseException, stopping: str | None) -> Ended:
     """
     match error:
         case InvalidJob() | Unserialisable() | Fail():
-            return Ended(State.FAILED, error=str(error), final=True)
+            return Ended(State.FAILED, error=message_of(error), final=True)
         case Retry():
             after_s = -1.0 if error.after_s is None else error.after_s
-            return Ended(State.FAILED, error=error.reason, retry_after_s=after_s)
+            return Ended(State.FAILED, error=kept(error.reason), retry_after_s=after_s)
         case Cancel():
-            return Ended(State.CANCELLED, error=error.reason)
+            return Ended(State.CANCELLED, error=kept(error.reason))
         case _ if stopping is not None and not isinstance(error, TaskVerdict):
             return Ended(State.CANCELLED, error=stopping)
         case _:
             return Ended(State.FAILED, error=explain(error))
 
 
+def message_of(error: BaseException) -> str:
+    """What it says, as much of it as a record keeps. User code says it: that can fail, too."""
+    try:
+        return kept(str(error))
+    except Exception as another:  # noqa: BLE001 - around user code
+        return f"({type(another).__name__} when asked for its text)"
+
+
+def kept(text: str) -> str:
+    """As much of a task's own words as a record keeps."""
+    return printable(text if len(text) <= ERROR_MESSAGE_CHARS else text[:ERROR_MESSAGE_CHARS] + "…")
+
+
+def printable(text: str) -> str:
+    """With what is no character (of a file name that is no UTF-8, say) spelled out: it can be sent then."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def explain(error: BaseException) -> str:
     """What went wrong, for the job's record: type, message, and the task's own last lines; bounded."""
-    message = str(error)
-    if len(message) > ERROR_MESSAGE_CHARS:
-        message = message[:ERROR_MESSAGE_CHARS] + "…"
+    message = message_of(error)
     lines = [f"{type(error).__name__}: {message}" if message else type(error).__name__]
     here = os.path.dirname(__file__)
     above = os.path.join(os.path.dirname(here), "task.py")
@@ -168,4 +184,4 @@ def explain(error: BaseException) -> str:
     for frame in frames[-ERROR_FRAMES:]:
         code = f": {frame.line[:120]}" if frame.line else ""
         lines.append(f"  {frame.filename}, line {frame.lineno}, in {frame.name}{code}")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
