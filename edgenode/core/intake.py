@@ -26,6 +26,7 @@ from edgenode.core.job_bytes import are_holders
 from edgenode.core.job_ids import is_keyed, job_text
 from edgenode.core.jobs import Record, is_claimed, new_record
 from edgenode.core.pace import Pace
+from edgenode.core.post import WRITE_BYTES, pieces_of
 from edgenode.core.signals import (
     Receipt,
     RequestId,
@@ -169,7 +170,8 @@ class Intake:
             out.asked, out.life = target, life
             groups.setdefault((target, out.place), []).append(SubmitItem(out.blob, out.holders))
         for (target, place), items in groups.items():
-            desk.post.send(target, Submit(request, place, tuple(items)))
+            for piece in pieces_of(items, WRITE_BYTES, len(items)):
+                desk.post.send(target, Submit(request, place, tuple(piece)))
         self._finish(request, submission)
 
     def _close(self, submission: Submission, job: JobId, answer: SubmitAnswer | EdgeNodeError) -> None:

@@ -10,7 +10,7 @@ from edgenode.core.signals import Send
 from edgenode.core.types import (
     NodeId,
 )
-from edgenode.core.wire import CATCH_UP_BYTES, Copies, Message, Vote
+from edgenode.core.wire import CATCH_UP_BYTES, Copies, Message, ResultItem, Vote
 
 WRITE_BYTES: Final = 512 * 1024
 """Records per message, in bytes: a few hundred, so that the next node works while this one still sends."""
@@ -84,4 +84,6 @@ def size_of(item: Any) -> int:
     """About how many bytes an item takes in a frame."""
     if isinstance(item, bytes):
         return len(item)
+    if isinstance(item, ResultItem):
+        return ITEM_BYTES + len(item.verdict.result) + len(item.verdict.error)
     return ITEM_BYTES + sum(len(part) for part in item if isinstance(part, bytes))
