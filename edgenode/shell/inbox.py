@@ -32,10 +32,6 @@ class Inbox:
     def add(self, event: Event) -> None:
         self._queue_of(event).append(event)
 
-    def add_first(self, event: Event) -> None:
-        """What everything else that is no control waits behind."""
-        self._others.appendleft(event)
-
     def is_full(self, event: Event) -> bool:
         """Whether there are too many before this one."""
         return len(self._queue_of(event)) >= EVENTS_MAX

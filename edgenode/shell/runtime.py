@@ -356,11 +356,12 @@ class Runtime:
         self.observer.refused()
         for effect in held:
             self._revoke(effect)
-        self._inbox.add_first(StoreRefused(error.detail))
-        self._rouse()
         if isinstance(error, StoreDamaged):
             self._damaged(Damage((), error.detail))
             return
+        # Now, before any other event: what the core would write until it knows is behind nothing.
+        self._feed(StoreRefused(error.detail))
+        self._rouse()
         is_relapse = time.monotonic() - self._recovered_at < RELAPSE_S
         self._pause_s = min(self._pause_s * 2, RELAPSE_MAX_S) if is_relapse else RECOVER_MIN_S
         self._spawn(self._recover())
