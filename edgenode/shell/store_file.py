@@ -85,6 +85,9 @@ def connect(file: Path) -> sqlite3.Connection:
         cached_statements=len(UPSERTS) + 16,
         factory=Database,
     )
+    # Bytes where text should be, or text where bytes should be, are for checksums and types to refuse: read
+    # as Python does it, they are an error that looks like a busy disk.
+    database.text_factory = _text
     try:
         database.execute("PRAGMA synchronous = FULL")
         database.execute("PRAGMA fullfsync = 1")  # macOS: fsync alone does not reach the disk there
@@ -93,6 +96,10 @@ def connect(file: Path) -> sqlite3.Connection:
         database.close()
         raise
     return database
+
+
+def _text(found: bytes) -> str:
+    return found.decode(errors="replace")
 
 
 def found_files(file: Path) -> tuple[tuple[int, int] | None, ...]:
@@ -117,8 +124,9 @@ def _lock(folder: Path) -> int:
         holder = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
         os.close(handle)
         raise StoreLocked(f"{folder} is in use by the process {holder}", folder=str(folder)) from error
-    os.ftruncate(handle, 0)
-    os.write(handle, str(os.getpid()).encode())
+    with suppress(OSError):  # on a full disk nobody is told who has it
+        os.ftruncate(handle, 0)
+        os.write(handle, str(os.getpid()).encode())
     return handle
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
@@ -474,6 +475,16 @@ def test_a_second_opener_of_a_folder_is_told_who_has_it(store: Store, tmp_path: 
         Store.open(tmp_path / "node")
 
 
+def test_a_full_disk_keeps_no_folder_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(handle: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "no room")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", refused)
+        Store.open(tmp_path / "other").close()
+    Store.open(tmp_path / "other").close()
+
+
 def test_a_refused_opener_leaves_the_first_one_alone(store: Store, tmp_path: Path) -> None:
     with pytest.raises(StoreLocked):
         Store.open(tmp_path / "node")
@@ -496,6 +507,45 @@ def test_a_row_with_a_wrong_checksum_is_not_handed_out(tmp_path: Path) -> None:
     assert store.damaged == {job(1)}
     assert len(told) == 1, "reported once, however often it is met"
     assert told[0].jobs == (job(1),)
+    store.close()
+
+
+@pytest.mark.parametrize("column", ["blob", "promise"])
+def test_bytes_that_became_text_are_damage_and_no_refusal_of_the_disk(
+    tmp_path: Path, column: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One bit of a record says which of the two a value is."""
+    for settled in (False, True):
+        folder = tmp_path / str(settled)
+        store = Store.open(folder)
+        for number in (1, 2):
+            commit(store, stored(number, b"\xff\xfe", promise=PROMISE, settled=settled))
+        store.close()
+        spoil(folder, f"UPDATE jobs SET {column} = CAST({column} AS TEXT) WHERE id = ?", job(1))
+        monkeypatch.setattr(store_file, "CHECK_BYTES_MAX", 0)
+        store = Store.open_or_renew(folder)
+        assert set(store.archive().get([job(1), job(2)])) == {job(2)}
+        assert [row.id for row in store.archive().scan(JobId(b""), 10)] == [job(2)]
+        store.check()
+        commit(store, stored(3))
+        store.close()
+
+
+def test_an_id_that_became_text_costs_no_job(tmp_path: Path) -> None:
+    filled(tmp_path)
+    spoil(tmp_path, "UPDATE jobs SET id = CAST(id AS TEXT) WHERE id = ?", job(7))
+    store = Store.open_or_renew(tmp_path)
+    assert len(store.archive().scan(JobId(b""), 1000)) == 200
+    store.close()
+
+
+@pytest.mark.parametrize("name", ["boots", "lives", "identity", "peers", "words", "behind", "queues"])
+def test_a_setting_that_became_text_keeps_no_node_from_starting(tmp_path: Path, name: str) -> None:
+    filled(tmp_path)
+    sql = "INSERT OR REPLACE INTO node VALUES (?, CAST(x'ff81fe' AS TEXT))"
+    spoil(tmp_path, sql, name)
+    store = Store.open_or_renew(tmp_path)
+    commit(store, stored(1000))
     store.close()
 
 
