@@ -122,7 +122,12 @@ class Discovery:
         if state_change is ServiceStateChange.Removed:
             self._found.pop(name, None)
             return
-        service = AsyncServiceInfo(service_type, name)
+        try:
+            service = AsyncServiceInfo(service_type, name)
+        except Error as error:
+            # Anybody on the network can announce anything; what is raised here would end all discovery.
+            logger.debug("no name of a node: %s", error)
+            return
         # An announcement brings all of it at once; a part that is missing must be asked for.
         if service.load_from_cache(zeroconf):
             self._consider(service)

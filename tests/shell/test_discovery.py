@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from zeroconf import ServiceStateChange
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from edgenode.core.types import NodeId
@@ -133,6 +134,15 @@ async def test_strangers_may_announce_nonsense(start: Start, mesh_id: str) -> No
     assert await left.next() == ("127.0.0.1", 7003)
     assert left.addresses.empty()
     await network.async_close()
+
+
+@pytest.mark.parametrize("name", ["foo.bar.", "", "x._other._tcp.local.", f"{'n' * 80}.{SERVICE}"])
+async def test_a_name_that_no_node_has_ends_no_discovery(start: Start, mesh_id: str, name: str) -> None:
+    """zeroconf hands the same name over again, and nothing behind it, if this raises."""
+    network = (found := await start(mesh_id, 7101)).discovery._network
+    assert network is not None
+    found.discovery._changed(network.zeroconf, SERVICE, name, ServiceStateChange.Added)
+    assert found.addresses.empty()
 
 
 async def test_what_others_announce_is_remembered_within_a_bound(
