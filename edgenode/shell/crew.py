@@ -19,6 +19,8 @@ logger = logging.getLogger("edgenode")
 
 RESPAWN_MIN_S: Final[Seconds] = 0.5
 RESPAWN_MAX_S: Final[Seconds] = 30.0
+RESPAWN_ROUNDS_MAX: Final = 6
+"""The pause doubles so often, and is the longest then."""
 """A process that dies before it did anything is tried again after this, doubled each time."""
 AHEAD_S: Final[Seconds] = 1.0
 """A process that will have had its runs by then gets its successor: a start takes 0.1 s where nothing else is
@@ -197,7 +199,8 @@ class Crew:
             self._start_failed(trouble)
 
     def _start_failed(self, trouble: str | None) -> None:
-        delay_s = min(RESPAWN_MIN_S * 2 ** (self._failures // self._plan.processes), RESPAWN_MAX_S)
+        rounds = min(self._failures // self._plan.processes, RESPAWN_ROUNDS_MAX)
+        delay_s = min(RESPAWN_MIN_S * 2**rounds, RESPAWN_MAX_S)
         self._failures += 1
         if trouble is not None:
             self.trouble = trouble

@@ -638,3 +638,12 @@ def test_a_worker_whose_parent_is_gone_already_does_not_begin(tasks: str, tmp_pa
         assert subprocess.run(command, pass_fds=[theirs.fileno()], timeout=LIMIT_S).returncode == 0
         theirs.close()
         assert ours.recv(1) == b"", "it said nothing"
+
+
+async def test_processes_are_tried_again_however_long_they_failed(tasks: str) -> None:
+    made = Pool([tasks])
+    crew = next(iter(made.pool._crews))
+    crew._failures = 10**6
+    crew._start_failed("no room")
+    assert len(crew._respawns) == 1
+    await made.pool.close()
