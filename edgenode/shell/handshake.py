@@ -12,6 +12,7 @@ import logging
 import secrets
 import socket
 import ssl
+import time
 from contextlib import suppress
 from enum import Enum
 from functools import partial
@@ -436,9 +437,10 @@ def _tls_reason(error: ssl.SSLError) -> str:
 def _send_alert(address: Address, context: ssl.SSLContext, limit_s: Seconds) -> None:
     """Fail one more handshake, on a plain socket, so that the other side learns why.
 
-    asyncio closes a failed handshake without sending the alert that OpenSSL has made of it. Blocks, so it
-    runs in a thread.
+    asyncio closes a failed handshake without sending the alert that OpenSSL has made of it. Blocks, for a
+    few times the limit at most, so it runs in a thread.
     """
+    ends = time.monotonic() + limit_s
     with (
         suppress(OSError),
         socket.create_connection(address, timeout=limit_s) as plain,
@@ -448,5 +450,5 @@ def _send_alert(address: Address, context: ssl.SSLContext, limit_s: Seconds) -> 
             secured.do_handshake()
         # Read to the end: closing with data unread would reset the connection and lose the alert.
         secured.shutdown(socket.SHUT_WR)
-        while secured.recv(4096):
+        while time.monotonic() < ends and secured.recv(4096):
             pass

@@ -9,6 +9,8 @@ import socket
 import ssl
 import sys
 import textwrap
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -21,7 +23,7 @@ import uvloop
 from edgenode.core import signals, wire
 from edgenode.core.signals import CloneMet, LinkDown, LinkUp, MessageArrived
 from edgenode.core.types import JobId, Load, NodeId, next_boot
-from edgenode.shell.handshake import Greeted, WebSocket, _fact
+from edgenode.shell.handshake import Greeted, WebSocket, _fact, _send_alert
 from edgenode.shell.identity import Identity, MeshKey
 from edgenode.shell.link import (
     DEFAULTS,
@@ -962,3 +964,29 @@ def test_small_messages_share_a_packet_and_a_large_one_goes_alone() -> None:
         box.put(b"x" * size, 0.0)
     sizes = [[len(frame) for frame in split(box.take())] for _ in range(3)]
     assert sizes == [[10, 20], [1_000_000], [30]]
+
+
+def test_telling_why_ends_however_long_the_other_side_talks() -> None:
+    """A thread that stays is one that nobody else gets, and the process waits for it at its end."""
+    ended = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        with listener.accept()[0] as link, suppress(OSError):
+            while not ended.is_set():
+                link.sendall(b"x")
+                time.sleep(0.02)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        talking = threading.Thread(target=drip, args=(listener,))
+        talking.start()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        telling = threading.Thread(
+            target=_send_alert, args=(listener.getsockname(), context, 0.1), daemon=True
+        )
+        telling.start()
+        telling.join(20)
+        is_over = not telling.is_alive()
+        ended.set()
+        talking.join()
+    assert is_over
