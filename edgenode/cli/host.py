@@ -223,6 +223,8 @@ async def _open(folder: Path, api: socket.socket, distrust: str) -> Store:
             try:
                 return await asyncio.to_thread(_open_now, folder, distrust)
             except DiskRefused as error:
+                if "aside" in error.context:
+                    distrust = ""
                 if not said:
                     runner = make_runner(make_waiting_app(lambda: said[-1]))
                     await runner.setup()

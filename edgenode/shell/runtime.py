@@ -96,7 +96,7 @@ from edgenode.shell.job_search import SearchResult
 from edgenode.shell.observe import Observer, Sample
 from edgenode.shell.searches import Searches
 from edgenode.shell.store import Store
-from edgenode.shell.store_file import Damage, DiskRefused, StoreDamaged
+from edgenode.shell.store_file import Damage, StoreDamaged
 from edgenode.shell.transport import Transport
 from edgenode.shell.worker import STOP_GRACE_S, WorkerPool
 from edgenode.task import Registry, Task
@@ -108,6 +108,7 @@ WHAT_TO_DO: Final = (
     "It takes no jobs, and shows those of others. Start it once with --new-identity: what it has becomes"
     " copies for repair, and it joins as a new member"
 )
+JOINS_ANEW: Final = "damage: %s. This node joins anew, with what can be read of it as copies"
 HELD_EFFECTS_MAX: Final = 200_000
 UNWRITTEN_BYTES_MAX: Final = 64 * 1024 * 1024
 """What may wait for the disk, as for the inbox and the one above: at 100 MB/s more than half a second."""
@@ -242,10 +243,15 @@ class Runtime:
         boot = self._store.boot()
         loop = asyncio.get_running_loop()
         self._store.on_damage = lambda damage: _call_soon(loop, self._damaged, damage)
-        rows = iter(boot.rows)
-        while piece := list(islice(rows, ROWS_PER_TURN)):
-            self.node.load(piece)
-            await asyncio.sleep(0)  # for who asks its API meanwhile; its peers are not heard yet
+        try:
+            rows = iter(boot.rows)
+            while piece := list(islice(rows, ROWS_PER_TURN)):
+                self.node.load(piece)
+                await asyncio.sleep(0)  # for who asks its API meanwhile; its peers are not heard yet
+        except StoreDamaged as error:
+            logger.error(JOINS_ANEW, error.detail)
+            self.distrust = error.detail
+            return
         self._clock_at = time.monotonic() + CLOCK_PERIOD_S
         self._feed(ClockRead(time.time()))
         days = boot.clock, boot.past, boot.words, boot.forgotten
@@ -378,7 +384,7 @@ class Runtime:
                 logger.error(text, damage.text)
             self.post(RowsDamaged(damage.jobs))
             return
-        logger.error("damage: %s. This node joins anew, with what can be read of it as copies", damage.text)
+        logger.error(JOINS_ANEW, damage.text)
         self.distrust = damage.text
         # The old identity's last word: its jobs move at once.
         self._feed(StoreRefused(damage.text))
@@ -424,13 +430,13 @@ class Runtime:
             await asyncio.sleep(pause_s)
             try:
                 boot = await asyncio.to_thread(self._store.recover)
-            except DiskRefused as error:
-                self._refusal = error.detail
-                pause_s = max(pause_s, min(pause_s * 2, RECOVER_MAX_S))
-                continue
             except StoreDamaged as error:
                 self._damaged(Damage((), error.detail))
                 return
+            except EdgeNodeError as error:
+                self._refusal = error.detail
+                pause_s = max(pause_s, min(pause_s * 2, RECOVER_MAX_S))
+                continue
             self._refusal = None
             self._recovered_at = time.monotonic()
             self.post(StoreRecovered(boot.boot, boot.rows))

@@ -32,11 +32,14 @@ def set_aside(file: Path) -> Path:
     """Rename a store's file and its log, durably. Returns the new place of the file, which may not exist
     (if only its log did)."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    if before := found_aside(file):
+        # Their names are in the order of time, also where the clock was set back.
+        stamp = max(stamp, before[-1].name.partition(ASIDE)[2][: len(stamp)])
     aside = file.with_name(f"{file.name}{ASIDE}{stamp}")
     number = 1
     while aside.exists() or _log(aside).exists():
         number += 1
-        aside = file.with_name(f"{file.name}{ASIDE}{stamp}-{number}")
+        aside = file.with_name(f"{file.name}{ASIDE}{stamp}-{number:04d}")
     # The file first: on its own, its log is never taken for a store; but without its log it would be.
     for source, target in ((file, aside), (_log(file), _log(aside))):
         if source.exists() and source.stat().st_size:

@@ -62,6 +62,7 @@ from edgenode.shell.store_file import (
     is_damage,
     is_small,
     open_file,
+    refusals,
     roll_back,
     unusable,
 )
@@ -116,8 +117,10 @@ class UnsettledRows:
                 raise unusable(self._file, error) from error
             if not found:
                 return
-            after = found[-1][0]
-            for _, *fields in found:
+            for number, *fields in found:
+                if number <= after:
+                    raise damage_of(self._file, "its pages lead back to rows that were read before")
+                after = number
                 if (row := healthy(tuple(fields))) is not None:
                     yield row
 
@@ -197,7 +200,7 @@ class Store:
         try:
             self._save_rows()
             self._boot = self._load()
-        except EdgeNodeError:
+        except BaseException:
             self._reader.close()
             writer.close()
             self._tally.close()
@@ -206,6 +209,8 @@ class Store:
         self._searcher = connect(self._file)
         self._files = found_files(self._file)
         self._search_lock = threading.Lock()
+        self._checker: sqlite3.Connection | None = None
+        self._check_lock = threading.Lock()
         self._thread = threading.Thread(target=self._write_all, name="edgenode-store", daemon=True)
         self._thread.start()
 
@@ -240,6 +245,10 @@ class Store:
 
         Args:
             distrust: why the file that is there is not even to be tried.
+
+        Raises:
+            DiskRefused: if it has `context["aside"]`, what is there now is the new one, and the next try is
+                to go on with it: set aside as well, it would be saved in the place of what it is to save.
         """
         folder = Path(folder).absolute()
         file = folder / FILE_NAME
@@ -251,7 +260,12 @@ class Store:
                     distrust = damage.detail
             aside = salvage.set_aside(file)
             on_damage(Damage((), f"{distrust}. It is set aside as {aside.name}"))
-            return cls(folder, lock, open_file(file), on_damage)
+            try:
+                with refusals(folder):
+                    return cls(folder, lock, open_file(file), on_damage)
+            except DiskRefused as error:
+                error.context["aside"] = aside.name
+                raise
 
     def _load(self) -> Boot:
         database = self._writer
@@ -427,8 +441,12 @@ class Store:
             database = connect(self._file)
         except sqlite3.Error:
             return  # it went, or the disk did, just now: the next write says so
+        with self._check_lock:
+            self._checker = database
         archive = StoreArchive(database, self._report, self._damaged)
         try:
+            if self._closing:
+                return
             check_structure(database, self._file)
             after = JobId(b"")
             while not self._closing and (rows := archive.scan(after, CHECK_ROWS)):
@@ -437,8 +455,10 @@ class Store:
         except StoreDamaged as error:
             self._report(None, str(error.context["found"]))
         except sqlite3.Error:
-            pass  # a disk that cannot be read for another reason says so where it matters
+            pass  # a disk that cannot be read for another reason says so where it matters; or it is closed
         finally:
+            with self._check_lock:
+                self._checker = None
             database.close()
 
     # ------------------------------------------------------------------------------------- writing
@@ -561,6 +581,7 @@ class Store:
 
     def _write_all(self) -> None:
         """The writer thread: until closed, and then until the queue is empty."""
+        orders: list[_Order] = []
         try:
             while True:
                 with self._changed:
@@ -573,10 +594,10 @@ class Store:
                 while orders:
                     orders = self._write_some(orders)
         finally:
-            # Reached with a full queue only if `done` raised, which is a bug: let nobody wait for ever.
+            # With anything left only after an error that is a bug: let nobody wait for ever.
             with self._changed:
                 self._closing = True
-                left = list(self._queue)
+                left = [*orders, *self._queue]
                 self._queue.clear()
             for order in left:
                 order.done(DiskRefused("the store's writer has ended"))
@@ -681,8 +702,8 @@ class Store:
             self._fold("TRUNCATE")  # what the log gives back may be all the room there is
             find_room(self._file.parent)
             self._boot = self._load()
-        except OSError as error:
-            return DiskRefused(f"{self._file.parent}: {error.strerror}")
+        except (OSError, sqlite3.Error) as error:
+            return DiskRefused(f"{self._file.parent}: {error}")
         except EdgeNodeError as error:
             return error
         self._refusal = None
@@ -714,6 +735,9 @@ class Store:
         with self._changed:
             self._closing = True
             self._changed.notify()
+        with self._check_lock:
+            if self._checker is not None:
+                self._checker.interrupt()
         self._thread.join()
         if not self._closed:
             self._searcher.interrupt()

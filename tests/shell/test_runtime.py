@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,7 +17,7 @@ from edgenode.core.signals import ClockRead, LinkUp, Persist, Persisted
 from edgenode.core.types import MemberInfo, NodeId
 from edgenode.shell.runtime import TIMER_TICK_S, Runtime, whole_ticks
 from edgenode.shell.store import Store
-from edgenode.shell.store_file import DiskRefused
+from edgenode.shell.store_file import DiskRefused, StoreDamaged
 
 
 @pytest.mark.parametrize(
@@ -109,3 +109,20 @@ async def test_what_the_core_writes_before_it_knows_of_a_refusal_holds_nothing_u
         for chore in runtime._chores:
             chore.cancel()
         disk.close()
+
+
+async def test_a_file_that_leads_in_circles_is_distrusted(tmp_path: Path) -> None:
+    disk = Disk.open(tmp_path)
+
+    def rows() -> Iterator[Any]:
+        raise StoreDamaged("its pages lead back")
+        yield
+
+    disk._boot = disk.boot()._replace(rows=rows())
+    info = MemberInfo(ME, "one", 1, (), "", "0", 1.0, 1, (), (), 0.0, ready=False)
+    runtime = Runtime(
+        info, Settings(), disk, registry={}, mesh_id="mesh", expects_peers=False, knows_peers=False
+    )
+    await runtime.run()
+    assert runtime.distrust == "its pages lead back"
+    disk.close()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import random
+import socket
 import sqlite3
+import time
 from collections.abc import Callable
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
+from edgenode.cli import host
 from edgenode.core.types import JobId
 from edgenode.shell import salvage
 from edgenode.shell.store import Store
@@ -179,6 +184,49 @@ def test_saving_that_was_interrupted_is_done_at_the_next_start(
     assert file.exists()
     assert len(saved(tmp_path)) == 200
     assert len(Store.open(tmp_path).aside) == 1
+
+
+async def test_a_disk_that_is_full_while_rows_are_saved_costs_none_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node sets its file aside while it runs, and tries again until there is room."""
+    filled(tmp_path)
+    real, tries = salvage.readable_rows, 0
+
+    def interrupted(aside: Path) -> object:
+        nonlocal tries
+        tries += 1
+        for number, row in enumerate(real(aside)):
+            if number == 50 and tries < 4:
+                raise DiskRefused("full") if tries % 2 else OSError(errno.ENOSPC, "full")
+            yield row
+
+    monkeypatch.setattr(salvage, "readable_rows", interrupted)
+    monkeypatch.setattr(host, "OPEN_AGAIN_S", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as api:
+        store = await host._open(tmp_path, api, "a test says so")
+    assert tries == 4
+    assert len(store.archive().scan(JobId(b""), 1000)) == 200
+    assert len(store.aside) == 1
+    store.close()
+
+
+def test_what_was_set_aside_last_is_saved_also_where_the_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small board begins in 1970 at each start."""
+    for days, number in ((20_000, 1), (20_000, 2), (1, 3), (2, 4)):
+        monkeypatch.setattr(
+            time, "gmtime", lambda days=days: datetime.fromtimestamp(86_400 * days).timetuple()
+        )
+        store = Store.open(tmp_path)
+        commit(store, stored(number))
+        store.close()
+        found = saved(tmp_path, "a test says so")
+        assert job(number) in found
+        assert len(found) == number
+    names = [path.name for path in Store.open(tmp_path).aside]
+    assert len(names) == 4
 
 
 def test_a_start_that_ended_right_after_the_file_was_set_aside_is_made_good(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from edgenode.core.wire import Query
 from edgenode.shell import job_search, store_file
 from edgenode.shell import store as module
 from edgenode.shell.job_table import HEALTH, UPSERTS
-from edgenode.shell.store import Store
+from edgenode.shell.store import Store, UnsettledRows
 from edgenode.shell.store_file import (
     FILE_NAME,
     Damage,
@@ -1075,3 +1076,74 @@ def test_a_store_from_before_the_first_release_is_left_alone(tmp_path: Path) -> 
     with pytest.raises(StoreOfOtherVersion, match="format 1"):
         Store.open(tmp_path)
     assert (tmp_path / FILE_NAME).read_bytes() == before
+
+
+def test_closing_does_not_wait_for_a_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes minutes to look through a large file."""
+    begun = threading.Event()
+
+    def check_for_ever(database: sqlite3.Connection, file: Path) -> None:
+        begun.set()
+        endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+        database.execute(endless).fetchall()
+
+    monkeypatch.setattr("edgenode.shell.store.check_structure", check_for_ever)
+    told: list[Damage] = []
+    store = Store.open(tmp_path, told.append)
+    checking = threading.Thread(target=store.check, daemon=True)
+    checking.start()
+    assert begun.wait(10)
+    time.sleep(0.01)
+    store.close()
+    checking.join(10)
+    assert not checking.is_alive()
+    assert told == []
+
+
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"), OSError(errno.EIO, "broken")])
+def test_a_recovery_that_cannot_be_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    store = Store.open(tmp_path)
+
+    def missing() -> None:
+        raise error
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "_missing", missing)
+        with pytest.raises(DiskRefused):
+            store.recover()
+    store.recover()
+    commit(store, stored(1))
+    store.close()
+
+
+def test_who_waits_for_a_writer_that_ended_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(tmp_path)
+
+    def wrong(orders: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(store, "_transact", wrong)
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
+    with pytest.raises(DiskRefused):
+        store.set_identity(b"new")
+    store.close()
+
+
+def test_unsettled_rows_are_walked_once_also_where_pages_lead_back(tmp_path: Path) -> None:
+    rows = UnsettledRows(LeadsBack(), tmp_path / FILE_NAME)  # type: ignore[arg-type]
+    with pytest.raises(StoreDamaged):
+        list(islice(rows, 1000))
+
+
+class LeadsBack:
+    """A file whose rows come in a circle."""
+
+    def execute(self, sql: str, values: tuple[int]) -> LeadsBack:
+        self._after = values[0]
+        return self
+
+    def fetchall(self) -> list[tuple[object, ...]]:
+        fields = (job(1), 0, None, 0, b"")
+        return [(number % 7, *fields) for number in range(self._after + 1, self._after + 5)]
