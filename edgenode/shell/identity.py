@@ -41,6 +41,8 @@ from edgenode.core.types import NodeId
 from edgenode.shell.folders import make_durable_folder, sync_folder
 
 KEY_BYTES: Final = 32
+OWN_FILES: Final = "/proc/self/fd"
+"""Where Linux shows the files that a process has open."""
 ID_BYTES: Final = 10  # 16 characters of base32
 
 # One label per use (RFC 5869 section 3.2): knowing what one yields says nothing of the others.
@@ -101,11 +103,15 @@ def new_mesh_key(path: Path) -> MeshKey:
         raise BadMeshKey(f"{path} exists; a mesh key is never overwritten") from error
     except OSError as error:
         raise BadMeshKey(f"cannot write {path}: {error.strerror}") from error
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(FILE_TEXT.format(mesh_id=made.mesh_id, key=key.hex()))
-        file.flush()
-        os.fsync(file.fileno())
-    sync_folder(path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(FILE_TEXT.format(mesh_id=made.mesh_id, key=key.hex()))
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(path.parent)
+    except OSError as error:
+        path.unlink(missing_ok=True)  # a part of a key is none, and would be in the way of the next
+        raise BadMeshKey(f"cannot write {path}: {error.strerror}") from error
     return made
 
 
@@ -325,10 +331,17 @@ def _der(certificate: x509.Certificate) -> bytes:
 
 @contextmanager
 def _brief_file(content: bytes) -> Iterator[str]:
-    """A file for an interface that reads files only, gone when the block ends.
+    """A file for an interface that reads files only, gone when the block ends; in memory, where that can be:
+    a disk may be full.
 
-    Its secret part must be encrypted: a kill in between leaves the file behind.
+    Its secret part must be encrypted: a kill in between may leave the file behind.
     """
+    if hasattr(os, "memfd_create") and os.path.isdir(OWN_FILES):
+        with os.fdopen(os.memfd_create("edgenode"), "wb") as held:
+            held.write(content)
+            held.flush()
+            yield f"{OWN_FILES}/{held.fileno()}"
+        return
     descriptor, path = tempfile.mkstemp(prefix="edgenode-", suffix=".pem")  # mode 0600
     try:
         with os.fdopen(descriptor, "wb") as file:

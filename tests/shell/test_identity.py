@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import ssl
 import tempfile
@@ -50,6 +51,33 @@ def test_a_new_key_file_is_readable_by_its_owner_only_and_loads_again(tmp_path: 
     assert path.stat().st_mode & 0o777 == 0o600
     assert load_mesh_key(path) == made
     assert len(made.keys[0]) == 32
+
+
+def test_a_key_that_could_not_be_written_whole_is_not_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    path = tmp_path / "mesh.key"
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", refused)
+        with pytest.raises(BadMeshKey, match="cannot write"):
+            new_mesh_key(path)
+    assert not path.exists()
+    new_mesh_key(path)
+
+
+@pytest.mark.parametrize("has_memory_files", [True, False])
+def test_certificates_are_loaded_also_where_no_disk_has_room(
+    monkeypatch: pytest.MonkeyPatch, has_memory_files: bool
+) -> None:
+    if has_memory_files:
+        monkeypatch.setattr(tempfile, "mkstemp", None)
+    else:
+        monkeypatch.delattr(os, "memfd_create")
+    key = MeshKey("mesh", (b"k" * 32,))
+    assert Identity.generate().server_context(key).get_ca_certs()
 
 
 def test_a_key_file_is_never_overwritten(tmp_path: Path) -> None:
