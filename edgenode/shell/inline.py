@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Mapping
+from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from pathlib import Path
@@ -201,7 +202,8 @@ class Inline:
         lines.close()
         if folder is not None and folder.exists():
             loop = asyncio.get_running_loop()
-            loop.run_in_executor(None, partial(shutil.rmtree, folder, ignore_errors=True))
+            with suppress(RuntimeError):  # no thread is to be had: it goes with the folder of all
+                loop.run_in_executor(None, partial(shutil.rmtree, folder, ignore_errors=True))
         if pending.timed_out and ended.state is not State.SUCCEEDED:
             ended = Ended(State.FAILED, error=pending.stopping or "")
         self._end(pending, Verdict(*ended))

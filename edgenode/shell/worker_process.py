@@ -168,7 +168,16 @@ class WorkerProcess:
         os.set_blocking(self._pipe, False)
         self._loop.add_reader(self._link.fileno(), self._receive)
         self._loop.add_reader(self._pipe, self._read_output)
-        threading.Thread(target=self._wait, name=f"edgenode-wait-{self.pid}", daemon=True).start()
+        try:
+            threading.Thread(target=self._wait, name=f"edgenode-wait-{self.pid}", daemon=True).start()
+        except RuntimeError as error:
+            # No thread is to be had, so nobody would know how it ends.
+            self._loop.remove_reader(self._link.fileno())
+            self._close_pipe()
+            self._link.close()
+            self.kill()
+            self._process.wait()
+            raise OSError(str(error)) from error
 
     # -------------------------------------------------------------------------------------------- runs
 
@@ -265,8 +274,13 @@ class WorkerProcess:
         except (ValueError, msgpack.UnpackException) as error:
             self._trouble = f"the worker process wrote nonsense to its node: {error!r}"
             received = b""
-        for kind, *fields in frames:
-            self._heard(kind, fields)
+        try:
+            for kind, *fields in frames:
+                self._heard(kind, fields)
+        except (TypeError, ValueError) as error:
+            # A child that the task forked may have written into the middle of a frame.
+            self._trouble = f"the worker process wrote nonsense to its node: {error!r}"
+            received = b""
         if not received:
             self._end_link()
 
@@ -408,7 +422,8 @@ class WorkerProcess:
         self._drain()
         self._close_pipe()
         self._link.close()
-        self._loop.run_in_executor(None, lambda: shutil.rmtree(self._folder, ignore_errors=True))
+        with suppress(RuntimeError):  # no thread is to be had: it goes with the folder of all
+            self._loop.run_in_executor(None, lambda: shutil.rmtree(self._folder, ignore_errors=True))
         self.gone.set_result(None)
         end = self._how_it_ended()
         trouble = None if self.was_ready else self._trouble or f"{end} while it started"

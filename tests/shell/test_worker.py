@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgpack
@@ -22,6 +23,7 @@ from edgenode.core.job_ids import job_text
 from edgenode.core.specs import AS_ITS_TASK
 from edgenode.core.types import Room, State
 from edgenode.shell import worker_main as protocol
+from edgenode.shell import worker_process
 from edgenode.shell.worker_process import COMMAND
 
 TASKS = """
@@ -149,6 +151,11 @@ def fork() -> None:
         print(os.getpid())
         never_end()
     never_end()
+
+@task("babble")
+def babble(said: str) -> str:
+    os.write(int(sys.argv[1]), said.encode("latin-1"))  # into the frames of its process
+    return said
 
 @task("big")
 def big(text: str) -> int:
@@ -646,4 +653,32 @@ async def test_processes_are_tried_again_however_long_they_failed(tasks: str) ->
     crew._failures = 10**6
     crew._start_failed("no room")
     assert len(crew._respawns) == 1
+    await made.pool.close()
+
+
+@pytest.mark.parametrize("said", ["hi", "\x90", "\x91\x00", "\xc1"])
+async def test_nonsense_from_a_process_ends_its_run(pool: Pool, said: str) -> None:
+    ended = await pool.do("babble", said=said)
+    assert ended.verdict.state is State.FAILED
+    assert ended.lost
+    assert "nonsense" in ended.verdict.error
+    assert (await pool.do("echo", value="x")).verdict.state is State.SUCCEEDED
+
+
+async def test_a_process_without_a_thread_to_watch_it_is_ended_and_tried_again(
+    tasks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    def no_thread(**options: Any) -> None:
+        started.append(1)
+        raise RuntimeError("can't start new thread")
+
+    made = Pool([tasks])
+    with monkeypatch.context() as full:
+        full.setattr(worker_process, "threading", SimpleNamespace(Thread=no_thread))
+        await made.pool.start()
+    assert started
+    await made.until(lambda: made.troubles[-1:] == [None])
+    assert (await made.do("echo", value="x")).verdict.state is State.SUCCEEDED
     await made.pool.close()
