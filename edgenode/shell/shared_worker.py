@@ -64,9 +64,14 @@ class SharedWorker(Worker):
         loop: asyncio.AbstractEventLoop,
         coroutine: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
         context: Context | None = None,
+        **options: Any,
     ) -> asyncio.Future[Any]:
-        """A task, known to the start that makes it: it ends with that."""
-        made: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, context=context)
+        """A task, known to the start that makes it: it ends with that.
+
+        Args:
+            options: what later versions of Python (3.14) give a factory, too.
+        """
+        made: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, context=context, **options)
         lines = WRITER.get() if context is None else context.get(WRITER)
         running = None if lines is None else self._by_lines.get(lines)
         if running is not None:
