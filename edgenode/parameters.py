@@ -14,7 +14,7 @@ import math
 import types
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from enum import Enum
 from pathlib import Path
@@ -24,6 +24,8 @@ from uuid import UUID
 PROBLEMS_MAX: Final = 20
 """More than anybody reads; a list of a million wrong items must not make a megabyte of complaints."""
 NESTING_MAX: Final = 32
+REFUSAL_CHARS_MAX: Final = 300
+"""Of what a task's own class says of a value."""
 
 Schema = dict[str, Any]
 
@@ -387,8 +389,8 @@ class Fields(Shape):
             return WRONG
         try:
             return self._make(**read)
-        except ValueError as error:  # a dataclass that checks itself, in __post_init__
-            return problems.add(field, str(error))
+        except Exception as error:  # noqa: BLE001 - a dataclass that checks itself, in __post_init__
+            return problems.add(field, _refusal_of(error))
 
     def schema(self) -> Schema:
         properties: Schema = {}
@@ -408,6 +410,18 @@ class Fields(Shape):
 
 def _inside(field: str, key: str) -> str:
     return f"{field}.{key}" if field else key
+
+
+def _refusal_of(error: Exception) -> str:
+    """Why a class takes no such values: a ValueError says it in words of its own, anything else is named."""
+    try:
+        text = str(error)[:REFUSAL_CHARS_MAX]
+    except Exception as another:  # noqa: BLE001 - around user code
+        text = f"({type(another).__name__} when asked for its text)"
+    kind = type(error).__name__
+    if not text:
+        return kind
+    return text if isinstance(error, ValueError) else f"{kind}: {text}"
 
 
 # ------------------------------------------------------------------------------- annotation -> shape
@@ -533,9 +547,7 @@ def _typed_dict_shape(cls: type[Any], depth: int) -> Shape:
 def _dataclass_shape(cls: type[Any], depth: int) -> Shape:
     hints = _hints_of(cls)
     fields = []
-    for each in dataclasses.fields(cls):
-        if not each.init:
-            continue
+    for each in _init_fields(cls, hints):
         has_factory = each.default_factory is not dataclasses.MISSING
         required = each.default is dataclasses.MISSING and not has_factory
         default = inspect.Parameter.empty if required or has_factory else each.default
@@ -557,6 +569,19 @@ def parameters_of(function: Callable[..., Any], injected: type) -> tuple[Fields,
         hints = typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError) as error:
         raise Unreadable(f"its annotations cannot be evaluated: {error}") from error
+def _init_fields(cls: type[Any], hints: dict[str, Any]) -> Iterator[dataclasses.Field[Any]]:
+    """What its `__init__` takes; `hints` get the types of those that only `__post_init__` sees."""
+    kept = {each.name for each in dataclasses.fields(cls)}
+    for each in cls.__dataclass_fields__.values():
+        hint = hints[each.name]
+        if each.name in kept:
+            if each.init:
+                yield each
+        elif hint is dataclasses.InitVar or isinstance(hint, dataclasses.InitVar):  # else of the class itself
+            hints[each.name] = getattr(hint, "type", Any)
+            yield each
+
+
     fields, wants = [], None
     for name, parameter in inspect.signature(function).parameters.items():
         if hints.get(name) is injected:

@@ -6,11 +6,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, NewType, NotRequired, TypedDict
+from types import SimpleNamespace
+from typing import Annotated, Any, ClassVar, Literal, NewType, NotRequired, TypedDict
 from uuid import UUID
 
 import pytest
@@ -301,6 +302,68 @@ def test_a_million_wrong_items_make_a_short_complaint() -> None:
     found = complaint({"items": [{"name": 1}] * 100_000 + [{"name": "ok", "count": -1}]}, items)
     assert len(found["errors"]) == 20
     assert "and 99998 more" in found["detail"]
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise OSError("no words")
+
+
+@pytest.mark.parametrize(
+    ("raised", "text"),
+    [
+        (ValueError("too many"), "too many"),
+        (ValueError(), "ValueError"),
+        (AssertionError("too many"), "AssertionError: too many"),
+        (AssertionError(), "AssertionError"),
+        (KeyError("red"), "KeyError: 'red'"),
+        (Fail("never"), "Fail: never"),
+        (Unspeakable(), "Unspeakable: (OSError when asked for its text)"),
+        (TypeError("x" * 100_000), "TypeError: " + "x" * 300),
+    ],
+)
+def test_whatever_a_dataclass_raises_of_its_values_is_a_complaint_about_them(
+    raised: Exception, text: str
+) -> None:
+    @dataclass
+    class Picky:
+        count: int
+
+        def __post_init__(self) -> None:
+            raise raised
+
+    def picky(thing: Any) -> None: ...
+
+    picky.__annotations__["thing"] = Picky
+    found = complaint({"thing": {"count": 1}}, task("picky")(picky))
+    assert found["errors"] == [{"field": "thing", "message": text}]
+
+
+@dataclass
+class Scaled:
+    size: int
+    factor: InitVar[int]
+    offset: InitVar[Annotated[int, Bounds(ge=0)]] = 0
+    kinds: ClassVar[list[str]] = ["none"]
+    inner: int = field(init=False, default=0)
+
+    def __post_init__(self, factor: int, offset: int) -> None:
+        self.size = self.size * factor + offset
+
+
+def test_what_only_the_post_init_of_a_dataclass_sees_is_a_parameter_too() -> None:
+    @task("scaled")
+    def scaled(thing: Scaled) -> int:
+        return thing.size
+
+    assert run_task(scaled, {"thing": {"size": 2, "factor": 3}}) == 6
+    assert run_task(scaled, {"thing": {"size": 2, "factor": 3, "offset": 1}}) == 7
+    schema = of(scaled).schema()["properties"]["thing"]
+    assert list(schema["properties"]) == ["size", "factor", "offset"]
+    assert schema["required"] == ["size", "factor"]
+    assert schema["properties"]["offset"] == {"type": "integer", "minimum": 0, "default": 0}
+    told = complaint({"thing": {"size": 2, "factor": "3", "kinds": [], "inner": 1}}, scaled)["errors"]
+    assert [each["field"] for each in told] == ["thing.factor", "thing.kinds", "thing.inner"]
 
 
 json_values = st.recursive(
