@@ -519,7 +519,17 @@ def _annotated_shape(arguments: tuple[Any, ...], depth: int) -> Shape:
         for name in _BOUNDS
         if isinstance(bound := getattr(each, name, None), int | float)
     }
+    for name, bound in bounds.items():
+        if not _can_hold(name, bound):
+            raise Unreadable(f"no value can keep the bound {name}={bound}")
     return _Bounded(shape, bounds) if bounds else shape
+
+
+def _can_hold(name: str, bound: float) -> bool:
+    """Whether there is a value within this bound; JSON cannot say it of one that is not finite."""
+    if isinstance(bound, float) and not math.isfinite(bound):
+        return False
+    return bound > 0 if name == "multiple_of" else bound >= 0 or name != "max_length"
 
 
 def _hints_of(cls: type[Any]) -> dict[str, Any]:
@@ -559,16 +569,6 @@ def _dataclass_shape(cls: type[Any], depth: int) -> Shape:
     return Fields(fields, cls, cls.__name__)
 
 
-def parameters_of(function: Callable[..., Any], injected: type) -> tuple[Fields, str | None]:
-    """The shape of a function's JSON arguments, and the parameter (if any) that wants an `injected`.
-
-    Raises:
-        Unreadable: a parameter cannot be given by name, or its annotation is no JSON.
-    """
-    try:
-        hints = typing.get_type_hints(function, include_extras=True)
-    except (NameError, TypeError) as error:
-        raise Unreadable(f"its annotations cannot be evaluated: {error}") from error
 def _init_fields(cls: type[Any], hints: dict[str, Any]) -> Iterator[dataclasses.Field[Any]]:
     """What its `__init__` takes; `hints` get the types of those that only `__post_init__` sees."""
     kept = {each.name for each in dataclasses.fields(cls)}
@@ -582,6 +582,16 @@ def _init_fields(cls: type[Any], hints: dict[str, Any]) -> Iterator[dataclasses.
             yield each
 
 
+def parameters_of(function: Callable[..., Any], injected: type) -> tuple[Fields, str | None]:
+    """The shape of a function's JSON arguments, and the parameter (if any) that wants an `injected`.
+
+    Raises:
+        Unreadable: a parameter cannot be given by name, or its annotation is no JSON.
+    """
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except (NameError, TypeError) as error:
+        raise Unreadable(f"its annotations cannot be evaluated: {error}") from error
     fields, wants = [], None
     for name, parameter in inspect.signature(function).parameters.items():
         if hints.get(name) is injected:
@@ -630,9 +640,7 @@ def _shape_in(schema: object, depth: int, *, is_top: bool = False) -> Shape:
     bounds = {
         _KEYWORDS[keyword]: bound
         for keyword, bound in schema.items()
-        if keyword in _KEYWORDS
-        and type(bound) in (int, float)
-        and not (keyword == "multipleOf" and bound == 0)
+        if keyword in _KEYWORDS and type(bound) in (int, float) and _can_hold(_KEYWORDS[keyword], bound)
     }
     if isinstance(shape, _Tuple):
         # Its length is said in the words of bounds.

@@ -426,6 +426,12 @@ class Strange:
         (Odd, "no value"),
         (Literal[b"x"], "no value"),
         (list[bytes], "base64"),
+        (Annotated[int, Bounds(multiple_of=0)], "no value can keep the bound multiple_of=0"),
+        (Annotated[int, Bounds(multiple_of=-2)], "the bound multiple_of=-2"),
+        (Annotated[float, Bounds(ge=float("nan"))], "the bound ge=nan"),
+        (Annotated[float, Bounds(lt=float("inf"))], "the bound lt=inf"),
+        (Annotated[float, SimpleNamespace(gt=float("-inf"))], "the bound gt=-inf"),
+        (Annotated[str, SimpleNamespace(max_length=-1)], "the bound max_length=-1"),
     ],
 )
 def test_an_annotation_that_json_cannot_fill_is_refused_when_the_task_is_loaded(
