@@ -473,6 +473,8 @@ def shape_of(annotation: Any, depth: int = 0) -> Shape:
 def _generic_shape(annotation: Any, depth: int) -> Shape:
     origin, arguments = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
     if origin is typing.Annotated:
+    if typing.get_origin(annotation) is not None:
+        return _generic_shape(annotation, depth)  # before any look-up: what metadata hold may have no hash
         return _annotated_shape(arguments, depth)
     if origin in (typing.Required, typing.NotRequired):
         return shape_of(arguments[0], depth)
