@@ -46,17 +46,21 @@ WRONG: Final = _Wrong()
 
 
 class Problems:
-    """What is wrong with one JSON value: the first `PROBLEMS_MAX` complaints, and the count of all."""
+    """What is wrong with one JSON value. When it `is_full`, no shape reads on: there may be more."""
 
-    def __init__(self) -> None:
-        self.first: list[Problem] = []
-        self.count = 0
+    def __init__(self, most: int = PROBLEMS_MAX) -> None:
+        self.found: list[Problem] = []
+        self.most = most
+        self.is_full = False
 
     def add(self, field: str, text: str, is_of_kind: bool = False) -> _Wrong:
-        self.count += 1
-        if len(self.first) < PROBLEMS_MAX:
-            self.first.append(Problem(field, text, is_of_kind))
+        self.found.append(Problem(field, text, is_of_kind))
+        self.is_full = len(self.found) >= self.most
         return WRONG
+
+    @property
+    def count(self) -> int:
+        return len(self.found)
 
 
 class Unreadable(Exception):
@@ -187,7 +191,12 @@ class _List(Shape):
     def read(self, value: object, field: str, problems: Problems) -> Any:
         if not isinstance(value, list):
             return self.refuse(value, field, problems)
-        return self._make([self._item.read(v, f"{field}[{i}]", problems) for i, v in enumerate(value)])
+        read = []
+        for i, v in enumerate(value):
+            read.append(self._item.read(v, f"{field}[{i}]", problems))
+            if problems.is_full:
+                return WRONG
+        return self._make(read)
 
     def schema(self) -> Schema:
         return {"type": "array", "items": self._item.schema()}
@@ -230,8 +239,12 @@ class _Tuple(Shape):
             return self.refuse(value, field, problems)
         if len(value) != len(self._items):
             return problems.add(field, f"expected {self.words}, got {len(value)}")
-        places = enumerate(zip(self._items, value, strict=True))
-        return tuple([shape.read(v, f"{field}[{i}]", problems) for i, (shape, v) in places])
+        read = []
+        for i, (shape, v) in enumerate(zip(self._items, value, strict=True)):
+            read.append(shape.read(v, f"{field}[{i}]", problems))
+            if problems.is_full:
+                return WRONG
+        return tuple(read)
 
     def schema(self) -> Schema:
         return {
@@ -315,7 +328,12 @@ class _Dict(Shape):
     def read(self, value: object, field: str, problems: Problems) -> Any:
         if not isinstance(value, dict):
             return self.refuse(value, field, problems)
-        return {key: self._item.read(v, _inside(field, key), problems) for key, v in value.items()}
+        read = {}
+        for key, v in value.items():
+            read[key] = self._item.read(v, _inside(field, key), problems)
+            if problems.is_full:
+                return WRONG
+        return read
 
     def schema(self) -> Schema:
         return {"type": "object", "additionalProperties": self._item.schema()}
@@ -331,12 +349,12 @@ class _OneOf(Shape):
     def read(self, value: object, field: str, problems: Problems) -> Any:
         close: list[list[Problem]] = []
         for shape in self._alternatives:
-            found = Problems()
-            read = shape.read(value, field, found)
-            if not found.count:
+            tried = Problems(problems.most - problems.count)
+            read = shape.read(value, field, tried)
+            if not tried.found:
                 return read
-            if not any(problem.field == field and problem.is_of_kind for problem in found.first):
-                close.append(found.first)
+            if not any(problem.field == field and problem.is_of_kind for problem in tried.found):
+                close.append(tried.found)
         # Where the kind was right the complaint is the one that helps, and most if it is about the inside.
         inside = [found for found in close if any(problem.field != field for problem in found)]
         if not inside and len(close) != 1:
@@ -382,9 +400,13 @@ class Fields(Shape):
             elif each.required:
                 wanted = "" if isinstance(each.shape, _Anything) else f": expected {each.shape.words}"
                 problems.add(inside, f"is missing{wanted}")
+            if problems.is_full:
+                return WRONG
         for key in value:
             if key not in self._names:
                 problems.add(_inside(field, key), self._unknown)
+                if problems.is_full:
+                    return WRONG
         if problems.count > before:
             return WRONG
         try:
@@ -451,6 +473,8 @@ def shape_of(annotation: Any, depth: int = 0) -> Shape:
         raise Unreadable("it is nested too deeply, or contains itself")
     while isinstance(annotation, typing.NewType):
         annotation = annotation.__supertype__
+    if typing.get_origin(annotation) is not None:
+        return _generic_shape(annotation, depth)  # before any look-up: what metadata hold may have no hash
     if annotation in (Any, object, inspect.Parameter.empty):
         return _Anything()
     if annotation is None:
@@ -473,8 +497,6 @@ def shape_of(annotation: Any, depth: int = 0) -> Shape:
 def _generic_shape(annotation: Any, depth: int) -> Shape:
     origin, arguments = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
     if origin is typing.Annotated:
-    if typing.get_origin(annotation) is not None:
-        return _generic_shape(annotation, depth)  # before any look-up: what metadata hold may have no hash
         return _annotated_shape(arguments, depth)
     if origin in (typing.Required, typing.NotRequired):
         return shape_of(arguments[0], depth)

@@ -312,19 +312,20 @@ def read_payload(name: str, parameters: Fields, payload: object) -> Any:
     """
     problems = Problems()
     read = parameters.read(payload, "", problems)
-    if problems.count:
+    if problems.found:
         _refuse(name, problems)
     return read
 
 
 def _refuse(name: str, problems: Problems) -> NoReturn:
     # Several at once: a parameter that is missing and one that is unknown are often one that was misspelt.
-    told = "; ".join(f"{each.field or 'payload'}: {each.text}" for each in problems.first[:TOLD])
-    more = f" (and {problems.count - TOLD} more)" if problems.count > TOLD else ""
+    told = "; ".join(f"{each.field or 'payload'}: {each.text}" for each in problems.found[:TOLD])
+    at_least = "at least " if problems.is_full else ""
+    more = f" (and {at_least}{problems.count - TOLD} more)" if problems.count > TOLD else ""
     raise InvalidJob(
         f"{name}: {told}{more}",
-        field=problems.first[0].field or "payload",
-        errors=[{"field": each.field or "payload", "message": each.text} for each in problems.first],
+        field=problems.found[0].field or "payload",
+        errors=[{"field": each.field or "payload", "message": each.text} for each in problems.found],
     )
 
 

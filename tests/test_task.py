@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import InitVar, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum, StrEnum
@@ -301,7 +301,50 @@ def test_a_million_wrong_items_make_a_short_complaint() -> None:
 
     found = complaint({"items": [{"name": 1}] * 100_000 + [{"name": "ok", "count": -1}]}, items)
     assert len(found["errors"]) == 20
-    assert "and 99998 more" in found["detail"]
+    assert "and at least 17 more" in found["detail"]
+
+
+@task("wholes")
+def wholes(
+    items: list[int] | None = None,
+    either: list[int | str | None] | None = None,
+    pair: tuple[list[int], list[int]] | None = None,
+    table: dict[str, int] | None = None,
+    names: set[int] | None = None,
+    thing: Item | None = None,
+) -> None: ...
+
+
+class Short(list[Any]):
+    """Nobody reads it to its end."""
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self[:20]
+        raise AssertionError("read on")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"items": Short(["x"] * 10_000)},
+        {"items": [1] * 10_000 + ["x"] * 7, "either": Short([[]] * 10_000)},
+        {"pair": [["x"] * 13, Short(["x"] * 10_000)]},
+        {"names": Short(["x"] * 10_000)},
+        {"table": {str(n): "x" for n in range(10_000)}},
+        {"thing": {str(n): "x" for n in range(10_000)}},
+        {str(n): 1 for n in range(10_000)},
+    ],
+    ids=lambda payload: "-".join(list(payload)[:2]),
+)
+def test_nothing_is_read_after_so_many_complaints(payload: dict[str, Any]) -> None:
+    found = complaint(payload, wholes)
+    assert len(found["errors"]) == 20
+    assert found["detail"].endswith("(and at least 17 more)")
+
+
+def test_one_complaint_less_than_are_told_are_all() -> None:
+    assert complaint({"items": ["x"] * 19}, wholes)["detail"].endswith("(and 16 more)")
+    assert complaint({"items": ["x"] * 20}, wholes)["detail"].endswith("(and at least 17 more)")
 
 
 class Unspeakable(Exception):
