@@ -418,8 +418,8 @@ class Fields(Shape):
         properties: Schema = {}
         for each in self._fields:
             properties[each.name] = each.shape.schema()
-            if not each.required and isinstance(each.default, str | int | float | bool | None):
-                default = each.default.value if isinstance(each.default, Enum) else each.default
+            default = each.default.value if isinstance(each.default, Enum) else each.default
+            if not each.required and _is_json(default):
                 properties[each.name]["default"] = default
         title = {"title": self._title} if self._title else {}
         return title | {
@@ -432,6 +432,13 @@ class Fields(Shape):
 
 def _inside(field: str, key: str) -> str:
     return f"{field}.{key}" if field else key
+
+
+def _is_json(value: object) -> bool:
+    """Whether JSON has this value, as a scalar: it has no infinity, and nothing that is not a number."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, str | int)
 
 
 def _refusal_of(error: Exception) -> str:
@@ -529,7 +536,7 @@ _ADVICE: Final[Mapping[Any, str]] = {
 
 def _choice(choices: Sequence[tuple[object, Any]]) -> Shape:
     for choice, _ in choices:
-        if choice is not None and not isinstance(choice, str | int | float):
+        if not _is_json(choice):
             raise Unreadable(f"JSON has no value {choice!r}")
     return _Choice(choices)
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from edgenode import Backoff, Bounds, Cancel, Fail, JobContext, Recorder, Retry, load_tasks, run_task, task
 from edgenode.core.errors import InvalidJob
+from edgenode.described import describe
 from edgenode.task import (
     RESULT_BYTES_MAX,
     Fence,
@@ -63,6 +64,14 @@ class Frame:
 
 class Odd(Enum):
     PAIR = (1, 2)
+
+
+class Far(Enum):
+    END = float("inf")
+
+
+class Near(Enum):
+    HERE = 0
 
 
 @dataclass
@@ -442,6 +451,26 @@ def test_the_schema_says_the_same_as_the_check() -> None:
     json.dumps(schema)
 
 
+def test_a_default_that_json_has_not_is_left_out_of_the_schema() -> None:
+    @task("far")
+    def far(
+        limit: float = float("inf"),
+        start: float = float("nan"),
+        near: Near = Near.HERE,
+        share: float = 0.5,
+        what: Any = Odd.PAIR,
+        none: Any = None,
+    ) -> float:
+        return limit
+
+    schema = of(far).schema()
+    json.dumps(schema, allow_nan=False)
+    defaults = {name: each["default"] for name, each in schema["properties"].items() if "default" in each}
+    assert defaults == {"near": 0, "share": 0.5, "none": None}
+    assert of(far).call({}, None) == float("inf")
+    assert json.loads(describe(of(far)).schema) == schema
+
+
 def test_the_context_is_no_parameter_of_the_payload() -> None:
     @task("with.context")
     def with_context(width: int, ctx: JobContext) -> list[Any]:
@@ -467,6 +496,7 @@ class Strange:
         (bytes, "base64"),
         (timedelta, "seconds"),
         (Odd, "no value"),
+        (Far, "no value inf"),
         (Literal[b"x"], "no value"),
         (list[bytes], "base64"),
         (Annotated[int, Bounds(multiple_of=0)], "no value can keep the bound multiple_of=0"),
