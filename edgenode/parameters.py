@@ -25,7 +25,7 @@ PROBLEMS_MAX: Final = 20
 """More than anybody reads; a list of a million wrong items must not make a megabyte of complaints."""
 NESTING_MAX: Final = 32
 REFUSAL_CHARS_MAX: Final = 300
-"""Of what a task's own class says of a value."""
+"""Of what a task's own code says of a value, or of an annotation."""
 
 Schema = dict[str, Any]
 
@@ -443,14 +443,17 @@ def _is_json(value: object) -> bool:
 
 def _refusal_of(error: Exception) -> str:
     """Why a class takes no such values: a ValueError says it in words of its own, anything else is named."""
+    named, kind = _why(error), type(error).__name__
+    return named.removeprefix(f"{kind}: ") if isinstance(error, ValueError) else named
+
+
+def _why(error: Exception) -> str:
+    """What user code raised, in a few words; to ask for its text can fail, too."""
     try:
         text = str(error)[:REFUSAL_CHARS_MAX]
     except Exception as another:  # noqa: BLE001 - around user code
         text = f"({type(another).__name__} when asked for its text)"
-    kind = type(error).__name__
-    if not text:
-        return kind
-    return text if isinstance(error, ValueError) else f"{kind}: {text}"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 # ------------------------------------------------------------------------------- annotation -> shape
@@ -470,18 +473,23 @@ _TEXTS: Final[Mapping[Any, tuple[Callable[[str], Any], str, str]]] = {
 }
 
 
-def shape_of(annotation: Any, depth: int = 0) -> Shape:
+def shape_of(annotation: Any, within: tuple[Any, ...] = ()) -> Shape:
     """The shape behind an annotation.
+
+    Args:
+        within: the annotations that it is a part of, the outermost first.
 
     Raises:
         Unreadable: there is none (a class that JSON does not have, or a type that contains itself).
     """
-    if depth > NESTING_MAX:
-        raise Unreadable("it is nested too deeply, or contains itself")
+    if isinstance(annotation, type) and any(annotation is each for each in within):
+        raise Unreadable(f"{annotation.__name__} contains itself")
+    if len(within) > NESTING_MAX:
+        raise Unreadable("it is nested too deeply")
     while isinstance(annotation, typing.NewType):
         annotation = annotation.__supertype__
     if typing.get_origin(annotation) is not None:
-        return _generic_shape(annotation, depth)  # before any look-up: what metadata hold may have no hash
+        return _generic_shape(annotation, within)  # before any look-up: what metadata hold may have no hash
     if annotation in (Any, object, inspect.Parameter.empty):
         return _Anything()
     if annotation is None:
@@ -495,35 +503,36 @@ def shape_of(annotation: Any, depth: int = 0) -> Shape:
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return _choice([(member.value, member) for member in annotation])
     if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
-        return _dataclass_shape(annotation, depth)
+        return _dataclass_shape(annotation, within)
     if typing.is_typeddict(annotation):
-        return _typed_dict_shape(annotation, depth)
-    return _generic_shape(annotation, depth)
+        return _typed_dict_shape(annotation, within)
+    return _generic_shape(annotation, within)
 
 
-def _generic_shape(annotation: Any, depth: int) -> Shape:
+def _generic_shape(annotation: Any, within: tuple[Any, ...]) -> Shape:
+    inner = (*within, annotation)
     origin, arguments = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
     if origin is typing.Annotated:
-        return _annotated_shape(arguments, depth)
+        return _annotated_shape(arguments, within)
     if origin in (typing.Required, typing.NotRequired):
-        return shape_of(arguments[0], depth)
+        return shape_of(arguments[0], within)
     if origin in (typing.Union, types.UnionType):
-        return _OneOf([shape_of(each, depth + 1) for each in arguments])
+        return _OneOf([shape_of(each, inner) for each in arguments])
     if origin is typing.Literal:
         return _choice([(each.value if isinstance(each, Enum) else each, each) for each in arguments])
     if origin in (list, Sequence):
-        return _List(shape_of(arguments[0], depth + 1) if arguments else _Anything())
+        return _List(shape_of(arguments[0], inner) if arguments else _Anything())
     if origin is tuple and (not arguments or arguments[-1] is Ellipsis):
-        return _List(shape_of(arguments[0], depth + 1) if arguments else _Anything(), tuple)
+        return _List(shape_of(arguments[0], inner) if arguments else _Anything(), tuple)
     if origin is tuple:
-        return _Tuple([shape_of(each, depth + 1) for each in arguments])
+        return _Tuple([shape_of(each, inner) for each in arguments])
     if origin in (set, frozenset):
-        return _Set(shape_of(arguments[0], depth + 1) if arguments else _Anything(), origin)
+        return _Set(shape_of(arguments[0], inner) if arguments else _Anything(), origin)
     if origin in (dict, Mapping):
         key, item = arguments or (str, Any)
         if key is not str:
             raise Unreadable(f"the keys of a JSON object are text, not {key!r}")
-        return _Dict(shape_of(item, depth + 1))
+        return _Dict(shape_of(item, inner))
     raise Unreadable(f"JSON has nothing for {annotation!r}{_ADVICE.get(annotation, '')}")
 
 
@@ -541,9 +550,9 @@ def _choice(choices: Sequence[tuple[object, Any]]) -> Shape:
     return _Choice(choices)
 
 
-def _annotated_shape(arguments: tuple[Any, ...], depth: int) -> Shape:
+def _annotated_shape(arguments: tuple[Any, ...], within: tuple[Any, ...]) -> Shape:
     """What is annotated, within the bounds that its metadata name; the rest of them says nothing here."""
-    shape = shape_of(arguments[0], depth)
+    shape = shape_of(arguments[0], within)
     bounds = {
         name: bound
         for each in arguments[1:]
@@ -566,16 +575,16 @@ def _can_hold(name: str, bound: float) -> bool:
 def _hints_of(cls: type[Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(cls, include_extras=True)
-    except (NameError, TypeError) as error:
-        raise Unreadable(f"the annotations of {cls.__name__} cannot be evaluated: {error}") from error
+    except Exception as error:  # user code is run: whatever it raises
+        raise Unreadable(f"the annotations of {cls.__name__} cannot be evaluated: {_why(error)}") from error
 
 
-def _typed_dict_shape(cls: type[Any], depth: int) -> Shape:
+def _typed_dict_shape(cls: type[Any], within: tuple[Any, ...]) -> Shape:
     required_keys: frozenset[str] = getattr(cls, "__required_keys__", frozenset())
     fields = []
     for name, hint in _hints_of(cls).items():
         try:
-            shape = shape_of(hint, depth + 1)
+            shape = shape_of(hint, (*within, cls))
         except Unreadable as error:
             raise Unreadable(f"{cls.__name__}.{name}: {error}") from error
         # The class does not know this of annotations that are text (PEP 655, "Interaction with PEP 563").
@@ -585,7 +594,7 @@ def _typed_dict_shape(cls: type[Any], depth: int) -> Shape:
     return Fields(fields, dict, cls.__name__)
 
 
-def _dataclass_shape(cls: type[Any], depth: int) -> Shape:
+def _dataclass_shape(cls: type[Any], within: tuple[Any, ...]) -> Shape:
     hints = _hints_of(cls)
     fields = []
     for each in _init_fields(cls, hints):
@@ -593,7 +602,7 @@ def _dataclass_shape(cls: type[Any], depth: int) -> Shape:
         required = each.default is dataclasses.MISSING and not has_factory
         default = inspect.Parameter.empty if required or has_factory else each.default
         try:
-            shape = shape_of(hints[each.name], depth + 1)
+            shape = shape_of(hints[each.name], (*within, cls))
         except Unreadable as error:
             raise Unreadable(f"{cls.__name__}.{each.name}: {error}") from error
         fields.append(Field(each.name, shape, required, default))
@@ -621,8 +630,8 @@ def parameters_of(function: Callable[..., Any], injected: type) -> tuple[Fields,
     """
     try:
         hints = typing.get_type_hints(function, include_extras=True)
-    except (NameError, TypeError) as error:
-        raise Unreadable(f"its annotations cannot be evaluated: {error}") from error
+    except Exception as error:  # user code is run: whatever it raises
+        raise Unreadable(f"its annotations cannot be evaluated: {_why(error)}") from error
     fields, wants = [], None
     for name, parameter in inspect.signature(function).parameters.items():
         if hints.get(name) is injected:

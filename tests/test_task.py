@@ -79,6 +79,20 @@ class Endless:
     inner: Endless | None
 
 
+@dataclass
+class Here:
+    there: There
+
+
+class There(TypedDict):
+    here: Here | None
+
+
+@dataclass
+class Lost:
+    thing: json.Nowhere  # type: ignore[name-defined]
+
+
 @task("everything", timeout_s=30, max_attempts=5)
 def everything(
     text: str,
@@ -492,7 +506,13 @@ class Strange:
     [
         (Strange, "Strange"),
         (dict[int, str], "keys"),
-        (Endless, "itself"),
+        (Endless, ": Endless.inner: Endless contains itself$"),
+        (list[Here], ": Here.there: There.here: Here contains itself$"),
+        ("Nowhere", "annotations cannot be evaluated: NameError: name 'Nowhere'"),
+        ("json.Nowhere", "annotations cannot be evaluated: AttributeError: .*'Nowhere'"),
+        ("list[", "annotations cannot be evaluated: SyntaxError"),
+        ("1 / 0", "annotations cannot be evaluated: ZeroDivisionError"),
+        (Lost, "annotations of Lost cannot be evaluated: AttributeError: .*'Nowhere'"),
         (bytes, "base64"),
         (timedelta, "seconds"),
         (Odd, "no value"),
@@ -513,7 +533,7 @@ def test_an_annotation_that_json_cannot_fill_is_refused_when_the_task_is_loaded(
     def strange(thing: Any) -> None: ...
 
     strange.__annotations__["thing"] = annotation
-    with pytest.raises(TaskLoadError, match=r"strange.*'thing'.*" + text):
+    with pytest.raises(TaskLoadError, match=r"strange.*('thing'|: its ).*" + text):
         Registry.of(task("strange")(strange))
 
 
