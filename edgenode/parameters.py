@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import operator
 import types
 import typing
 from abc import ABC, abstractmethod
@@ -257,7 +258,8 @@ class _Tuple(Shape):
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """Narrows a parameter: `width: Annotated[int, Bounds(ge=1, le=4096)]`. What is None does not count.
+    """Narrows a parameter: `width: Annotated[int, Bounds(ge=1, le=4096)]`. What is None does not count. Of a
+    union it narrows the alternatives that have what it bounds: a size, or a length.
 
     Objects of other libraries do as well, if they have these attributes (`annotated_types` has).
     """
@@ -272,7 +274,7 @@ class Bounds:
 
 
 class _Bounded(Shape):
-    """Another shape, and what must hold of its values."""
+    """Another shape, and what must hold of those of its values that have what is bounded."""
 
     def __init__(self, shape: Shape, bounds: Mapping[str, Any]) -> None:
         self._shape, self._bounds = shape, bounds
@@ -281,42 +283,76 @@ class _Bounded(Shape):
     def read(self, value: object, field: str, problems: Problems) -> Any:
         before = problems.count
         read = self._shape.read(value, field, problems)
-        if problems.count > before or value is None:
+        if problems.count > before:
             return read
         try:
             kept = all(_BOUNDS[name].holds(value, to) for name, to in self._bounds.items())
-        except (TypeError, OverflowError):
-            kept = False  # a union: this alternative of it has no size, or no length
+        except (OverflowError, ValueError):
+            kept = False  # an integer that no float comes near, or NaN
         return read if kept else problems.add(field, f"expected {self.words}, got {value!r:.60}")
 
     def schema(self) -> Schema:
         schema = self._shape.schema()
-        by_type = {"array": "Items", "object": "Properties"}
-        for name, to in self._bounds.items():
-            keyword = _BOUNDS[name].keyword
-            suffix = by_type.get(str(schema.get("type")), "Length") if "length" in name else ""
-            schema[keyword + suffix] = to
-        return schema
+        said = [(keyword, to) for name, to in self._bounds.items() for keyword in _keywords(name, schema)]
+        return schema | dict(said)
 
 
 class _Bound(NamedTuple):
-    keyword: str  # of JSON Schema
+    keyword: str  # of JSON Schema; with the suffix of `_LENGTHS` if it is about a length
     text: str
-    holds: Callable[[Any, Any], bool]
+    kept: Callable[[Any, Any], bool]
+    is_length: bool = False
 
     def words(self, to: object) -> str:
         return f"{self.text} {to}"
 
+    def holds(self, value: object, to: object) -> bool:
+        is_bounded = isinstance(value, str | list | dict) if self.is_length else type(value) in (int, float)
+        return not is_bounded or self.kept(value, to)
+
+
+def _is_multiple(value: float, of: float) -> bool:
+    """Of integers it is exact; 0.3 is a multiple of 0.1, which no binary fraction is."""
+    if isinstance(value, int) and isinstance(of, int):
+        return value % of == 0
+    return math.isclose(value, round(value / of) * of, rel_tol=1e-12)
+
 
 _BOUNDS: Final[Mapping[str, _Bound]] = {
-    "ge": _Bound("minimum", "at least", lambda value, to: value >= to),
-    "gt": _Bound("exclusiveMinimum", "above", lambda value, to: value > to),
-    "le": _Bound("maximum", "at most", lambda value, to: value <= to),
-    "lt": _Bound("exclusiveMaximum", "below", lambda value, to: value < to),
-    "multiple_of": _Bound("multipleOf", "a multiple of", lambda value, to: value % to == 0),
-    "min_length": _Bound("min", "with a length of at least", lambda value, to: len(value) >= to),
-    "max_length": _Bound("max", "with a length of at most", lambda value, to: len(value) <= to),
+    "ge": _Bound("minimum", "at least", operator.ge),
+    "gt": _Bound("exclusiveMinimum", "above", operator.gt),
+    "le": _Bound("maximum", "at most", operator.le),
+    "lt": _Bound("exclusiveMaximum", "below", operator.lt),
+    "multiple_of": _Bound("multipleOf", "a multiple of", _is_multiple),
+    "min_length": _Bound("min", "with a length of at least", lambda value, to: len(value) >= to, True),
+    "max_length": _Bound("max", "with a length of at most", lambda value, to: len(value) <= to, True),
 }
+_LENGTHS: Final[Mapping[str, str]] = {"string": "Length", "array": "Items", "object": "Properties"}
+_NUMBERS: Final = ("integer", "number")
+
+
+def _keywords(name: str, schema: Schema) -> list[str]:
+    """What says this bound of the values of a schema: nothing, if they have not what it bounds."""
+    bound = _BOUNDS[name]
+    kinds: Sequence[object] = (*_LENGTHS, *_NUMBERS)
+    if "type" in schema:
+        kinds = [schema["type"]]
+    elif "enum" in schema:
+        kinds = [_KINDS.get(type(choice)) for choice in schema["enum"]]
+    if bound.is_length:
+        return [bound.keyword + suffix for kind, suffix in _LENGTHS.items() if kind in kinds]
+    return [bound.keyword] if any(kind in kinds for kind in _NUMBERS) else []
+
+
+def _bounded(shape: Shape, bounds: Mapping[str, Any]) -> Shape:
+    """The shape, within those of the bounds that say anything of it: of a union, of each alternative."""
+    if isinstance(shape, _OneOf):
+        return _OneOf([_bounded(each, bounds) for each in shape.alternatives])
+    schema = shape.schema()
+    # The length of a tuple is said in the words of bounds.
+    length = shape.length if isinstance(shape, _Tuple) else None
+    fitting = {name: to for name, to in bounds.items() if _keywords(name, schema) and to != length}
+    return _Bounded(shape, fitting) if fitting else shape
 
 
 class _Dict(Shape):
@@ -343,12 +379,12 @@ class _OneOf(Shape):
     """A union: the first alternative that fits."""
 
     def __init__(self, alternatives: Sequence[Shape]) -> None:
-        self._alternatives = alternatives
+        self.alternatives = alternatives
         self.words = " or ".join(shape.words for shape in alternatives)
 
     def read(self, value: object, field: str, problems: Problems) -> Any:
         close: list[list[Problem]] = []
-        for shape in self._alternatives:
+        for shape in self.alternatives:
             tried = Problems(problems.most - problems.count)
             read = shape.read(value, field, tried)
             if not tried.found:
@@ -364,7 +400,7 @@ class _OneOf(Shape):
         return WRONG
 
     def schema(self) -> Schema:
-        return {"anyOf": [shape.schema() for shape in self._alternatives]}
+        return {"anyOf": [shape.schema() for shape in self.alternatives]}
 
 
 class Field(NamedTuple):
@@ -464,6 +500,7 @@ _SCALARS: Final[Mapping[Any, tuple[str, str]]] = {
     bool: ("true or false", "boolean"),
     types.NoneType: ("null", "null"),
 }
+_KINDS: Final[Mapping[type, str]] = {kind: name for kind, (_, name) in _SCALARS.items()} | {float: "number"}
 _TEXTS: Final[Mapping[Any, tuple[Callable[[str], Any], str, str]]] = {
     Path: (Path, "a path", "path"),
     datetime: (datetime.fromisoformat, "a date and time as in RFC 3339", "date-time"),
@@ -562,7 +599,16 @@ def _annotated_shape(arguments: tuple[Any, ...], within: tuple[Any, ...]) -> Sha
     for name, bound in bounds.items():
         if not _can_hold(name, bound):
             raise Unreadable(f"no value can keep the bound {name}={bound}")
-    return _Bounded(shape, bounds) if bounds else shape
+        if not _says(name, shape):
+            raise Unreadable(f"the bound {name}={bound} says nothing of {shape.words}")
+    return _bounded(shape, bounds)
+
+
+def _says(name: str, shape: Shape) -> bool:
+    """Whether a bound of this name is one of some value of a shape."""
+    if isinstance(shape, _OneOf):
+        return any(_says(name, each) for each in shape.alternatives)
+    return bool(_keywords(name, shape.schema()))
 
 
 def _can_hold(name: str, bound: float) -> bool:
@@ -657,7 +703,7 @@ _FORMS: Final[Mapping[str, Shape]] = {form: _Text(make, words, form) for make, w
 _KEYWORDS: Final[Mapping[str, str]] = {
     bound.keyword + suffix: name
     for name, bound in _BOUNDS.items()
-    for suffix in (("Length", "Items", "Properties") if "length" in name else ("",))
+    for suffix in (_LENGTHS.values() if bound.is_length else ("",))
 }
 
 
@@ -682,10 +728,7 @@ def _shape_in(schema: object, depth: int, *, is_top: bool = False) -> Shape:
         for keyword, bound in schema.items()
         if keyword in _KEYWORDS and type(bound) in (int, float) and _can_hold(_KEYWORDS[keyword], bound)
     }
-    if isinstance(shape, _Tuple):
-        # Its length is said in the words of bounds.
-        bounds = {name: to for name, to in bounds.items() if to != shape.length}
-    return _Bounded(shape, bounds) if bounds else shape
+    return _bounded(shape, bounds)
 
 
 def _unbounded_in(schema: Schema, depth: int, *, is_top: bool) -> Shape:

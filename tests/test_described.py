@@ -17,7 +17,7 @@ from edgenode.core.errors import InvalidJob
 from edgenode.core.wire import SCHEMA_BYTES_MAX, TaskItem
 from edgenode.described import DescribedTask, describe, described
 from edgenode.task import Registry, Task
-from tests.test_task import GOOD, Colour, Item, everything, more
+from tests.test_task import GOOD, Colour, Item, bounded, everything, more
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ KEYS = st.sampled_from(["x", "y", "z", "name", "tags", "width", "corners"])
 VALUES = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=8
 )
-TASKS = {function.__name__: of(function) for function in (everything, more, odd)}
+TASKS = {function.__name__: of(function) for function in (bounded, everything, more, odd)}
 DESCRIBED = {name: told(each) for name, each in TASKS.items()}
 
 
@@ -113,6 +113,9 @@ def test_every_payload_meets_the_same_complaints(drawn: tuple[str, object]) -> N
         ("odd", {"exact": [1, 2], "table": {}, "mixed": {"x": 1, "name": "a"}, "one": 2}),
         ("odd", {"table": {"a": [{"x": 1, "z": 2}]}, "mixed": [{"x": "1"}], "either": 1}),
         ("odd", {"either": "abcd"}),
+        ("bounded", {"few": [], "big": 0, "both": "abc", "inner": ["a", "b"], "anything": 10}),
+        ("bounded", {"few": "", "big": [], "both": 0.5, "inner": 0, "anything": [], "tenths": 0.35}),
+        ("bounded", {"few": {}, "big": "0", "inner": "abc", "anything": {}, "tenths": 0.3, "halves": 1}),
     ],
 )
 def test_these_payloads_meet_the_same_complaints(name: str, payload: object) -> None:

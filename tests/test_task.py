@@ -291,6 +291,60 @@ def test_the_schema_has_other_shapes_and_bounds() -> None:
     json.dumps(properties)
 
 
+@task("bounded")
+def bounded(
+    few: Annotated[list[int] | str | dict[str, int] | None, Bounds(min_length=1)] = None,
+    big: Annotated[int | str, Bounds(ge=1)] = 1,
+    both: Annotated[float | str | None, Bounds(ge=1, max_length=2)] = None,
+    inner: Annotated[Literal["a", "abc", 0, 7] | list[str], Bounds(max_length=1, gt=0)] = "a",
+    anything: Annotated[Any, Bounds(min_length=1, le=9)] = None,
+    tenths: Annotated[float, Bounds(multiple_of=0.1)] = 0.0,
+    halves: Annotated[int, Bounds(multiple_of=2)] = 0,
+) -> None: ...
+
+
+def test_a_bound_of_a_union_is_said_of_the_alternatives_that_have_what_it_bounds() -> None:
+    properties = of(bounded).schema()["properties"]
+    assert properties["few"]["anyOf"] == [
+        {"type": "array", "items": {"type": "integer"}, "minItems": 1},
+        {"type": "string", "minLength": 1},
+        {"type": "object", "additionalProperties": {"type": "integer"}, "minProperties": 1},
+        {"type": "null"},
+    ]
+    assert properties["big"]["anyOf"] == [{"type": "integer", "minimum": 1}, {"type": "string"}]
+    assert properties["both"]["anyOf"][:2] == [
+        {"type": "number", "minimum": 1},
+        {"type": "string", "maxLength": 2},
+    ]
+    assert properties["inner"]["anyOf"] == [
+        {"enum": ["a", "abc", 0, 7], "exclusiveMinimum": 0, "maxLength": 1},
+        {"type": "array", "items": {"type": "string"}, "maxItems": 1},
+    ]
+    lengths = {"minLength": 1, "minItems": 1, "minProperties": 1}
+    assert properties["anything"] == lengths | {"maximum": 9, "default": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "taken", "refused"),
+    [
+        ("few", [[1], "a", {"a": 1}, None], [[], "", {}]),
+        ("big", [1, 7, "", "abc"], [0]),
+        ("both", [1, 1.5, "", "ab", None], [0, 0.5, "abc"]),
+        ("inner", ["a", 7, [], ["abc"]], ["abc", 0, ["a", "b"]]),
+        ("anything", [None, True, [0], "a", {"a": 0}, 9, -1.5], [[], "", {}, 10, 9.5, float("nan")]),
+        ("tenths", [0.3, 0.1 + 0.2, 1e6 + 0.1, -0.7, 0, 3, 1e300], [0.35, 1e-9, 1e6 + 0.15, 0.300001]),
+        ("halves", [0, -2, 2 * 10**30], [1, 2 * 10**30 + 1]),
+    ],
+)
+def test_a_bound_of_a_union_holds_for_what_has_what_it_bounds(
+    name: str, taken: list[object], refused: list[object]
+) -> None:
+    for each in taken:
+        of(bounded).read({name: each})
+    for each in refused:
+        assert complaint({name: each}, bounded)["field"] == name
+
+
 def test_a_missing_parameter_is_named() -> None:
     assert complaint({"text": "t", "number": 1})["field"] == "width"
 
@@ -519,6 +573,9 @@ class Strange:
         (Far, "no value inf"),
         (Literal[b"x"], "no value"),
         (list[bytes], "base64"),
+        (Annotated[list[int], Bounds(ge=1)], "the bound ge=1 says nothing of a list"),
+        (Annotated[float | bool, Bounds(min_length=1)], "min_length=1 says nothing of a number or true"),
+        (Annotated[datetime | None, Bounds(lt=3)], "lt=3 says nothing of a date and time"),
         (Annotated[int, Bounds(multiple_of=0)], "no value can keep the bound multiple_of=0"),
         (Annotated[int, Bounds(multiple_of=-2)], "the bound multiple_of=-2"),
         (Annotated[float, Bounds(ge=float("nan"))], "the bound ge=nan"),
