@@ -12,6 +12,7 @@ import dataclasses
 import inspect
 import math
 import operator
+import re
 import types
 import typing
 from abc import ABC, abstractmethod
@@ -500,13 +501,34 @@ _SCALARS: Final[Mapping[Any, tuple[str, str]]] = {
     bool: ("true or false", "boolean"),
     types.NoneType: ("null", "null"),
 }
+
+
+def _written_as(form: str, make: Callable[[str], Any]) -> Callable[[str], Any]:
+    """`make`, but of text in this form only: Python reads more than the format says that schemas name."""
+    pattern = re.compile(form, re.ASCII | re.IGNORECASE)
+
+    def made(text: str) -> Any:
+        if pattern.fullmatch(text) is None:
+            raise ValueError(text)
+        return make(text.upper())
+
+    return made
+
+
+# RFC 3339 section 5.6; the zone and the seconds may be left out.
+_DATE: Final = r"\d{4}-\d\d-\d\d"
+_TIME: Final = r"([01]\d|2[0-3]):\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?"
 _KINDS: Final[Mapping[type, str]] = {kind: name for kind, (_, name) in _SCALARS.items()} | {float: "number"}
 _TEXTS: Final[Mapping[Any, tuple[Callable[[str], Any], str, str]]] = {
     Path: (Path, "a path", "path"),
-    datetime: (datetime.fromisoformat, "a date and time as in RFC 3339", "date-time"),
-    date: (date.fromisoformat, "a date as in RFC 3339", "date"),
-    time: (time.fromisoformat, "a time as in RFC 3339", "time"),
-    UUID: (UUID, "a UUID", "uuid"),
+    datetime: (
+        _written_as(f"{_DATE}[T ]{_TIME}", datetime.fromisoformat),
+        "a date and time as in RFC 3339",
+        "date-time",
+    ),
+    date: (_written_as(_DATE, date.fromisoformat), "a date as in RFC 3339", "date"),
+    time: (_written_as(_TIME, time.fromisoformat), "a time as in RFC 3339", "time"),
+    UUID: (_written_as("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", UUID), "a UUID", "uuid"),
 }
 
 

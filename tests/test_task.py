@@ -345,6 +345,48 @@ def test_a_bound_of_a_union_holds_for_what_has_what_it_bounds(
         assert complaint({name: each}, bounded)["field"] == name
 
 
+@pytest.mark.parametrize(
+    ("name", "taken", "refused"),
+    [
+        (
+            "at",
+            [
+                "2020-01-01T10:00:00Z", "2020-01-01t10:00:00z", "2020-01-01 10:00:00.123456789+02:00",
+                "2020-01-01T10:00", "2020-01-01T10:00:00", "2020-01-01T10:00-00:00",
+            ],
+            [
+                "20200101", "2020-W01-1", "2020-01-01", "20200101T100000Z", "2020-W01-1T10:00:00Z",
+                "2020-01-01T10", "2020-01-01T10:00:00,5Z", "2020-01-01T10:00:00+0200", "2020-01-01T24:00:00Z",
+                "2020-01-01x10:00:00Z", "2020-02-30T10:00:00Z", "2020-01-01T10:00:00+02:00:01",
+                "2020-01-01T10:00:00Z\n", "\u0662020-01-01T10:00:00Z",
+            ],
+        ),
+        ("day", ["2020-01-01"], ["20200101", "2020-W01-1", "2020-W01", "2020-01-01T10:00:00Z", "2020-02-30"]),
+        (
+            "clock",
+            ["10:30", "10:30:59", "10:30:59.5z", "10:30:59+05:30"],
+            ["10", "1030", "T10:30", "10:30:59,5", "25:00", "10:60"],
+        ),
+        (
+            "uid",
+            ["01930000-0000-7000-8000-00000000000A", "01930000-0000-7000-8000-00000000000a"],
+            [
+                "0193000000007000800000000000000a", "{01930000-0000-7000-8000-00000000000a}",
+                "urn:uuid:01930000-0000-7000-8000-00000000000a", "0193-00000000-7000-8000-00000000000a",
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_days_times_and_uuids_are_written_as_their_formats_say(
+    name: str, taken: list[str], refused: list[str]
+) -> None:
+    function, given = (everything, GOOD) if name in ("at", "day") else (more, {})
+    for each in taken:
+        assert not isinstance(of(function).read(given | {name: each})[name], str)
+    for each in refused:
+        assert "expected a" in complaint(given | {name: each}, function)["detail"]
+
+
 def test_a_missing_parameter_is_named() -> None:
     assert complaint({"text": "t", "number": 1})["field"] == "width"
 
