@@ -524,7 +524,8 @@ def run_task(
     attempt: int = 1,
     recorder: Recorder | None = None,
 ) -> Any:
-    """Run a task here and now, without a mesh, for tests: its result as a client would read it.
+    """Run a task here and now, without a mesh, for tests: its result as a client would read it. A coroutine
+    gets an event loop of its own, in a thread where one runs here already (as in tests that are coroutines).
 
     Args:
         which: a decorated function, or a name in `registry` (by default, of the tasks that come along).
@@ -534,7 +535,6 @@ def run_task(
     Raises:
         InvalidJob, Unserialisable; Retry, Cancel, Fail, also if the task returns it; whatever it raises.
     """
-    import asyncio
     import tempfile
 
     if isinstance(which, str):
@@ -556,9 +556,22 @@ def run_task(
             on_partial=lambda encoded: seen.partials.append(json.loads(encoded)),
         )
         value = found.call(arguments, context)
-        result = asyncio.run(_awaited(value)) if inspect.isawaitable(value) else value
+        result = _result_of(value) if inspect.isawaitable(value) else value
         return json.loads(encode_returned(result))
 
 
-async def _awaited(value: Any) -> Any:
-    return await value
+def _result_of(value: Any) -> Any:
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+    from contextvars import copy_context
+
+    async def awaited() -> Any:
+        return await value
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(awaited())
+    with ThreadPoolExecutor(1) as thread:
+        # With the variables of this context, and without a way to change them, as without a thread.
+        return thread.submit(copy_context().run, asyncio.run, awaited()).result()

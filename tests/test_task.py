@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import InitVar, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum, StrEnum
@@ -690,6 +692,26 @@ def test_a_coroutine_can_be_a_task() -> None:
         return x + 1
 
     assert run_task(later, {"x": 1}) == 2
+
+
+async def test_a_coroutine_is_run_in_a_test_that_is_a_coroutine_too() -> None:
+    mark, failure = ContextVar("mark", default="none"), Fail("never")
+
+    @task("later.again")
+    async def later(fails: bool) -> list[str]:
+        await asyncio.sleep(0)
+        if fails:
+            raise failure
+        seen = mark.get()
+        mark.set("inside")
+        return [seen, mark.get()]
+
+    mark.set("outside")
+    assert run_task(later, {"fails": False}) == ["outside", "inside"]
+    assert mark.get() == "outside"
+    with pytest.raises(Fail) as caught:
+        run_task(later, {"fails": True})
+    assert caught.value is failure
 
 
 def test_the_result_is_what_a_client_would_read() -> None:
