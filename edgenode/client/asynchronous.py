@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import aiohttp
+from yarl import URL
 
 from edgenode.client.errors import ClientError
 from edgenode.client.exchange import CONNECT_S, Answer, Attempt, Outcome, Pause, Unanswered, Unsent
@@ -218,7 +219,8 @@ class AsyncClient:
         try:
             async with self._sessions[is_kept].request(
                 request.method,
-                attempt.url + request.path,
+                # As it is: names in it may hold what paths mean something by ("..").
+                URL(str(URL(attempt.url)) + request.path, encoded=True),
                 data=request.body,
                 headers=dict(request.headers),
                 timeout=aiohttp.ClientTimeout(total=attempt.timeout_s, sock_connect=CONNECT_S),

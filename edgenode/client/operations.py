@@ -386,7 +386,7 @@ def _job_path(job: str) -> str:
 
 
 def _queue_path(queue: str) -> str:
-    return f"/v1/queues/{quote(queue)}"
+    return f"/v1/queues/{quote(queue, safe='')}"
 
 
 def _object(answer: Answer) -> dict[str, Any]:

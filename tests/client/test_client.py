@@ -602,3 +602,23 @@ def test_all_errors_are_client_errors() -> None:
     for kind in (NoNodeReachable, OutcomeUnknown, Refused, WaitTimedOut, BadAnswer):
         assert issubclass(kind, ClientError)
     assert isinstance(Job.from_json({"id": "x", "task": "t", "state": "queued", "settled": False}), Job)
+
+
+@pytest.mark.parametrize("name", ["a/../b", "mail/./x", "a//b", "a/..", "a:b.c-d", "a/reset"])
+def test_a_queue_of_any_name_is_the_one_that_is_changed(
+    make: Callable[..., Any], node: Served, name: str
+) -> None:
+    assert make(node.url).change_queue(name, paused=True)["name"] == name
+    assert [each["name"] for each in make(node.url).queues()] == [name]
+    make(node.url).reset_queue(name)
+    assert list(node.service.items) == [name]
+
+
+@pytest.mark.parametrize("name", ["a b", "..", "a?b", "a%2Fb", "#", "ü"])
+def test_a_name_that_no_queue_can_have_is_refused_as_it_is(
+    make: Callable[..., Any], node: Served, name: str
+) -> None:
+    with pytest.raises(Refused) as caught:
+        make(node.url).change_queue(name, paused=True)
+    assert repr(name) in caught.value.detail
+    assert not node.service.items
