@@ -277,7 +277,8 @@ class Changing:
             )
             raise ResultExpired(text, state=record.state, job=job_text(job))
         document = {"task": old.task, "payload": json.loads(old.payload)} | render.options_fields(old.options)
-        spec = maker.spec(document)
+        # "all" was kept as the number that it was then, and fewer may hold a job now.
+        spec = maker.spec(document | {"acks": min(old.options.acks, maker.replicas)})
         options = replace(spec.options, retry_of=job_text(job), fingerprint=fingerprint(document))
         return replace(spec, id=retry_id(job), options=options)
 

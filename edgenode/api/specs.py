@@ -134,7 +134,7 @@ class SpecMaker:
         self._service = service
         self._schemas = schemas
         self._tasks = service.known_tasks()
-        self._replicas = service.mesh().replicas
+        self.replicas = service.mesh().replicas
         self._takers = len(service.rank(JobId(bytes(16))))  # as many in the rank of any job
         self.now = service.wall()
 
@@ -190,9 +190,9 @@ class SpecMaker:
             AcksUnmet: more than there are now. (Whose holders die meanwhile is accepted on those that are
                 left, as its receipt says: it is on its way by then.)
         """
-        acks = self._replicas if options.acks == ALL_DISKS else options.acks
-        if acks > self._replicas:
-            raise InvalidJob(f"acks is at most {self._replicas}: so many nodes hold a job", field="acks")
+        acks = self.replicas if options.acks == ALL_DISKS else options.acks
+        if acks > self.replicas:
+            raise InvalidJob(f"acks is at most {self.replicas}: so many nodes hold a job", field="acks")
         if acks > self._takers:
             text = (
                 f"acks asks for {acks} disks, and {self._takers} nodes take jobs now: ask for fewer, or wait"

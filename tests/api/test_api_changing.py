@@ -11,6 +11,7 @@ from edgenode.api import changing, selecting
 from edgenode.core import job_ids, jobs
 from edgenode.core.specs import AS_ITS_TASK, decode_spec
 from edgenode.core.types import Backoff, JobId, State
+from edgenode.core.view import MeshView
 from tests.api.fake import NODES, START, FakeService
 
 NOBODY = "01930000-0000-7000-8000-000000000000"
@@ -182,6 +183,23 @@ async def test_a_retry_says_of_its_timeout_what_the_job_said(
     job = await ended(http, service, State.FAILED, **options)
     made = await (await http.post(f"/v1/jobs/{job}/retry")).json()
     assert decode_spec(service.records[parsed(made["id"])].spec).options.timeout_s == timeout_s
+
+
+async def test_a_retry_is_on_as_many_disks_as_there_are_to_ask_for_now(
+    http: TestClient, service: FakeService
+) -> None:
+    all_, two = (
+        await ended(http, service, State.FAILED, acks="all"),
+        await ended(http, service, State.FAILED, acks=2),
+    )
+    first = await (await http.post(f"/v1/jobs/{all_}/retry")).json()
+    service.mesh = lambda: MeshView("m" * 16, "node-a", "0.1.0", 12.5, 1)  # type: ignore[method-assign]
+    again = await http.post(f"/v1/jobs/{all_}/retry")
+    assert (again.status, (await again.json())["id"]) == (202, first["id"])
+    assert again.headers["Idempotent-Replayed"] == "true"
+    other = await (await http.post(f"/v1/jobs/{two}/retry")).json()
+    made = [decode_spec(service.records[parsed(each["id"])].spec).options.acks for each in (first, other)]
+    assert made == [3, 1]
 
 
 async def test_a_job_has_one_retry_however_often_it_is_asked_for(
