@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -17,7 +17,7 @@ from aiohttp import web
 from edgenode.api import render
 from edgenode.api.answers import dump, json_response
 from edgenode.api.problems import JobEnded, NotRetryable, ResultExpired
-from edgenode.api.requests import body_of, job_id, no_body, parameters, preferred_wait_s
+from edgenode.api.requests import BODY_BYTES_MAX, body_of, job_id, no_body, parameters, preferred_wait_s
 from edgenode.api.retries import RETRIED_UNASKED, RETRYABLE, retry_id
 from edgenode.api.selecting import Chosen, choose, cursor_text, wanted_jobs
 from edgenode.api.service import Service
@@ -25,12 +25,14 @@ from edgenode.api.specs import SpecMaker, fingerprint
 from edgenode.api.submitting import (
     ANSWER_BYTES_MAX,
     JOB_BYTES,
+    LARGE_BYTES,
     Answer,
     Submission,
     Submitting,
     answer_many,
     of_job,
 )
+from edgenode.api.turns import Turns
 from edgenode.core.errors import EdgeNodeError, OutcomeUnknown, Overloaded, TooLarge, to_problem
 from edgenode.core.job_ids import job_text
 from edgenode.core.jobs import Record, is_marker
@@ -178,7 +180,7 @@ class Changing:
         self._submitting.check_open()
         record = await self._found(job)
         maker = await self._submitting.spec_maker(_tasks_of([record]))
-        return await self._submitting.send_one(request, self._again(maker, record), wait_s)
+        return await self._submitting.send_one(request, await self._tried_again(maker, record), wait_s)
 
     async def retry_many(self, request: web.Request) -> web.Response:
         """A new job for each that failed or has expired, or was cancelled if that is asked for; or the reason
@@ -221,44 +223,64 @@ class Changing:
         submissions: list[Submission] = []
         full: EdgeNodeError | None = None
         done, size = 0, 0
-        for piece in chosen.pieces(CHUNK):
-            if full is None:
-                made = await self._made(piece)
-                try:
-                    submissions.append(await self._submitting.store(made))
-                except Overloaded as error:
-                    if not submissions:
-                        raise
-                    full = error
-            if full is not None:
-                if chosen.is_filter:
-                    chosen.cut(done)
-                    break
-                submissions.append(self._submitting.refused([of_job(full, job) for job in piece]))
-                continue
-            done += len(piece)
+        async for made in self._parts(chosen):
+            try:
+                submissions.append(await self._submitting.store(made))
+            except Overloaded as error:
+                if not submissions:
+                    raise
+                full = error
+                break
+            done += len(made)
             if chosen.is_filter and asyncio.get_running_loop().time() >= until:
-                chosen.cut(done)
                 break
             size += sum(JOB_BYTES + len(each.payload) for each in made if isinstance(each, Spec))
             if size > ANSWER_BYTES_MAX:  # their payloads are all in it
                 full = TooLarge("the answer is full: ask for this one in a request of its own, or with fewer")
+                break
+        left = [JobId(place.after) for place in chosen.places[done:]]
+        if left and chosen.is_filter:
+            chosen.cut(done)
+        elif left and full is not None:
+            submissions.append(self._submitting.refused([of_job(full, job) for job in left]))
         return submissions
+
+    async def _parts(self, chosen: Chosen) -> AsyncIterator[list[Spec | EdgeNodeError]]:
+        """What `_made` makes of them, with no more bytes at a time than a submission has."""
+        for piece in chosen.pieces(CHUNK):
+            part: list[Spec | EdgeNodeError] = []
+            size = 0
+            for each in await self._made(piece):
+                more = len(each.payload) if isinstance(each, Spec) else 0
+                if part and size + more > BODY_BYTES_MAX:
+                    yield part
+                    part, size = [], 0
+                part.append(each)
+                size += more
+            yield part
 
     async def _made(self, jobs: Sequence[JobId]) -> list[Spec | EdgeNodeError]:
         """Of each job the spec of the one that is to try its work again, or why there is none."""
         done = await self._service.read(jobs, wait_s=0.0, timeout_s=self._settings.read_s)
         maker = await self._submitting.spec_maker(_tasks_of(done.records.values()))
         made: list[Spec | EdgeNodeError] = []
+        turns = Turns()
         for job in jobs:
             try:
                 if job in done.errors:
                     raise done.errors[job]
-                made.append(self._again(maker, done.records[job]))
+                made.append(await self._tried_again(maker, done.records[job]))
             except EdgeNodeError as error:
                 made.append(of_job(error, job))
-        await asyncio.sleep(0)
+            if turns.is_due():
+                await turns.give()
         return made
+
+    async def _tried_again(self, maker: SpecMaker, record: Record) -> Spec:
+        """As `_again`, which can take long."""
+        if len(record.spec) <= LARGE_BYTES:
+            return self._again(maker, record)
+        return await self._submitting.aside.run(self._again, maker, record)
 
     def _again(self, maker: SpecMaker, record: Record) -> Spec:
         """The spec of the job that is to try this one's work again.

@@ -139,7 +139,8 @@ class SpecMaker:
         self.now = service.wall()
 
     def spec(self, document: object, key: str = "", job: JobId | None = None) -> Spec:
-        """The spec of one submitted job, complete and checked, under a new id or that of its key.
+        """The spec of one submitted job, complete and checked, under a new id or that of its key. It may be
+        made in a thread: of the node it needs its clock only, and random bytes.
 
         Args:
             key: what `Idempotency-Key` says; the document may say it too.

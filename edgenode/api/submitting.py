@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from edgenode.api.requests import (
 from edgenode.api.room import Room
 from edgenode.api.service import Service, check_taking
 from edgenode.api.specs import ITEMS_MAX, KEY_FIELD, SpecMaker, parse_json, parse_lines, tasks_in, too_many
+from edgenode.api.turns import Aside, Turns, is_large
 from edgenode.core.batches import Batch, batch_text, job_of, make_batch
 from edgenode.core.errors import EdgeNodeError, KeyReused, Overloaded, RejectedInput, to_problem
 from edgenode.core.job_ids import job_text
@@ -39,9 +40,10 @@ BODIES_BYTES_MAX: Final = 64 * 1024 * 1024
 WAITING_BYTES_MAX: Final = 256 * 1024 * 1024
 """Bodies of submissions whose ends are waited for, as their payloads are kept for the answers; past this,
 submissions are answered at once: a preference need not be honoured (RFC 7240 section 2)."""
-YIELD_EVERY: Final = 200
-"""Jobs checked or shown between two turns of the event loop: some 3 ms, so that a batch of 10,000 does not
-make this node look slow to its peers."""
+LARGE_BYTES: Final = 64 * 1024
+"""Bodies up to this are looked at no closer: nothing in them takes long."""
+LONG_BYTES: Final = 1024 * 1024
+"""Bodies beyond this take long to parse alone."""
 LOOK_COUNT: Final = 100
 """Jobs that are read at one time: they come with payloads and results, a megabyte each."""
 ANSWER_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -61,6 +63,7 @@ class Submitting:
         self._body_bytes = 0
         self._waiting_bytes = 0
         self._room = Room(service, settings.unfinished_max)
+        self.aside = Aside()
 
     def routes(self) -> list[web.RouteDef]:
         return [web.post("/v1/jobs", self.submit, expect_handler=expect)]
@@ -109,7 +112,8 @@ class Submitting:
         self, body: bytes, has_lines: bool, key: str
     ) -> tuple[list[Spec | EdgeNodeError], Batch | None]:
         """The specs in a body, or why there are none; and the batch, if they are one."""
-        parsed = parse_lines(body) if has_lines else parse_json(body)
+        parse: Callable[[bytes], object] = parse_lines if has_lines else parse_json
+        parsed = parse(body) if len(body) <= LONG_BYTES else await self.aside.run(parse, body)
         is_list = isinstance(parsed, list)
         documents = parsed if isinstance(parsed, list) else [parsed]
         if key and is_list:
@@ -123,7 +127,40 @@ class Submitting:
         self.check_open()
         batch = make_batch(self._service.new_job_id(), len(documents)) if is_list else None
         maker = await self.spec_maker(tasks_in(documents))
-        return await make_specs(maker, documents, key, batch), batch
+        may_be_large = len(body) > LARGE_BYTES
+        return await self._specs(maker, documents, key, batch, may_be_large=may_be_large), batch
+
+    async def _specs(
+        self,
+        maker: SpecMaker,
+        documents: Sequence[object],
+        key: str,
+        batch: Batch | None,
+        *,
+        may_be_large: bool,
+    ) -> list[Spec | EdgeNodeError]:
+        """Of each document its spec, or why there is none; under the ids of this batch, if it is one.
+
+        Args:
+            may_be_large: one of them may have so much in it that to check it takes long.
+        """
+        made: list[Spec | EdgeNodeError] = []
+        turns = Turns()
+        for index, document in enumerate(documents):
+            if isinstance(document, EdgeNodeError):
+                made.append(document)
+                continue
+            try:
+                job = None if batch is None else job_of(batch, index)
+                if may_be_large and is_large(document):
+                    made.append(await self.aside.run(maker.spec, document, key, job))
+                else:
+                    made.append(maker.spec(document, key, job))
+            except EdgeNodeError as error:
+                made.append(error)
+            if turns.is_due():
+                await turns.give()
+        return made
 
     async def spec_maker(self, tasks: Collection[str]) -> SpecMaker:
         """What makes the jobs of one request, which are of these tasks."""
@@ -272,10 +309,11 @@ class Submission:
             first: the `index` of the first one, among all that the request is about.
         """
         told: list[Answer] = []
+        turns = Turns()
         for index, item in enumerate(self._made):
             told.append(self._answer(item, instance, index, first))
-            if index % YIELD_EVERY == YIELD_EVERY - 1:
-                await asyncio.sleep(0)
+            if turns.is_due():
+                await turns.give()
         return told
 
     def forget(self) -> None:
@@ -371,22 +409,3 @@ def _once(made: Sequence[Spec | EdgeNodeError]) -> tuple[list[Spec | EdgeNodeErr
             found[item.id] = item
         once.append(item)
     return once, repeated
-
-
-async def make_specs(
-    maker: SpecMaker, documents: Sequence[object], key: str = "", batch: Batch | None = None
-) -> list[Spec | EdgeNodeError]:
-    """Of each document its spec, or why there is none; under the ids of this batch, if it is one."""
-    made: list[Spec | EdgeNodeError] = []
-    for index, document in enumerate(documents, 1):
-        if isinstance(document, EdgeNodeError):
-            made.append(document)
-            continue
-        try:
-            job = None if batch is None else job_of(batch, index - 1)
-            made.append(maker.spec(document, key, job))
-        except EdgeNodeError as error:
-            made.append(error)
-        if index % YIELD_EVERY == 0:
-            await asyncio.sleep(0)
-    return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -437,6 +438,38 @@ async def test_a_retry_that_fails_at_once_is_not_tried_again_by_the_same_request
     service.submit = submit  # type: ignore[method-assign]
     answer = await http.post("/v1/jobs/retry", json={"state": "failed"})
     assert {each["retry_of"] for each in (await answer.json())["jobs"]} == failed
+
+
+async def test_no_more_is_tried_again_at_one_time_than_a_submission_may_have(
+    http: TestClient, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [10, 10, 900, 900, 2_500, 10, 10]
+    failed = [await ended(http, service, State.FAILED, payload={"x": "y" * size}) for size in sizes]
+    monkeypatch.setattr(changing, "BODY_BYTES_MAX", 1_000)
+    service.submissions.clear()
+    answer = await http.post("/v1/jobs/retry", json={"ids": [*failed[:3], NOBODY, *failed[3:]]})
+    told = (await answer.json())["jobs"]
+    assert [each.get("retry_of", each.get("job")) for each in told] == [*failed[:3], NOBODY, *failed[3:]]
+    assert [len(each) for each in service.submissions] == [3, 1, 1, 2]
+
+
+async def test_a_large_job_is_tried_again_beside_the_event_loop(
+    http: TestClient, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = [
+        await ended(http, service, State.FAILED, payload={"x": "y" * size}) for size in (10, 100_000)
+    ]
+    seen: list[tuple[str, bool]] = []
+
+    def again(job: JobId) -> JobId:
+        seen.append((job_ids.job_text(job), threading.current_thread() is threading.main_thread()))
+        return real(job)
+
+    real = changing.retry_id
+    monkeypatch.setattr(changing, "retry_id", again)
+    assert (await http.post(f"/v1/jobs/{large}/retry")).status == 202
+    assert (await http.post("/v1/jobs/retry", json={"ids": [small, large]})).status == 202
+    assert seen == [(large, False), (small, True), (large, False)]
 
 
 @pytest.mark.usefixtures("small")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -770,3 +773,75 @@ async def test_metrics_are_served_in_the_format_that_prometheus_reads(http: Test
         "text/plain; version=0.0.4; charset=utf-8",
     )
     assert "edgenode_ready 1.0" in await response.text()
+
+
+# ------------------------------------------------------------------------------------------ long work
+
+
+class Slow(Resize):
+    """Takes a while to check a payload; knows in which thread, after how many turns of the loop."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+        self.seen: list[tuple[bool, int]] = []
+
+    def read(self, payload: object) -> object:
+        time.sleep(0.005)
+        self.seen.append((threading.current_thread() is threading.main_thread(), self.turns))
+        return super().read(payload)
+
+    async def count(self) -> None:
+        while True:
+            await asyncio.sleep(0)
+            self.turns += 1
+
+
+@pytest.fixture
+async def slow(service: FakeService) -> AsyncIterator[Slow]:
+    found = Slow()
+    service.schemas["image.resize"] = found
+    counting = asyncio.create_task(found.count())
+    yield found
+    counting.cancel()
+
+
+SMALL = {"task": "image.resize", "payload": {"source": "a", "width": 1}}
+LARGE = {"task": "image.resize", "payload": {"source": "a", "width": 1, "more": [{"x": [1] * 100}] * 500}}
+
+
+async def test_the_event_loop_has_its_turn_after_so_much_work_not_after_so_many_jobs(
+    http: TestClient, slow: Slow
+) -> None:
+    response = await http.post("/v1/jobs", json=[SMALL] * 9)
+    assert response.status == 202
+    turns = [turn for _, turn in slow.seen]
+    assert len(set(turns)) == 9
+    assert all(is_main for is_main, _ in slow.seen)
+
+
+@pytest.mark.parametrize("documents", [[LARGE], [SMALL, LARGE, SMALL], [LARGE] * 3])
+async def test_a_large_payload_is_checked_beside_the_event_loop(
+    http: TestClient, slow: Slow, documents: list[object]
+) -> None:
+    response = await http.post("/v1/jobs", json=documents)
+    told = (await response.json())["jobs"]
+    assert [each.get("field") for each in told] == [None if each is SMALL else "more" for each in documents]
+    assert [is_main for is_main, _ in slow.seen] == [each is SMALL for each in documents]
+
+
+async def test_a_long_body_is_parsed_beside_the_event_loop(
+    http: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seen = submitting.parse_json, []
+
+    def parse(body: bytes) -> object:
+        seen.append(threading.current_thread() is threading.main_thread())
+        return real(body)
+
+    monkeypatch.setattr(submitting, "parse_json", parse)
+    monkeypatch.setattr(submitting, "LONG_BYTES", 1_000)
+    for count in (1, 2_000):
+        assert (await submit(http, payload={"x": "y" * count})).status == 202
+    refused = await http.post("/v1/jobs", data="[" * 2_000, headers={"Content-Type": "application/json"})
+    assert (refused.status, (await refused.json())["field"]) == (400, "body")
+    assert seen == [True, False, False]
