@@ -105,6 +105,8 @@ class Runner:
         self._want_at: Instant = 0.0
         self._wanted = NO_ROOM  # what peers were offered, and may still grant
         self._wanted_until: Instant = 0.0
+        self._asked: set[NodeId] = set()  # whom, and has granted nothing since
+        self._barren: set[NodeId] = set()  # those that were asked in vain: others first, next time
         self._wake: Instant = FOREVER
 
     def give_up(self, begun: Iterable[Start]) -> Runner:
@@ -304,6 +306,8 @@ class Runner:
     def on_grant(self, source: NodeId, items: Sequence[GrantItem]) -> None:
         """Run these, or say that they will not be run here."""
         desk = self._desk
+        self._asked.discard(source)
+        self._barren.discard(source)
         known = self._table.get_many([item.job for item in items])
         for item in items:
             running = self._running.get(item.job)
@@ -430,21 +434,27 @@ class Runner:
             self._wake = min(self._wake, kept.again_at)
 
     def _want_work(self, wanted: Room) -> None:
-        """Ask a busy peer for work. By chance, by the length of their queues: the busiest may have nothing
-        that this node can run."""
+        """Ask a busy peer for work. By chance, by the length of their queues; who was asked in vain comes
+        after all others: the busiest may have nothing that this node can run."""
         desk = self._desk
         if self._wanted_until <= desk.now:
             self._wanted = NO_ROOM
+            self._barren |= self._asked
+            self._asked.clear()
         offer = Room(*(max(0, free - asked) for free, asked in zip(wanted, self._wanted, strict=True)))
         if not any(offer):
             return
         peers = [n for n in desk.view.members() if n != desk.me and desk.view.is_living(n)]
         queued = [(desk.view.load(n).queued, n) for n in peers if desk.view.load(n).queued > 0]
+        if not (untried := [(count, n) for count, n in queued if n not in self._barren]):
+            self._barren.clear()
+        queued = untried or queued
         pick = desk.dice.uniform(0.0, float(sum(count for count, _ in queued)))
         for count, peer in queued:
             pick -= count
             if pick <= 0:
                 desk.post.send(peer, WantWork(offer))
+                self._asked.add(peer)
                 self._wanted = Room(*map(sum, zip(offer, self._wanted, strict=True)))
                 self._wanted_until = desk.now + desk.settings.want_s
                 return
