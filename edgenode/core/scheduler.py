@@ -422,19 +422,23 @@ class Scheduler:
         self._gates.drop(job)
         assert record is not None
         assert record.own.token == opening.token
-        if self._desk.wall >= start_by(decode_spec(record.spec)):
+        view, is_late = self._desk.view, self._desk.wall >= start_by(decode_spec(record.spec))
+        if is_late:
             self._desk.reach(Situation.LATE_FOR_DEADLINE)
+        # Who was to run it may have gone meanwhile: nothing has begun that could be lost with it.
+        runs_here = opening.runner == self._desk.me
+        is_there = view.is_living(opening.runner) and view.boot_of(opening.runner) == record.own.boot
+        if is_late or not (runs_here or is_there):
             self._opening[job] = opening
             self._revoke(job)
             self._void(record)
             return
-        if opening.runner == self._desk.me:
+        if runs_here:
             self._runner.begin(job, opening.token, record)
         else:
             item = GrantItem(job, opening.token, record.own.boot, encode(record))
             self._desk.post.add(opening.runner, Grant, item)
-            lives = self._desk.view.is_living(opening.runner)
-            self._away.watch(record, self._desk.now + self._desk.settings.retry_max_s * lives)
+            self._away.watch(record, self._desk.now + self._desk.settings.retry_max_s)
 
     # --------------------------------------------------------------------------------------- ends
 
