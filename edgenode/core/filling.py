@@ -2,7 +2,8 @@
 
     in line     the most urgent first, and of those the oldest: taken for a slot of a node that can run it
     allowed     by its owner's rules (scheduler); else it waits for news outside the lines, or ends
-    admitted    by the gates of its queue and its key (permits); else it is back in line, and the gate is shut
+    admitted    by the gates of its queue and its key (permits); else it is back in line, and its slot is kept
+                for as long as the permit may be on its way; then the gate is shut
     started     by the scheduler, here or by a grant
 
 A peer that finds a gate shut is remembered for as long as it can be counted on: when the gate opens its slots
@@ -117,7 +118,7 @@ class Filling:
         for free, tasks in zip(room, info.tasks_by_slot, strict=True):
             started.append(self._start_on(runner, info.boot, min(free, self._desk.settings.batch), tasks))
         left = Room(*(free - taken for free, taken in zip(room, started, strict=True)))
-        if self._queued.is_any_shut and any(left):
+        if (self._queued.is_any_shut or self._permits.is_hoping) and any(left):
             self._callers[runner] = left, until
         return sum(started)
 
@@ -138,7 +139,9 @@ class Filling:
         labels = self._labels_of(runner)
         picked: list[Record] = []
         passed: list[tuple[Need, Place]] = []
-        while len(picked) < count and len(passed) < self._desk.settings.batch:
+        hoped: list[Gate] = []
+        kept = 0  # slots for those who are first in line, and whose permits may be on their way
+        while len(picked) + kept < count and len(passed) < self._desk.settings.batch:
             first = self._queued.pop(tasks, labels)
             if first is None:
                 break
@@ -157,11 +160,16 @@ class Filling:
                 if gate is None:
                     picked.append(record)
                 else:
-                    self._queued.shut(gate)
                     self._wish(gate, count - len(picked))
+                    if hopes := self._permits.hopes(gate):
+                        kept += min(hopes, 1 + self._queued.behind(gate))
+                        hoped.append(gate)
+                    self._queued.shut(gate)
                     passed.append(first)
         for need, place in passed:
             self._queued.add(need, place)
+        for gate in hoped:
+            self._queued.open(gate)
         return picked
 
     def _wish(self, gate: Gate, count: int) -> None:

@@ -32,7 +32,11 @@ from edgenode.core.wire import Allowed, PermitItem, PermitsWanted
 
 HAND_OVER_S: Final[Seconds] = 1.0
 HOLD_S: Final[Seconds] = 0.1
-"""How long a permit waits here for a slot, or for the permit of the other gate of its job."""
+"""How long a permit waits here for a slot; that of a key also for as long as an answer to its job's queue."""
+HOPE_S: Final[Seconds] = 0.5
+"""How long a steward's answer is waited for, with a slot kept free: more than a round trip to any member."""
+HOPES_MAX: Final = 4
+"""Slots that are kept free for the jobs of one gate."""
 
 
 def steward_of(gate: Gate, ranking: Ranking) -> NodeId:
@@ -64,6 +68,8 @@ class Account:
     is_answered: bool = True
     pause_s: Seconds = 0.0  # until it is said again
     idle_at: Instant = FOREVER  # what is of no use by then goes back
+    hopes: int = 0  # how many more the next answer may bring
+    hopes_until: Instant = 0.0
 
     @property
     def tokens(self) -> int:
@@ -79,10 +85,12 @@ class Permits:
     def __init__(self, desk: Desk, queues: Queues) -> None:
         self._desk = desk
         self._queues = queues
-        self._started: dict[JobId, Need] = {}  # what runs, or is about to, for this owner
+        self._started: dict[JobId, tuple[Need, int]] = {}  # what runs, or is about to, for this owner
         self._used: Counter[Gate] = Counter()
+        self._limits: dict[Gate, Counter[int]] = {}  # of keys: those that jobs brought which are not over
         self._accounts: dict[Gate, Account] = {}
         self._unsaid: dict[Gate, None] = {}
+        self._hoping: dict[Gate, None] = {}  # those from which an answer may bring something
         self._opened: dict[Gate, None] = {}
         self._agenda: Agenda[Gate] = Agenda()
         self._handed: Agenda[JobId] = Agenda()  # of `started`: what others are to own by then
@@ -110,12 +118,11 @@ class Permits:
     def admit(self, job: JobId, need: Need, limit: int) -> Gate | None:
         """Let a job start; or say which gate it has to wait at."""
         for gate in gates_of(need):
+            if gate[0] == "k":
+                self._narrow(gate, self._account(gate), limit)
             if self._is_limited(gate) and not self._may_pass(gate):
-                if gate[0] == "k":
-                    account = self._account(gate)
-                    account.limit = min(limit, account.limit or limit)
                 return gate
-        self._enter(job, need)
+        self._enter(job, need, limit)
         gate = queue_gate(need.queue)
         if self._is_rated(gate):
             self._accounts[gate].spent += 1
@@ -131,20 +138,23 @@ class Permits:
                 account = self._account(gate)
                 account.allowed += 1  # this one was given to somebody else
                 if gate[0] == "k":
-                    account.limit = min(limit, account.limit or limit)
+                    self._narrow(gate, account, limit)
                 self._unsaid[gate] = None
-        self._enter(job, need)
+        self._enter(job, need, limit)
 
     def ended(self, job: JobId, *, is_void: bool = False) -> None:
         """Its start is over, or this node owns it no longer. `is_void`: it never began."""
-        need = self._started.pop(job, None)
-        if need is None:
+        started = self._started.pop(job, None)
+        if started is None:
             return
+        need, limit = started
         self._handed.drop(job)
         for gate in gates_of(need):
             self._used[gate] -= 1
             if not self._used[gate]:
                 del self._used[gate]
+            if gate[0] == "k":
+                self._forget_limit(gate, limit)
             account = self._accounts.get(gate)
             if account is None:
                 continue
@@ -156,6 +166,9 @@ class Permits:
             if self._is_counted(gate):
                 account.allowed = max(self._used[gate], account.allowed - 1)
                 self._unsaid[gate] = None
+                if account.want:  # what goes back may come again, for the slot that is free now
+                    self._hope(gate, account, 1)
+                    self._opened[gate] = None
             elif account.is_answered:
                 self._plan(gate, account)
 
@@ -169,13 +182,47 @@ class Permits:
         """So many jobs (>= 1) could start now, but for this gate."""
         account = self._account(gate)
         if count > account.want:
+            self._hope(gate, account, count - account.want)
             account.want = count
             self._unsaid[gate] = None
 
-    def _enter(self, job: JobId, need: Need) -> None:
-        self._started[job] = need
+    def hopes(self, gate: Gate) -> int:
+        """How many permits of this gate an answer may bring that is under way: a slot for each is worth
+        keeping. Else jobs that need none would have it every time, and the permit find none."""
+        account = self._accounts.get(gate)
+        return 0 if account is None or account.hopes_until <= self._desk.now else account.hopes
+
+    @property
+    def is_hoping(self) -> bool:
+        """Whether some answer is waited for, or was not long ago."""
+        return bool(self._hoping)
+
+    def _hope(self, gate: Gate, account: Account, count: int) -> None:
+        account.hopes = min(HOPES_MAX, count)
+        account.hopes_until = self._desk.now + HOPE_S
+        self._hoping[gate] = None
+
+    def _enter(self, job: JobId, need: Need, limit: int) -> None:
+        self._started[job] = need, limit
         for gate in gates_of(need):
             self._used[gate] += 1
+            if gate[0] == "k":
+                self._limits.setdefault(gate, Counter())[limit] += 1
+
+    def _narrow(self, gate: Gate, account: Account, limit: int) -> None:
+        """Of several limits for one key the smallest counts: of the jobs that run, and the next one."""
+        lowest = min(limit, *self._limits.get(gate, (limit,)))
+        if account.limit != lowest:
+            account.limit = lowest
+            self._unsaid[gate] = None
+
+    def _forget_limit(self, gate: Gate, limit: int) -> None:
+        limits = self._limits[gate]
+        limits[limit] -= 1
+        if not limits[limit]:
+            del limits[limit]
+            if not limits:
+                del self._limits[gate]
 
     def _is_limited(self, gate: Gate) -> bool:
         return gate[0] == "k" or self._queues.is_limited(gate[1:])
@@ -186,6 +233,8 @@ class Permits:
             return False
         if self._is_counted(gate) and not self._spare(gate, account):
             return False
+        if gate[0] == "k" and self._used[gate] >= account.limit:
+            return False  # what was allowed under a higher limit
         return account.tokens > 0 or not self._is_rated(gate)
 
     def _is_counted(self, gate: Gate) -> bool:
@@ -215,10 +264,12 @@ class Permits:
         self._opened[gate] = None
         if not self._queues.is_limited(queue):
             self._accounts.pop(gate, None)
+            self._hoping.pop(gate, None)
             self._agenda.drop(gate)
         elif self._used[gate] or gate in self._accounts:
             account = self._account(gate)
-            account.allowed = max(account.allowed, self._used[gate])
+            # Of what is not counted nobody has permits, which would be some when it is counted again.
+            account.allowed = max(account.allowed, self._used[gate]) if self._is_counted(gate) else 0
             self._unsaid[gate] = None
 
     def take_opened(self) -> Sequence[Gate]:
@@ -309,6 +360,13 @@ class Permits:
                 continue
             account.is_answered = True
             account.pause_s = 0.0
+            account.hopes = 0
+            self._hoping.pop(item.gate, None)
+            if item.granted < account.granted:
+                # It took this node for dead, and counts from nothing: so must this node, in another turn.
+                account.turn = account.granted = account.spent = account.returned = 0
+                self._unsaid[item.gate] = None
+                continue
             gained = max(item.held - account.allowed, item.granted - account.granted)
             account.allowed = max(account.allowed, item.held)
             account.granted = max(account.granted, item.granted)
@@ -330,6 +388,12 @@ class Permits:
 
     # ----------------------------------------------------------------------------------------- time
 
+    def _is_queue_hoped_for(self) -> bool:
+        """Whether the permit of some queue may be on its way. Lets go of hopes that came to nothing."""
+        for gate in [gate for gate in self._hoping if not self.hopes(gate)]:
+            del self._hoping[gate]
+        return any(gate[0] == "q" for gate in self._hoping)
+
     def deadline(self) -> Instant:
         return min(self._agenda.next(), self._handed.next())
 
@@ -341,6 +405,10 @@ class Permits:
             if account is None:
                 continue
             is_idle = self._spare(gate, account) > 0 or account.tokens > 0
+            if is_idle and gate[0] == "k" and self._is_queue_hoped_for():
+                account.idle_at = self._desk.now + HOLD_S
+                self._agenda.set(gate, account.idle_at)
+                continue
             if is_idle and account.idle_at <= self._desk.now:
                 account.allowed = self._used[gate]
                 account.returned += max(0, account.tokens)

@@ -87,6 +87,8 @@ class Steward:
     # ------------------------------------------------------------------------------------- messages
 
     def on_wanted(self, source: NodeId, message: PermitsWanted) -> None:
+        if source != self._desk.me and not self._desk.view.is_living(source):
+            return  # what it held is free again, and nobody would free it a second time; or it says it again
         self._look_around()
         assert self._ranking is not None
         if message.roll and message.roll == self._ranking.digest:
