@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from edgenode.core.desk import Desk
+from edgenode.core.job_bytes import encode
 from edgenode.core.jobs import Record
+from edgenode.core.post import WRITE_BYTES, pieces_of
 from edgenode.core.signals import Run, RunEnded, StopRun
 from edgenode.core.situations import Situation
 from edgenode.core.specs import Spec, decode_spec, start_by
 from edgenode.core.types import FOREVER, Instant, JobId, NodeId, Room, Seconds, StartToken, State, Wall
-from edgenode.core.wire import GrantItem, Has, Result, ResultItem, TokenItem, WantWork
+from edgenode.core.wire import Copies, GrantItem, Has, Result, ResultItem, TokenItem, WantWork
 
 TOKENS_MAX: Final = 10_000
 """Starts that this runner remembers having ended, or having denied and so must never begin. The oldest are
@@ -373,7 +375,17 @@ class Runner:
             else:
                 (voids if self.rule_out(item.job, item.token) else denied).append(item)
         boot = self._desk.view.boot
+        self._tell_of_ends(source, [item.job for item in (*denied, *voids)])
         self._desk.post.send(source, Has(boot, tuple(held), tuple(denied), tuple(voids)))
+
+    def _tell_of_ends(self, owner: NodeId, jobs: Sequence[JobId]) -> None:
+        """Which of these are over, as far as this node knows: who asks may not have heard of it, and would
+        make up for a start that is denied."""
+        desk = self._desk
+        over = [encode(record) for record in self._table.get_many(jobs).values() if record.settled]
+        for piece in pieces_of(over, WRITE_BYTES, desk.settings.batch):
+            if piece:
+                desk.post.send(owner, Copies(tuple(piece)))
 
     def tell_of_kept(self, owner: NodeId, item: TokenItem) -> bool:
         """Whether this start's result is kept here: then `owner`, who has spoken of the start, is told next.

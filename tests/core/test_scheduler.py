@@ -30,7 +30,7 @@ from edgenode.core import runner, scheduler
 from edgenode.core.job_bytes import encode
 from edgenode.core.jobs import new_record
 from edgenode.core.scheduler import backoff_s
-from edgenode.core.signals import RunEnded, SlotsChanged
+from edgenode.core.signals import RunEnded, Send, SlotsChanged
 from edgenode.core.specs import encode_spec
 from edgenode.core.types import (
     Backoff,
@@ -1196,3 +1196,17 @@ def test_a_job_that_waits_for_others_does_not_start_whoever_made_it_so() -> None
     mesh.run(10.0)
     assert mesh.record(A, spec.id).own.state is State.WAITING
     assert not mesh.begun
+
+
+def test_who_asks_for_a_start_that_is_long_over_is_told_how_it_ended() -> None:
+    """Before it is denied: else it would be made up for by another one."""
+    mesh = Mesh("abcd", slots=ONLY_D)
+    spec = mesh.spec("abc")
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    mesh.run(1.0)
+    (begun,) = mesh.begun
+    holder = next(name for name in (B, C) if mesh.record(name, spec.id) is not None)
+    effects = mesh.tell(A, holder, Have((TokenItem(spec.id, begun.token),)))
+    told = [send.message for send in effects if isinstance(send, Send)]
+    assert [type(message) for message in told] == [Copies, Has]
