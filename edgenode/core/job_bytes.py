@@ -82,7 +82,7 @@ def decode(blob: bytes) -> Record:
             claimed,
             None if move is None else _move(move),
         )
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException, RecursionError) as error:
         raise MalformedMessage(f"not a record: {error}") from error
 
 

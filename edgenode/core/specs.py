@@ -140,7 +140,7 @@ def _read_spec(blob: bytes) -> Spec:
             finite(expires_at),
             Options(**known) if known else DEFAULTS,
         )
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
         raise MalformedMessage(f"not a spec: {error}") from error
 
 

@@ -495,3 +495,13 @@ def test_the_id_of_a_key_never_changes_between_versions() -> None:
 )
 def test_other_texts_are_no_ids(text: str) -> None:
     assert parse_job_id(text) is None
+
+
+def test_bytes_that_nest_too_deeply_are_no_record_and_no_spec() -> None:
+    deep = b"\x91" * 1_000 + b"\x90"
+    fields = b"\x98" + b"\x90" * 8
+    record = b"\xdc\x00\x10\x03\xc4\x10" + b"x" * 16 + b"\xc4\x00" + deep + b"\x91\xa1a" + fields + b"\xc0"
+    with pytest.raises(MalformedMessage):
+        decode(record + b"\x90" * 5 + b"\xc2\x90\xc2\xc0")
+    with pytest.raises(MalformedMessage):
+        decode_spec(b"\x96" + deep * 6)
