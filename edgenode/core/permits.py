@@ -25,6 +25,7 @@ from typing import Final
 from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk
 from edgenode.core.lines import Gate, Need, key_gate, queue_gate
+from edgenode.core.post import WRITE_BYTES, pieces_of
 from edgenode.core.queues import Queues
 from edgenode.core.rendezvous import Ranking
 from edgenode.core.types import FOREVER, NOBODY, Hash64, Instant, JobId, NodeId, Seconds
@@ -292,8 +293,11 @@ class Permits:
                 said.setdefault(account.steward, []).append(self._item(gate, account))
         self._unsaid.clear()
         for steward, items in said.items():
-            roll = self._roll.get(steward, Hash64(0))
-            desk.post.send(steward, PermitsWanted(desk.view.boot, roll, tuple(items)))
+            *pieces, last = pieces_of(items, WRITE_BYTES, desk.settings.batch)
+            for piece in pieces:
+                desk.post.send(steward, PermitsWanted(desk.view.boot, Hash64(0), tuple(piece)))
+            roll = self._roll.get(steward, Hash64(0))  # answered when all is said
+            desk.post.send(steward, PermitsWanted(desk.view.boot, roll, tuple(last)))
         self._roll.clear()
         return bool(said)
 
@@ -356,6 +360,10 @@ class Permits:
             return
         for item in message.items:
             account = self._accounts.get(item.gate)
+            if account is None and (item.held or item.granted):
+                # An old word of this node's came late, and has taken what nobody here wants: it is said so.
+                self._account(item.gate)
+                self._unsaid[item.gate] = None
             if account is None or account.steward != source or account.seq != item.seq:
                 continue
             account.is_answered = True

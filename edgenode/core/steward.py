@@ -26,6 +26,7 @@ from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk
 from edgenode.core.lines import Gate, queue_gate
 from edgenode.core.permits import steward_of
+from edgenode.core.post import WRITE_BYTES, pieces_of
 from edgenode.core.queues import Queues
 from edgenode.core.rendezvous import Ranking
 from edgenode.core.types import FOREVER, Instant, NodeId, Seconds
@@ -96,7 +97,7 @@ class Steward:
             if not self._silent:
                 self._due.update(dict.fromkeys(self._pools))
         for item in message.items:
-            if steward_of(item.gate, self._ranking) == self._desk.me:
+            if item.gate[:1] in ("q", "k") and steward_of(item.gate, self._ranking) == self._desk.me:
                 self._hear(source, message.boot, item)
 
     def _hear(self, source: NodeId, boot: int, item: PermitItem) -> None:
@@ -219,7 +220,8 @@ class Steward:
                 del self._pools[gate]
         self._to_answer.clear()
         for owner, items in answers.items():
-            self._desk.post.send(owner, Allowed(boots[owner], tuple(items)))
+            for piece in pieces_of(items, WRITE_BYTES, self._desk.settings.batch):
+                self._desk.post.send(owner, Allowed(boots[owner], tuple(piece)))
         return bool(answers)
 
     # -------------------------------------------------------------------- members, settings and time

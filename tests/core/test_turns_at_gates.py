@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,9 +10,9 @@ from job_mesh import A, B, C, D, Mesh, let_pass, succeeded
 
 from edgenode.core.lines import key_gate, queue_gate
 from edgenode.core.permits import steward_of
-from edgenode.core.settings import PRESETS, Settings
-from edgenode.core.types import Delivery, NodeId, Seconds, State
-from edgenode.core.wire import CONTROL, Acks, Grant, PermitsWanted, WantWork
+from edgenode.core.settings import PRESETS, JobSettings, Settings
+from edgenode.core.types import Delivery, Hash64, NodeId, Seconds, State
+from edgenode.core.wire import CONTROL, Acks, Allowed, Grant, PermitItem, PermitsWanted, WantWork
 
 
 def make_mesh(letters: str, slots: int, run_s: Seconds, settings: Settings | None = None) -> Mesh:
@@ -235,3 +236,46 @@ def test_many_keys_are_asked_for_no_further_than_there_are_slots() -> None:
     asked = sum(len(message.items) for message in mesh.messages(PermitsWanted))
     assert len(begun_of(mesh, jobs)) >= 100
     assert asked <= 12 * len(begun_of(mesh, jobs))
+
+
+def test_an_old_word_that_comes_late_takes_no_permit() -> None:
+    mesh = make_mesh("abc", 2, run_s=0.1)
+    key = name_of(mesh, key_gate, B)
+    late: list[object] = []
+
+    def rule(source: NodeId, to: NodeId, message: Any) -> bool:
+        if isinstance(message, PermitsWanted) and source == A and any(item.want for item in message.items):
+            late.append(message)
+        return True
+
+    mesh.rule = rule
+    options: dict[str, Any] = {"concurrency_key": key, "concurrency_limit": 1}
+    first = mesh.specs(1, "a", **options)
+    mesh.submit(A, *first)
+    mesh.run(3.0)
+    assert begun_of(mesh, first)
+    mesh.tell(B, A, late[0])
+    mesh.run(0.1)
+    second = mesh.specs(1, "c", **options)
+    mesh.submit(C, *second)
+    mesh.run_until(lambda: begun_of(mesh, second) != [], limit_s=5.0)
+
+
+def test_what_is_said_of_many_gates_travels_in_pieces() -> None:
+    settings = Settings(jobs=replace(JobSettings(), batch=20))
+    mesh = make_mesh("abc", 40, run_s=0.2, settings=settings)
+    jobs = []
+    for number in range(200):
+        jobs += mesh.specs(1, "a", concurrency_key=str(number), concurrency_limit=1)
+    mesh.submit(A, *jobs)
+    mesh.run_until(lambda: len(begun_of(mesh, jobs)) == 200, limit_s=30.0)
+    said = (*mesh.messages(PermitsWanted), *mesh.messages(Allowed))
+    assert max(len(message.items) for message in said) <= 20
+
+
+@pytest.mark.parametrize("gate", ["", "x", "z" * 100])
+def test_gates_that_are_none_are_passed_over(gate: str) -> None:
+    mesh = make_mesh("ab", 1, run_s=0.1)
+    mesh.tell(A, B, PermitsWanted(mesh.nodes[B].view.boot, Hash64(0), (PermitItem(gate, 1, 1, 1, 0, 1, 0),)))
+    mesh.run(1.0)
+    assert gate not in mesh.nodes[A]._steward._pools
