@@ -86,7 +86,7 @@ SEARCH_BYTES_MAX: Final = 4 * 1024 * 1024
 LIVES_KEPT: Final = 64
 """Lives of its own that the disk knows of: more than peers ever ask about."""
 SEARCH_STEPS: Final = 10_000
-"""Of SQLite's machine between two looks at the clock: well under a millisecond."""
+"""Of SQLite's machine between two looks at the clock, or at whether it is over: well under a millisecond."""
 CHECK_ROWS: Final = 500
 CHECK_PAUSE_S: Final[Seconds] = 0.05
 """Between so many rows of a large file: some 10,000 rows a second, and nobody notices."""
@@ -209,8 +209,6 @@ class Store:
         self._searcher = connect(self._file)
         self._files = found_files(self._file)
         self._search_lock = threading.Lock()
-        self._checker: sqlite3.Connection | None = None
-        self._check_lock = threading.Lock()
         self._thread = threading.Thread(target=self._write_all, name="edgenode-store", daemon=True)
         self._thread.start()
 
@@ -441,12 +439,9 @@ class Store:
             database = connect(self._file)
         except sqlite3.Error:
             return  # it went, or the disk did, just now: the next write says so
-        with self._check_lock:
-            self._checker = database
+        database.set_progress_handler(lambda: self._closing, SEARCH_STEPS)
         archive = StoreArchive(database, self._report, self._damaged)
         try:
-            if self._closing:
-                return
             check_structure(database, self._file)
             after = JobId(b"")
             while not self._closing and (rows := archive.scan(after, CHECK_ROWS)):
@@ -457,8 +452,6 @@ class Store:
         except sqlite3.Error:
             pass  # a disk that cannot be read for another reason says so where it matters; or it is closed
         finally:
-            with self._check_lock:
-                self._checker = None
             database.close()
 
     # ------------------------------------------------------------------------------------- writing
@@ -735,9 +728,6 @@ class Store:
         with self._changed:
             self._closing = True
             self._changed.notify()
-        with self._check_lock:
-            if self._checker is not None:
-                self._checker.interrupt()
         self._thread.join()
         if not self._closed:
             self._searcher.interrupt()

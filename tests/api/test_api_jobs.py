@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from edgenode.api import submitting
+from edgenode.api import submitting, turns
 from edgenode.api.app import make_app
 from edgenode.core import job_ids, jobs
 from edgenode.core.errors import NotReady, OutcomeUnknown, Overloaded, StoreUnwritable, Undecided
@@ -779,14 +778,16 @@ async def test_metrics_are_served_in_the_format_that_prometheus_reads(http: Test
 
 
 class Slow(Resize):
-    """Takes a while to check a payload; knows in which thread, after how many turns of the loop."""
+    """Takes a while to check a payload, by its own clock; knows in which thread, after how many turns of the
+    loop."""
 
     def __init__(self) -> None:
+        self.now = 0.0
         self.turns = 0
         self.seen: list[tuple[bool, int]] = []
 
     def read(self, payload: object) -> object:
-        time.sleep(0.005)
+        self.now += 0.005
         self.seen.append((threading.current_thread() is threading.main_thread(), self.turns))
         return super().read(payload)
 
@@ -797,8 +798,9 @@ class Slow(Resize):
 
 
 @pytest.fixture
-async def slow(service: FakeService) -> AsyncIterator[Slow]:
+async def slow(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Slow]:
     found = Slow()
+    monkeypatch.setattr(turns, "perf_counter", lambda: found.now)
     service.schemas["image.resize"] = found
     counting = asyncio.create_task(found.count())
     yield found
@@ -814,8 +816,7 @@ async def test_the_event_loop_has_its_turn_after_so_much_work_not_after_so_many_
 ) -> None:
     response = await http.post("/v1/jobs", json=[SMALL] * 9)
     assert response.status == 202
-    turns = [turn for _, turn in slow.seen]
-    assert len(set(turns)) == 9
+    assert len({turn for _, turn in slow.seen}) == 9
     assert all(is_main for is_main, _ in slow.seen)
 
 

@@ -10,7 +10,6 @@ import ssl
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -972,9 +971,8 @@ def test_telling_why_ends_however_long_the_other_side_talks() -> None:
 
     def drip(listener: socket.socket) -> None:
         with listener.accept()[0] as link, suppress(OSError):
-            while not ended.is_set():
+            while not ended.wait(0.02):
                 link.sendall(b"x")
-                time.sleep(0.02)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         talking = threading.Thread(target=drip, args=(listener,))
