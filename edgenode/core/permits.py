@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
 
 from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk
@@ -33,9 +33,10 @@ from edgenode.core.wire import Allowed, PermitItem, PermitsWanted
 
 HAND_OVER_S: Final[Seconds] = 1.0
 HOLD_S: Final[Seconds] = 0.1
-"""How long a permit waits here for a slot; that of a key also for as long as an answer to its job's queue."""
+"""How long a permit waits here for a slot."""
 HOPE_S: Final[Seconds] = 0.5
-"""How long a steward's answer is waited for, with a slot kept free: more than a round trip to any member."""
+"""How long a steward's answer is waited for, with a slot kept free, or with the permit of a key for the one
+of its job's queue: more than a round trip to any member."""
 HOPES_MAX: Final = 4
 """Slots that are kept free for the jobs of one gate."""
 
@@ -69,12 +70,17 @@ class Account:
     is_answered: bool = True
     pause_s: Seconds = 0.0  # until it is said again
     idle_at: Instant = FOREVER  # what is of no use by then goes back
-    hopes: int = 0  # how many more the next answer may bring
-    hopes_until: Instant = 0.0
 
     @property
     def tokens(self) -> int:
         return self.granted - self.spent - self.returned
+
+
+class Hope(NamedTuple):
+    """Of an answer that may bring so many permits, until then."""
+
+    permits: int
+    until: Instant
 
 
 class Permits:
@@ -91,7 +97,7 @@ class Permits:
         self._limits: dict[Gate, Counter[int]] = {}  # of keys: those that jobs brought which are not over
         self._accounts: dict[Gate, Account] = {}
         self._unsaid: dict[Gate, None] = {}
-        self._hoping: dict[Gate, None] = {}  # those from which an answer may bring something
+        self._hopes: dict[Gate, Hope] = {}  # where an answer is waited for
         self._opened: dict[Gate, None] = {}
         self._agenda: Agenda[Gate] = Agenda()
         self._handed: Agenda[JobId] = Agenda()  # of `started`: what others are to own by then
@@ -168,7 +174,7 @@ class Permits:
                 account.allowed = max(self._used[gate], account.allowed - 1)
                 self._unsaid[gate] = None
                 if account.want:  # what goes back may come again, for the slot that is free now
-                    self._hope(gate, account, 1)
+                    self._hope(gate, 1)
                     self._opened[gate] = None
             elif account.is_answered:
                 self._plan(gate, account)
@@ -183,25 +189,23 @@ class Permits:
         """So many jobs (>= 1) could start now, but for this gate."""
         account = self._account(gate)
         if count > account.want:
-            self._hope(gate, account, count - account.want)
+            self._hope(gate, count - account.want)
             account.want = count
             self._unsaid[gate] = None
 
     def hopes(self, gate: Gate) -> int:
         """How many permits of this gate an answer may bring that is under way: a slot for each is worth
         keeping. Else jobs that need none would have it every time, and the permit find none."""
-        account = self._accounts.get(gate)
-        return 0 if account is None or account.hopes_until <= self._desk.now else account.hopes
+        hope = self._hopes.get(gate)
+        return 0 if hope is None or hope.until <= self._desk.now else hope.permits
 
     @property
     def is_hoping(self) -> bool:
-        """Whether some answer is waited for, or was not long ago."""
-        return bool(self._hoping)
+        """Whether some answer is waited for."""
+        return bool(self._hopes)
 
-    def _hope(self, gate: Gate, account: Account, count: int) -> None:
-        account.hopes = min(HOPES_MAX, count)
-        account.hopes_until = self._desk.now + HOPE_S
-        self._hoping[gate] = None
+    def _hope(self, gate: Gate, count: int) -> None:
+        self._hopes[gate] = Hope(min(HOPES_MAX, count), self._desk.now + HOPE_S)
 
     def _enter(self, job: JobId, need: Need, limit: int) -> None:
         self._started[job] = need, limit
@@ -265,7 +269,7 @@ class Permits:
         self._opened[gate] = None
         if not self._queues.is_limited(queue):
             self._accounts.pop(gate, None)
-            self._hoping.pop(gate, None)
+            self._hopes.pop(gate, None)
             self._agenda.drop(gate)
         elif self._used[gate] or gate in self._accounts:
             account = self._account(gate)
@@ -368,8 +372,7 @@ class Permits:
                 continue
             account.is_answered = True
             account.pause_s = 0.0
-            account.hopes = 0
-            self._hoping.pop(item.gate, None)
+            self._hopes.pop(item.gate, None)
             if item.granted < account.granted:
                 # It took this node for dead, and counts from nothing: so must this node, in another turn.
                 account.turn = account.granted = account.spent = account.returned = 0
@@ -380,7 +383,7 @@ class Permits:
             account.granted = max(account.granted, item.granted)
             if gained > 0:
                 account.want = max(0, account.want - gained)
-                account.idle_at = self._desk.now + HOLD_S
+                account.idle_at = self._desk.now + (HOPE_S if item.gate[0] == "k" else HOLD_S)
                 self._opened[item.gate] = None
             self._plan(item.gate, account)
 
@@ -396,12 +399,6 @@ class Permits:
 
     # ----------------------------------------------------------------------------------------- time
 
-    def _is_queue_hoped_for(self) -> bool:
-        """Whether the permit of some queue may be on its way. Lets go of hopes that came to nothing."""
-        for gate in [gate for gate in self._hoping if not self.hopes(gate)]:
-            del self._hoping[gate]
-        return any(gate[0] == "q" for gate in self._hoping)
-
     def deadline(self) -> Instant:
         return min(self._agenda.next(), self._handed.next())
 
@@ -413,10 +410,6 @@ class Permits:
             if account is None:
                 continue
             is_idle = self._spare(gate, account) > 0 or account.tokens > 0
-            if is_idle and gate[0] == "k" and self._is_queue_hoped_for():
-                account.idle_at = self._desk.now + HOLD_S
-                self._agenda.set(gate, account.idle_at)
-                continue
             if is_idle and account.idle_at <= self._desk.now:
                 account.allowed = self._used[gate]
                 account.returned += max(0, account.tokens)
