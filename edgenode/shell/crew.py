@@ -19,9 +19,10 @@ logger = logging.getLogger("edgenode")
 
 RESPAWN_MIN_S: Final[Seconds] = 0.5
 RESPAWN_MAX_S: Final[Seconds] = 30.0
+"""A process that dies before it did anything is tried again after the one, doubled each time, up to the
+other."""
 RESPAWN_ROUNDS_MAX: Final = 6
-"""The pause doubles so often, and is the longest then."""
-"""A process that dies before it did anything is tried again after this, doubled each time."""
+"""The pause has doubled so often when it is the longest."""
 AHEAD_S: Final[Seconds] = 1.0
 """A process that will have had its runs by then gets its successor: a start takes 0.1 s where nothing else is
 to be done, and more the more its tasks import."""

@@ -1,8 +1,12 @@
-"""Folders that outlive a power cut."""
+"""Folders that outlive a power cut, and such as nobody needs any more."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 
@@ -30,3 +34,10 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def remove_later(loop: asyncio.AbstractEventLoop, folder: Path) -> None:
+    """Delete a run's folder beside the event loop. If no thread is to be had, it goes with the scratch folder
+    that it is in."""
+    with suppress(RuntimeError):
+        loop.run_in_executor(None, partial(shutil.rmtree, folder, ignore_errors=True))

@@ -41,9 +41,9 @@ from edgenode.core.types import NodeId
 from edgenode.shell.folders import make_durable_folder, sync_folder
 
 KEY_BYTES: Final = 32
+ID_BYTES: Final = 10  # 16 characters of base32
 OWN_FILES: Final = "/proc/self/fd"
 """Where Linux shows the files that a process has open."""
-ID_BYTES: Final = 10  # 16 characters of base32
 
 # One label per use (RFC 5869 section 3.2): knowing what one yields says nothing of the others.
 LABEL_MESH_ID: Final = b"edgenode mesh id 1"

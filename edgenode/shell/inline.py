@@ -12,12 +12,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import shutil
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Mapping
-from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from pathlib import Path
@@ -29,6 +27,7 @@ from edgenode.core.signals import Run, RunEnded
 from edgenode.core.specs import timeout_of
 from edgenode.core.types import Instant, JobId, Seconds, StartToken, State
 from edgenode.core.wire import Verdict
+from edgenode.shell.folders import remove_later
 from edgenode.shell.output import WRITER, Attributed, Lines, LogOfStart
 from edgenode.shell.starts import Ended, Start, ended_by, make_context
 from edgenode.shell.worker_process import TIMEOUT_GRACE_S
@@ -201,9 +200,7 @@ class Inline:
             ended = ended_by(error, pending.stopping)
         lines.close()
         if folder is not None and folder.exists():
-            loop = asyncio.get_running_loop()
-            with suppress(RuntimeError):  # no thread is to be had: it goes with the folder of all
-                loop.run_in_executor(None, partial(shutil.rmtree, folder, ignore_errors=True))
+            remove_later(asyncio.get_running_loop(), folder)
         if pending.timed_out and ended.state is not State.SUCCEEDED:
             ended = Ended(State.FAILED, error=pending.stopping or "")
         self._end(pending, Verdict(*ended))

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import msgpack
 
 from edgenode.core.types import State
-from edgenode.shell.starts import Ended, Start, Token, ended_by, make_context, no_such_task
+from edgenode.shell.starts import Ended, Start, Token, ended_by, make_context, no_such_task, printable
 from edgenode.task import Registry, Task, TaskLoadError, encode_returned, load_tasks
 
 if TYPE_CHECKING:
@@ -63,10 +63,6 @@ def die_with_parent(parent: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)  # it died before the call: no signal will come for that
-
-
-def _printable(part: object) -> object:
-    return part.encode("utf-8", "backslashreplace").decode() if isinstance(part, str) else part
 
 
 class Worker(ABC):
@@ -108,7 +104,7 @@ class Worker(ABC):
             packed: bytes = msgpack.packb(frame)
         except UnicodeEncodeError:
             # A file name that is no UTF-8, say, comes as text that cannot be encoded again.
-            packed = msgpack.packb([_printable(part) for part in frame])
+            packed = msgpack.packb([printable(part) if isinstance(part, str) else part for part in frame])
         with self._sending:
             try:
                 self._link.sendall(packed)

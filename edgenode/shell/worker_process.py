@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import codecs
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +22,7 @@ from edgenode.core.specs import timeout_of
 from edgenode.core.types import Instant, JobId, Seconds, StartToken, State
 from edgenode.core.wire import Verdict
 from edgenode.shell import worker_main as protocol
+from edgenode.shell.folders import remove_later
 from edgenode.shell.output import BURST_CHARS
 
 PIPE_BYTES: Final = 64 * 1024
@@ -422,8 +422,7 @@ class WorkerProcess:
         self._drain()
         self._close_pipe()
         self._link.close()
-        with suppress(RuntimeError):  # no thread is to be had: it goes with the folder of all
-            self._loop.run_in_executor(None, lambda: shutil.rmtree(self._folder, ignore_errors=True))
+        remove_later(self._loop, self._folder)
         self.gone.set_result(None)
         end = self._how_it_ended()
         trouble = None if self.was_ready else self._trouble or f"{end} while it started"
