@@ -65,7 +65,7 @@ def decode(blob: bytes) -> Record:
             raise MalformedMessage("a record needs a 16-byte id and a spec")
         if not (isinstance(cancel, bool) and isinstance(claimed, bool)):
             raise MalformedMessage("a record needs two flags")
-        return Record(
+        record = Record(
             JobId(job),
             spec,
             whole(epoch),
@@ -82,8 +82,21 @@ def decode(blob: bytes) -> Record:
             claimed,
             None if move is None else _move(move),
         )
+        _check_proposals(record)
+        return record
     except (ValueError, TypeError, KeyError, msgpack.UnpackException, RecursionError) as error:
         raise MalformedMessage(f"not a record: {error}") from error
+
+
+def _check_proposals(record: Record) -> None:
+    """An owner writes what it proposes under its own ballot. What said otherwise would be written again and
+    again: each new owner would find a newer proposal than its own."""
+    own, outcome, move = record.own, record.outcome, record.move
+    is_proposed = outcome is not None and outcome.firm and not outcome.settled
+    if is_proposed and outcome is not None and outcome.ballot > own.ballot:
+        raise ValueError("an outcome is proposed under the ballot of its owner")
+    if move is not None and move.ballot > own.ballot:
+        raise ValueError("other holders are proposed under the ballot of the owner")
 
 
 def _each(read: Callable[[Any], _T], values: list[Any]) -> tuple[_T, ...]:

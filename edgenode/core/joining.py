@@ -90,11 +90,13 @@ def is_same_content(a: Record, b: Record) -> bool:
     return decode_spec(a.spec).options.fingerprint == decode_spec(b.spec).options.fingerprint
 
 
-def _standing(record: Record) -> tuple[bool, bool, int, str, tuple[NodeId, ...]]:
+def _standing(record: Record) -> tuple[bool, bool, int, str, tuple[NodeId, ...], bytes]:
     """What orders the lives of a key. (Not the spec: copies of one life may have several, and the greater of
-    these would count only after they have met.)"""
+    these would count only after they have met. It counts last, and only where no key is: two contents of one
+    id are nobody's doing there, but all must come to the same.)"""
     content = decode_spec(record.spec).options.fingerprint
-    return (record.settled, record.claimed, record.epoch, content, record.holders)
+    spec = b"" if is_keyed(record.id) else record.spec
+    return (record.settled, record.claimed, record.epoch, content, record.holders, spec)
 
 
 def _join_marker(marker: Record, other: Record) -> Record:

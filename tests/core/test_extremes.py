@@ -13,7 +13,7 @@ from job_mesh import A, B, C, Mesh, failed, job_id, make_record, make_spec, succ
 
 from edgenode.core.errors import MalformedMessage
 from edgenode.core.job_bytes import FORMAT, decode
-from edgenode.core.jobs import Record
+from edgenode.core.jobs import Move, Outcome, Record
 from edgenode.core.specs import decode_spec, encode_spec
 from edgenode.core.types import (
     NO_TOKEN,
@@ -71,6 +71,10 @@ def is_understood(source: NodeId, to: NodeId, message: Message) -> bool:
 
 
 RECORD = make_record(JOBS[0], NODES)
+AHEAD = Ballot(RECORD.own.ballot.term, C)
+"""Above that of the record's owner."""
+END = Outcome(False, True, RECORD.own.ballot, State.SUCCEEDED, b"1", "", StartToken(1, A, 1), A, 1.0)
+MOVE = Move(RECORD.own.ballot, NODES, Ballot(2, B), State.QUEUED, 0.0)
 NAN, INFINITE = float("nan"), float("inf")
 
 
@@ -89,10 +93,16 @@ NAN, INFINITE = float("nan"), float("inf")
         packed(RECORD, holders=(A, A, A)),
         packed(RECORD, history=((NAN, "a", A, ""),)),
         packed(RECORD, losses=((INFINITE, A, 1),)),
+        packed(RECORD, outcome=END._replace(ballot=AHEAD)),
+        packed(RECORD, move=MOVE._replace(ballot=AHEAD)),
     ],
 )
 def test_a_record_that_no_owner_can_have_written_is_refused(blob: bytes) -> None:
     decode(packed(RECORD))
+    decode(packed(RECORD, outcome=END))
+    decode(packed(RECORD, outcome=END._replace(settled=True, ballot=AHEAD)))  # it came as a mark
+    decode(packed(RECORD, outcome=END._replace(firm=False, ballot=AHEAD)))  # left from the epoch before
+    decode(packed(RECORD, move=MOVE))
     with pytest.raises(MalformedMessage):
         decode(blob)
 
@@ -171,6 +181,8 @@ def test_a_submission_for_one_holder_named_thrice_makes_no_job() -> None:
 # ------------------------------------------------------------------------ anything that can be decoded
 
 
+AT_REST_MAX = 500
+"""Messages in 2 s, about a few jobs. Nodes that answer each other without a pause make thousands."""
 WHOLE = st.sampled_from([0, 1, 2, 3, 2**31, 2**62 - 2, 2**62 - 1])
 NUMBERS = st.sampled_from([0.0, -1.0, 1.0, 1e9, 1e9 + 1, 2e9, 1e300, -1e300, 1.7e308, -1.7e308])
 STATES = st.sampled_from([State.QUEUED, State.SCHEDULED, State.RUNNING, State.WAITING])
@@ -214,7 +226,15 @@ def records(draw: st.DrawFn) -> bytes:
     )  # fmt: skip
     sets = st.permutations(NODES).map(lambda nodes: tuple(nodes[:3]))
     waits = st.sampled_from([State.QUEUED, State.SCHEDULED, State.WAITING])
-    move = st.tuples(BALLOTS, sets, BALLOTS, waits, NUMBERS)
+    move = st.one_of(
+        st.tuples(
+            BALLOTS, sets, BALLOTS, waits, NUMBERS, st.just(NO_TOKEN), st.sampled_from(NODES), WHOLE, NUMBERS
+        ),
+        st.tuples(
+            BALLOTS, sets, BALLOTS, st.just(State.RUNNING), NUMBERS, TOKENS, st.sampled_from(NODES), WHOLE,
+            NUMBERS,
+        ),
+    )  # fmt: skip
     counts = st.lists(st.tuples(BALLOTS, WHOLE), max_size=2)
     tokens = st.lists(TOKENS, max_size=2)
     blob: bytes = msgpack.packb(
@@ -296,3 +316,6 @@ def test_nothing_that_can_be_decoded_ends_a_node(said: list[tuple[Any, bytes]]) 
                 mesh.tell(source, A, message)
                 mesh.run(0.3)
     mesh.run(3.0)
+    mesh.sent.clear()
+    mesh.run(2.0)
+    assert len(mesh.sent) < AT_REST_MAX

@@ -99,11 +99,14 @@ notes = st.builds(Note, st.sampled_from([1.0, 2.0]), st.sampled_from(["x", "y"])
 def copies(
     spec: bytes, holders: tuple[NodeId, ...], epochs: st.SearchStrategy[int]
 ) -> st.SearchStrategy[Record]:
-    """Any copies of one life of a job. Its result settles only once its key is claimed."""
+    """Any copies of one life of a job. Its result settles only once its key is claimed; what is proposed is
+    proposed under the ballot of the owner."""
 
     def true_to_life(record: Record) -> Record:
         first = record if record.epoch == 0 else record._replace(holders=(B, C))
-        return first._replace(claimed=record.claimed or record.settled)
+        proposals = (record.own, record.outcome, record.move)
+        own = record.own._replace(ballot=max(each.ballot for each in proposals if each is not None))
+        return first._replace(claimed=record.claimed or record.settled, own=own)
 
     return st.builds(
         Record,
@@ -207,6 +210,17 @@ def test_however_copies_of_several_lives_meet_the_same_life_stands(a: Record, b:
     assert (one.settled, one.claimed, one.starts) == (other.settled, other.claimed, other.starts)
 
 
+def test_of_two_contents_of_an_id_without_a_key_all_nodes_keep_the_same() -> None:
+    """No honest node makes them; but nodes that each kept their own told each other without end."""
+    job = make_job_id(1.0, bytes(10))
+    specs = (encode_spec(Spec(job, "echo", text, 1.0, 2.0)) for text in (b"1", b"2"))
+    one, other = (
+        settled(decided(new_record(spec, job, HOLDERS, 0.0, 1.0), State.SUCCEEDED, firm=True, at=2.0))
+        for spec in specs
+    )
+    assert join(one, other) == join(other, one)
+
+
 END = Outcome(True, True, Ballot(3, A), State.SUCCEEDED, b"1", "x", StartToken(3, A, 1), A, 5.0)
 ends = records.map(lambda record: record._replace(epoch=1, holders=HOLDERS, outcome=END))
 kept_or_shrunk = st.tuples(ends, st.booleans()).map(lambda pair: shrunk(pair[0]) if pair[1] else pair[0])
@@ -242,6 +256,11 @@ def test_a_marker_survives_its_encoding_and_shrinks_no_further(record: Record) -
 def test_a_record_survives_its_encoding(record: Record) -> None:
     assert decode(encode(record)) == record
     assert encode(decode(encode(record))) == encode(record)
+
+
+@given(records, records)
+def test_what_two_copies_say_together_is_a_record_too(a: Record, b: Record) -> None:
+    assert decode(encode(join(a, b))) == join(a, b)
 
 
 @given(records, records)
