@@ -447,18 +447,27 @@ class Replication:
         for refusal in refusals:
             copy = self._desk.read(refusal.copy) if refusal.copy else None
             if copy is not None:
-                joined = self._desk.merge(copy)
+                mine = self._table.get(copy.id)
+                joined = self._desk.merge_into(mine, copy)
                 if joined is not None:
-                    self._share(joined, copy)
+                    self._share(mine, joined, copy)
 
-    def _share(self, joined: Record, copy: Record, source: NodeId | None = None) -> None:
-        """What only this node knew of a settled job (a start, say) is told to its holders, and to whoever
-        (a spare one, say) sent the copy that lacks it: nobody asks."""
+    def _share(self, mine: Record | None, joined: Record, copy: Record, source: NodeId | None = None) -> None:
+        """Tell of a settled job what nobody asks for. Its holders, and whoever (a spare one, say) sent the
+        copy that lacks it, hear what only this node knew: a start, say. And the holders of another life of
+        its key hear that theirs has given way, as the one here did: it is settled too, so that no duty brings
+        them to ask."""
+        desk = self._desk
+        nodes: list[NodeId | None] = []
         if joined.settled and copy.settled and joined != copy:
-            self._desk.reach(Situation.SETTLED_COPY_COMPLETED)
-            for node in dict.fromkeys((*self._desk.living_holders(joined), source)):
-                if node is not None and node != self._desk.me:
-                    self._desk.post.add(node, Copies, encode(joined))
+            desk.reach(Situation.SETTLED_COPY_COMPLETED)
+            nodes += (*desk.living_holders(joined), source)
+        if mine is not None and mine.settled and not is_same_life(mine, joined):
+            desk.reach(Situation.SETTLED_LIFE_GAVE_WAY)
+            nodes += desk.living_holders(mine)
+        for node in dict.fromkeys(nodes):
+            if node is not None and node != desk.me:
+                desk.post.add(node, Copies, encode(joined))
 
     # --------------------------------------------------------------------------- settled marks, spread
 
@@ -580,14 +589,15 @@ class Replication:
             copy = desk.read(blob)
             if copy is None:
                 continue
-            record = desk.merge(copy)
+            mine = self._table.get(copy.id)
+            record = desk.merge_into(mine, copy)
             if record is None:
                 desk.post.add(source, Expired, copy.id)
                 continue
-            self._share(record, copy, source)
+            self._share(mine, record, copy, source)
             if record.settled:
                 desk.post.add(source, Marked, record.id)
-            elif not desk.leading(record.id):
+            elif record is not mine and not desk.leading(record.id):
                 desk.overdue.add(record.id)
             if not (desk.leaving and record.settled):
                 desk.post.add(source, Taken, Digest(record.id, digest(copy)))

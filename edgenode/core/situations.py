@@ -85,6 +85,7 @@ class Situation(StrEnum):
     PROVISIONAL_RESULT_UNSETTLED = "a provisional result is on a majority of disks, and stays unsettled"
     SETTLED = "a majority has an outcome under a firm owner"
     SETTLED_COPY_COMPLETED = "a settled job's holders are told of a start that only a late copy knew"
+    SETTLED_LIFE_GAVE_WAY = "the holders of a settled use of a key are told that another one stands"
     SUPERSEDED = "a result gives way to another one, and stays in the history"
     MARK_OF_UNKNOWN_JOB = "a settled mark comes for a job that is not here"
     MARK_WITHOUT_OUTCOME = "a settled mark comes to a copy that has not got that outcome"

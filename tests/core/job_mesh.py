@@ -83,7 +83,7 @@ from edgenode.core.view import Standing
 from edgenode.core.wire import CONTROL, Message, Query, Said, SubmitItem, TaskItem, Verdict, decode, encode
 from edgenode.sim.shelf import Shelf
 
-A, B, C, D, E = (NodeId(letter * 16) for letter in "abcde")
+A, B, C, D, E, F = (NodeId(letter * 16) for letter in "abcdef")
 WALL = 1e9
 """What the wall clock shows when the simulated one shows 0."""
 DAY_S = 86_400.0

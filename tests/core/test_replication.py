@@ -6,13 +6,14 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from job_mesh import WALL, A, B, C, D, E, Mesh, StillView, job_id, make_desk, make_record, sends, succeeded
+from job_mesh import WALL, A, B, C, D, E, F, Mesh, StillView, job_id, make_desk, make_record, sends, succeeded
 
 from edgenode.core.desk import Desk
 from edgenode.core.job_bytes import decode, digest, encode
 from edgenode.core.job_ids import keyed_job_id
 from edgenode.core.jobs import (
     Note,
+    Own,
     Record,
     adopted,
     decided,
@@ -27,6 +28,7 @@ from edgenode.core.jobs import (
 )
 from edgenode.core.replication import Replication
 from edgenode.core.signals import Send
+from edgenode.core.specs import decode_spec
 from edgenode.core.table import Lead
 from edgenode.core.types import Ballot, Delivery, Instant, NodeId, Partition, Promise, State
 from edgenode.core.view import Standing
@@ -713,3 +715,48 @@ def test_a_copy_that_shrinks_because_another_holders_has_is_nothing_to_tell() ->
     mesh.run(1.0)
     assert is_marker(mesh.record(A, spec.id))
     assert not mesh.messages(Offer, source=A)
+
+
+def test_copies_that_nobody_can_bring_together_are_not_sent_round_and_round() -> None:
+    """B has the end of a job, and from nowhere comes a copy of a later epoch that knows of none."""
+    mesh = Mesh("abc")
+    spec = mesh.spec("a")
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    mesh.run(1.0)
+    done = mesh.record(A, spec.id)
+    own = Own(Ballot(5, A), 1, State.QUEUED)
+    mesh.tell(A, B, Copies((encode(done._replace(epoch=1, own=own, outcome=None)),)))
+    mesh.run(5.0)
+    mesh.sent.clear()
+    mesh.run(2.0)
+    assert len(mesh.sent) < 50, len(mesh.sent)
+
+
+def lives_of_a_key(mesh: Mesh, *sets: tuple[NodeId, ...]) -> list[Record]:
+    """Settled uses of a key for several contents on several sides, each on its holders' disks."""
+    lives = []
+    for number, holders in enumerate(sets):
+        record = make_record(KEYED, holders, key="order-17", fingerprint=str(number))
+        done = decided(record, State.SUCCEEDED, firm=True, at=WALL, result=b"%d" % number)
+        lives.append(settled(done)._replace(claimed=True))
+        for holder in holders:
+            mesh.tell(holders[0], holder, Copies((encode(lives[-1]),)))
+    return lives
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_where_one_life_of_a_key_gives_way_all_its_holders_hear_of_it(order: tuple[int, int]) -> None:
+    """C and D meet, whichever of them speaks first."""
+    mesh = Mesh("abcdef")
+    lives = lives_of_a_key(mesh, (A, B, C), (D, E, F))
+    nodes = (C, D)
+    speaks, hears = order
+    mesh.tell(nodes[speaks], nodes[hears], Copies((encode(lives[speaks]),)))
+    mesh.run(2.0)
+    kept = [mesh.record(node, KEYED) for node in mesh.names if mesh.has(node, KEYED)]
+    assert len(kept) >= 3  # who holds it no longer may let go of it
+    assert {decode_spec(record.spec).options.fingerprint for record in kept} == {"1"}
+    mesh.sent.clear()
+    mesh.run(2.0)
+    assert not mesh.messages(Copies)

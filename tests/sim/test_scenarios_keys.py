@@ -9,12 +9,14 @@ import pytest
 from sim_stories import ONCE, end, the_copy
 
 from edgenode.core.node import Node
-from edgenode.core.settings import JobSettings, Settings
+from edgenode.core.settings import JobSettings, MembershipSettings, Settings
+from edgenode.core.situations import Situation
 from edgenode.core.types import State
 from edgenode.core.wire import Claim, Recalled, Submitted
 from edgenode.sim.scenario import Scenario, Use
 from edgenode.sim.story import short
 
+FORGETFUL: Final = Settings(MembershipSettings(dead_keep_s=6.0), JobSettings(rereplicate_after_s=1.0))
 RESTARTED_S: Final = 15.0
 """When a node that met nobody has stopped waiting for those that it remembers."""
 
@@ -281,3 +283,30 @@ def test_at_most_once_entry_retries_elsewhere(fate: str, keyed: bool) -> None:
     story.heal_and_judge()
     assert story.starts("j") == 1
     assert {short(the_copy(story, name).owner) for name in "abc"} != {"a"}
+
+
+def test_same_key_settled_on_both_sides_of_a_long_cut() -> None:
+    """Each side has forgotten the other, and so decided and ended the key's job with a majority of all it
+    knows. Long after they have met again a dies, and d, next in rank, is to have a spare copy, and has the
+    other life: of the two one stands, and all that have a copy of the other are told. They would not ask:
+    theirs are settled."""
+    story = Scenario("abcdef", Node, settings=FORGETFUL)
+    story.choose_key("k", holders="adbecf")
+    story.cut("abc", "def")
+    story.wait(12.0)
+    uses = [story.use_key("k", at="b", content="this"), story.use_key("k", at="e", content="that")]
+    assert answers(story, *uses) == ["taken", "taken"]
+    story.until(lambda: len(story.runs("k")) == 2)
+    for side in "ad":
+        story.finish("k", on=side)
+    story.until(lambda: all(the_copy(story, name, "k").settled for name in "abcdef"))
+    story.mend()
+    story.kill("c")
+    story.restart("c")  # it finds all that there are
+    story.wait(3.0)
+    assert len({the_copy(story, name, "k").outcome for name in "abcdef"}) == 2
+    story.kill("a")
+    story.until(lambda: Situation.SETTLED_LIFE_GAVE_WAY in story.reached, within_s=60.0)
+    story.wait(3.0)
+    assert len({copy.outcome for name in "bcdef" if (copy := story.copy("k", name)) is not None}) == 1
+    story.heal_and_judge()

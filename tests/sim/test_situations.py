@@ -12,6 +12,7 @@ import test_scenarios
 import test_scenarios_cancels
 import test_scenarios_copies
 import test_scenarios_islands
+import test_scenarios_keys
 import test_scenarios_moves
 
 from edgenode.core.desk import Desk
@@ -47,6 +48,7 @@ def stories() -> Iterator[None]:
         test_scenarios_cancels,
         test_scenarios_copies,
         test_scenarios_islands,
+        test_scenarios_keys,
         test_scenarios_moves,
     ):
         for name, story in vars(module).items():
