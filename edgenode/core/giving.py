@@ -1,13 +1,13 @@
 """How a node gives away what it owns: because it leaves, or because it drains and stays.
 
-Each owned job is looked at once, and again whenever something changed for it, when members change, and every
-`retry_s`: a gift can be lost, and a batch at a time, since a node may own very many. What runs here is given
-away when it does not run here any more.
+Each owned job is looked at once, and again whenever something changed for it or members change; a batch at a
+time, since a node may own very many. Those that others are to take are looked at every `retry_s` too. What
+runs here is given away when it does not run here any more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import islice
 from typing import Final
 
@@ -44,7 +44,7 @@ class Giving:
         self._runner, self._scheduler = runner, scheduler
         self._leads = desk.table.leads
         self._due: dict[JobId, None] = dict.fromkeys(self._leads)
-        self._waiting: set[JobId] = set()  # others are to take these
+        self._waiting: dict[JobId, None] = {}  # others are to take these
         self.stranded: set[JobId] = set()
         """Owned here, and nobody can take them."""
         self._round_at: Instant = desk.now + desk.settings.retry_s
@@ -64,21 +64,24 @@ class Giving:
         for job in jobs:
             if job not in self._leads:
                 self._due.pop(job, None)
-                self._waiting.discard(job)
+                self._waiting.pop(job, None)
                 self.stranded.discard(job)
 
     def members_changed(self) -> None:
         """Another heir may be there, or the one that was waited for is gone."""
-        self._begin_round()
-
-    def _begin_round(self) -> None:
-        self._round_at = self._desk.now + self._desk.settings.retry_s
         self._due.update(dict.fromkeys(self._leads))
 
     def deadline(self) -> Instant:
         if self._due:
             return self._desk.now + BREATH_S
-        return min(self._round_at if self._leads else FOREVER, self._patience_ends)
+        return min(self._round_at if self._restless else FOREVER, self._patience_ends)
+
+    @property
+    def _restless(self) -> Collection[JobId]:
+        """What is looked at again though nothing has changed: gifts, since they can be lost. Who leaves does
+        that only so long, and tries all: a holder that stays dead may give up its place meanwhile. Who is
+        drained may own very many that nobody can take, for ever."""
+        return self._leads if self._desk.leaving else self._waiting
 
     def on_time(self) -> None:
         """Give on."""
@@ -87,7 +90,8 @@ class Giving:
             self._patience_ends = FOREVER
             self._scheduler.withdraw("the node is drained")
         if self._round_at <= desk.now:
-            self._begin_round()
+            self._round_at = desk.now + desk.settings.retry_s
+            self._due.update(dict.fromkeys(self._restless))
         jobs = list(islice(self._due, desk.settings.batch))
         desk.table.fetch(jobs)
         for job in jobs:
@@ -97,11 +101,11 @@ class Giving:
         """Have another holder, or another node, take this job."""
         del self._due[job]
         if job in self._runner or self._custody.give_away(job) or self._voters.give_away(job):
-            self._waiting.add(job)
+            self._waiting[job] = None
             self.stranded.discard(job)
         else:
             self.stranded.add(job)
-            self._waiting.discard(job)
+            self._waiting.pop(job, None)
 
 
 class Draining:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from job_mesh import A, B, Begun, C, D, Mesh, succeeded
 
+from edgenode.core.custody import Custody
 from edgenode.core.errors import NodeAway, NodeNotFound, NodeSilent, NotReady, OutcomeUnknown
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import LeaveAsked, RegulateAsked, RequestId, StopAsked, StoreRefused
-from edgenode.core.types import Delivery, Drain, MemberInfo, NodeId, Seconds, State
+from edgenode.core.types import Delivery, Drain, JobId, MemberInfo, NodeId, Seconds, State
 from edgenode.core.wire import Change, Gift, Grant, Regulate, Regulated, Submitted, Verdict, Wish, Write
 
 LIMIT_S: Seconds = 5.0
@@ -161,6 +163,36 @@ def test_the_only_node_keeps_its_jobs_when_it_drains_and_goes_on_with_them_when_
     ask(mesh, A, A, Wish(Change.UNDRAIN))
     mesh.run_until(lambda: all(mesh.settled(spec.id) for spec in specs))
     assert len(mesh.begun) == 3
+
+
+def test_a_drained_node_looks_at_jobs_that_nobody_can_take_only_when_members_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may own very many: to go round them twice a second would keep a processor busy for nothing."""
+    looked_at: list[JobId] = []
+    give_away = Custody.give_away
+
+    def watched(custody: Custody, job: JobId) -> bool:
+        looked_at.append(job)
+        return give_away(custody, job)
+
+    mesh = Mesh("ab", slots=0)
+    mesh.kill(B)
+    mesh.run(1.0)
+    specs = mesh.specs(20, "a")
+    mesh.submit(A, *specs)
+    mesh.run(0.5)
+    monkeypatch.setattr(Custody, "give_away", watched)
+    drain(mesh, A, at=A)
+    mesh.run_until(lambda: is_drained(mesh, A))
+    mesh.run(1.0)  # that it is drained is a change, too
+    assert {*looked_at} == {spec.id for spec in specs}
+    looked_at.clear()
+    mesh.run(10.0)
+    assert looked_at == []
+    mesh.boot(B)
+    mesh.run_until(lambda: all(mesh.lead(B, spec.id) for spec in specs))
+    assert not mesh.nodes[A].desk.table.leads
 
 
 def test_a_drained_owner_that_nobody_can_take_over_from_has_others_run_its_jobs() -> None:
