@@ -45,6 +45,9 @@ LAG_S: Final[Seconds] = 0.25
 """How long after news the jobs concerned are looked at. Takeovers and gifts come of the same news, and what
 was to run must not wait for votes about who holds it."""
 
+ANY_JOB: Final = JobId(bytes(16))
+"""Stands for all jobs where it does not matter which it is."""
+
 
 class Voters:
     """Drive it with news of ownership and acknowledgements, membership changes and time."""
@@ -99,15 +102,22 @@ class Voters:
         rest, desk = self._table.resting(job), self._desk
         if rest is None or job in desk.newcomers:
             return False
-        voteless = frozenset(desk.voteless.get(job, ()))
-        wanted = next_holders_of(job, rest.holders, rest.owner, desk.view, desk.settings, desk.now, voteless)
-        return wanted == rest.holders
+        return self._are_wanted(job, rest.holders, rest.owner, frozenset(desk.voteless.get(job, ())))
+
+    def _are_wanted(
+        self, job: JobId, holders: tuple[NodeId, ...], owner: NodeId, voteless: frozenset[NodeId]
+    ) -> bool:
+        """Whether these are the holders that a job should have."""
+        desk = self._desk
+        wanted = next_holders_of(job, holders, owner, desk.view, desk.settings, desk.now, voteless)
+        return wanted == holders
 
     def _to_review(self) -> Iterable[JobId]:
-        """The owned jobs that may want other holders. Resting ones are many, and their holders are few."""
+        """The owned jobs that may want other holders. Resting ones are many, and their holders are few. Who
+        would follow those depends on the job's id; whether anybody should does not, if all of them vote."""
         desk, table = self._desk, self._table
         own = {rest.holders for rest in table.rests() if rest.owner == desk.me}
-        if own and all(_is_full(holders, desk.view, desk.settings) for holders in own):
+        if own and all(self._are_wanted(ANY_JOB, holders, desk.me, frozenset()) for holders in own):
             return (*table.busy_leads(), *(j for j in (*desk.voteless, *desk.newcomers) if j in table.leads))
         return table.leads
 

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
-import pytest
-from job_mesh import A, B, C, D, Mesh, StillView, job_id, let_pass, make_desk, make_record, sends, succeeded
+import random
+from typing import Any
 
+import pytest
+from job_mesh import (
+    A,
+    B,
+    C,
+    D,
+    Disk,
+    Mesh,
+    StillView,
+    job_id,
+    let_pass,
+    make_desk,
+    make_record,
+    sends,
+    succeeded,
+)
+
+from edgenode.core import voters
 from edgenode.core.job_bytes import decode, encode
 from edgenode.core.jobs import Record, adopted, decided, new_record, next_epoch, proposed, started, write_own
 from edgenode.core.joining import join
@@ -14,7 +32,7 @@ from edgenode.core.specs import Spec
 from edgenode.core.table import Lead
 from edgenode.core.types import Ballot, Instant, JobId, NodeId, State
 from edgenode.core.view import Standing
-from edgenode.core.voters import Voters, next_holders
+from edgenode.core.voters import Voters, next_holders, next_holders_of
 from edgenode.core.wire import Acks, Ask, AskItem, Copies, Message, Promised, Promises, Refused, WantWork
 
 SOON = Settings(jobs=JobSettings(rereplicate_after_s=2.0))
@@ -95,6 +113,58 @@ def wanted(
 )
 def test_who_is_wanted(found: str, expected: str) -> None:
     assert "".join(sorted(found)) == expected
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_whether_anybody_else_is_wanted_is_so_of_all_jobs_of_the_same_holders_and_owner(seed: int) -> None:
+    """Who it is then depends on the job. So one of many is looked at for all."""
+    dice = random.Random(seed)
+    nodes = [NodeId(letter * 16) for letter in "abcdef"]
+    view = StillView(A, {node: dice.choice([*Standing]) for node in nodes[: dice.randint(1, 6)]})
+    view.since = {node: NOW - dice.choice((1.0, 1000.0)) for node in nodes}
+    view.behind, view.leaving, view.left, view.drained = (
+        {node for node in view.standings if dice.random() < 0.15} for _ in range(4)
+    )
+    holders = tuple(dice.sample(nodes, dice.randint(1, 4)))
+    settings = JobSettings(replicas=dice.randint(1, 4))
+    found = {
+        next_holders(make_record(job_id(number), holders), view, settings, NOW) == holders
+        for number in range(20)
+    }
+    assert len(found) == 1
+
+
+def test_resting_jobs_whose_holders_stay_are_not_looked_at_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also while fewer members than R take any jobs."""
+    disk, jobs = Disk(), [job_id(number) for number in range(1, 41)]
+    desk = make_desk(A, B, C, settings=JobSettings(in_memory=0), archive=disk)
+    assert isinstance(desk.view, StillView)
+    desk.view.drained = {C}
+    for job in jobs:
+        desk.table.put(make_record(job, (A, B, C)))
+        desk.table.leads[job] = Lead(Ballot(1, A), True, {A, B, C})
+    persist = desk.table.flush()
+    assert persist is not None
+    disk.write(persist.rows)
+    desk.table.persisted(persist.number)
+    desk.table.rest(lambda record: True)
+    asked: list[JobId] = []
+
+    def watched(job: JobId, *rest: Any) -> tuple[NodeId, ...]:
+        asked.append(job)
+        return next_holders_of(job, *rest)
+
+    monkeypatch.setattr(voters, "next_holders_of", watched)
+    reviewer = Voters(desk)
+    reviewer.on_time()
+    assert len(asked) == 1
+    desk.view.leaving = {B}  # its place is to be another's, if there is one
+    desk.view.standings[D] = Standing.LIVING
+    desk.now = reviewer.deadline()
+    reviewer.on_time()
+    assert {*desk.newcomers} == {*jobs}
 
 
 # ----------------------------------------------------------------------------- the record's part in it
