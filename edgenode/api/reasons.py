@@ -57,7 +57,7 @@ class Reasons:
 
     def _of_kind(self, spec: Spec) -> tuple[str | None, str | None]:
         """What no node has that could run it, and what none of them has free; the same for many jobs."""
-        kind = Kind(spec.task, spec.options.requires, "")
+        kind = Kind(spec.task, spec.options.requires)
         if kind not in self._known:
             self._known[kind] = _lacking(kind, self._members)
         return self._known[kind]

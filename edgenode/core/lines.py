@@ -1,14 +1,18 @@
 """The jobs that wait to be started: in one line per need, the most urgent first, and of those the oldest.
 
-Lines that share a task, its labels and a queue make a row; a row has one line for each concurrency key. A
-gate, of a queue or of a key, can be shut: what waits behind it costs nothing until it is opened again.
+Lines that share a task, its labels and a queue make a row; a row has one line for each concurrency key. Rows
+that share a task and its labels make a block. Each has a heap of the first places of what it is made of: who
+comes next is found in a few steps, however many queues and keys there are. (That may be as many as there are
+customers; different tasks, and labels that jobs need, are few.)
+
+A gate, of a queue or of a key, can be shut: what waits behind it costs nothing until it is opened again.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Set
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -34,11 +38,10 @@ def key_gate(key: str) -> Gate:
 
 
 class Kind(NamedTuple):
-    """What the jobs of a row have in common."""
+    """What the jobs of a block have in common."""
 
     task: str
     requires: tuple[tuple[str, str], ...]
-    queue: str
 
     def is_met_by(self, tasks: frozenset[str], labels: Labels) -> bool:
         return self.task in tasks and labels.issuperset(self.requires)
@@ -54,7 +57,7 @@ class Need(NamedTuple):
 
     @property
     def kind(self) -> Kind:
-        return Kind(self.task, self.requires, self.queue)
+        return Kind(self.task, self.requires)
 
 
 def need_of(spec: Spec) -> Need:
@@ -62,29 +65,44 @@ def need_of(spec: Spec) -> Need:
     return Need(spec.task, options.requires, options.queue, options.concurrency_key)
 
 
-@dataclass(slots=True)
-class Row:
-    """The lines of one kind, by concurrency key; none is empty. `heads` finds the first of them all: a heap
-    with lazy removal, in which each line that is not shut has its first place."""
+Shut = dict[Gate, dict[Need, None]]
+"""The shut gates, each with what was passed over since: lines of its key, or rows of its queue (no key)."""
 
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """The lines of one queue, by concurrency key; none is empty. `heads` finds the first of them all: a heap
+    with lazy removal, in which each line that was not passed over has its first place."""
+
+    need: Need  # without a key
     lines: dict[str, list[Place]] = field(default_factory=dict)
     heads: list[tuple[Place, str]] = field(default_factory=list)
 
-    def head(self, shut: Set[Gate]) -> tuple[Place, str] | None:
+    def need_with(self, key: str) -> Need:
+        """What the jobs of one of its lines need."""
+        return self.need._replace(key=key) if key else self.need
+
+    def head(self, shut: Shut) -> tuple[Place, str] | None:
         """The first place of the lines that are not shut, and whose it is."""
         while self.heads:
             place, key = self.heads[0]
             line = self.lines.get(key)
-            if line is not None and line[0] == place and not (key and key_gate(key) in shut):
-                return self.heads[0]
+            if line is not None and line[0] == place:
+                passed = shut.get(key_gate(key)) if key else None
+                if passed is None:
+                    return self.heads[0]
+                passed[self.need_with(key)] = None
             heapq.heappop(self.heads)
         return None
 
-    def push(self, key: str, place: Place) -> None:
+    def push(self, key: str, place: Place) -> bool:
+        """Whether its line begins with this place."""
         line = self.lines.setdefault(key, [])
         heapq.heappush(line, place)
-        if line[0] is place:
+        is_first = line[0] is place
+        if is_first:
             self.show(key)
+        return is_first
 
     def take(self) -> None:
         """Remove what `head` has found."""
@@ -105,17 +123,80 @@ class Row:
                 self.heads = sorted((line[0], key) for key, line in self.lines.items())
 
 
+@dataclass(slots=True, eq=False)
+class Block:
+    """The rows of one kind, by queue; none is empty. `heads` finds the first of them all, as in a row; but a
+    row may begin later by now than is said there, since the gate of a key is shut without a word to the rows.
+    """
+
+    rows: dict[str, Row] = field(default_factory=dict)
+    heads: list[tuple[Place, str]] = field(default_factory=list)
+
+    def head(self, shut: Shut) -> tuple[Place, Need] | None:
+        """The first place of the rows that are not shut, and in which line it is."""
+        while self.heads:
+            found, queue = self.heads[0]
+            row, first = self.rows.get(queue), None
+            if row is not None:
+                passed = shut.get(queue_gate(queue))
+                if passed is None:
+                    first = row.head(shut)
+                else:
+                    passed[row.need] = None
+            if row is None or first is None:
+                heapq.heappop(self.heads)
+            elif first[0] == found:
+                return found, row.need_with(first[1])
+            else:
+                heapq.heapreplace(self.heads, (first[0], queue))
+        return None
+
+    def push(self, need: Need, place: Place) -> None:
+        row = self.rows.get(need.queue)
+        if row is None:
+            row = self.rows[need.queue] = Row(need._replace(key=""))
+        if row.push(need.key, place):
+            self._show_row(row)
+
+    def take(self) -> None:
+        """Remove what `head` has found."""
+        found = self.heads[0]
+        while self.heads and self.heads[0] == found:  # it may be there more than once
+            heapq.heappop(self.heads)
+        row = self.rows[found[1]]
+        row.take()
+        if row.lines:
+            self._show_row(row)
+        else:
+            del self.rows[found[1]]
+
+    def show(self, need: Need) -> None:
+        """This line, or this row, is not shut any more."""
+        row = self.rows.get(need.queue)
+        if row is not None:
+            if need.key:
+                row.show(need.key)
+            self._show_row(row)
+
+    def _show_row(self, row: Row) -> None:
+        if row.heads:
+            heapq.heappush(self.heads, (row.heads[0][0], row.need.queue))
+            if len(self.heads) > 64 and len(self.heads) > SPARSE * len(self.rows):
+                firsts = ((row.heads[0][0], queue) for queue, row in self.rows.items() if row.heads)
+                self.heads = sorted(firsts)
+
+
 class Lines:
     """Heaps with lazy removal. Jobs that nobody can run hold up nobody else, and may wait by the thousand:
     those of them that end leave no trace for long."""
 
     def __init__(self) -> None:
-        self._rows: dict[Kind, Row] = {}  # none is empty
-        self._open: dict[Kind, Row] = {}  # those of them whose queue is not shut
+        self._blocks: dict[Kind, Block] = {}  # none is empty
         self._needs: dict[JobId, Need] = {}  # whose place still counts, and in which line it is
         self._since: Wall = 0.0  # of the last that came: those of a batch share the object, too
         self._same: Shared[Need, Need] = Shared()  # one object for all jobs of a line
-        self._shut: set[Gate] = set()
+        self._shut: Shut = {}
+        self._shut_queues: dict[Gate, None] = {}  # those of them
         self._counts: Counter[Gate] = Counter()  # jobs behind each gate, shut or not
         self._places = 0
 
@@ -130,13 +211,7 @@ class Lines:
         self._counts[queue_gate(need.queue)] += 1
         if need.key:
             self._counts[key_gate(need.key)] += 1
-        kind = need.kind
-        row = self._rows.get(kind)
-        if row is None:
-            row = self._rows[kind] = Row()
-            if queue_gate(kind.queue) not in self._shut:
-                self._open[kind] = row
-        row.push(need.key, place)
+        self._blocks.setdefault(need.kind, Block()).push(need, place)
         self._places += 1
         if self._places > 64 and self._places > SPARSE * len(self._needs):
             self._sweep()
@@ -160,67 +235,54 @@ class Lines:
         """Whether anything may wait that such a node can run, at an open gate."""
         if not self._needs:
             return False
-        rows = (row for kind, row in self._open.items() if kind.is_met_by(tasks, labels))
-        return any(row.head(self._shut) is not None for row in rows)
+        return any(block.head(self._shut) is not None for block in self._met_by(tasks, labels))
+
+    def _met_by(self, tasks: frozenset[str], labels: Labels) -> Iterator[Block]:
+        return (block for kind, block in self._blocks.items() if kind.is_met_by(tasks, labels))
 
     def pop(self, tasks: frozenset[str], labels: Labels) -> tuple[Need, Place] | None:
         """The first job that such a node can run: it leaves its line."""
-        open_to = [(kind, row) for kind, row in self._open.items() if kind.is_met_by(tasks, labels)]
+        blocks = list(self._met_by(tasks, labels))
         while True:
-            heads = [(head, kind) for kind, row in open_to if (head := row.head(self._shut)) is not None]
+            heads = [(head, block) for block in blocks if (head := block.head(self._shut)) is not None]
             if not heads:
                 return None
-            (place, key), kind = min(heads, key=lambda found: found[0][0])
-            row = self._rows[kind]
-            row.take()
+            (place, need), block = min(heads, key=lambda found: found[0][0])
+            block.take()
             self._places -= 1
-            if not row.lines:
-                del self._rows[kind], self._open[kind]
-                open_to.remove((kind, row))
-            need = Need(*kind, key)
+            if not block.rows:
+                del self._blocks[need.kind]
+                blocks.remove(block)
             if self._needs.get(place[2]) == need:
                 self.drop(place[2])
                 return need, place
 
     def _sweep(self) -> None:
         """Let go of the places of jobs that wait no longer."""
-        kept: dict[Need, set[Place]] = {}
-        for kind, row in self._rows.items():
+        rows = [row for block in self._blocks.values() for row in block.rows.values()]
+        self._blocks, self._places = {}, 0
+        for row in rows:
             for key, line in row.lines.items():
-                need = Need(*kind, key)
-                kept[need] = {place for place in line if self._needs.get(place[2]) == need}
-        self._rows = {}
-        for need, places in kept.items():
-            if places:
-                row = self._rows.setdefault(need.kind, Row())
-                row.lines[need.key] = sorted(places)
-                row.show(need.key)
-        self._places = sum(len(line) for row in self._rows.values() for line in row.lines.values())
-        self._open = {kind: row for kind, row in self._rows.items() if self._is_open(kind)}
-
-    def _is_open(self, kind: Kind) -> bool:
-        return queue_gate(kind.queue) not in self._shut
+                need = row.need_with(key)
+                for place in sorted({place for place in line if self._needs.get(place[2]) == need}):
+                    self._blocks.setdefault(need.kind, Block()).push(need, place)
+                    self._places += 1
 
     # ------------------------------------------------------------------------------------- gates
 
     def shut(self, gate: Gate) -> None:
         """What waits behind this gate is passed over from now on."""
-        if gate in self._shut:
-            return
-        self._shut.add(gate)
+        self._shut.setdefault(gate, {})
         if gate[0] == "q":
-            self._open = {kind: row for kind, row in self._open.items() if self._is_open(kind)}
+            self._shut_queues[gate] = None
 
     def open(self, gate: Gate) -> None:
         """What waits behind this gate may be taken again."""
-        if gate not in self._shut:
-            return
-        self._shut.discard(gate)
-        if gate[0] == "q":
-            self._open |= {kind: row for kind, row in self._rows.items() if queue_gate(kind.queue) == gate}
-        else:
-            for row in self._rows.values():
-                row.show(gate[1:])
+        self._shut_queues.pop(gate, None)
+        for need in self._shut.pop(gate, ()):
+            block = self._blocks.get(need.kind)
+            if block is not None:
+                block.show(need)
 
     @property
     def is_any_shut(self) -> bool:
@@ -228,10 +290,10 @@ class Lines:
 
     def shut_queues(self, tasks: frozenset[str], labels: Labels) -> list[Gate]:
         """The shut gates of queues in which something waits that such a node can run."""
-        if len(self._open) == len(self._rows):
+        if not self._shut_queues:
             return []
-        shut = (kind for kind in self._rows if kind not in self._open and kind.is_met_by(tasks, labels))
-        return list(dict.fromkeys(queue_gate(kind.queue) for kind in shut))
+        blocks = list(self._met_by(tasks, labels))
+        return [gate for gate in self._shut_queues if any(gate[1:] in block.rows for block in blocks)]
 
     def held_at(self, job: JobId) -> Gate:
         """A shut gate that this job waits behind; "" if there is none, or if it waits in no line."""

@@ -27,8 +27,7 @@ SHOWN: Final = 5
 BOUNDED: Final = (
     "._runner._begun",
     "._runner._denied",
-    "._scheduler.queued._rows",
-    "._scheduler.queued._open",
+    "._scheduler.queued._blocks",
     "._mending.",
     "._upkeep._cursor",
 )

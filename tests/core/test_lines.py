@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterable
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from job_mesh import job_id
 
-from edgenode.core.lines import SPARSE, Lines, Need, Place, key_gate, queue_gate
+from edgenode.core.lines import SPARSE, Gate, Labels, Lines, Need, Place, Row, Shut, key_gate, queue_gate
 from edgenode.core.types import JobId
 
 ECHO = Need("echo", ())
@@ -122,44 +126,115 @@ def test_a_gate_that_is_shut_and_opened_again_and_again_leaves_no_trace() -> Non
         gate = key_gate(str(turn % 3 + 1))
         lines.shut(gate)
         lines.open(gate)
-    (row,) = lines._rows.values()
-    assert len(row.heads) <= 66
+    (block,) = lines._blocks.values()
+    (row,) = block.rows.values()
+    assert max(len(row.heads), len(block.heads)) <= 66
     assert popped(lines) == [job_id(number) for number in range(4)]
     assert not lines._shut
 
 
-@given(st.lists(st.tuples(st.sampled_from("apsod"), st.integers(0, 7), st.integers(0, 2)), max_size=60))
-def test_lines_do_what_a_list_would_do(steps: list[tuple[str, int, int]]) -> None:
-    lines, model, shut = Lines(), dict[JobId, tuple[Need, Place]](), set[str]()
-    for step, number, which in steps:
-        gate = queue_gate(f"q{which}") if number % 2 else key_gate(f"k{which}")
+class Naive:
+    """What `Lines` promises, by a look at every job."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[JobId, tuple[Need, Place]] = {}
+        self.shut: set[Gate] = set()
+
+    def free(self, labels: Labels) -> list[tuple[Place, Need]]:
+        """All that a node with these labels may start, and in which order."""
+        able = [(at, need) for need, at in self.waiting.values() if labels.issuperset(need.requires)]
+        return sorted(each for each in able if self.shut.isdisjoint(gates_of(each[1])))
+
+    def shut_queues(self, labels: Labels) -> set[Gate]:
+        able = [need for need, _ in self.waiting.values() if labels.issuperset(need.requires)]
+        return {queue_gate(need.queue) for need in able} & self.shut
+
+    def forget_keys(self) -> None:
+        """The gate of a key behind which nobody waits is open."""
+        keys = {key_gate(need.key) for need, _ in self.waiting.values() if need.key}
+        self.shut = {gate for gate in self.shut if gate[0] == "q" or gate in keys}
+
+
+def gates_of(need: Need) -> set[Gate]:
+    return {queue_gate(need.queue), key_gate(need.key)} if need.key else {queue_gate(need.queue)}
+
+
+def compare(steps: Iterable[tuple[str, int, int, int]]) -> None:
+    """Take both through the same steps, and see whether they answer alike after each."""
+    lines, naive = Lines(), Naive()
+    for step, number, queue, key in steps:
+        job, gate = job_id(number), key_gate(f"k{key}") if number % 2 and key else queue_gate(f"q{queue}")
+        labels = WITH_GPU if number % 3 else NONE
         match step:
-            case "a" if job_id(number) not in model:
-                key = "" if number == 0 else f"k{which}"
-                need = Need("echo", (), f"q{number % 3}", key)
-                lines.add(need, place(number, priority=which))
-                model[job_id(number)] = need, place(number, priority=which)
+            case "a" if job not in naive.waiting:
+                need = (ECHO, GPU)[number % 2]._replace(queue=f"q{queue}", key=f"k{key}" if key else "")
+                at = place(number, priority=(number + queue) % 3)
+                lines.add(need, at)
+                naive.waiting[job] = need, at
             case "d":
-                lines.drop(job_id(number))
-                model.pop(job_id(number), None)
-            case "s" if gate[0] == "q" or any(need.key == gate[1:] for need, _ in model.values()):
+                lines.drop(job)
+                naive.waiting.pop(job, None)
+            case "s" if gate[0] == "q" or lines.behind(gate):
                 lines.shut(gate)
-                shut.add(gate)
+                naive.shut.add(gate)
             case "o":
                 lines.open(gate)
-                shut.discard(gate)
+                naive.shut.discard(gate)
             case "p":
-                free = [
-                    (at, need)
-                    for need, at in model.values()
-                    if not {queue_gate(need.queue), key_gate(need.key)} & shut
-                ]
-                first = lines.pop(TASKS, NONE)
-                assert first == (min(free)[::-1] if free else None)
+                first = lines.pop(TASKS, labels)
+                assert first == (free[0][::-1] if (free := naive.free(labels)) else None)
                 if first is not None:
-                    del model[first[1][2]]
-        shut -= {g for g in shut if g[0] == "k" and not any(n.key == g[1:] for n, _ in model.values())}
-        assert len(lines) == len(model)
+                    del naive.waiting[first[1][2]]
+        naive.forget_keys()
+        assert len(lines) == len(naive.waiting)
+        # Of jobs that wait no longer places may be left.
+        assert lines.has_work_for(TASKS, labels) or not naive.free(labels)
+        assert naive.shut_queues(labels) <= {*lines.shut_queues(TASKS, labels)} <= naive.shut
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("aapsod"), st.integers(0, 9), st.integers(0, 3), st.integers(0, 2)),
+        max_size=80,
+    )
+)
+def test_lines_do_what_a_list_would_do(steps: list[tuple[str, int, int, int]]) -> None:
+    compare(steps)
+
+
+@pytest.mark.parametrize("moves", ["aaapppsod", "aaapsoso", "aadpsosoo", "aaaaddpso"])
+def test_lines_do_what_a_list_would_do_also_when_there_is_much_to_sweep(moves: str) -> None:
+    dice = random.Random(moves)
+    compare(
+        (dice.choice(moves), dice.randrange(300), dice.randrange(8), dice.randrange(5)) for _ in range(2_000)
+    )
+
+
+def test_to_find_the_next_of_jobs_in_very_many_queues_takes_no_look_at_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = 0
+    head = Row.head
+
+    def counted(row: Row, shut: Shut) -> tuple[Place, str] | None:
+        nonlocal looks
+        looks += 1
+        return head(row, shut)
+
+    monkeypatch.setattr(Row, "head", counted)
+    lines, jobs = Lines(), list(range(3_000))
+    random.Random(1).shuffle(jobs)
+    for number in jobs:
+        lines.add(ECHO._replace(queue=f"q{number % 1_000}", key=f"k{number % 500}"), place(number))
+    for number in range(500, 1_000):
+        lines.shut(queue_gate(f"q{number}"))
+        lines.shut(key_gate(f"k{number - 500}"))
+        lines.open(key_gate(f"k{number - 500}"))
+    assert popped(lines) == [job_id(number) for number in range(3_000) if number % 1_000 < 500]
+    for number in range(500, 1_000):
+        lines.open(queue_gate(f"q{number}"))
+    assert popped(lines) == [job_id(number) for number in range(3_000) if number % 1_000 >= 500]
+    assert looks < 5 * len(jobs)
 
 
 def test_a_waiting_job_is_held_at_a_gate_of_its_own_while_that_is_shut() -> None:
