@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from edgenode.core.agenda import Agenda
 from edgenode.core.desk import Desk
 from edgenode.core.jobs import Record
 from edgenode.core.situations import Situation
@@ -25,14 +26,12 @@ from edgenode.core.view import Standing
 from edgenode.core.wire import Has, Have, Stop, TokenItem
 
 
-@dataclass(slots=True)
-class Watched:
+class Watched(NamedTuple):
     """A start that runs on a peer, to be asked about now and then."""
 
     token: StartToken
     runner: NodeId
     boot: int
-    ask_at: Instant
 
 
 @dataclass(slots=True)
@@ -42,8 +41,7 @@ class Stopping:
     token: StartToken
     runner: NodeId
     boot: int
-    again_at: Instant  # FOREVER while its runner is silent
-    pause_s: Seconds
+    pause_s: Seconds  # until it is told again
     is_let_go: bool = False
 
 
@@ -64,30 +62,31 @@ class Away:
         self._desk = desk
         self._table = desk.table
         self._watched: dict[JobId, Watched] = {}
+        self._asks: Agenda[JobId] = Agenda()  # when the runner of each of them is asked
         self._stopping: dict[JobId, Stopping] = {}
+        self._repeats: Agenda[JobId] = Agenda()  # when each is told again whose runner is not silent
         self._stopped: list[JobId] = []
-        self._wake: Instant = FOREVER
 
     def watch(self, record: Record, ask_at: Instant) -> None:
         """The present start of this job is a peer's to run."""
         own = record.own
-        self._watched[record.id] = Watched(own.token, own.runner, own.boot, ask_at)
-        self._wake = min(self._wake, ask_at)
+        self._watched[record.id] = Watched(own.token, own.runner, own.boot)
+        self._asks.set(record.id, ask_at)
 
     def drop(self, job: JobId) -> None:
         """Its start is over, or not this owner's any more."""
         self._watched.pop(job, None)
+        self._asks.drop(job)
 
     def stop(self, job: JobId, *, but: StartToken | None) -> None:
         """The job is over: its start is told to end, if it is not the one that ended it."""
-        watched = self._watched.pop(job, None)
+        watched = self._watched.get(job)
+        self.drop(job)
         if watched is None or watched.token == but or self._has_ended_with(watched):
             return
         pause_s, is_silent = self._desk.settings.retry_s, self._is_silent(watched.runner)
-        again_at = FOREVER if is_silent else self._desk.now + pause_s
-        start = (watched.token, watched.runner, watched.boot)
-        self._stopping[job] = Stopping(*start, again_at, pause_s, is_let_go=is_silent)
-        self._wake = min(self._wake, again_at)
+        self._stopping[job] = Stopping(*watched, pause_s, is_let_go=is_silent)
+        self._repeats.set(job, FOREVER if is_silent else self._desk.now + pause_s)
         if not is_silent:
             self._desk.post.add(watched.runner, Stop, TokenItem(job, watched.token))
 
@@ -101,6 +100,7 @@ class Away:
         stopping = self._stopping.get(job)
         if stopping is not None and stopping.token == token:
             del self._stopping[job]
+            self._repeats.drop(job)
             if not stopping.is_let_go:
                 self._stopped.append(job)
 
@@ -118,7 +118,7 @@ class Away:
             is_dead = self._is_dead(watched.runner)
             if not is_dead and not self._is_another(watched):
                 continue
-            del self._watched[job]
+            self.drop(job)
             if record is None or not self._is_present(record, watched.token) or record.outcome is not None:
                 continue
             counted = not view.has_left(watched.runner)
@@ -162,7 +162,7 @@ class Away:
             if watched is not None and watched.token == item.token:
                 if item.token.ballot.owner != self._desk.me:
                     self._desk.reach(Situation.START_KEPT)
-                watched.ask_at = self._desk.now + self._desk.settings.retry_max_s
+                self._asks.set(item.job, self._desk.now + self._desk.settings.retry_max_s)
         gone: list[Gone] = []
         for item in (*message.denied, *message.voids):
             self.has_stopped(item.job, item.token)
@@ -171,7 +171,7 @@ class Away:
                 continue
             if not self._is_present(record, item.token):
                 continue
-            del self._watched[item.job]
+            self.drop(item.job)
             if message.boot > watched.boot:
                 # It began the start in an earlier life, or never heard of it: this one cannot tell.
                 self._desk.reach(Situation.RUNNER_REBOOTED)
@@ -195,39 +195,36 @@ class Away:
         if self._has_ended_with(stopping):
             self.has_stopped(job, stopping.token)
         elif self._is_silent(stopping.runner):
-            stopping.again_at = FOREVER
+            self._repeats.drop(job)
             if not stopping.is_let_go:
                 stopping.is_let_go = True
                 self._stopped.append(job)
-        elif self._desk.view.is_living(stopping.runner) and stopping.again_at == FOREVER:
+        elif self._desk.view.is_living(stopping.runner) and job not in self._repeats:
             self._desk.reach(Situation.STOP_AFTER_SILENCE)
-            stopping.again_at = self._wake = self._desk.now
+            self._repeats.set(job, self._desk.now)
             stopping.pause_s = self._desk.settings.retry_s
 
     def deadline(self) -> Instant:
-        return self._wake
+        return min(self._asks.next(), self._repeats.next())
 
     def on_time(self) -> list[Gone]:
         """Ask the runners when it is time for that, or tell them again. Returns what needs no question: it is
         gone."""
         desk = self._desk
-        if self._wake > desk.now:
-            return []
-        gone = self.check([job for job, watched in self._watched.items() if watched.ask_at <= desk.now])
-        self._wake = FOREVER
+        due = self._asks.take_due(desk.now)
+        gone = self.check(due)
         asked: dict[NodeId, list[TokenItem]] = {}
-        for job, watched in self._watched.items():
-            if watched.ask_at <= desk.now:
+        for job in due:
+            watched = self._watched.get(job)
+            if watched is not None:
                 asked.setdefault(watched.runner, []).append(TokenItem(job, watched.token))
-                watched.ask_at = desk.now + desk.settings.retry_max_s
-            self._wake = min(self._wake, watched.ask_at)
-        for job, stopping in self._stopping.items():
-            if stopping.again_at <= desk.now:
-                desk.reach(Situation.STOP_REPEATED)
-                desk.post.add(stopping.runner, Stop, TokenItem(job, stopping.token))
-                stopping.pause_s = min(stopping.pause_s * 2, desk.settings.retry_max_s)
-                stopping.again_at = desk.now + stopping.pause_s
-            self._wake = min(self._wake, stopping.again_at)
+                self._asks.set(job, desk.now + desk.settings.retry_max_s)
+        for job in self._repeats.take_due(desk.now):
+            stopping = self._stopping[job]
+            desk.reach(Situation.STOP_REPEATED)
+            desk.post.add(stopping.runner, Stop, TokenItem(job, stopping.token))
+            stopping.pause_s = min(stopping.pause_s * 2, desk.settings.retry_max_s)
+            self._repeats.set(job, desk.now + stopping.pause_s)
         for runner, items in asked.items():
             for at in range(0, len(items), desk.settings.batch):
                 desk.post.send(runner, Have(tuple(items[at : at + desk.settings.batch])))
