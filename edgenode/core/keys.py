@@ -77,6 +77,10 @@ from edgenode.core.wire import (
 PARKED_MAX: Final = 20_000
 """Keys that wait for a decision here; more are refused, and go to the next in rank."""
 PURGE_PERIOD_S: Final[Seconds] = 3600.0
+"""How often claims that expired are deleted."""
+PURGE_SOON_S: Final[Seconds] = 60.0
+"""How long after a start that is done first, and again while the clock is not good enough: a node that never
+runs for an hour would keep them for ever. Right after a start it has more urgent things to do."""
 
 Holders = tuple[NodeId, ...]
 
@@ -137,7 +141,7 @@ class Keys:
 
     def begin(self) -> None:
         """The disk was read, or takes writes again."""
-        self._purge_at = self._desk.now + PURGE_PERIOD_S
+        self._purge_at = self._desk.now + PURGE_SOON_S
 
     # -------------------------------------------------------------------------------- submissions
 
@@ -575,8 +579,9 @@ class Keys:
                 self._ask(job, claiming)
             self._look(job)
         if self._purge_at <= desk.now:
-            self._purge_at = desk.now + PURGE_PERIOD_S
-            if desk.sure_wall != -FOREVER:
+            is_sure = desk.sure_wall != -FOREVER
+            self._purge_at = desk.now + (PURGE_PERIOD_S if is_sure else PURGE_SOON_S)
+            if is_sure:
                 self._claims.expire(desk.sure_wall - 2 * desk.settings.clock_skew_max_s)
 
     def _attention(self, claiming: Claiming) -> Instant:

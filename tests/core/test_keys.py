@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 from job_mesh import (
     DAY_S,
+    WALL,
     A,
     B,
     C,
@@ -726,12 +727,39 @@ def test_a_submission_to_be_run_at_most_once_is_not_taken_when_its_key_was_used_
     assert len(claimant.keys.decided) == (not is_once_only)
 
 
-def test_claims_that_expired_are_looked_for_an_hour_after_a_start() -> None:
+def test_claims_that_expired_are_deleted_soon_after_a_start_and_then_every_hour() -> None:
+    """A node that is started anew every half an hour would keep them for ever."""
     desk = make_desk()
     keys = Keys(desk)
     desk.now = 1e6  # a machine's clock does not begin with its process
+    desk.set_wall(WALL)
     keys.begin()
-    assert keys.deadline() == 1e6 + 3600.0
+    purged_at = []
+    while len(purged_at) < 3:
+        desk.now = keys.deadline()
+        keys.on_time()
+        _, forget_before = desk.table.claims.take(len(purged_at))
+        if forget_before > 0:
+            assert forget_before == desk.sure_wall - 2 * desk.settings.clock_skew_max_s
+            purged_at.append(desk.now - 1e6)
+    assert purged_at == [60.0, 3660.0, 7260.0]
+
+
+def test_claims_are_deleted_as_soon_as_the_clock_is_good_enough() -> None:
+    desk = make_desk()
+    keys = Keys(desk)
+    desk.clock.met(B)  # whose clock nobody has heard
+    desk.set_wall(WALL)
+    keys.begin()
+    for _ in range(5):
+        desk.now = keys.deadline()
+        keys.on_time()
+        assert desk.table.claims.take(0)[1] == 0.0
+    desk.clock.hear(B, desk.wall, desk.now)
+    desk.now = keys.deadline()
+    keys.on_time()
+    assert desk.table.claims.take(0)[1] > 0
+    assert desk.now == 6 * 60.0
 
 
 def test_nobody_waits_for_the_answer_of_a_disk_that_is_behind() -> None:
