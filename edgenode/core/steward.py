@@ -215,9 +215,7 @@ class Steward:
             boots[owner] = holder.boot
             answers.setdefault(owner, []).append(Allowance(gate, holder.seq, holder.held, holder.granted))
             if not (holder.held or holder.want or holder.granted):
-                del pool.holders[owner]
-            if not pool.holders and gate[0] == "k":
-                del self._pools[gate]
+                self._release(owner, gate, pool)
         self._to_answer.clear()
         for owner, items in answers.items():
             for piece in pieces_of(items, WRITE_BYTES, self._desk.settings.batch):
@@ -260,11 +258,18 @@ class Steward:
 
     def _void(self, node: NodeId, boot: int | None) -> None:
         """What it held under another life (None: at all) is free."""
-        for gate, pool in self._pools.items():
+        for gate, pool in list(self._pools.items()):
             holder = pool.holders.get(node)
             if holder is not None and holder.boot != boot:
-                del pool.holders[node]
+                self._release(node, gate, pool)
                 self._due[gate] = None
+
+    def _release(self, owner: NodeId, gate: Gate, pool: Pool) -> None:
+        """This owner has nothing any more. A key that nobody else uses is forgotten then, for there is no end
+        of keys. (A queue has tokens.)"""
+        del pool.holders[owner]
+        if not pool.holders and gate[0] == "k":
+            del self._pools[gate]
 
     def queue_changed(self, queue: str) -> None:
         gate, item = queue_gate(queue), self._queues.get(queue)

@@ -377,6 +377,19 @@ def test_what_is_over_is_forgotten() -> None:
     assert not mesh.messages(PermitsWanted)
 
 
+def test_keys_that_only_a_dead_owner_used_are_forgotten() -> None:
+    """There is no end of keys: each that was left would be kept for ever."""
+    mesh = make_mesh()
+    keys = [gate for n in range(100) if steward(mesh, gate := key_gate(f"key {n}")) == A]
+    words = tuple(PermitItem(gate, number, number, 1, 1, 0, 0) for number, gate in enumerate(keys, 1))
+    mesh.tell(C, A, PermitsWanted(mesh.boots[C], 0, words))
+    pools = mesh.nodes[A]._steward._pools
+    assert {*pools} == {*keys}
+    mesh.kill(C)
+    mesh.run_until(lambda: not mesh.nodes[A].view.is_living(C))
+    assert not pools
+
+
 # ------------------------------------------------------------------------------------------------ rates
 
 
