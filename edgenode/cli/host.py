@@ -210,7 +210,7 @@ def _workers(settings: HostSettings, registry: Registry, runtime: Runtime) -> Wo
         runs_max=settings.worker_jobs_max,
         memory_bytes_max=settings.worker_memory_bytes_max,
         on_trouble=runtime.workers_said,
-        on_room=lambda room: runtime.post(SlotsChanged(room)),
+        on_room=lambda room, ahead: runtime.post(SlotsChanged(room, ahead)),
         scratch=settings.data_dir.absolute() / SCRATCH,
     )
 

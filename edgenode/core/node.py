@@ -541,8 +541,8 @@ class Node:
                 self._scheduler.run_ended(event)
                 if (giving := self._giving) is not None:
                     giving.look_at((job,))
-            case SlotsChanged(room):
-                self._runner.set_room(room)
+            case SlotsChanged(room, ahead):
+                self._runner.set_room(room, ahead)
             case LeaveAsked() | StopAsked() if not desk.storing:
                 return self._end_unheard()
             case LeaveAsked():

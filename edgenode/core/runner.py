@@ -94,6 +94,7 @@ class Runner:
         self._desk = desk
         self._table = desk.table
         self._room = room
+        self._ahead = 0  # starts of jobs that are owned here, beyond the slots
         self._ending = dict(ending or {})
         self.tasks = tasks
         self._coroutines = coroutines
@@ -141,17 +142,20 @@ class Runner:
         return (free.async_slots if task in self._coroutines else free.slots) > 0
 
     def open_slots(self) -> list[tuple[int, frozenset[str]]]:
-        """How many slots of each kind are free, if any, with the tasks that run in them."""
+        """How many starts of each kind may be given to this node by itself, if any, with the tasks of that
+        kind. What is taken ahead of the slots waits for the least of moments, and is never asked for."""
+        slots, async_slots = self.free
+        room = (slots + self._ahead, async_slots)
         return [
-            (free, tasks)
-            for free, tasks in zip(self.free, self.tasks_by_slot, strict=True)
-            if free > 0 and tasks
+            (free, tasks) for free, tasks in zip(room, self.tasks_by_slot, strict=True) if free > 0 and tasks
         ]
 
-    def set_room(self, room: Room) -> None:
-        """So many starts can run here from now on."""
-        self._room = room
-        self._want_at = self._desk.now
+    def set_room(self, room: Room, ahead: int = 0) -> None:
+        """So many starts can run here from now on, and so many more wait for their turn."""
+        is_more = room != self._room
+        self._room, self._ahead = room, ahead
+        if is_more:
+            self._want_at = self._desk.now
 
     def __len__(self) -> int:
         return len(self._running)

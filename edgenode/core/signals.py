@@ -247,6 +247,7 @@ class SlotsChanged:
     """So many starts can run here at one time from now on: 0 while no worker process can be had."""
 
     room: Room
+    ahead: int = 0  # and so many more of this node's own jobs may wait for slots that are free in a moment
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from typing import Final, Protocol
 from edgenode.core.signals import Run, RunEnded
 from edgenode.core.types import Seconds, State
 from edgenode.core.wire import Verdict
+from edgenode.shell.ahead import MOST, STUCK_S, Ahead
+from edgenode.shell.worker_main import WHOLE
 from edgenode.shell.worker_process import Key, WorkerProcess, private_bytes
 
 logger = logging.getLogger("edgenode")
@@ -41,7 +43,7 @@ class Pool(Protocol):
     def told_output(self, run: Run, text: str) -> None: ...
 
     def crew_changed(self) -> None:
-        """Its `trouble` or its being `able` may have."""
+        """Its `trouble`, its being `able` or how much it takes `ahead` may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,8 @@ class Plan:
 
 
 class Crew:
-    """Drive it from one event loop: `start`, `run` and `stop`, then `close`. At most `processes * capacity`
-    runs at a time; each ends once."""
+    """Drive it from one event loop: `start`, `run` and `stop`, then `close`. `processes * capacity` runs go
+    on at a time, and as many as are taken `ahead` wait for them; each ends once."""
 
     def __init__(self, pool: Pool, plan: Plan) -> None:
         self._pool = pool
@@ -73,6 +75,8 @@ class Crew:
         """Why no process can be had; None if the last one that was started became ready."""
         self.is_able = True
         self._failures = 0  # starts of processes, in a row
+        self._ahead = Ahead(plan.processes) if plan.kind == WHOLE else None
+        self._watch: asyncio.TimerHandle | None = None  # while something waits in a process
         self._respawns: set[asyncio.TimerHandle] = set()
         self.first_word = asyncio.Event()
         self._is_closed = False
@@ -81,6 +85,11 @@ class Crew:
     def start(self) -> None:
         """Start all processes, and return before they are ready; runs may be given at once."""
         self._replenish()
+
+    @property
+    def ahead(self) -> int:
+        """How many runs it takes beyond those that can go on at a time."""
+        return self._ahead.count if self._ahead is not None and self.is_able else 0
 
     @property
     def pids(self) -> list[int]:
@@ -93,6 +102,8 @@ class Crew:
         self.first_word.set()
         for handle in self._respawns:
             handle.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
         self._fail_waiting("the node stopped before the task was started")
         processes = list(self._processes)
         for process in processes:
@@ -103,7 +114,7 @@ class Crew:
     # -------------------------------------------------------------------------------------------- runs
 
     def run(self, run: Run) -> None:
-        most = self._plan.processes * self._plan.capacity
+        most = self._plan.processes * self._plan.capacity + (0 if self._ahead is None else MOST)
         assert len(self._busy) + len(self._waiting) < most or self._is_closed, "more runs than slots"
         self._waiting.append(run)
         if self._is_closed or not self.is_able:
@@ -127,8 +138,7 @@ class Crew:
 
     def _assign(self) -> None:
         while self._waiting:
-            # The one used last is used next: its caches are warm.
-            process = next((each for each in reversed(self._processes) if each.is_free), None)
+            process = self._next_process()
             if process is None:
                 return
             if process is not self._processes[-1]:
@@ -137,8 +147,40 @@ class Crew:
             run = self._waiting.popleft()
             self._busy[run.job, run.token] = process
             process.run(run)
+            if process.is_held_up and self._watch is None:
+                self._watch = asyncio.get_running_loop().call_later(STUCK_S, self._look_for_stuck)
             if self._plan.runs_max:
                 self._replenish()
+
+    def _next_process(self) -> WorkerProcess | None:
+        """Where the next run begins at once, or soonest."""
+        # The one used last is used next: its caches are warm.
+        process = next((each for each in reversed(self._processes) if each.is_free), None)
+        if process is None and self._ahead is not None:
+            able = [each for each in self._processes if each.was_ready and each.stays]
+            if len(self._waiting) > self._plan.processes - len(able):  # which are starting
+                process = min(able, key=lambda each: each.load, default=None)
+        return process
+
+    def _look_for_stuck(self) -> None:
+        """What runs takes its time, and something waits for it: others may have a free slot for that."""
+        self._watch = None
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for process in [each for each in self._processes if each.is_held_up]:
+            if now - process.runs_since >= STUCK_S:
+                self._ran(STUCK_S)
+                process.recall()
+        if any(each.is_held_up for each in self._processes):
+            self._watch = loop.call_later(STUCK_S, self._look_for_stuck)
+
+    def _ran(self, took_s: Seconds) -> None:
+        """How long a run took, or has taken yet, says how many more are taken ahead."""
+        if self._ahead is not None:
+            before = self._ahead.count
+            self._ahead.ran(took_s)
+            if self._ahead.count != before:
+                self._pool.crew_changed()
 
     def _fail_waiting(self, error: str) -> None:
         """These never reached a process: nothing of them says anything about their jobs."""
@@ -171,15 +213,18 @@ class Crew:
         most = self._plan.memory_bytes_max
         if most and private_bytes(process.pid) > most:
             process.retire()
+            process.recall()
         if not process.stays:
             if process.is_idle:
                 process.kill()
             self._replenish()
         self._assign()
 
-    def run_ended(self, ended: RunEnded) -> None:
+    def run_ended(self, ended: RunEnded, took_s: Seconds) -> None:
         del self._busy[ended.job, ended.token]
         self._pool.run_ended(ended)
+        if ended.begun:
+            self._ran(took_s)
 
     def told_progress(self, run: Run, fraction: float, message: str) -> None:
         self._pool.told_progress(run, fraction, message)

@@ -35,6 +35,26 @@ def in_a_thread(delay_s: Seconds, call: Callable[[], None]) -> Timer:
     return timer
 
 
+class Marked:
+    """What comes through the pipe of a process, in which the end of each start is marked: so it is known
+    whose it is, though many starts' output may be read at once."""
+
+    def __init__(self) -> None:
+        self.mark = b""
+        """What the process writes at the end of a start; b"" if it writes none."""
+        self._cut = b""  # what may be the beginning of a mark
+
+    def split(self, data: bytes) -> list[bytes]:
+        """What was written until each mark in `data`, and last what was written after them."""
+        if not self.mark:
+            return [data]
+        *ended, last = (self._cut + data).split(self.mark)
+        sizes = range(min(len(self.mark) - 1, len(last)), 0, -1)
+        size = next((size for size in sizes if self.mark.startswith(last[-size:])), 0)
+        last, self._cut = last[: len(last) - size], last[len(last) - size :]
+        return [*ended, last]
+
+
 class Lines:
     """What one start writes, told by the line; from any thread, until it is closed."""
 

@@ -34,7 +34,7 @@ OnProgress = Callable[[JobId, StartToken, float, str], None]
 OnPartial = Callable[[JobId, StartToken, bytes], None]
 OnOutput = Callable[[JobId, StartToken, str], None]
 OnTrouble = Callable[[str | None], None]
-OnRoom = Callable[[Room], None]
+OnRoom = Callable[[Room, int], None]
 
 STOP_GRACE_S: Final[Seconds] = 2.0
 """Between the wish that a start ends (`ctx.cancelled`) and the kill."""
@@ -43,8 +43,9 @@ STOP_GRACE_S: Final[Seconds] = 2.0
 class WorkerPool:
     """Runs starts. Drive it from one event loop: `start`, `run` and `stop`, then `close`.
 
-    At most as many runs at a time as there are slots of each kind, which the core keeps to by itself. The
-    callbacks are called from the event loop; `on_ended` exactly once per run, `close` included.
+    At most as many runs at a time as there are slots of each kind, and as many more as are taken ahead: the
+    core keeps to that by itself. The callbacks are called from the event loop; `on_ended` exactly once per
+    run, `close` included.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class WorkerPool:
         on_partial: OnPartial = lambda job, token, value: None,
         on_output: OnOutput = lambda job, token, text: None,
         on_trouble: OnTrouble = lambda trouble: None,
-        on_room: OnRoom = lambda room: None,
+        on_room: OnRoom = lambda room, ahead: None,
         scratch: Path | None = None,
         python: str = sys.executable,
         runs_max: int = 0,
@@ -75,7 +76,9 @@ class WorkerPool:
             on_trouble: told in words why workers cannot be started, once while the reason is the same; and
                 None when they can again.
             on_room: told for how many runs there is room when that changes: none while no process can be
-                had. In between a run ends without having begun.
+                had; in between a run ends without having begun. And how many more are taken while the
+                runs of processes are short: they wait for their turn, and if that does not come soon they
+                end without having begun.
             scratch: a folder of this pool alone, emptied at the start; by default a temporary one.
             runs_max: after so many runs a process is replaced; 0: never.
             memory_bytes_max: after a run that leaves its process with more memory for itself, too; 0: never.
@@ -89,7 +92,8 @@ class WorkerPool:
         self._on_room = on_room
         self._scratch = scratch
         self._folder_numbers = count(1)
-        self._full_room = self._room = Room(slots, async_slots)
+        self._full_room = Room(slots, async_slots)
+        self._told = self._full_room, 0
         tasks = {} if registry is None else dict(registry)
         self._coroutines = frozenset(
             name for name, task in tasks.items() if task.is_async and not task.inline
@@ -185,10 +189,10 @@ class WorkerPool:
             self._on_trouble(trouble)
         slots, async_slots = self._full_room
         is_async_able = self._shared is None or self._shared.is_able  # inline tasks need no process
-        room = Room(slots * self._whole.is_able, async_slots * is_async_able)
-        if room != self._room:
-            self._room = room
-            self._on_room(room)
+        told = Room(slots * self._whole.is_able, async_slots * is_async_able), self._whole.ahead
+        if told != self._told:
+            self._told = told
+            self._on_room(*told)
 
 
 def _empty(folder: Path) -> None:

@@ -4,9 +4,10 @@ Started as `python -c "…worker_main.main()" SOCKET_FD PARENT_PID SCRATCH KIND 
 its own. Frames are MessagePack arrays, in both directions over one socket; MessagePack delimits itself.
 Standard output and error go to a pipe that the node reads, so that also the last words of a crash are heard.
 
-A process of the kind `whole` runs one start at a time, in its main thread (some libraries insist on that);
-one of the kind `shared` runs coroutines side by side (`shared_worker`). In both a second thread reads the
-socket, so that the end of the node, or a wish to stop, is heard while a task runs.
+A process of the kind `whole` runs one start at a time, in its main thread (some libraries insist on that),
+in the order in which they came; those that wait can be recalled. At the end of each it writes a mark into the
+pipe. One of the kind `shared` runs coroutines side by side (`shared_worker`). In both a second thread reads
+the socket, so that the end of the node, or a wish to stop, is heard while a task runs.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from pathlib import Path
@@ -42,15 +44,18 @@ SHARED: Final = "shared"
 # Node to worker. A job is named by its id as text, and its token: one process may come to run several.
 RUN: Final = 1  # job, (term, owner, start), task, payload, attempt
 STOP: Final = 2  # job, token, reason
+RECALL: Final = 3  # job, token: is not to begin, if it has not
 # Worker to node.
-READY: Final = 11  # {task: timeout_s}
+READY: Final = 11  # {task: timeout_s}, what marks the end of a start in the pipe
 BROKEN: Final = 12  # why the tasks cannot be loaded; the process ends
 ENDED: Final = 13  # job, token, state, result, error, retry_after_s, final
 PROGRESS: Final = 14  # job, token, fraction, message
 PARTIAL: Final = 16  # job, token, JSON
+RECALLED: Final = 17  # job, token, whether it will not begin
 OUTPUT: Final = 15  # job, token, text: of a coroutine; what a task with a process of its own writes is piped
 
 RECEIVE_BYTES: Final = 256 * 1024
+PIPE_FULL_S: Final = 0.001
 PR_SET_PDEATHSIG: Final = 1
 
 
@@ -72,6 +77,7 @@ class Worker(ABC):
         self._link = link
         self._scratch = scratch
         self._sending = threading.Lock()
+        self._mark = b""  # of the end of a start in the pipe; b"": it has none
 
     def serve(self, modules: list[str]) -> None:
         """Load the tasks, and run what comes. Does not return."""
@@ -90,6 +96,10 @@ class Worker(ABC):
     def _take(self, start: Start) -> None:
         """Have this run. From the second thread."""
 
+    def _recall(self, job: str, token: Token) -> None:
+        """Do not begin this start, if it has not begun; say which. From the second thread."""
+        self._send(RECALLED, job, token, False)
+
     @abstractmethod
     def _stop(self, job: str, token: Token, reason: str) -> None:
         """Ask this start to end, if it has not. From the second thread."""
@@ -97,7 +107,7 @@ class Worker(ABC):
     # -------------------------------------------------------------------------------------- the link
 
     def _be_ready(self, registry: Registry) -> None:
-        self._send(READY, {name: each.timeout_s for name, each in registry.items()})
+        self._send(READY, {name: each.timeout_s for name, each in registry.items()}, self._mark)
 
     def _send(self, *frame: object) -> None:
         try:
@@ -127,6 +137,8 @@ class Worker(ABC):
                     self._take(Start(*fields))
                 elif kind == STOP:
                     self._stop(*fields)
+                elif kind == RECALL:
+                    self._recall(*fields)
 
     def folder_of(self, start: Start) -> Path:
         """Where its task may keep files until it ends."""
@@ -138,8 +150,12 @@ class WholeWorker(Worker):
 
     def __init__(self, link: socket.socket, scratch: Path) -> None:
         super().__init__(link, scratch)
-        self._starts: SimpleQueue[Start] = SimpleQueue()
-        self._lock = threading.Lock()  # of the three below
+        self._mark = b"\0%s\0" % os.urandom(8).hex().encode()
+        self._pipe = os.dup(1)  # a task may close its own, or put something else in its place
+        self._order: SimpleQueue[tuple[str, Token]] = SimpleQueue()
+        self._lock = threading.Lock()  # of all below
+        self._waiting: dict[tuple[str, Token], Start] = {}
+        self._early: dict[tuple[str, Token], str] = {}  # why some of these should end
         self._running: Start | None = None
         self._stopping: str | None = None  # why the running start should end
         self._coroutine: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
@@ -148,21 +164,52 @@ class WholeWorker(Worker):
     def work(self, registry: Registry) -> None:
         self._be_ready(registry)
         while True:
-            start = self._starts.get()
+            start = self._begin()
             ended = self._perform(start, registry)
             with self._lock:
                 self._running = None
             _flush()
+            self._mark_end()
             self._send(ENDED, start.job, start.token, *ended)
+
+    def _begin(self) -> Start:
+        """The next start, as soon as there is one."""
+        while True:
+            key = self._order.get()
+            with self._lock:
+                start = self._waiting.pop(key, None)
+                if start is not None:  # else it was recalled
+                    self._running, self._stopping = start, self._early.pop(key, None)
+                    return start
+
+    def _mark_end(self) -> None:
+        """What comes through the pipe from now on is the next start's."""
+        while True:
+            try:
+                os.write(self._pipe, self._mark)  # whole, or not at all: pipe(7), PIPE_BUF
+            except BlockingIOError:
+                time.sleep(PIPE_FULL_S)  # some program that the task started has made it so
+            except OSError:
+                return
+            else:
+                return
 
     def _take(self, start: Start) -> None:
         with self._lock:
-            # Now, not when the main thread gets to it: a wish to stop may be in the same packet.
-            self._running, self._stopping = start, None
-        self._starts.put(start)
+            self._waiting[start.job, start.token] = start
+        self._order.put((start.job, start.token))
+
+    def _recall(self, job: str, token: Token) -> None:
+        with self._lock:
+            self._early.pop((job, token), None)
+            # Told before the next one begins: what that one says is not taken for this one's.
+            self._send(RECALLED, job, token, self._waiting.pop((job, token), None) is not None)
 
     def _stop(self, job: str, token: Token, reason: str) -> None:
         with self._lock:
+            if (job, token) in self._waiting:
+                self._early[job, token] = reason  # the main thread has not got to it
+                return
             running = self._running
             if running is None or (running.job, running.token) != (job, token):
                 return  # it ended meanwhile

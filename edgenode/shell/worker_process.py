@@ -11,6 +11,7 @@ import subprocess
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -23,7 +24,7 @@ from edgenode.core.types import Instant, JobId, Seconds, StartToken, State
 from edgenode.core.wire import Verdict
 from edgenode.shell import worker_main as protocol
 from edgenode.shell.folders import remove_later
-from edgenode.shell.output import BURST_CHARS
+from edgenode.shell.output import BURST_CHARS, Marked
 
 PIPE_BYTES: Final = 64 * 1024
 OUTPUT_PAUSE_S: Final[Seconds] = 0.02
@@ -56,7 +57,7 @@ class Owner(Protocol):
     def has_room(self, process: WorkerProcess) -> None:
         """A run has ended, and the process goes on."""
 
-    def run_ended(self, ended: RunEnded) -> None: ...
+    def run_ended(self, ended: RunEnded, took_s: Seconds) -> None: ...
 
     def told_progress(self, run: Run, fraction: float, message: str) -> None: ...
 
@@ -69,14 +70,17 @@ class Owner(Protocol):
 
 
 class Active:
-    """A run that the process has."""
+    """A run that the process has: it has begun, or waits for the one before it."""
 
     def __init__(self, run: Run, timeout_s: Seconds) -> None:
         self.run = run
         self.key = (job_text(run.job), run.token)
         self.timeout_s = timeout_s
+        self.began_at: Instant | None = None
+        self.is_recalled = False  # it is asked not to begin, and has not answered
         self.timed_out = False
         self.stop_reason: str | None = None
+        self.stop_grace_s: Seconds = 0.0
         self.timer: asyncio.TimerHandle | None = None  # of its timeout, then of its kill
         self.chars = 0  # that it has written into the pipe
 
@@ -92,14 +96,23 @@ class Active:
     def killed(self) -> Verdict | None:
         """Its verdict if it was asked to end and did not, so that the process was killed for it."""
         if self.timed_out:
-            return Verdict(State.FAILED, b"", self.timeout_text, -1.0, False)
+            return _failed(self.timeout_text)
         if self.stop_reason is not None:
-            return Verdict(State.CANCELLED, b"", self.stop_reason, -1.0, False)
+            return _cancelled(self.stop_reason)
         return None
 
 
+def _failed(error: str) -> Verdict:
+    return Verdict(State.FAILED, b"", error, -1.0, False)
+
+
+def _cancelled(reason: str) -> Verdict:
+    return Verdict(State.CANCELLED, b"", reason, -1.0, False)
+
+
 class WorkerProcess:
-    """Give it a run when it `is_free`. Each run ends once, at the latest with the process."""
+    """Give it a run when it `is_free`, or one that waits for those before it. Each run ends once, at the
+    latest with the process."""
 
     def __init__(
         self,
@@ -126,6 +139,7 @@ class WorkerProcess:
         self._loop = asyncio.get_running_loop()
         self._folder = folder
         self._capacity = capacity
+        self._is_serial = kind == protocol.WHOLE
         self._runs_max = runs_max
         self._link, theirs = socket.socketpair()
         self._pipe, their_pipe = os.pipe()
@@ -156,7 +170,10 @@ class WorkerProcess:
         self._given = 0  # runs, until now
         self._is_retired = False
         self._trouble: str | None = None
-        self._active: dict[tuple[str, StartToken], Active] = {}  # with the job's id as text, as it is sent
+        # With the job's id as text, as it is sent. One after the other the process runs them in this order.
+        self._active: dict[tuple[str, StartToken], Active] = {}
+        self._marked = Marked()
+        self._marks = 0  # that were read, of starts whose end was not
         self._killed = False
         self._exited = False
         self._link_ended = False
@@ -183,7 +200,7 @@ class WorkerProcess:
 
     @property
     def is_free(self) -> bool:
-        """Whether it takes one more run."""
+        """Whether one more run would begin at once."""
         return self.was_ready and self.stays and len(self._active) < self._capacity
 
     @property
@@ -209,8 +226,24 @@ class WorkerProcess:
     def is_idle(self) -> bool:
         return not self._active
 
+    @property
+    def load(self) -> int:
+        """How many runs it has."""
+        return len(self._active)
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether something waits that may still begin here."""
+        return any(each.began_at is None and not each.is_recalled for each in self._active.values())
+
+    @property
+    def runs_since(self) -> Instant:
+        """When the longest of its runs began."""
+        began = (each.began_at for each in self._active.values())
+        return min((at for at in began if at is not None), default=self._loop.time())
+
     def run(self, run: Run) -> None:
-        assert len(self._active) < self._capacity
+        assert self._is_serial or len(self._active) < self._capacity
         if not self._active:
             self._last_words = ""
             self._decoder.reset()
@@ -219,15 +252,49 @@ class WorkerProcess:
         active = Active(run, timeout_of(spec.options, self._owner.timeouts.get(spec.task, 0.0)))
         self._active[active.key] = active
         self._send(protocol.RUN, *active.key, spec.task, spec.payload, run.attempt)
-        if active.timeout_s > 0:
+        if len(self._active) <= self._capacity:
+            self._begins(active)
+
+    def _begins(self, active: Active) -> None:
+        active.began_at = self._loop.time()
+        if active.stop_reason is not None:
+            self._ask_to_end(active, active.stop_reason, active.stop_grace_s)
+        elif active.timeout_s > 0:
             active.timer = self._loop.call_later(active.timeout_s, self._run_out, active)
 
     def stop(self, key: Key, reason: str, grace_s: Seconds) -> None:
         active = self._active.get((job_text(key[0]), key[1]))
         if active is None or active.timed_out:
             return  # it is on its way out
-        active.stop_reason = reason
-        self._ask_to_end(active, reason, grace_s)
+        active.stop_reason, active.stop_grace_s = reason, grace_s
+        if active.began_at is None:
+            self._recall(active)
+        else:
+            self._ask_to_end(active, reason, grace_s)
+
+    def recall(self) -> None:
+        """What waits here is not to begin: it ends as if it had never come. What has begun goes on."""
+        for active in self._active.values():
+            if active.began_at is None:
+                self._recall(active)
+
+    def _recall(self, active: Active) -> None:
+        if not active.is_recalled:
+            active.is_recalled = True
+            self._send(protocol.RECALL, *active.key)
+
+    def _answered(self, active: Active, *, is_out: bool) -> None:
+        """What became of a run that was recalled."""
+        active.is_recalled = False
+        if not is_out:
+            return  # it had begun
+        self._given -= 1
+        if active.stop_reason is not None:
+            self._end_run(active, _cancelled(active.stop_reason), lost=False)
+        else:
+            self._end_run(active, _failed("it waited for its turn too long"), lost=True, begun=False)
+        if not self._killed and not self._link_ended:
+            self._owner.has_room(self)
 
     def _run_out(self, active: Active) -> None:
         active.timed_out = True
@@ -238,10 +305,20 @@ class WorkerProcess:
         self._send(protocol.STOP, *active.key, reason)
         active.timer = self._loop.call_later(grace_s, self.kill)
 
-    def _end_run(self, active: Active, verdict: Verdict, *, lost: bool, counted: bool = True) -> None:
+    def _end_run(
+        self, active: Active, verdict: Verdict, *, lost: bool, counted: bool = True, begun: bool = True
+    ) -> None:
         active.cancel_timer()
         del self._active[active.key]
-        self._owner.run_ended(RunEnded(active.run.job, active.run.token, verdict, lost, counted=counted))
+        took_s = 0.0 if active.began_at is None else self._loop.time() - active.began_at
+        run = active.run
+        self._owner.run_ended(RunEnded(run.job, run.token, verdict, lost, begun, counted), took_s)
+        if self._is_serial and (first := self._first) is not None and first.began_at is None:
+            self._begins(first)
+
+    @property
+    def _first(self) -> Active | None:
+        return next(iter(self._active.values()), None)
 
     # ---------------------------------------------------------------------------------------- the link
 
@@ -286,7 +363,7 @@ class WorkerProcess:
 
     def _heard(self, kind: int, fields: list[Any]) -> None:
         if kind == protocol.READY:
-            (timeouts,) = fields
+            timeouts, self._marked.mark = fields
             self.was_ready = True
             self._ready_at = self._loop.time()
             self._owner.became_ready(self, timeouts)
@@ -304,14 +381,18 @@ class WorkerProcess:
             self._owner.told_partial(active.run, *rest)
         elif kind == protocol.OUTPUT:
             self._owner.told_output(active.run, *rest)
+        elif kind == protocol.RECALLED:
+            (is_out,) = rest
+            self._answered(active, is_out=is_out)
         elif kind == protocol.ENDED:
             state, result, error, retry_after_s, final = rest
             self._ended_by_itself(active, Verdict(State(state), result, error, retry_after_s, final))
 
     def _ended_by_itself(self, active: Active, verdict: Verdict) -> None:
         self._drain()
+        self._marks = max(0, self._marks - 1)
         if active.timed_out and verdict.state is not State.SUCCEEDED:
-            verdict = Verdict(State.FAILED, b"", active.timeout_text, -1.0, False)
+            verdict = _failed(active.timeout_text)
         self._end_run(active, verdict, lost=False)
         if not self._killed and not self._link_ended:
             self._owner.has_room(self)
@@ -319,15 +400,22 @@ class WorkerProcess:
     # -------------------------------------------------------------------------------------- its output
 
     @property
-    def _only(self) -> Active | None:
-        """Whose what comes through the pipe is: in a shared process, only if nothing else runs."""
-        return next(iter(self._active.values())) if len(self._active) == 1 else None
+    def _speaker(self) -> Active | None:
+        """Whose what comes through the pipe now is: in a shared process, only if nothing else runs."""
+        if self._is_serial:
+            return next(islice(self._active.values(), self._marks, None), None)
+        return self._first if len(self._active) == 1 else None
 
     def _read_output(self) -> None:
         """The pipe has something; read a pipe's content at most, and pause after more than is kept."""
+        if (first := self._first) is not None and first.is_recalled:
+            # It is not known yet whose turn it is.
+            self._loop.remove_reader(self._pipe)
+            self._loop.call_later(OUTPUT_PAUSE_S, self._resume_output)
+            return
         self._drain(reads=1)
-        only = self._only
-        if only is not None and only.chars > BURST_CHARS and not self._exited:
+        speaker = self._speaker
+        if speaker is not None and speaker.chars > BURST_CHARS and not self._exited:
             self._loop.remove_reader(self._pipe)
             self._loop.call_later(OUTPUT_PAUSE_S, self._resume_output)
 
@@ -347,11 +435,19 @@ class WorkerProcess:
             if not written:
                 self._close_pipe()
                 return
-            text = self._decoder.decode(written)
-            self._last_words = (self._last_words + text)[-LAST_WORDS_CHARS:]
-            if self._only is not None:
-                self._only.chars += len(text)
-                self._owner.told_output(self._only.run, text)
+            *ended, last = self._marked.split(written)
+            for words in ended:
+                self._hear(words, is_last=True)
+                self._marks += 1
+                self._last_words = ""
+            self._hear(last)
+
+    def _hear(self, words: bytes, *, is_last: bool = False) -> None:
+        text = self._decoder.decode(words, final=is_last)
+        self._last_words = (self._last_words + text)[-LAST_WORDS_CHARS:]
+        if text and (speaker := self._speaker) is not None:
+            speaker.chars += len(text)
+            self._owner.told_output(speaker.run, text)
 
     def _close_pipe(self) -> None:
         if self._pipe >= 0:
@@ -377,9 +473,20 @@ class WorkerProcess:
 
     def end(self, reason: str) -> None:
         """End its runs as lost, and the process."""
-        for active in list(self._active.values()):
-            self._end_run(active, Verdict(State.FAILED, b"", reason, -1.0, False), lost=True)
+        for active in self._taken_out():
+            self._end_run(active, _failed(reason), lost=True)
         self.kill()
+
+    def _taken_out(self) -> list[Active]:
+        """The runs that it has begun, now that no more begin: those that wait end as if they had not come."""
+        begun = [active for active in self._active.values() if active.began_at is not None]
+        for active in list(self._active.values()):
+            if active.began_at is None:
+                if active.stop_reason is not None:
+                    self._end_run(active, _cancelled(active.stop_reason), lost=False)
+                else:
+                    self._end_run(active, _failed("its process has ended"), lost=True, begun=False)
+        return begun
 
     def _end_link(self) -> None:
         self._link_ended = True
@@ -427,14 +534,14 @@ class WorkerProcess:
         end = self._how_it_ended()
         trouble = None if self.was_ready else self._trouble or f"{end} while it started"
         self._owner.process_gone(self, trouble)
-        blamed = {active.key: verdict for active in self._active.values() if (verdict := active.killed())}
-        for active in list(self._active.values()):
+        begun = self._taken_out()
+        blamed = {active.key: verdict for active in begun if (verdict := active.killed())}
+        for active in begun:
             if active.key in blamed:
                 self._end_run(active, blamed[active.key], lost=False)
             else:
                 why = f"{end}, for another job that it ran" if blamed else self._trouble or end
-                verdict = Verdict(State.FAILED, b"", why, -1.0, False)
-                self._end_run(active, verdict, lost=True, counted=not blamed)
+                self._end_run(active, _failed(why), lost=True, counted=not blamed)
 
     def _how_it_ended(self) -> str:
         code = self._process.returncode

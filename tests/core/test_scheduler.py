@@ -937,6 +937,35 @@ def test_a_node_without_workers_counts_nothing_and_lets_others_run_its_jobs() ->
     assert mesh.record(A, spec.id).start_count == 1
 
 
+def test_a_node_takes_of_its_own_jobs_ahead_of_its_slots_and_asks_for_none() -> None:
+    """What waits for a slot that is free in a moment is this node's own; peers have a slot for the rest."""
+    mesh = Mesh("abc", slots=1)
+    mesh.verdict = lambda begun: None
+    mesh.do(A, SlotsChanged(Room(1), 2))
+    mesh.submit(A, *mesh.specs(6, "a"))
+    mesh.run(2.0)
+    assert Counter(begun.node for begun in mesh.begun) == {A: 3, B: 1, C: 1}
+    load = mesh.nodes[A].view.load(A)
+    assert (load.free, load.queued, load.running) == (0, 1, 3)
+
+
+def test_what_was_taken_ahead_and_not_begun_runs_on_a_peer_with_a_slot() -> None:
+    mesh = Mesh("abc", slots={A: 1, B: 0, C: 0})
+    mesh.verdict = lambda begun: None
+    mesh.do(A, SlotsChanged(Room(1), 1))
+    mesh.submit(A, *mesh.specs(2, "abc"))
+    mesh.run_until(lambda: len(mesh.begun) == 2)
+    last = mesh.begun[-1]
+    nothing = Verdict(State.FAILED, b"", "it waited for its turn too long", -1.0, False)
+    mesh.do(A, SlotsChanged(Room(1), 0))
+    mesh.do(A, RunEnded(last.job, last.token, nothing, lost=True, begun=False))
+    mesh.do(B, SlotsChanged(Room(1)))
+    mesh.run(1.0)
+    assert mesh.runs(last.job) == [A, B]
+    record = mesh.record(A, last.job)
+    assert (record.start_count, record.losses) == (1, ())
+
+
 @pytest.mark.parametrize(
     "options", [{"task": "nobody"}, {"run_at": WALL + 50.0}], ids=["queued", "scheduled"]
 )

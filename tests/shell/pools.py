@@ -37,7 +37,7 @@ class Pool:
             on_partial=self._note(lambda job, token, value: self.partials.append(value)),
             on_output=self._note(self._keep),
             on_trouble=self._note(self.troubles.append),
-            on_room=self._note(self.rooms.append),
+            on_room=self._note(lambda room, ahead: self.rooms.append(room)),
             **({"slots": 1} | options),
         )
 
