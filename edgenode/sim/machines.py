@@ -84,6 +84,7 @@ class Life:
         self.backlog: list[Action] = []
         self.inbox: deque[Event] = deque()  # what waits because the process is busy
         self.running: dict[tuple[JobId, StartToken], Verdict] = {}
+        self.waiting: set[tuple[JobId, StartToken]] = set()  # starts taken ahead of the slots
         self.shared: set[tuple[JobId, StartToken]] = set()  # starts that took an async slot
         self.alarm: Seconds = FOREVER
         self.last: Instant = -FOREVER
@@ -109,6 +110,7 @@ class Machine:
     async_slots: int = 0  # if there are any, it has the coroutine task too
     settings: Settings | None = None  # its own, if they are not those of the world
     labels: tuple[tuple[str, str], ...] = ()
+    ahead: int = 0  # starts that it may take beyond its slots
 
     def __post_init__(self) -> None:
         self.host = self.host or first_host(self.id)

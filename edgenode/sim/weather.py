@@ -376,7 +376,9 @@ class Weather:
 
     def _build(self, clock: MachineClock) -> Machine:
         slots = SLOTS_ENOUGH if self._faults.mood is Mood.DEATH else self._dice.randint(1, 4)
-        return self._world.add(self._next_name(), slots=slots, clock=clock)
+        machine = self._world.add(self._next_name(), slots=slots, clock=clock)
+        machine.ahead = self._world.ahead.most(machine)
+        return machine
 
     def _next_name(self) -> str:
         self._born += 1

@@ -61,6 +61,7 @@ from edgenode.core.types import (
 )
 from edgenode.core.vouching import unknown_word
 from edgenode.core.wire import Acks, Change, Grant, Message, Verdict, Vote, Wish
+from edgenode.sim.ahead import Ahead
 from edgenode.sim.clock import EPOCH, MachineClock
 from edgenode.sim.conditions import Conditions
 from edgenode.sim.disk import Disk
@@ -138,6 +139,7 @@ class World(Timeline):
         self._requests = Requests(self.ledger)
         self.streams = Streams()
         self.talk = Talk(self)
+        self.ahead = Ahead(self)
         self.open_uses: list[tuple[Life, Spec]] = []
         """Of keys, and the node that was asked, as long as it has not answered."""
         self.answers_matter = False
@@ -174,6 +176,7 @@ class World(Timeline):
         self.ledger.lost_disk(machine.place)
         copy = Machine(machine.id, node_id(name), machine.clock, machine.slots, machine.seeds)
         copy.disk, copy.chance, copy.async_slots = machine.disk.copy(), chance, machine.async_slots
+        copy.ahead = machine.ahead
         self.ledger.identities[copy.place] = copy.id
         return self._enter(copy)
 
@@ -287,6 +290,7 @@ class World(Timeline):
         self.handle(life, Booted(disk.unsettled(), disk.peers, *known))
         if disk.missing:
             self.handle(life, RowsDamaged(disk.missing))
+        self.ahead.tell(life, machine.ahead)
 
     def _hosts(self, machine: Machine) -> dict[NodeId, str]:
         """Where this machine's seeds are, as far as anybody has been told."""
@@ -727,13 +731,20 @@ class World(Timeline):
     def _run(self, life: Life, effect: Run) -> None:
         if effect.token.owner == life.id:
             self._check_vote(life)
-        self.ledger.run(life.id, life.boot, effect)
         is_shared = effect.spec.task == COROUTINE
         if is_shared:
             life.shared.add((effect.job, effect.token))
         slots = life.machine.async_slots if is_shared else life.machine.slots
-        if sum((each in life.shared) == is_shared for each in life.running) >= slots:
+        running = sum((each in life.shared) == is_shared for each in life.running)
+        if running < slots:
+            self._begin(life, effect)
+            return
+        if is_shared or running + len(life.waiting) >= slots + life.machine.ahead:
             raise Violation(f"{short(life.id)} starts more than its {slots} slots hold")
+        self.ahead.take(life, effect, lambda: self._begin(life, effect))
+
+    def _begin(self, life: Life, effect: Run) -> None:
+        self.ledger.run(life.id, life.boot, effect)
         fate = play(effect.spec, effect.token, effect.attempt, life.id, self._dice)
         life.running[effect.job, effect.token] = fate.verdict
         self.on_begin(life, effect)
@@ -760,6 +771,8 @@ class World(Timeline):
 
     def _stop(self, life: Life, effect: StopRun) -> None:
         self.ledger.stopped(effect)
+        if self.ahead.stop(life, effect.job, effect.token):
+            return
         if self.now >= life.drained_at and (effect.job, effect.token) in life.running:
             self.ledger.evicted([(effect.job, effect.token)])
         self.later(
