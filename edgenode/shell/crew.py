@@ -132,7 +132,7 @@ class Crew:
             if (run.job, run.token) == key:
                 self._waiting.remove(run)
                 verdict = Verdict(State.CANCELLED, b"", reason, -1.0, False)
-                ended = RunEnded(*key, verdict, lost=False)
+                ended = RunEnded(*key, verdict, lost=False, begun=False)
                 asyncio.get_running_loop().call_soon(self._pool.run_ended, ended)
                 return
 

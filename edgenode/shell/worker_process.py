@@ -290,7 +290,7 @@ class WorkerProcess:
             return  # it had begun
         self._given -= 1
         if active.stop_reason is not None:
-            self._end_run(active, _cancelled(active.stop_reason), lost=False)
+            self._end_run(active, _cancelled(active.stop_reason), lost=False, begun=False)
         else:
             self._end_run(active, _failed("it waited for its turn too long"), lost=True, begun=False)
         if not self._killed and not self._link_ended:
@@ -483,7 +483,7 @@ class WorkerProcess:
         for active in list(self._active.values()):
             if active.began_at is None:
                 if active.stop_reason is not None:
-                    self._end_run(active, _cancelled(active.stop_reason), lost=False)
+                    self._end_run(active, _cancelled(active.stop_reason), lost=False, begun=False)
                 else:
                     self._end_run(active, _failed("its process has ended"), lost=True, begun=False)
         return begun

@@ -73,5 +73,5 @@ class Ahead:
         if (job, token) not in life.waiting:
             return False
         life.waiting.discard((job, token))
-        self._host.post(life, 0.0, RunEnded(job, token, STOPPED, lost=False))
+        self._host.post(life, 0.0, RunEnded(job, token, STOPPED, lost=False, begun=False))
         return True

@@ -123,7 +123,7 @@ async def test_what_waits_can_be_stopped_and_never_begins(
     first, (second, third) = await behind(pool, monkeypatch, "hold")
     pool.pool.stop(second.job, second.token, "not wanted")
     ended = await pool.end_of(second)
-    assert (ended.verdict.state, ended.verdict.error) == (State.CANCELLED, "not wanted")
+    assert (ended.verdict.state, ended.verdict.error, ended.begun) == (State.CANCELLED, "not wanted", False)
     pool.pool.stop(first.job, first.token, "enough")
     assert (await pool.end_of(third)).verdict.state is State.SUCCEEDED
 
