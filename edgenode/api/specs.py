@@ -188,8 +188,7 @@ class SpecMaker:
         """
         Raises:
             InvalidJob: more disks are asked for than ever hold a job.
-            AcksUnmet: more than there are now. (Whose holders die meanwhile is accepted on those that are
-                left, as its receipt says: it is on its way by then.)
+            AcksUnmet: more than there are now. (If they die while it is stored it is `AcksLost`.)
         """
         acks = self.replicas if options.acks == ALL_DISKS else options.acks
         if acks > self.replicas:

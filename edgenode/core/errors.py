@@ -102,6 +102,13 @@ class OutcomeUnknown(EdgeNodeError):
     status, slug, title, definite = 504, "outcome-unknown", "Too few holders answered in time", False
 
 
+class AcksLost(EdgeNodeError):
+    """The job exists and goes on, on fewer disks than its submission asked for."""
+
+    status, slug, title, definite = 503, "acks-unmet", "Too few disks have the job", False
+    retry_after_s = 1.0
+
+
 class Undecided(EdgeNodeError):
     """The nodes that could answer are being asked, or cannot be reached now. `context["lasting"]`: all of
     those are dead, so that asking again soon is of no use."""

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from edgenode.core.desk import Desk
 from edgenode.core.errors import (
+    AcksLost,
     EdgeNodeError,
     KeyInFlight,
     KeyReused,
@@ -42,6 +43,7 @@ from edgenode.core.wire import (
     REFUSED_MOVED,
     REFUSED_NOT_READY,
     REFUSED_REUSED,
+    REFUSED_SHORT,
     REFUSED_UNSURE,
     Submit,
     SubmitAnswer,
@@ -202,6 +204,8 @@ class Intake:
                 out.asked = NOBODY  # it has not taken this, or says that it cannot tell
             if not answer.refused:
                 self._close(submission, answer.job, answer)
+            elif answer.refused == REFUSED_SHORT:
+                self._close(submission, answer.job, _short(answer))
             elif answer.refused == REFUSED_GAVE_WAY:
                 self._close(submission, answer.job, OutcomeUnknown(answer.refused, job=job_text(answer.job)))
             elif answer.refused == REFUSED_REUSED and out.is_unsure:
@@ -333,15 +337,19 @@ class Intake:
                 self.acknowledged([(job, (self._desk.me,))])
 
     def acknowledged(self, receipts: Iterable[tuple[JobId, tuple[NodeId, ...]]]) -> None:
-        """These are on enough disks: tell whoever submitted them, a message per submission."""
+        """These are on as many disks as can be had: tell whoever submitted them, a message per submission."""
         answers: dict[tuple[NodeId, int], list[SubmitAnswer]] = {}
         for job, nodes in receipts:
             dues = self._receipts_due.pop(job, ())
-            record = self._table.get(job) if dues and is_keyed(job) else None
-            content = "" if record is None else decode_spec(record.spec).options.fingerprint
+            record = self._table.get(job) if dues else None
+            if record is None:
+                continue
+            options = decode_spec(record.spec).options
+            # (By its end a majority has it, whatever this node knows of the others.)
+            is_short = len(nodes) < options.acks and not record.settled
             for due in dues:
-                answer = SubmitAnswer(job, nodes, "", due.replayed)
-                if record is not None and due.content != content:
+                answer = SubmitAnswer(job, nodes, REFUSED_SHORT if is_short else "", due.replayed)
+                if due.content != options.fingerprint:
                     answer = SubmitAnswer(job, (), REFUSED_GAVE_WAY)
                 answers.setdefault((due.source, due.request), []).append(answer)
         for (source, request), items in answers.items():
@@ -431,6 +439,12 @@ def _unknown(job: JobId, out: Outgoing, why: str) -> EdgeNodeError:
         text = "another submission has this key, and the nodes that hold its job do not answer"
         return KeyInFlight(text, job=job_text(job))
     return OutcomeUnknown(why, job=job_text(job))
+
+
+def _short(answer: SubmitAnswer) -> EdgeNodeError:
+    """Somebody asked for more disks than are left. (Who asked for none in particular has a receipt.)"""
+    text = f"the job {REFUSED_SHORT}. It is on {len(answer.nodes)}, and may run"
+    return AcksLost(text, job=job_text(answer.job), nodes=list(answer.nodes))
 
 
 def _not_taken(answer: SubmitAnswer, out: Outgoing) -> EdgeNodeError:

@@ -87,6 +87,8 @@ REFUSED_MOVED: Final = "moved:"
 REFUSED_CLAIMED: Final = "claimed"
 """The key is that of the holders in `nodes`."""
 REFUSED_REUSED: Final = "another submission had this key"
+REFUSED_SHORT: Final = "is on fewer disks than were asked for: the others died while it was stored"
+"""The nodes in `nodes` have it on disk, and it may run."""
 REFUSED_GAVE_WAY: Final = "its key is another submission's, as was found only when it had been stored"
 """It may have run."""
 

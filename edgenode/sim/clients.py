@@ -112,6 +112,9 @@ class Clients:
         run_at = EPOCH + now + dice.uniform(0.0, 3.0) if exact and later else 0.0
         hurried = exact and dice.random() < 0.1
         deadline = max(EPOCH + now, run_at) + dice.uniform(0.5, 4.0) if hurried else 0.0
+        said = options(dice, run_at, deadline)
+        # The API refuses what asks for more.
+        acks = min(said.acks, self._faults.replicas, self._faults.nodes)
         return Spec(
             make_job_id(wall, dice.randbytes(10)),
             TASK,
@@ -119,7 +122,7 @@ class Clients:
             wall,
             # The API makes it by the mesh's time.
             max(EPOCH + now, run_at) + self._days.lasts_s(dice),
-            self._place(replace(options(dice, run_at, deadline), ttl_s=self._days.ttl_s(dice))),
+            self._place(replace(said, acks=acks, ttl_s=self._days.ttl_s(dice))),
         )
 
     # -------------------------------------------------------------------------------- cancelling

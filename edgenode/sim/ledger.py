@@ -145,6 +145,8 @@ class Ledger:
             if error is None:
                 if not nodes:
                     raise Violation(f"P1: {job_text(job)} acknowledged by nobody")
+                if len(nodes) < self._acks_asked(job):
+                    raise Violation(f"P1: {job_text(job)} acknowledged on {len(nodes)} disks, asked for more")
                 for node in nodes:
                     disks = [disk for place, disk in self._disks.items() if self._identity(place) == node]
                     is_there = any(disk.record(job) for disk in disks) or node in self.forgotten[job]
@@ -157,6 +159,14 @@ class Ledger:
                 if self.starts.get(job) or any(disk.record(job) for disk in self._disks.values()):
                     raise Violation(f"P5: {job_text(job)} exists, but was refused: {error.detail}")
                 self.refused.add(job)
+
+    def _acks_asked(self, job: JobId) -> int:
+        """On how many disks it was to be. (Settled it is on most, and its receipt names one that knows that;
+        under a key several may have asked.)"""
+        records = (disk.record(job) for disk in self._disks.values())
+        if is_keyed(job) or any(record is not None and record.settled for record in records):
+            return 0
+        return max(decode_spec(blob).options.acks for blob in self._submissions[job])
 
     def cancel_asked(self, job: JobId) -> None:
         self.cancels.add(job)

@@ -9,6 +9,7 @@ import pytest
 from job_mesh import WALL, A, B, C, D, E, F, Mesh, StillView, job_id, make_desk, make_record, sends, succeeded
 
 from edgenode.core.desk import Desk
+from edgenode.core.errors import AcksLost
 from edgenode.core.job_bytes import decode, digest, encode
 from edgenode.core.job_ids import keyed_job_id
 from edgenode.core.jobs import (
@@ -27,6 +28,7 @@ from edgenode.core.jobs import (
     write_own,
 )
 from edgenode.core.replication import Replication
+from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import Send
 from edgenode.core.specs import decode_spec
 from edgenode.core.table import Lead
@@ -470,6 +472,26 @@ def test_a_mesh_of_two_with_one_silent_death_gives_its_receipt() -> None:
     receipt = mesh.submits[request].receipts[0]
     assert (receipt.nodes, receipt.error) == ((A,), None)
     assert mesh.nodes[A].view.standing(B) is Standing.SILENT
+
+
+@pytest.mark.parametrize(("acks", "is_short"), [(1, False), (2, True)])
+def test_who_asked_for_more_disks_than_are_left_has_no_receipt(acks: int, is_short: bool) -> None:
+    """And waits for no dead either. The job exists, and runs; with another disk it is acknowledged."""
+    mesh = Mesh("abc", settings=Settings(jobs=JobSettings(replicas=2)))
+    spec = mesh.spec("abc", acks=acks, task="nobody")
+    mesh.kill(B, silently=True)
+    mesh.kill(C, silently=True)
+    request = mesh.submit(A, spec)
+    mesh.run_until(lambda: request in mesh.submits, limit_s=6.0)
+    (receipt,) = mesh.submits[request].receipts
+    assert isinstance(receipt.error, AcksLost) is is_short
+    assert receipt.error is None or not receipt.error.definite
+    mesh.boot(B)
+    mesh.run(1.0)
+    again = mesh.submit(A, spec)
+    mesh.run_until(lambda: again in mesh.submits)
+    (receipt,) = mesh.submits[again].receipts
+    assert (receipt.error, set(receipt.nodes)) == (None, {A, B})
 
 
 def test_an_acknowledgement_of_an_earlier_write_still_says_that_the_job_is_there() -> None:
