@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Final
 
 from edgenode.api.render import time_text
 from edgenode.api.service import Service
+from edgenode.core.fitting import Lack, lack_of
 from edgenode.core.jobs import Record, majority
 from edgenode.core.lines import Kind, key_gate, queue_gate
 from edgenode.core.specs import Options, Spec, decode_spec
-from edgenode.core.types import Delivery, Load, MemberState, Partition, State
+from edgenode.core.types import Delivery, Partition, State
 from edgenode.core.view import MemberView
 from edgenode.core.wire import QueueItem
-
-TAKING: Final = frozenset({MemberState.READY, MemberState.SUSPECT})
-UNHEARD: Final = Load()
-"""The load of a member that has not told of it yet: it may be idle."""
 
 
 class Reasons:
@@ -25,7 +21,7 @@ class Reasons:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._known: dict[Kind, tuple[str | None, str | None]] = {}
+        self._known: dict[Kind, Lack] = {}
 
     def of(self, record: Record, gate: str = "") -> str | None:
         """In words; None if it does not wait, or is about to start.
@@ -55,11 +51,11 @@ class Reasons:
     def _queues(self) -> Mapping[str, QueueItem]:
         return {item.queue: item for item in self._service.queues()}
 
-    def _of_kind(self, spec: Spec) -> tuple[str | None, str | None]:
+    def _of_kind(self, spec: Spec) -> Lack:
         """What no node has that could run it, and what none of them has free; the same for many jobs."""
         kind = Kind(spec.task, spec.options.requires)
         if kind not in self._known:
-            self._known[kind] = _lacking(kind, self._members)
+            self._known[kind] = lack_of(kind, self._members)
         return self._known[kind]
 
     def _silent(self, record: Record, spec: Spec) -> str | None:
@@ -72,28 +68,6 @@ class Reasons:
         if majority(living, record.holders):
             return None
         return f"a majority of its holders: {living} of {len(record.holders)} live"
-
-
-def _lacking(kind: Kind, members: Sequence[MemberView]) -> tuple[str | None, str | None]:
-    taking = [member for member in members if member.state in TAKING and member.info.ready]
-    having = [member for member in taking if kind.task in member.info.tasks]
-    if not having:
-        text = f"a node with the task {kind.task!r}: none of {len(taking)} that are ready has it"
-        return text, None
-    fitting = [member for member in having if set(kind.requires) <= set(member.info.labels)]
-    if not fitting:
-        wanted = ", ".join(f"{label}={value}" for label, value in kind.requires)
-        text = f"a node with {wanted}: none of {len(having)} that are ready and have the task has that"
-        return text, None
-    is_busy = all(_is_busy(member, kind.task) for member in fitting)
-    return None, f"a free slot on one of {len(fitting)} nodes" if is_busy else None
-
-
-def _is_busy(member: MemberView, task: str) -> bool:
-    """Whether it has no slot of this task's kind free."""
-    free = member.load.free_of(member.info.room)
-    is_coroutine = task in member.info.coroutines
-    return member.load != UNHEARD and (free.async_slots if is_coroutine else free.slots) <= 0
 
 
 def _turn(options: Options, gate: str, queue: QueueItem | None) -> str | None:

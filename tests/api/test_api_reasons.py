@@ -168,7 +168,7 @@ async def test_a_page_of_jobs_looks_at_members_and_queues_once(
 
     monkeypatch.setattr(service, "members", counted("members", service.members))
     monkeypatch.setattr(service, "queues", counted("queues", service.queues))
-    monkeypatch.setattr(reasons, "_lacking", counted("nodes that fit", reasons._lacking))
+    monkeypatch.setattr(reasons, "lack_of", counted("nodes that fit", reasons.lack_of))
     assert len((await (await http.get("/v1/jobs")).json())["jobs"]) == 3
     assert looks == {"members": 1, "queues": 1, "nodes that fit": 1}
 
