@@ -18,7 +18,7 @@ from edgenode.api import render
 from edgenode.api.answers import dump, json_response
 from edgenode.api.problems import JobEnded, NotRetryable, ResultExpired
 from edgenode.api.requests import BODY_BYTES_MAX, body_of, job_id, no_body, parameters, preferred_wait_s
-from edgenode.api.retries import RETRIED_UNASKED, RETRYABLE, retry_id
+from edgenode.api.retries import RETRIED_UNASKED, RETRYABLE
 from edgenode.api.selecting import Chosen, choose, cursor_text, wanted_jobs
 from edgenode.api.service import Service
 from edgenode.api.specs import SpecMaker, fingerprint
@@ -34,7 +34,7 @@ from edgenode.api.submitting import (
 )
 from edgenode.api.turns import Turns
 from edgenode.core.errors import EdgeNodeError, OutcomeUnknown, Overloaded, TooLarge, to_problem
-from edgenode.core.job_ids import job_text
+from edgenode.core.job_ids import job_text, retry_id
 from edgenode.core.jobs import Record, is_marker
 from edgenode.core.settings import JobSettings
 from edgenode.core.specs import Spec, decode_spec

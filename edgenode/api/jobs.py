@@ -15,10 +15,10 @@ from edgenode.api.logs import log_fields, log_text, names_of, progress_fields, w
 from edgenode.api.problems import NoResult, ResultExpired
 from edgenode.api.reasons import Reasons
 from edgenode.api.requests import cursor_text, job_id, parameters, preferred_wait_s, search_query
-from edgenode.api.retries import RETRYABLE, retry_id
+from edgenode.api.retries import RETRYABLE
 from edgenode.api.service import Service
 from edgenode.core.errors import EdgeNodeError
-from edgenode.core.job_ids import job_text
+from edgenode.core.job_ids import job_text, retry_id
 from edgenode.core.jobs import Record, is_marker
 from edgenode.core.joining import join
 from edgenode.core.reports import told_of

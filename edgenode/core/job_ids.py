@@ -39,6 +39,8 @@ def make_job_id(wall: Wall, chance: bytes) -> JobId:
 KEY_NAMESPACE: Final = "submission"
 """What is hashed in front of a submitter's key, so that ids made from other names never meet these."""
 
+_RETRY_NAMESPACE: Final = "retry"
+
 
 def keyed_job_id(key: str, namespace: str = KEY_NAMESPACE) -> JobId:
     """The id of every job submitted under `key`, at any node and at any time: a UUIDv8 of a hash (RFC 9562
@@ -48,6 +50,12 @@ def keyed_job_id(key: str, namespace: str = KEY_NAMESPACE) -> JobId:
     return JobId(
         hashed[:6] + bytes((0x80 | hashed[6] & 0x0F, hashed[7], 0x80 | hashed[8] & 0x3F)) + hashed[9:16]
     )
+
+
+def retry_id(job: JobId) -> JobId:
+    """The id of the job that tries this one's work again, whether there is one or not. The old one's id is
+    its key: there is one, however often and wherever a retry is asked for."""
+    return keyed_job_id(job_text(job), _RETRY_NAMESPACE)
 
 
 def is_keyed(job: JobId) -> bool:
