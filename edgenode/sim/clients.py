@@ -46,15 +46,15 @@ class Clients:
         world: World,
         faults: Faults,
         days: Days,
-        place: Callable[[Options], Options] = lambda options: options,
+        vary: Callable[[Spec], Spec] = lambda spec: spec,
     ) -> None:
         """
         Args:
-            place: puts a job into a queue.
+            vary: puts a job into a queue, say, or has it ask for a pause.
         """
         self._world = world
         self._days = days
-        self._place = place
+        self._vary = vary
         self._faults = faults
         self._dice = world.random("clients")
         self._poison_left = 1 if faults.poison else 0
@@ -115,15 +115,16 @@ class Clients:
         said = options(dice, run_at, deadline)
         # The API refuses what asks for more.
         acks = min(said.acks, self._faults.replicas, self._faults.nodes)
-        return Spec(
+        spec = Spec(
             make_job_id(wall, dice.randbytes(10)),
             TASK,
             payload(manner, dice.uniform(0.01, self._longest_s)),
             wall,
             # The API makes it by the mesh's time.
             max(EPOCH + now, run_at) + self._days.lasts_s(dice),
-            self._place(replace(said, acks=acks, ttl_s=self._days.ttl_s(dice))),
+            replace(said, acks=acks, ttl_s=self._days.ttl_s(dice)),
         )
+        return self._vary(spec)
 
     # -------------------------------------------------------------------------------- cancelling
 

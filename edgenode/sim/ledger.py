@@ -35,6 +35,7 @@ from edgenode.core.wire import Acks, Ask, Message, Promises, Stored, Verdict
 from edgenode.sim.clock import EPOCH
 from edgenode.sim.disk import Disk, promise_of, record_of
 from edgenode.sim.keylaw import KeyLaw
+from edgenode.sim.pausing import PauseLaw
 from edgenode.sim.story import ballot_text, short, token_text
 from edgenode.sim.violation import Violation
 from edgenode.sim.workers import STOPPED
@@ -117,6 +118,7 @@ class Ledger:
         """What clients have asked to cancel."""
         self._noted: dict[JobId, Wall] = {}  # of those, what they were told is noted, and when
         self.starts: defaultdict[JobId, dict[StartToken, Start]] = defaultdict(dict)
+        self.pauses = PauseLaw(self.starts, lambda node: self.misled(node))
         self.stranded: Counter[JobId] = Counter()
         """How often a job's only holder left with it, since nobody took jobs then."""
         self.told: dict[JobId, Value] = {}
@@ -241,6 +243,7 @@ class Ledger:
         for job in persist.dropped:
             self._word.pop((node, job), None)
         for stored in persist.rows:
+            self._check_pause(node, stored.row)
             promise = promise_of(stored.row)
             if promise is None or stored.row.id in self._disks[node].damaged_rows:
                 continue  # of a damaged row nobody knows what was promised: it never votes again
@@ -252,6 +255,12 @@ class Ledger:
                 )
             self._word[node, stored.row.id] = promise
             self._raised.setdefault(stored.row.id, NO_PROMISE if before is None else before)
+
+    def _check_pause(self, node: NodeId, row: Row) -> None:
+        record = record_of(row)
+        if record is not None:
+            now = self._true_time() - EPOCH
+            self.pauses.ordered(self._identity(node), record, now, is_faultless=self.keys.is_faultless)
 
     def durable(self, node: NodeId, before: Row | None, after: Row) -> None:
         """A row is on the disk of `node` now."""
@@ -579,6 +588,7 @@ class Ledger:
                     f"I5: {token_text(token)} of {job_text(job)} runs before its owner's disk has it"
                 )
             self._check_given_up(token, record)
+            self.pauses.started(node, token, record, self._true_time() - EPOCH)
         started[token] = Start(node, boot)
 
     def _check_given_up(self, token: StartToken, record: Record) -> None:

@@ -111,6 +111,7 @@ class Machine:
     settings: Settings | None = None  # its own, if they are not those of the world
     labels: tuple[tuple[str, str], ...] = ()
     ahead: int = 0  # starts that it may take beyond its slots
+    tasks: tuple[str, ...] = ()  # that it has beside those that all have
 
     def __post_init__(self) -> None:
         self.host = self.host or first_host(self.id)

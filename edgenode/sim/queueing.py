@@ -12,7 +12,7 @@ from typing import Final
 
 from edgenode.core.node import Node
 from edgenode.core.signals import QueueAsked, QueueDone, Run
-from edgenode.core.specs import Options
+from edgenode.core.specs import Options, Spec
 from edgenode.core.steward import LATE_S, SETTLE_S
 from edgenode.core.types import FOREVER, JobId, Seconds, StartToken
 from edgenode.sim.faults import Faults, Mood
@@ -50,18 +50,20 @@ class Queueing:
         self._slow_starts: list[Seconds] = []
         self.seen = 0  # starts that were held against a limit
         if self.is_on:
-            world.on_begin = self._begins
+            world.on_begin.append(self._begins)
 
-    def place(self, options: Options) -> Options:
+    def vary(self, spec: Spec) -> Spec:
         """The same, in some queue."""
         if not self.is_on:
-            return options
-        chance = self._dice.random()
+            return spec
+        options, chance = spec.options, self._dice.random()
         if chance < 0.2:
-            return replace(options, concurrency_key=KEY, concurrency_limit=KEY_LIMIT)
-        queues = ((0.45, NARROW), (0.6, SLOW), (0.7, CLOSED))
-        queue = next((queue for share, queue in queues if chance < share), options.queue)
-        return replace(options, queue=queue)
+            options = replace(options, concurrency_key=KEY, concurrency_limit=KEY_LIMIT)
+        else:
+            queues = ((0.45, NARROW), (0.6, SLOW), (0.7, CLOSED))
+            queue = next((queue for share, queue in queues if chance < share), options.queue)
+            options = replace(options, queue=queue)
+        return replace(spec, options=options)
 
     def begin(self, until: Seconds) -> None:
         """Set limits, and pause a queue for a while."""

@@ -11,7 +11,9 @@ from typing import Final
 
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.situations import Situation
+from edgenode.core.specs import Spec
 from edgenode.core.types import Seconds
+from edgenode.sim.abilities import Abilities
 from edgenode.sim.clients import Clients
 from edgenode.sim.days import Days
 from edgenode.sim.faults import HURT_S, Family, Faults, Mood
@@ -19,6 +21,7 @@ from edgenode.sim.identities import Forfeited
 from edgenode.sim.judge import Judge
 from edgenode.sim.keyed import KeyedClients
 from edgenode.sim.machines import MakeCore
+from edgenode.sim.pausing import Pausing
 from edgenode.sim.queueing import Queueing
 from edgenode.sim.story import Story
 from edgenode.sim.strikes import STANDING, Struck, told
@@ -31,6 +34,8 @@ FORMED_S: Final[Seconds] = 1.5
 """When all nodes know of each other, if nothing keeps them from it."""
 HEAL_S: Final[Seconds] = 90.0
 """How long after healing everything must have ended: the slowest retries, twice over, and a full queue."""
+PUNCTUAL_S: Final[Seconds] = 0.15
+"""How far the mesh's time may be off where all clocks are right: they drift, and are read from afar."""
 
 IN_MEMORY: Final = (0, 0, 0, 0, 1, 3, 10, 5_000)
 """How many records of waiting jobs a node may keep: nearly none, or all there ever are."""
@@ -50,7 +55,7 @@ class Plan:
     heal_s: Seconds = HEAL_S
     without: frozenset[Family] = frozenset()
     codec: bool = True  # every message goes through bytes
-    keyed: bool = True  # idempotency keys are used, if the seed says so
+    simple: bool = False  # no keys are used, and no job needs what only some nodes have
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,13 @@ class Trial:
         self.world.ledger.clock_s += self.faults.answer_late_s / 2
         self.world.ledger.keys.is_faultless = self._is_faultless
         self.queueing = Queueing(self.world, self.faults, quick=days.quick)
-        self.clients = Clients(self.world, self.faults, days, self.queueing.place)
+        self.abilities = Abilities(self.world, self.faults, off=days.quick or plan.simple)
+        self.pausing = Pausing(self.world.random("pauses"))
+        if self.faults.exact_clocks:
+            self.world.ledger.pauses.slack_s = PUNCTUAL_S + self.faults.answer_late_s / 2
+        else:
+            self.world.ledger.pauses.slack_s = self.world.ledger.clock_s
+        self.clients = Clients(self.world, self.faults, days, self._vary)
         self.world.talk.is_on = Random(f"{plan.seed} talk").random() < TALKATIVE
         # Nodes that have not met yet are the sides of a cut: that is a fault.
         is_hurt = self.faults.mood is Mood.HURT
@@ -110,6 +121,9 @@ class Trial:
     @property
     def _is_faultless(self) -> bool:
         return self.faults.mood in (Mood.CALM, Mood.CHURN)
+
+    def _vary(self, spec: Spec) -> Spec:
+        return self.abilities.vary(self.pausing.vary(self.queueing.vary(spec)))
 
     def run(self) -> Passed:
         """Raises whatever went wrong, with the way to see it again as notes."""
@@ -142,15 +156,18 @@ class Trial:
         weather.begin()
         self.clients.begin(plan.hurt_s, since=2.0 if self.faults.mood is Mood.CALM else 0.6)
         self.queueing.begin(plan.hurt_s)
-        if plan.keyed:
+        self.abilities.begin()
+        if not plan.simple:
             self.keyed.begin(plan.hurt_s, [blow.at for blow in self.faults.blows])
             self.clients.jobs += [key.job for key in self.keyed.keys]
         world.run_until(plan.hurt_s)
         weather.heal()
         self.queueing.heal()
+        self.abilities.heal(weather.join)
         judge = Judge(world, self.faults.mood, wiped=weather.wiped)
         # Longer under faults, more jobs have gathered.
         judge.demand(plan.heal_s * max(1.0, plan.hurt_s / HURT_S))
+        self.abilities.demand()
         world.talk.check(is_calm=self.faults.mood is Mood.CALM)
         if self._is_patient:
             judge.demand_rest()

@@ -170,7 +170,7 @@ class Weather:
             case Kind.STARVE:
                 self._starve(self._dice.choice(lives), self._world.now + self._dice.uniform(*STARVE_S))
             case Kind.JOIN:
-                self._join()
+                self.join()
             case Kind.MOVE:
                 self._move(self._dice.choice(lives))
             case Kind.CUT_HALVES | Kind.CUT_ONE | Kind.CUT_RING | Kind.CUT_ONE_WAY | Kind.CUT_PAIR:
@@ -251,7 +251,8 @@ class Weather:
     def _there(self) -> list[Machine]:
         return [machine for machine in self._world.machines.values() if not machine.gone]
 
-    def _join(self) -> None:
+    def join(self) -> None:
+        """A machine that never was there is started, and knows the others."""
         machine = self._build(MachineClock(origin=self._dice.uniform(0.0, 1000.0)))
         machine.seeds = frozenset(other.id for other in self._there()) - {machine.id}
         self._world.start(machine)
@@ -341,7 +342,7 @@ class Weather:
         else:
             lost = machine.disk
             self._world.remove(machine, "wiped" if kind is Kind.WIPE else "damaged")
-            self._world.after(later_s, self._join if kind is Kind.WIPE else lambda: self._salvage(lost))
+            self._world.after(later_s, self.join if kind is Kind.WIPE else lambda: self._salvage(lost))
         return True
 
     def _salvage(self, lost: Disk) -> None:

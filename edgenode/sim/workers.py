@@ -15,6 +15,8 @@ TASK: Final = "sim"
 COROUTINE: Final = "sim.async"
 """The same as a coroutine: it takes an async slot."""
 BY_THE_JOBS_OWN_BACKOFF: Final = -1.0
+ASKED_MAX: Final = 2
+"""How many attempts of one job ask for a pause, if it has so many."""
 
 
 class Manner(StrEnum):
@@ -26,6 +28,7 @@ class Manner(StrEnum):
     FRAGILE = "fragile"  # its worker process may die under it
     POISON = "poison"  # kills its node
     QUITTING = "quitting"  # cancels itself
+    ASKING = "asking"  # its first attempts ask to be tried again after some time
 
 
 class Run(NamedTuple):
@@ -39,6 +42,11 @@ class Run(NamedTuple):
 
 def payload(manner: Manner, lasts_s: Seconds) -> bytes:
     return json.dumps({"manner": manner, "lasts_s": round(lasts_s, 3)}).encode()
+
+
+def asking(spec: Spec, after_s: Seconds) -> bytes:
+    """The payload of one that takes as long as this job, and asks for so long a pause."""
+    return json.dumps(json.loads(spec.payload) | {"manner": Manner.ASKING, "after_s": after_s}).encode()
 
 
 def manner_of(spec: Spec) -> Manner:
@@ -62,6 +70,10 @@ def quits(token: StartToken) -> Verdict:
     return Verdict(State.CANCELLED, b"", f"quits in start {tuple(token)}", BY_THE_JOBS_OWN_BACKOFF, False)
 
 
+def asks(token: StartToken, after_s: Seconds) -> Verdict:
+    return Verdict(State.FAILED, b"", f"asks for a pause in start {tuple(token)}", after_s, False)
+
+
 STOPPED: Final = Verdict(State.CANCELLED, b"", "stopped", BY_THE_JOBS_OWN_BACKOFF, False)
 NEVER_BEGUN: Final = Verdict(State.FAILED, b"", "never begun", BY_THE_JOBS_OWN_BACKOFF, False)
 WORKER_DIED: Final = Verdict(State.FAILED, b"", "its worker died", BY_THE_JOBS_OWN_BACKOFF, False)
@@ -80,6 +92,8 @@ def play(spec: Spec, token: StartToken, attempt: int, runner: NodeId, dice: Rand
             return Run(lasts_s, raised(token), False, False)
         case Manner.QUITTING:
             return Run(lasts_s, quits(token), False, False)
+        case Manner.ASKING if attempt <= ASKED_MAX:
+            return Run(lasts_s, asks(token, told["after_s"]), False, False)
         case Manner.FLAKY if attempt <= 1:
             return Run(lasts_s, raised(token), False, False)
         case _:

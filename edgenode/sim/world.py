@@ -128,7 +128,8 @@ class World(Timeline):
         self._reached: set[Situation] = set()  # by lives that are over, and by pipelines
         # A scenario takes a start, or a sync, into its own hands by answering True.
         self.on_run: Callable[[Life, Run], bool] = lambda life, effect: False
-        self.on_begin: Callable[[Life, Run], None] = lambda life, effect: None
+        self.on_begin: list[Callable[[Life, Run], None]] = []
+        self.equip: Callable[[Machine], None] = lambda machine: None
         self.on_sync: Callable[[Life, Action], bool] = lambda life, done: False
         self.on_forfeit: Callable[[str], None] = forfeit
         self.on_effect: Callable[[Life, Effect], None] = lambda life, effect: None
@@ -168,6 +169,7 @@ class World(Timeline):
         """Build a machine that has never run."""
         machine = Machine(node_id(name), node_id(name), clock or MachineClock(), slots)
         machine.async_slots = async_slots
+        self.equip(machine)
         return self._enter(machine)
 
     def copy(self, machine: Machine, name: str, chance: int) -> Machine:
@@ -177,6 +179,7 @@ class World(Timeline):
         copy = Machine(machine.id, node_id(name), machine.clock, machine.slots, machine.seeds)
         copy.disk, copy.chance, copy.async_slots = machine.disk.copy(), chance, machine.async_slots
         copy.ahead = machine.ahead
+        copy.labels, copy.tasks = machine.labels, machine.tasks
         self.ledger.identities[copy.place] = copy.id
         return self._enter(copy)
 
@@ -258,7 +261,7 @@ class World(Timeline):
             async_slots=machine.async_slots,
             coroutines=coroutines,
             labels=machine.labels,
-            tasks=(TASK, *coroutines),
+            tasks=(TASK, *machine.tasks, *coroutines),
             joined_at=machine.clock.wall(0.0),
             ready=True,
             behind=machine.disk.behind,
@@ -747,7 +750,8 @@ class World(Timeline):
         self.ledger.run(life.id, life.boot, effect)
         fate = play(effect.spec, effect.token, effect.attempt, life.id, self._dice)
         life.running[effect.job, effect.token] = fate.verdict
-        self.on_begin(life, effect)
+        for hear in self.on_begin:
+            hear(life, effect)
         if self.on_run(life, effect):
             return
         self.talk.begins(life, effect, fate.lasts_s)

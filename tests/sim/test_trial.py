@@ -29,7 +29,7 @@ print([Trial(Plan(seed, hurt_s=4.0), Node).run().digest for seed in (0, 2, 5, 9)
 
 def test_the_simplest_core_keeps_every_promise() -> None:
     """Nothing is replicated in it, so whatever fails here is the simulator's own fault."""
-    trials = [Trial(Plan(seed, hurt_s=5.0, replicas=1, keyed=False), Loner) for seed in range(24)]
+    trials = [Trial(Plan(seed, hurt_s=5.0, replicas=1, simple=True), Loner) for seed in range(24)]
     # It does not know one life of an identity from another, and has no terms.
     known = [
         trial
@@ -135,7 +135,7 @@ class LosesItsMemory(Loner):
 def test_a_spoilt_core_is_found_within_a_few_seeds(core: MakeCore) -> None:
     def run_all() -> None:
         for seed in range(20):
-            Trial(Plan(seed, hurt_s=5.0, replicas=1, keyed=False), core).run()
+            Trial(Plan(seed, hurt_s=5.0, replicas=1, simple=True), core).run()
 
     with pytest.raises(AssertionError):
         run_all()
@@ -143,7 +143,7 @@ def test_a_spoilt_core_is_found_within_a_few_seeds(core: MakeCore) -> None:
 
 def test_a_failure_says_what_was_drawn_and_what_happened_last() -> None:
     with pytest.raises(Violation) as failure:
-        Trial(Plan(0, hurt_s=5.0, keyed=False), ForgetsToPersist).run()
+        Trial(Plan(0, hurt_s=5.0, simple=True), ForgetsToPersist).run()
     drawn, struck, story = failure.value.__notes__
     assert drawn.startswith("faults as drawn: Faults(mood=")
     assert struck.startswith("struck: ")
@@ -152,7 +152,7 @@ def test_a_failure_says_what_was_drawn_and_what_happened_last() -> None:
 
 def test_a_run_that_was_to_hurt_and_did_not_fails() -> None:
     hurt = next(seed for seed in range(99) if Trial(Plan(seed, replicas=1), Loner).faults.mood == "hurt")
-    trial = Trial(Plan(hurt, hurt_s=5.0, replicas=1, keyed=False), Loner)
+    trial = Trial(Plan(hurt, hurt_s=5.0, replicas=1, simple=True), Loner)
     trial.run()
     trial.world.strikes.clear()
     with pytest.raises(Violation, match="no fault struck"):
@@ -160,7 +160,7 @@ def test_a_run_that_was_to_hurt_and_did_not_fails() -> None:
 
 
 def test_a_story_names_what_came_in_what_left_and_what_is_on_disk() -> None:
-    trial = Trial(Plan(1, nodes=3, replicas=1, hurt_s=3.0, keyed=False), Loner, Story(whole=True))
+    trial = Trial(Plan(1, nodes=3, replicas=1, hurt_s=3.0, simple=True), Loner, Story(whole=True))
     trial.run()
     lines = list(trial.world.story.lines())
     assert any(" > SubmitAsked " in line for line in lines)
