@@ -47,14 +47,17 @@ class Clients:
         faults: Faults,
         days: Days,
         vary: Callable[[Spec], Spec] = lambda spec: spec,
+        more: Callable[[], tuple[Spec, ...]] = lambda: (),
     ) -> None:
         """
         Args:
             vary: puts a job into a queue, say, or has it ask for a pause.
+            more: uses of keys, to go into a batch beside what these clients have.
         """
         self._world = world
         self._days = days
         self._vary = vary
+        self._more = more
         self._faults = faults
         self._dice = world.random("clients")
         self._poison_left = 1 if faults.poison else 0
@@ -84,10 +87,11 @@ class Clients:
             return
         life = self._dice.choice(lives)
         specs = tuple(self._spec(life) for _ in range(self._dice.randint(1, BATCH_MAX)))
-        self._world.ledger.submitted(specs)
         self.jobs.extend(spec.id for spec in specs)
         for spec in specs:
             self._world.story.name(spec.id)
+        specs += self._more()
+        self._world.ledger.submitted(specs)
         self.unanswered += 1
         timeout_s = self._dice.choice((1.0, 5.0, 10.0))
 
@@ -96,7 +100,8 @@ class Clients:
             self.unanswered -= 1
             refused = [receipt for receipt in answer.receipts if receipt.error is not None]
             self.refusals += len(refused)
-            if tries > 0 and any(receipt.error is not None and receipt.error.definite for receipt in refused):
+            anew = [receipt for receipt in refused if not is_keyed(receipt.job)]
+            if tries > 0 and any(receipt.error is not None and receipt.error.definite for receipt in anew):
                 self._world.after(0.5, lambda: self._submit(tries - 1))
 
         self._world.ask(life, lambda request: SubmitAsked(request, specs, timeout_s), answered)

@@ -22,6 +22,8 @@ from edgenode.sim.world import World
 
 KEYED_CHANCE: Final = 0.6
 KEYS_MAX: Final = 6
+MIXED_CHANCE: Final = 0.5
+"""The share of those seeds in which keyed jobs are in batches, too."""
 TRIES: Final = 5
 CONTENT: Final = "this"
 OTHER: Final = "something else"
@@ -60,12 +62,14 @@ class Key:
 class KeyedClients:
     """The users of all keys of one run. Who gets no answer, or an uncertain one, tries another node."""
 
-    def __init__(self, world: World, *, earliest_s: Seconds) -> None:
+    def __init__(self, world: World, *, earliest_s: Seconds, off: bool) -> None:
         self._world = world
         self._earliest_s = earliest_s
         self._dice: Random = world.random("keys")
-        count = self._dice.randint(1, KEYS_MAX) if self._dice.random() < KEYED_CHANCE else 0
+        count = self._dice.randint(1, KEYS_MAX) if self._dice.random() < KEYED_CHANCE and not off else 0
         self.keys = [self._draw(f"key {number}") for number in range(count)]
+        self._mixer = world.random("keys in batches")
+        self._is_mixed = self._mixer.random() < MIXED_CHANCE
 
     def _draw(self, name: str) -> Key:
         lasts_s = self._dice.choice((0.01, 0.2, 1.0, 3.0)) * self._dice.uniform(0.5, 1.0)
@@ -89,6 +93,16 @@ class KeyedClients:
                 content = CONTENT if dice.random() < 0.7 else OTHER
                 later_s = dice.choice((0.0, 0.0, dice.uniform(0.0, 0.1), dice.uniform(0.0, until)))
                 self._world.at(min(until, begins + later_s), self._user(key, content))
+
+    def some(self) -> tuple[Spec, ...]:
+        """Uses of keys that go into a batch beside other jobs."""
+        dice, now = self._mixer, self._world.now
+        if not (self._is_mixed and self.keys) or now < self._earliest_s or dice.random() < 0.5:
+            return ()
+        keys = dice.sample(self.keys, dice.randint(1, len(self.keys)))
+        contents = [CONTENT if dice.random() < 0.7 else OTHER for _ in keys]
+        uses = zip(keys, contents, strict=True)
+        return tuple(unlike_any(self._world, key.spec(content, now)) for key, content in uses)
 
     def _user(self, key: Key, content: str) -> Callable[[], None]:
         return lambda: self._submit(key, content, TRIES)
@@ -124,18 +138,14 @@ def submit(
 ) -> None:
     """Submit something under a key. Exactly one of the two is called: `told` with the receipt, or `silent`
     when none has come in time (it may still come, and nobody is interested)."""
-    spec = _unlike_any(world, spec)
+    spec = unlike_any(world, spec)
     world.ledger.submitted((spec,))
     waiting = True
-    asked = (life, spec)
-    world.open_uses.append(asked)
 
     def answered(answer: Answer) -> None:
         nonlocal waiting
         assert isinstance(answer, SubmitDone)
-        world.open_uses.remove(asked)
         (receipt,) = answer.receipts
-        world.ledger.keys.answered(spec, receipt)
         if waiting:
             waiting = False
             told(receipt)
@@ -150,7 +160,7 @@ def submit(
     world.after(patience_s + 0.5, give_up)
 
 
-def _unlike_any(world: World, spec: Spec) -> Spec:
+def unlike_any(world: World, spec: Spec) -> Spec:
     """Two submissions of one moment are two all the same: what becomes of one says nothing of the other."""
     while world.ledger.was_submitted(spec):
         spec = replace(spec, submitted_at=spec.submitted_at + STEP_S)

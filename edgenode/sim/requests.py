@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
+from edgenode.core.job_ids import is_keyed
 from edgenode.core.jobs import Record
 from edgenode.core.signals import (
     CancelAsked,
@@ -15,6 +16,7 @@ from edgenode.core.signals import (
     QueueDone,
     ReadAsked,
     ReadDone,
+    Receipt,
     ReportsAsked,
     ReportsDone,
     RequestId,
@@ -23,6 +25,7 @@ from edgenode.core.signals import (
     SubmitAsked,
     SubmitDone,
 )
+from edgenode.core.specs import Spec
 from edgenode.core.types import JobId, NodeId, Seconds
 from edgenode.sim.ledger import Ledger
 from edgenode.sim.machines import Life
@@ -39,6 +42,8 @@ PATIENCE_S: Final[Seconds] = 2.0
 class Waiting(NamedTuple):
     """Somebody waits for an answer."""
 
+    life: Life  # that was asked
+    asked: Asked
     answer: Callable[[Answer], None]
     told_before: frozenset[JobId]  # what anybody had been told as settled by then: nobody is told less later
 
@@ -51,11 +56,20 @@ class Requests:
         self._made = 0
         self._waiting: dict[RequestId, Waiting] = {}
 
-    def ask(self, make: Callable[[RequestId], Asked], answer: Callable[[Answer], None]) -> Asked:
+    def ask(self, life: Life, make: Callable[[RequestId], Asked], answer: Callable[[Answer], None]) -> Asked:
         self._made += 1
         request = RequestId(self._made)
-        self._waiting[request] = Waiting(answer, frozenset(self._ledger.told))
-        return make(request)
+        asked = make(request)
+        self._waiting[request] = Waiting(life, asked, answer, frozenset(self._ledger.told))
+        return asked
+
+    @property
+    def has_open_uses(self) -> bool:
+        """Whether a living node owes an answer to somebody who uses a key."""
+        return any(
+            isinstance(asked, SubmitAsked) and life.alive and any(is_keyed(spec.id) for spec in asked.specs)
+            for life, asked, _, _ in self._waiting.values()
+        )
 
     def drop(self, request: RequestId) -> None:
         """Its client is told that nobody knows."""
@@ -68,7 +82,8 @@ class Requests:
         waiting = self._waiting.pop(answer.request)
         match answer:
             case SubmitDone(_, receipts):
-                self._ledger.receipts(receipts)
+                assert isinstance(waiting.asked, SubmitAsked)
+                self._submitted(waiting.asked.specs, receipts)
             case ReadDone(_, records, errors):
                 self.shown(records.values())
                 for job, error in errors.items():
@@ -80,6 +95,15 @@ class Requests:
             case InspectDone(_, copies):
                 self.shown(copy for copy in copies.values() if copy is not None)
         waiting.answer(answer)
+
+    def _submitted(self, specs: Sequence[Spec], receipts: tuple[Receipt, ...]) -> None:
+        """Each item of a submission has a receipt of its own, in its place."""
+        if [receipt.job for receipt in receipts] != [spec.id for spec in specs]:
+            raise Violation(f"P1: {len(receipts)} receipts for {len(specs)} jobs, or in another order")
+        self._ledger.receipts(receipts)
+        for spec, receipt in zip(specs, receipts, strict=True):
+            if is_keyed(spec.id):
+                self._ledger.keys.answered(spec, receipt)
 
     def shown(self, records: Iterable[Record]) -> None:
         for record in records:

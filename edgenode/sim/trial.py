@@ -112,11 +112,11 @@ class Trial:
             self.world.ledger.pauses.slack_s = PUNCTUAL_S + self.faults.answer_late_s / 2
         else:
             self.world.ledger.pauses.slack_s = self.world.ledger.clock_s
-        self.clients = Clients(self.world, self.faults, days, self._vary)
         self.world.talk.is_on = Random(f"{plan.seed} talk").random() < TALKATIVE
         # Nodes that have not met yet are the sides of a cut: that is a fault.
         is_hurt = self.faults.mood is Mood.HURT
-        self.keyed = KeyedClients(self.world, earliest_s=0.05 if is_hurt else FORMED_S)
+        self.keyed = KeyedClients(self.world, earliest_s=0.05 if is_hurt else FORMED_S, off=plan.simple)
+        self.clients = Clients(self.world, self.faults, days, self._vary, self.keyed.some)
 
     @property
     def _is_faultless(self) -> bool:
@@ -157,9 +157,8 @@ class Trial:
         self.clients.begin(plan.hurt_s, since=2.0 if self.faults.mood is Mood.CALM else 0.6)
         self.queueing.begin(plan.hurt_s)
         self.abilities.begin()
-        if not plan.simple:
-            self.keyed.begin(plan.hurt_s, [blow.at for blow in self.faults.blows])
-            self.clients.jobs += [key.job for key in self.keyed.keys]
+        self.keyed.begin(plan.hurt_s, [blow.at for blow in self.faults.blows])
+        self.clients.jobs += [key.job for key in self.keyed.keys]
         world.run_until(plan.hurt_s)
         weather.heal()
         self.queueing.heal()

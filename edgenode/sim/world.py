@@ -48,7 +48,6 @@ from edgenode.core.signals import (
     TimePassed,
 )
 from edgenode.core.situations import Situation
-from edgenode.core.specs import Spec
 from edgenode.core.types import (
     FOREVER,
     NOBODY,
@@ -141,8 +140,6 @@ class World(Timeline):
         self.streams = Streams()
         self.talk = Talk(self)
         self.ahead = Ahead(self)
-        self.open_uses: list[tuple[Life, Spec]] = []
-        """Of keys, and the node that was asked, as long as it has not answered."""
         self.answers_matter = False
         """Whether it is a violation that a node which lives does not answer in time."""
         self._digest = blake2b(digest_size=16)
@@ -204,7 +201,7 @@ class World(Timeline):
     @property
     def has_open_uses(self) -> bool:
         """Whether a living node owes an answer to somebody who uses a key."""
-        return any(life.alive for life, _ in self.open_uses)
+        return self._requests.has_open_uses
 
     def process(self, node: NodeId) -> Process | None:
         """The living process of this identity; of two the one on the machine that had it first."""
@@ -792,7 +789,7 @@ class World(Timeline):
         answer: Callable[[Answer], None],
     ) -> None:  # fmt: skip
         """A local request; `answer` is called at most once (not at all if the node dies)."""
-        asked = self._requests.ask(make, answer)
+        asked = self._requests.ask(life, make, answer)
         self.post(life, 0.0, asked)
         if self.answers_matter:
             life.asked_at[asked.request] = self.now
