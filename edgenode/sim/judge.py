@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from edgenode.core.job_ids import is_keyed, job_text
-from edgenode.core.jobs import Record, is_claimed, majority
+from edgenode.core.jobs import Record, is_claimed, is_marker, majority
 from edgenode.core.joining import is_same_life, join
 from edgenode.core.node import Node
 from edgenode.core.quorums import fast_quorum_of, majority_of
@@ -395,7 +395,8 @@ class Judge:
                     if counted.get(token.ballot, 0) < token.start:
                         raise Violation(f"P3: start {token_text(token)} of {job_text(job)} is not counted")
             self._check_bound(job, known)
-            if self._mood is not Mood.HURT and known.outcome is not None and not self._is_excused(job):
+            is_told = known.outcome is not None and not is_marker(known)
+            if self._mood is not Mood.HURT and is_told and not self._is_excused(job):
                 self._check_exact(job, known)
 
     def _left(self) -> bool:

@@ -23,6 +23,7 @@ from edgenode.sim.keyed import KeyedClients
 from edgenode.sim.machines import MakeCore
 from edgenode.sim.pausing import Pausing
 from edgenode.sim.queueing import Queueing
+from edgenode.sim.retries import Retries
 from edgenode.sim.story import Story
 from edgenode.sim.strikes import STANDING, Struck, told
 from edgenode.sim.talk import TALKATIVE
@@ -115,8 +116,10 @@ class Trial:
         self.world.talk.is_on = Random(f"{plan.seed} talk").random() < TALKATIVE
         # Nodes that have not met yet are the sides of a cut: that is a fault.
         is_hurt = self.faults.mood is Mood.HURT
-        self.keyed = KeyedClients(self.world, earliest_s=0.05 if is_hurt else FORMED_S, off=plan.simple)
+        earliest_s = 0.05 if is_hurt else FORMED_S
+        self.keyed = KeyedClients(self.world, earliest_s=earliest_s, off=plan.simple)
         self.clients = Clients(self.world, self.faults, days, self._vary, self.keyed.some)
+        self.retries = Retries(self.world, self.clients.jobs, earliest_s=earliest_s, off=plan.simple)
 
     @property
     def _is_faultless(self) -> bool:
@@ -159,6 +162,7 @@ class Trial:
         self.abilities.begin()
         self.keyed.begin(plan.hurt_s, [blow.at for blow in self.faults.blows])
         self.clients.jobs += [key.job for key in self.keyed.keys]
+        self.retries.begin(plan.hurt_s)
         world.run_until(plan.hurt_s)
         weather.heal()
         self.queueing.heal()
@@ -167,6 +171,7 @@ class Trial:
         # Longer under faults, more jobs have gathered.
         judge.demand(plan.heal_s * max(1.0, plan.hurt_s / HURT_S))
         self.abilities.demand()
+        self.retries.check()
         world.talk.check(is_calm=self.faults.mood is Mood.CALM)
         if self._is_patient:
             judge.demand_rest()
