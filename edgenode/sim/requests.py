@@ -10,6 +10,8 @@ from edgenode.core.jobs import Record
 from edgenode.core.signals import (
     CancelAsked,
     CancelDone,
+    CountAsked,
+    CountDone,
     InspectAsked,
     InspectDone,
     QueueAsked,
@@ -32,8 +34,17 @@ from edgenode.sim.machines import Life
 from edgenode.sim.story import short
 from edgenode.sim.violation import Violation
 
-Asked = SubmitAsked | ReadAsked | SearchAsked | InspectAsked | ReportsAsked | QueueAsked | CancelAsked
-Answer = SubmitDone | ReadDone | SearchDone | InspectDone | ReportsDone | QueueDone | CancelDone
+Asked = (
+    SubmitAsked
+    | ReadAsked
+    | SearchAsked
+    | InspectAsked
+    | ReportsAsked
+    | QueueAsked
+    | CountAsked
+    | CancelAsked
+)
+Answer = SubmitDone | ReadDone | SearchDone | InspectDone | ReportsDone | QueueDone | CountDone | CancelDone
 
 PATIENCE_S: Final[Seconds] = 2.0
 """How much later than its own timeout an answer may come: the disk is slow, a clock drifts."""

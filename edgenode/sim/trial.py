@@ -15,6 +15,7 @@ from edgenode.core.specs import Spec
 from edgenode.core.types import Seconds
 from edgenode.sim.abilities import Abilities
 from edgenode.sim.clients import Clients
+from edgenode.sim.counts import Counts
 from edgenode.sim.days import Days
 from edgenode.sim.faults import HURT_S, Family, Faults, Mood
 from edgenode.sim.identities import Forfeited
@@ -119,6 +120,7 @@ class Trial:
         earliest_s = 0.05 if is_hurt else FORMED_S
         self.keyed = KeyedClients(self.world, earliest_s=earliest_s, off=plan.simple)
         self.clients = Clients(self.world, self.faults, days, self._vary, self.keyed.some)
+        self.counts = Counts(self.world, self.faults, off=plan.simple)
         self.retries = Retries(self.world, self.clients.jobs, earliest_s=earliest_s, off=plan.simple)
 
     @property
@@ -163,6 +165,7 @@ class Trial:
         self.keyed.begin(plan.hurt_s, [blow.at for blow in self.faults.blows])
         self.clients.jobs += [key.job for key in self.keyed.keys]
         self.retries.begin(plan.hurt_s)
+        self.counts.begin(plan.hurt_s)
         world.run_until(plan.hurt_s)
         weather.heal()
         self.queueing.heal()
@@ -172,6 +175,7 @@ class Trial:
         judge.demand(plan.heal_s * max(1.0, plan.hurt_s / HURT_S))
         self.abilities.demand()
         self.retries.check()
+        self.counts.demand()
         world.talk.check(is_calm=self.faults.mood is Mood.CALM)
         if self._is_patient:
             judge.demand_rest()

@@ -20,7 +20,6 @@ from edgenode.core.signals import (
     Changed,
     ClockRead,
     Cloned,
-    CountDone,
     Effect,
     Event,
     LeaveAsked,
@@ -695,7 +694,7 @@ class World(Timeline):
                     machine = life.machine  # its operator was told to start it again
                     self.after(self._dice.uniform(0.5, 4.0), lambda: self.start_if_down(machine))
                 return False
-            case RegulateDone() | CountDone():
+            case RegulateDone():
                 pass
             case Log():
                 self.on_log(life, effect)
