@@ -2,10 +2,15 @@
 
 Where nothing goes wrong a limit is never passed, once it is known, and a paused queue starts nothing. Under
 faults the sides of a cut have a limit each; but some time after healing it holds for all again.
+
+In most of those seeds limits are changed and reset, too. Then under faults two sides may have changed one, or
+a node that stood still may hear of a wish late: nothing is said of how fast it goes. But in the end all nodes
+say the same of every queue; and where nothing went wrong, what was set last.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
@@ -15,15 +20,21 @@ from edgenode.core.signals import QueueAsked, QueueDone, Run
 from edgenode.core.specs import Options, Spec
 from edgenode.core.steward import LATE_S, SETTLE_S
 from edgenode.core.types import FOREVER, JobId, Seconds, StartToken
+from edgenode.core.wire import QueueItem
 from edgenode.sim.faults import Faults, Mood
 from edgenode.sim.machines import Life
 from edgenode.sim.requests import Answer
+from edgenode.sim.story import short
 from edgenode.sim.violation import Violation
 from edgenode.sim.world import World
 
 SHARES: Final = {Mood.CALM: 0.6, Mood.CHURN: 0.6, Mood.STALLS: 0.3, Mood.HURT: 0.15}
 """Of the seeds, by mood: most where the law is strict; none of those that measure how soon a dead node's jobs
 start again, since a limit may hold them up."""
+CHANGING: Final = 0.7
+"""The share of those in which limits are changed."""
+AGREED_S: Final[Seconds] = 120.0
+"""When all say the same: whoever missed a change finds out by comparing, with one of the others at a time."""
 NARROW, SLOW, CLOSED, KEY = "narrow", "slow", "closed", "customer"
 KEY_LIMIT: Final = 2
 FORMED_S: Final[Seconds] = 5.0
@@ -45,7 +56,11 @@ class Queueing:
         self._healed_at: Seconds = FOREVER
         self._limit = self._dice.randint(2, 5)
         self._rate, self._burst = self._dice.choice((20.0, 50.0)), self._dice.choice((1, 5))
-        self._known_at: dict[str, Seconds] = {}  # since when all know of a queue's settings
+        self._changes = world.random("changes of queues")
+        self.is_changing = self.is_on and self._changes.random() < CHANGING
+        self._asked: Counter[str] = Counter()  # how often something was set
+        self._unanswered: Counter[str] = Counter()
+        self._known: dict[str, tuple[Seconds, QueueItem]] = {}  # since when all know of a queue's settings
         self._running: dict[tuple[JobId, StartToken], Options] = {}
         self._slow_starts: list[Seconds] = []
         self.seen = 0  # starts that were held against a limit
@@ -75,6 +90,9 @@ class Queueing:
         closes_at = dice.uniform(1.6, until * 0.5)
         world.at(closes_at, lambda: self._set(CLOSED, paused=True))
         world.at(dice.uniform(closes_at + 0.5, until), self._reopen)
+        if self.is_changing:
+            for _ in range(self._changes.randint(1, 5)):
+                world.at(self._changes.uniform(FORMED_S, until), self._change)
 
     def heal(self) -> None:
         """Nothing more goes wrong, and nothing stays paused."""
@@ -96,6 +114,17 @@ class Queueing:
             change = (queue, paused, concurrency, rate, burst, 2.0)
             self._ask(self._dice.choice(lives), queue, change)
 
+    def _change(self) -> None:
+        """Give a queue another limit; or none, as if it had never had one."""
+        dice = self._changes
+        queue, is_reset = dice.choice((NARROW, SLOW)), dice.random() < 0.3
+        if is_reset:
+            self._set(queue, paused=False, concurrency=0, rate=0.0, burst=0)
+        elif queue == NARROW:
+            self._set(NARROW, concurrency=dice.randint(1, 6))
+        else:
+            self._set(SLOW, rate=dice.choice((10.0, 20.0, 50.0)), burst=dice.choice((1, 5)))
+
     def _ask(
         self,
         life: Life,
@@ -104,15 +133,21 @@ class Queueing:
     ) -> None:
         def answered(answer: Answer) -> None:
             assert isinstance(answer, QueueDone)
-            if answer.error is None and answer.known == answer.living and change[1] is not False:
-                self._known_at[queue] = self._world.now
+            self._unanswered[queue] -= 1
+            is_known = answer.error is None and answer.known == answer.living
+            if is_known and not self._unanswered[queue] and answer.item is not None:
+                self._known[queue] = self._world.now, answer.item
+                if queue == SLOW:
+                    self._slow_starts.clear()
 
-        self._known_at.pop(queue, None)
+        self._known.pop(queue, None)
+        self._asked[queue] += 1
+        self._unanswered[queue] += 1
         self._world.ask(life, lambda request: QueueAsked(request, *change), answered)
 
     def _reopen(self) -> None:
         """Resume wherever it is known to be paused, until it is nowhere."""
-        self._known_at.pop(CLOSED, None)
+        self._known.pop(CLOSED, None)
         shut = [life for life in self._world.lives() if _is_closed(life)]
         for life in shut[:1]:
             self._ask(life, CLOSED, (CLOSED, False, None, None, None, 2.0))
@@ -131,24 +166,30 @@ class Queueing:
         if options.concurrency_key == KEY:
             count = sum(other.concurrency_key == KEY for other in self._running_now())
             self._check(count <= KEY_LIMIT, f"{count} jobs of one key run at a time, not {KEY_LIMIT}")
-        known_at = self._known_at.get(options.queue, FOREVER)
-        if now < known_at + SETTLE_S + SLACK_S:
+        known_at, item = self._known.get(options.queue, (FOREVER, None))
+        if item is None or now < known_at + SETTLE_S + SLACK_S or not self._is_sure(options.queue):
             return
-        if options.queue == NARROW:
-            count = sum(other.queue == NARROW for other in self._running_now())
-            self._check(count <= self._limit, f"{count} jobs of a queue run at a time, not {self._limit}")
-        elif options.queue == CLOSED:
+        if item.concurrency:
+            count = sum(other.queue == options.queue for other in self._running_now())
+            self._check(
+                count <= item.concurrency, f"{count} jobs of a queue run at a time, not {item.concurrency}"
+            )
+        if item.paused:
             self._check(False, f"a job of a queue starts that was paused at {known_at:.3f} s")
-        elif options.queue == SLOW:
-            self._check_rate(now)
+        if item.rate:
+            self._check_rate(now, item)
 
-    def _check_rate(self, now: Seconds) -> None:
+    def _is_sure(self, queue: str) -> bool:
+        """Whether what all knew is what they know."""
+        return self._is_faultless or queue == CLOSED or self._asked[queue] == 1
+
+    def _check_rate(self, now: Seconds, item: QueueItem) -> None:
         """In no stretch of time up to now there were too many."""
         starts = self._slow_starts
         starts.append(now)
-        ahead = self._burst + self._rate * (LATE_S + SLACK_S)
+        ahead = max(1, item.burst) + item.rate * (LATE_S + SLACK_S)
         for place, since in enumerate(starts):
-            count, most = len(starts) - place, ahead + 1.1 * self._rate * (now - since)
+            count, most = len(starts) - place, ahead + 1.1 * item.rate * (now - since)
             self._check(
                 count <= most, f"{count} jobs of a queue start in {now - since:.3f} s, not {most:.1f}"
             )
@@ -160,6 +201,27 @@ class Queueing:
                 del self._running[job, token]
             else:
                 yield options
+
+    def demand(self) -> None:
+        """After the end all say the same of every queue.
+
+        Raises:
+            Violation: they don't; or nothing went wrong, and it is not what was set last.
+        """
+        world = self._world
+        if not self.is_on:
+            return
+        if not world.run_until(world.now + AGREED_S, lambda: len(set(self._told().values())) <= 1):
+            raise Violation(f"Q: {AGREED_S:.0f} s after all has ended nodes differ: {self._told()}")
+        for name, told in self._told().items():
+            for queue, (_, item) in self._known.items():
+                if self._is_faultless and item not in told:
+                    raise Violation(f"Q: {name} does not know {item} of {queue}, but {told}")
+
+    def _told(self) -> dict[str, tuple[QueueItem, ...]]:
+        """What every node says of all queues."""
+        cores = ((short(life.id), life.core) for life in self._world.lives())
+        return {name: tuple(core.queues.all()) for name, core in cores if isinstance(core, Node)}
 
     def _check(self, holds: bool, what: str) -> None:
         self.seen += 1

@@ -176,6 +176,7 @@ class Trial:
         self.abilities.demand()
         self.retries.check()
         self.counts.demand()
+        self.queueing.demand()
         world.talk.check(is_calm=self.faults.mood is Mood.CALM)
         if self._is_patient:
             judge.demand_rest()

@@ -40,7 +40,7 @@ def counts() -> Counts:
     trial = next(calm_trials())
     ledger = trial.world.ledger
     ledger.submitted(tuple(JOBS))
-    token = a_record(JOBS[0])._replace().own.token
+    token = a_record(JOBS[0]).own.token
     ledger.starts[JOBS[0].id][token] = Start(A, 1)
     ledger.acked = {spec.id: (A,) for spec in JOBS}
     ledger.finished = {JOBS[2].id}

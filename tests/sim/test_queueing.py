@@ -11,9 +11,12 @@ from sim_stories import busy
 from edgenode.core.lines import Gate, Need
 from edgenode.core.node import Node
 from edgenode.core.permits import Permits
+from edgenode.core.queues import Queues, is_reset
 from edgenode.core.specs import Options
 from edgenode.core.steward import Pool, Steward
+from edgenode.core.wire import QueueItem
 from edgenode.sim.faults import Mood
+from edgenode.sim.queueing import CLOSED
 from edgenode.sim.trial import Plan, Trial
 from edgenode.sim.violation import Violation
 
@@ -85,3 +88,28 @@ def test_the_most_urgent_job_is_next_and_then_the_oldest_also_for_the_owners_suc
         running = next((job for job in ("of a", *jobs) if story.runs(job)), "")
     assert begun == ["of b", "urgent", "of a", "old", "young"]
     story.heal_and_judge()
+
+
+def changing_trials() -> Iterator[Trial]:
+    """Runs in which nothing goes wrong, and limits of queues are changed."""
+    return (trial for trial in calm_trials() if trial.queueing.is_changing)
+
+
+def test_a_change_of_a_limit_that_others_do_not_heed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    merge = Queues._merge
+
+    def heedless(self: Queues, item: QueueItem) -> bool:
+        is_change = item.queue != CLOSED and item.queue in self._items
+        return not (is_change and item.by != self._desk.me) and merge(self, item)
+
+    monkeypatch.setattr(Queues, "_merge", heedless)
+    with pytest.raises(Violation, match="Q: "):
+        run_all(islice(changing_trials(), TRIALS))
+
+
+def test_limits_are_changed_and_reset_and_hold() -> None:
+    runs = list(islice(changing_trials(), TRIALS))
+    run_all(runs)
+    items = [item for trial in runs for _, item in trial.queueing._known.values()]
+    assert any(map(is_reset, items))
+    assert any(item.version > 1 and item.concurrency for item in items)
