@@ -762,8 +762,9 @@ def _attempts_max(options: Options) -> int:
 
 
 def pause_s(record: Record) -> Seconds:
-    """How long the owner that noted the last failure wanted to wait: both days are by its clock."""
-    failed_at = max((note.at for note in record.history if note.kind == ATTEMPT_FAILED), default=FOREVER)
+    """How long the owner that noted the last failure wanted to wait: both days are by its clock. FOREVER if
+    so much has happened since that the history has forgotten it: then only the day is known."""
+    failed_at = max((note.at for note in record.history if note.kind == ATTEMPT_FAILED), default=-FOREVER)
     return max(0.0, record.own.due_at - failed_at)
 
 

@@ -26,7 +26,7 @@ from job_mesh import (
     succeeded,
 )
 
-from edgenode.core import runner, scheduler
+from edgenode.core import jobs, runner, scheduler
 from edgenode.core.job_bytes import encode
 from edgenode.core.jobs import new_record
 from edgenode.core.scheduler import backoff_s
@@ -812,6 +812,13 @@ def test_the_rest_of_a_pause_is_waited_by_the_next_owner() -> None:
     mesh.run_until(lambda: mesh.has_settled(B, spec.id))
     first, second = attempts(mesh, spec.id)
     assert second - first == pytest.approx(5.1, abs=0.6)
+
+
+def test_a_pause_is_kept_though_the_history_is_too_full_to_say_when_it_began(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jobs, "HISTORY_MAX", 1)
+    test_the_rest_of_a_pause_is_waited_by_the_next_owner()
 
 
 def test_a_job_has_one_pause_however_often_it_is_taken_on_and_none_after_its_end() -> None:
