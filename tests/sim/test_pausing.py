@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import islice
 
 import pytest
 from sim_records import A, B, a_record, a_spec
 
 from edgenode.core.jobs import Note, Record, failed_once, started, taken_over, with_loss
+from edgenode.core.node import Node
 from edgenode.core.scheduler import ATTEMPT_FAILED
 from edgenode.core.specs import Options
 from edgenode.core.types import Backoff, Ballot, JobId, NodeId, Seconds, StartToken
@@ -15,11 +17,23 @@ from edgenode.core.wire import Verdict
 from edgenode.sim.clock import EPOCH
 from edgenode.sim.ledger import Start
 from edgenode.sim.pausing import PauseLaw
+from edgenode.sim.trial import Plan, Trial
 from edgenode.sim.violation import Violation
 from edgenode.sim.workers import asks, raised
 
 CONSTANT = Options(backoff=Backoff("constant", base_s=2.0, cap_s=9.0))
 GROWING = Options(backoff=Backoff("exponential", base_s=4.0, cap_s=6.0))
+
+
+TRIALS = 10
+
+
+def test_seeds_have_pauses_and_keep_to_them() -> None:
+    trials = (Trial(Plan(seed), Node) for seed in range(100))
+    runs = list(islice((trial for trial in trials if trial.pausing.is_on), TRIALS))
+    for trial in runs:
+        trial.run()
+    assert sum(trial.world.ledger.pauses.seen for trial in runs) > TRIALS
 
 
 class Failing:
