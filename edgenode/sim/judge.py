@@ -4,7 +4,7 @@ The numbers in violations, and where each is checked:
 
     I1 nothing acknowledged is lost        ledger      I10 attempts and losses have limits   here
     I2 nothing from nowhere                ledger      I11 one key, one job                  keylaw, here
-    I3 every job ends                      here        I12 never early                       ledger
+    I3 every job ends                      here        I12 never early                       ledger, pausing
     I4 a settled result never changes      both        I13 a cancel that was asked for       ledger
     I5 each start has its own fence        ledger      I14 at most once                      ledger
     I6 no start too many                   both        I15 rest, memory, answers in time     rest, requests
@@ -12,7 +12,9 @@ The numbers in violations, and where each is checked:
     I8 nobody is dead who is slow          liveness    I17 what is replayed changes nothing  all of these
     I9 copies return to where they belong  here        I18 one seed, one trace               test_trial
 
-What starts say has laws of its own, in `talk`: I2, and that what is kept of it is bounded (I15).
+What starts say has laws of its own, in `talk`: I2, and that what is kept of it is bounded (I15). So have
+limits of queues (Q, in `queueing` and `counts`), and what only some nodes can run (L, in `abilities`). What
+was tried again stays as it ended (I4, in `retries`).
 
 Not here yet, since the core has none of it: streams with cursors, and ticks of schedules. That a busy node
 refuses, and who may speak at all, belong to the shell and its tests.
