@@ -118,7 +118,7 @@ class Ledger:
         """What clients have asked to cancel."""
         self._noted: dict[JobId, Wall] = {}  # of those, what they were told is noted, and when
         self.starts: defaultdict[JobId, dict[StartToken, Start]] = defaultdict(dict)
-        self.pauses = PauseLaw(self.starts, lambda node: self.misled(node))
+        self.pauses = PauseLaw(self.starts)
         self.stranded: Counter[JobId] = Counter()
         """How often a job's only holder left with it, since nobody took jobs then."""
         self.told: dict[JobId, Value] = {}
@@ -588,7 +588,7 @@ class Ledger:
                     f"I5: {token_text(token)} of {job_text(job)} runs before its owner's disk has it"
                 )
             self._check_given_up(token, record)
-            self.pauses.started(node, token, record, self._true_time() - EPOCH)
+            self.pauses.started(token, record, self._true_time() - EPOCH)
         started[token] = Start(node, boot)
 
     def _check_given_up(self, token: StartToken, record: Record) -> None:

@@ -10,7 +10,7 @@ Only some seeds' tasks ask for pauses, from a source of chance of their own.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Final
@@ -65,7 +65,6 @@ class Pause:
     failed: StartToken
     since: Seconds
     lasts_s: Seconds
-    is_misdated: bool  # by clocks that were wrong: who takes the job over finds another day in it
 
 
 class PauseLaw:
@@ -73,18 +72,13 @@ class PauseLaw:
 
     Args:
         starts: what really happened to each job.
-        misled: whether a node knows no better than wrong clocks.
     """
 
-    def __init__(
-        self,
-        starts: Mapping[JobId, Mapping[StartToken, Start]],
-        misled: Callable[[NodeId], bool],
-    ) -> None:
+    def __init__(self, starts: Mapping[JobId, Mapping[StartToken, Start]]) -> None:
         self._starts = starts
-        self._misled = misled
         self.slack_s: Seconds = 1.0
-        """How far the mesh's time may be off where it is taken for what it is."""
+        """How far the mesh's time may be off. Who takes a job over waits until a day, and by a time that was
+        ahead once, and does not go back, that day is over early: where clocks are wrong this is FOREVER."""
         self.seen = 0  # starts that a pause had gone before
         self._noted: defaultdict[JobId, dict[Note, Pause]] = defaultdict(dict)
         self._waiting: dict[JobId, Pause] = {}
@@ -117,7 +111,7 @@ class PauseLaw:
                 f"I12: after {token_text(failed)} {job_text(record.id)} pauses {lasts_s:.3f} s, "
                 f"not {least_s:.3f} to {most_s:.3f}"
             )
-        pause = Pause(failed, now, lasts_s, self._misled(note.node))
+        pause = Pause(failed, now, lasts_s)
         self._noted[record.id][note] = self._waiting[record.id] = pause
 
     def _whose(self, job: JobId, error: str) -> StartToken | None:
@@ -136,8 +130,8 @@ class PauseLaw:
             return pause_s, pause_s
         return 0.0, min(backoff.cap_s, backoff.base_s * 2 ** (record.failure_count - 1))
 
-    def started(self, node: NodeId, token: StartToken, record: Record, now: Seconds) -> None:
-        """`node` begins a start, of which its owner has this on disk.
+    def started(self, token: StartToken, record: Record, now: Seconds) -> None:
+        """A start begins, of which its owner has this on disk.
 
         Raises:
             Violation: an earlier one has failed, as that owner knows, and its pause is not over.
@@ -148,14 +142,14 @@ class PauseLaw:
         ends: defaultdict[StartToken, list[Seconds]] = defaultdict(list)
         for note in record.history:
             pause = known.get(note)
-            if pause is None or pause.is_misdated or self._was_given_up(record, pause.failed):
+            if pause is None or self._was_given_up(record, pause.failed):
                 continue
             # Two sides of a cut may have noted the failure, each with a pause that it drew.
             ends[pause.failed].append(pause.since + pause.lasts_s)
         for failed, all_ends in ends.items():
             early_s = min(all_ends) - now
             self.seen += 1
-            if early_s > self.slack_s and not any(map(self._misled, {node, token.owner})):
+            if early_s > self.slack_s:
                 raise Violation(
                     f"I12: {token_text(token)} of {job_text(record.id)} begins {early_s:.3f} s before the "
                     f"pause after {token_text(failed)} is over"

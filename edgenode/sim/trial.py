@@ -12,7 +12,7 @@ from typing import Final
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.situations import Situation
 from edgenode.core.specs import Spec
-from edgenode.core.types import Seconds
+from edgenode.core.types import FOREVER, Seconds
 from edgenode.sim.abilities import Abilities
 from edgenode.sim.clients import Clients
 from edgenode.sim.counts import Counts
@@ -110,10 +110,8 @@ class Trial:
         self.queueing = Queueing(self.world, self.faults, quick=days.quick)
         self.abilities = Abilities(self.world, self.faults, off=days.quick or plan.simple)
         self.pausing = Pausing(self.world.random("pauses"))
-        if self.faults.exact_clocks:
-            self.world.ledger.pauses.slack_s = PUNCTUAL_S + self.faults.answer_late_s / 2
-        else:
-            self.world.ledger.pauses.slack_s = self.world.ledger.clock_s
+        punctual_s = PUNCTUAL_S + self.faults.answer_late_s / 2
+        self.world.ledger.pauses.slack_s = punctual_s if self.faults.exact_clocks else FOREVER
         self.world.talk.is_on = Random(f"{plan.seed} talk").random() < TALKATIVE
         # Nodes that have not met yet are the sides of a cut: that is a fault.
         is_hurt = self.faults.mood is Mood.HURT

@@ -12,7 +12,7 @@ from edgenode.core.jobs import Note, Record, failed_once, started, taken_over, w
 from edgenode.core.node import Node
 from edgenode.core.scheduler import ATTEMPT_FAILED
 from edgenode.core.specs import Options
-from edgenode.core.types import Backoff, Ballot, JobId, NodeId, Seconds, StartToken
+from edgenode.core.types import Backoff, Ballot, JobId, Seconds, StartToken
 from edgenode.core.wire import Verdict
 from edgenode.sim.clock import EPOCH
 from edgenode.sim.ledger import Start
@@ -41,8 +41,7 @@ class Failing:
 
     def __init__(self, options: Options = CONSTANT) -> None:
         self.starts: defaultdict[JobId, dict[StartToken, Start]] = defaultdict(dict)
-        self.misled: set[NodeId] = set()
-        self.law = PauseLaw(self.starts, lambda node: node in self.misled)
+        self.law = PauseLaw(self.starts)
         self.law.slack_s = 0.1
         self.record = a_record(a_spec(1, options))
 
@@ -57,10 +56,10 @@ class Failing:
         self.law.ordered(A, self.record, at, is_faultless=True)
         return self.record
 
-    def start(self, at: Seconds, record: Record | None = None, *, on: NodeId = A) -> None:
+    def start(self, at: Seconds, record: Record | None = None) -> None:
         record = record or self.record
         token = StartToken(record.own.ballot.term, record.owner, 2)
-        self.law.started(on, token, record, at)
+        self.law.started(token, record, at)
 
 
 @pytest.mark.parametrize(
@@ -103,9 +102,9 @@ def test_nobody_who_knows_of_a_failure_starts_the_job_before_its_pause_is_over()
     job.fail(3.0, 5.0, after_s=5.0)
     job.start(8.0)
     taken = taken_over(job.record, Ballot(2, B), Note(EPOCH, "takeover", B, ""))
-    for record, node in ((job.record, A), (taken, B)):
+    for record in (job.record, taken):
         with pytest.raises(Violation, match=r"begins 1\.000 s before the pause"):
-            job.start(7.0, record, on=node)
+            job.start(7.0, record)
 
 
 def test_who_takes_a_failed_start_for_lost_need_not_wait() -> None:
@@ -114,19 +113,6 @@ def test_who_takes_a_failed_start_for_lost_need_not_wait() -> None:
     (token,) = job.starts[failed.id]
     job.start(4.0, with_loss(failed, token))
     job.start(4.0, failed._replace(history=()))
-
-
-def test_wrong_clocks_excuse_an_early_start() -> None:
-    job = Failing()
-    job.fail(3.0, 5.0, after_s=5.0)
-    job.misled = {B}
-    job.start(4.0, on=B)
-    job.misled = {A}
-    other = Failing()
-    other.misled = {A}
-    other.fail(3.0, 5.0, after_s=5.0)
-    other.misled = set()
-    other.start(4.0, on=B)
 
 
 def test_where_nothing_goes_wrong_no_pause_takes_longer() -> None:
