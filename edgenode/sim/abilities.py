@@ -34,11 +34,11 @@ RARE: Final = "sim.rare"
 """A task that only some nodes have."""
 GPU, EAST, WEST = ("gpu", "yes"), ("zone", "east"), ("zone", "west")
 KINDS: Final = (
-    Kind(TASK, (GPU,), ""),
-    Kind(TASK, (WEST,), ""),
-    Kind(TASK, (GPU, EAST), ""),
-    Kind(RARE, (), ""),
-    Kind(RARE, (GPU,), ""),
+    Kind(TASK, (GPU,)),
+    Kind(TASK, (WEST,)),
+    Kind(TASK, (GPU, EAST)),
+    Kind(RARE, ()),
+    Kind(RARE, (GPU,)),
 )
 SPECIAL: Final = 0.35
 """The share of jobs that need something."""
@@ -102,7 +102,7 @@ class Abilities:
     def _begins(self, life: Life, effect: Run) -> None:
         spec, machine = effect.spec, life.machine
         self.seen += 1
-        if not can_run(machine, Kind(spec.task, spec.options.requires, "")):
+        if not can_run(machine, Kind(spec.task, spec.options.requires)):
             raise Violation(
                 f"L: {short(life.id)} runs {job_text(spec.id)}, a {spec.task} that requires "
                 f"{dict(spec.options.requires)}, and has {dict(machine.labels)} and {machine.tasks}"

@@ -117,9 +117,7 @@ class Clients:
         run_at = EPOCH + now + dice.uniform(0.0, 3.0) if exact and later else 0.0
         hurried = exact and dice.random() < 0.1
         deadline = max(EPOCH + now, run_at) + dice.uniform(0.5, 4.0) if hurried else 0.0
-        said = options(dice, run_at, deadline)
-        # The API refuses what asks for more.
-        acks = min(said.acks, self._faults.replicas, self._faults.nodes)
+        said = options(dice, run_at, deadline, disks=self._faults.disks)
         spec = Spec(
             make_job_id(wall, dice.randbytes(10)),
             TASK,
@@ -127,7 +125,7 @@ class Clients:
             wall,
             # The API makes it by the mesh's time.
             max(EPOCH + now, run_at) + self._days.lasts_s(dice),
-            replace(said, acks=acks, ttl_s=self._days.ttl_s(dice)),
+            replace(said, ttl_s=self._days.ttl_s(dice)),
         )
         return self._vary(spec)
 
@@ -181,14 +179,18 @@ class Clients:
         self._world.ask(life, lambda request: InspectAsked(request, job, 2.0), _nothing)
 
 
-def options(dice: Random, run_at: Wall, deadline: Wall) -> Options:
-    """A mixture of what people may say of a job."""
+def options(dice: Random, run_at: Wall, deadline: Wall, *, disks: int) -> Options:
+    """A mixture of what people may say of a job.
+
+    Args:
+        disks: on how many it may be: the API refuses what asks for more.
+    """
     once = dice.random() < 0.15
     return Options(
         priority=dice.randint(0, 9),
         run_at=run_at,
         deadline=deadline,
-        acks=dice.choice((0, 0, 0, 1, 2, 3)),
+        acks=min(dice.choice((0, 0, 0, 1, 2, 3)), disks),
         max_attempts=1 if once else dice.randint(1, 4),
         max_losses=dice.randint(1, 4),
         delivery=Delivery.AT_MOST_ONCE if once else Delivery.AT_LEAST_ONCE,

@@ -190,6 +190,11 @@ class Faults:
             poison=self.poison and Family.POISON not in families,
         )
 
+    @property
+    def disks(self) -> int:
+        """On how many a job can be."""
+        return min(self.replicas, self.nodes)
+
     @classmethod
     def draw(cls, dice: Random, *, hurt_s: Seconds, nodes: int = 0, replicas: int = 0) -> Faults:
         """Draw a run's faults; `nodes` 0 draws their number, too, and `replicas` 0 the copies of a job."""

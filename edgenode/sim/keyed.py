@@ -62,8 +62,9 @@ class Key:
 class KeyedClients:
     """The users of all keys of one run. Who gets no answer, or an uncertain one, tries another node."""
 
-    def __init__(self, world: World, *, earliest_s: Seconds, off: bool) -> None:
+    def __init__(self, world: World, *, disks: int, earliest_s: Seconds, off: bool) -> None:
         self._world = world
+        self._disks = disks
         self._earliest_s = earliest_s
         self._dice: Random = world.random("keys")
         count = self._dice.randint(1, KEYS_MAX) if self._dice.random() < KEYED_CHANCE and not off else 0
@@ -73,7 +74,7 @@ class KeyedClients:
 
     def _draw(self, name: str) -> Key:
         lasts_s = self._dice.choice((0.01, 0.2, 1.0, 3.0)) * self._dice.uniform(0.5, 1.0)
-        return Key(name, options(self._dice, 0.0, 0.0), lasts_s)
+        return Key(name, options(self._dice, 0.0, 0.0, disks=self._disks), lasts_s)
 
     def begin(self, until: Seconds, moments: Sequence[Seconds]) -> None:
         """Use every key a few times until then: some also before any two nodes have met.

@@ -116,7 +116,7 @@ class Trial:
         # Nodes that have not met yet are the sides of a cut: that is a fault.
         is_hurt = self.faults.mood is Mood.HURT
         earliest_s = 0.05 if is_hurt else FORMED_S
-        self.keyed = KeyedClients(self.world, earliest_s=earliest_s, off=plan.simple)
+        self.keyed = KeyedClients(self.world, disks=self.faults.disks, earliest_s=earliest_s, off=plan.simple)
         self.clients = Clients(self.world, self.faults, days, self._vary, self.keyed.some)
         self.counts = Counts(self.world, self.faults, off=plan.simple)
         self.retries = Retries(self.world, self.clients.jobs, earliest_s=earliest_s, off=plan.simple)

@@ -34,10 +34,10 @@ def able_trials() -> Iterator[Trial]:
 
 def test_a_machine_can_run_what_it_has_the_task_and_all_labels_for() -> None:
     machine = Machine(node_id("a"), node_id("a"), clock=None, labels=(GPU,), tasks=(RARE,))  # type: ignore[arg-type]
-    assert can_run(machine, Kind(TASK, (), ""))
-    assert can_run(machine, Kind(RARE, (GPU,), ""))
-    assert not can_run(machine, Kind(TASK, (GPU, EAST), ""))
-    assert not can_run(machine, Kind("other", (), ""))
+    assert can_run(machine, Kind(TASK, ()))
+    assert can_run(machine, Kind(RARE, (GPU,)))
+    assert not can_run(machine, Kind(TASK, (GPU, EAST)))
+    assert not can_run(machine, Kind("other", ()))
 
 
 def test_jobs_run_where_they_can_and_nodes_say_what_is_lacking() -> None:
@@ -47,7 +47,7 @@ def test_jobs_run_where_they_can_and_nodes_say_what_is_lacking() -> None:
         trial.run()
         starts = trial.world.ledger.starts
         needed |= {
-            Kind(spec.task, spec.options.requires, "")
+            Kind(spec.task, spec.options.requires)
             for job, spec in trial.world.ledger.specs.items()
             if starts[job]
         }
