@@ -20,7 +20,7 @@ from edgenode.cli.output import (
     print_table,
 )
 
-NONE = ("none", "0")
+NONE = "none"
 
 
 def show_queues(url: UrlOption = None, as_json: JsonOption = False) -> None:
@@ -56,7 +56,7 @@ def change_queue(
         str | None, typer.Option(metavar="R", help="At most so many start per second in the mesh, or none.")
     ] = None,
     burst: Annotated[
-        str | None, typer.Option(metavar="B", help="With a rate: so many may start at once.")
+        str | None, typer.Option(metavar="B", help="With a rate: so many may start at once, or none: 1.")
     ] = None,
     reset: Annotated[
         bool, typer.Option("--reset", help="As if nothing had ever been set: not paused, no limits.")
@@ -70,7 +70,7 @@ def change_queue(
     edgenode queue mail --pause
     edgenode queue mail --resume
     edgenode queue mail --concurrency 5 --rate 50 --burst 10
-    edgenode queue mail --concurrency none
+    edgenode queue mail --concurrency none        removes the limit
     edgenode queue mail --reset
 
     Exits with 3 if not every living member has said that it knows of the change yet.
@@ -97,7 +97,7 @@ def change_queue(
 
 
 def _number(field: str, given: str, number: type[int] | type[float]) -> int | float | None:
-    if given in NONE:
+    if given == NONE:
         return None
     try:
         found = number(given)
@@ -105,6 +105,9 @@ def _number(field: str, given: str, number: type[int] | type[float]) -> int | fl
         found = math.nan
     if isinstance(found, float) and not math.isfinite(found):  # JSON has no word for it
         raise typer.BadParameter("expected a number, or none", param_hint=f"--{field}")
+    if found == 0:
+        text = f"0 is no limit: --pause has nothing started, --{field} {NONE} removes the limit"
+        raise typer.BadParameter(text, param_hint=f"--{field}")
     return found
 
 

@@ -26,7 +26,7 @@ def test_a_queue_is_limited_paused_and_shown(node: Served) -> None:
     heading, shown = edgenode("queues").stdout.splitlines()
     assert heading.split() == ["QUEUE", "STATE", "CONCURRENCY", "RATE", "BURST", "QUEUED", "RUNNING"]
     assert shown.split() == ["mail", "paused", "5", "2.5/s", "10", "40", "5"]
-    result = edgenode("queue", "mail", "--resume", "--rate", "none", "--concurrency", "0")
+    result = edgenode("queue", "mail", "--resume", "--rate", "none", "--concurrency", "none")
     assert result.stdout.splitlines()[1].split() == ["mail", "open", "-", "-", "-"]
     assert [each["name"] for each in json.loads(edgenode("queues", "--json").stdout)["queues"]] == ["mail"]
 
@@ -72,6 +72,18 @@ def test_a_change_of_nothing_or_to_nonsense_is_refused(node: Served) -> None:
     assert "concurrency" in result.stderr
     assert edgenode("queues").exit_code == 0
     assert not node.service.items
+
+
+@pytest.mark.parametrize(
+    ("limit", "zero"), [("--rate", "0"), ("--rate", "0.0"), ("--concurrency", "0"), ("--burst", "0")]
+)
+def test_a_limit_of_zero_is_refused_and_the_limit_stays(node: Served, limit: str, zero: str) -> None:
+    edgenode("queue", "mail", "--concurrency", "5", "--rate", "2", "--burst", "3")
+    result = edgenode("queue", "mail", f"{limit}={zero}")
+    assert result.exit_code == 2
+    said = " ".join(result.stderr.replace("│", " ").split())
+    assert f"0 is no limit: --pause has nothing started, {limit} none removes the limit" in said
+    assert (node.service.items["mail"].concurrency, node.service.items["mail"].rate) == (5, 2.0)
 
 
 def test_a_job_is_submitted_with_its_concurrency_key(node: Served) -> None:
