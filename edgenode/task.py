@@ -58,16 +58,22 @@ class TaskVerdict(Exception):
         self.reason = str(reason)
 
 
+_ASKED: Final = "the task asked to be tried again"
+
+
 class Retry(TaskVerdict):
     """Try again: in `after_s` seconds, or after the job's own backoff. Counts as a failed attempt.
+
+    Args:
+        reason: a number is no reason, but the seconds: `Retry(30)` is `Retry(after_s=30)`.
 
     Raises:
         ValueError: `after_s` is not from 0 to ten years.
     """
 
-    def __init__(
-        self, reason: object = "the task asked to be tried again", *, after_s: float | None = None
-    ) -> None:
+    def __init__(self, reason: object = _ASKED, *, after_s: float | None = None) -> None:
+        if after_s is None and isinstance(reason, int | float) and not isinstance(reason, bool):
+            after_s, reason = reason, _ASKED
         if after_s is not None and not 0 <= after_s <= FAR_S:  # nor is NaN
             raise ValueError(f"after_s is from 0 to {FAR_S:.0f} seconds, not {after_s!r:.40}")
         super().__init__(reason)

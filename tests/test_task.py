@@ -777,6 +777,24 @@ def test_the_reason_of_a_verdict_may_be_the_exception_that_was_caught() -> None:
     assert [kind(caught).reason for kind in (Retry, Cancel, Fail)] == ["no route"] * 3
 
 
+@pytest.mark.parametrize("said", [4, 2.5, 0])
+def test_a_number_alone_is_when_to_try_again(said: float) -> None:
+    @task("again")
+    def again(is_raised: bool) -> object:
+        if is_raised:
+            raise Retry(said)
+        return Retry(said)
+
+    for is_raised in (True, False):
+        with pytest.raises(Retry) as caught:
+            run_task(again, {"is_raised": is_raised})
+        assert caught.value.after_s == said
+        assert caught.value.reason == Retry().reason
+    assert (Retry("busy").after_s, Retry("busy", after_s=4).after_s) == (None, 4.0)
+    with pytest.raises(ValueError, match="after_s is from 0"):
+        Retry(-1)
+
+
 @pytest.mark.parametrize("after_s", [-1.0, float("inf"), float("nan"), 1e300, 10**400])
 def test_a_pause_that_no_calendar_shows_is_refused(after_s: float) -> None:
     with pytest.raises(ValueError, match="after_s is from 0 to 316224000 seconds, not"):
