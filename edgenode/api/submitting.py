@@ -6,7 +6,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
-from typing import Any, Final
+from itertools import count
+from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
@@ -26,7 +27,7 @@ from edgenode.api.specs import ITEMS_MAX, KEY_FIELD, SpecMaker, parse_json, pars
 from edgenode.api.turns import Aside, Turns, is_large
 from edgenode.core.batches import Batch, batch_text, job_of, make_batch
 from edgenode.core.errors import EdgeNodeError, KeyReused, Overloaded, RejectedInput, to_problem
-from edgenode.core.job_ids import job_text
+from edgenode.core.job_ids import is_keyed, job_text
 from edgenode.core.jobs import Record
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import ReadDone, Receipt
@@ -54,6 +55,14 @@ Answer = bytes | dict[str, Any]
 """A job as JSON, or why there is none as a problem."""
 
 
+class Made(NamedTuple):
+    """What was made of a request's body: of each job its spec, or why there is none."""
+
+    specs: Sequence[Spec | EdgeNodeError]
+    is_list: bool
+    batch: Batch | None  # of those that have no key of their own, if there are any in a list
+
+
 class Submitting:
     """The handler. It either returns an answer or raises an `EdgeNodeError`."""
 
@@ -73,21 +82,19 @@ class Submitting:
         has_lines = is_lines(request)
         wait_s = preferred_wait_s(request)
         key = idempotency_key(request)
-        submission, batch, size = await self._taken(request, has_lines, key)
+        submission, made, size = await self._taken(request, has_lines, key)
         if self._waiting_bytes + size > WAITING_BYTES_MAX:
             wait_s = None
         if wait_s is None:
-            return await self._answer(request, submission, batch, None)
+            return await self._answer(request, submission, made, None)
         self._waiting_bytes += size
         try:
-            return await self._answer(request, submission, batch, wait_s)
+            return await self._answer(request, submission, made, wait_s)
         finally:
             self._waiting_bytes -= size
 
-    async def _taken(
-        self, request: web.Request, has_lines: bool, key: str
-    ) -> tuple[Submission, Batch | None, int]:
-        """The request's jobs, stored; the batch that they are; and how many bytes they came in.
+    async def _taken(self, request: web.Request, has_lines: bool, key: str) -> tuple[Submission, Made, int]:
+        """The request's jobs, stored; what was made of its body; and how many bytes that has.
 
         Raises:
             Overloaded: too much is being read at once.
@@ -103,15 +110,12 @@ class Submitting:
                     raise Overloaded(
                         "too many submissions are being read at once: send it again in a moment, or elsewhere"
                     )
-            made, batch = await self._made(bytes(body), has_lines, key)
-            return await self.store(made), batch, size
+            made = await self._made(bytes(body), has_lines, key)
+            return await self.store(made.specs), made, size
         finally:
             self._body_bytes -= size
 
-    async def _made(
-        self, body: bytes, has_lines: bool, key: str
-    ) -> tuple[list[Spec | EdgeNodeError], Batch | None]:
-        """The specs in a body, or why there are none; and the batch, if they are one."""
+    async def _made(self, body: bytes, has_lines: bool, key: str) -> Made:
         parse: Callable[[bytes], object] = parse_lines if has_lines else parse_json
         parsed = parse(body) if len(body) <= LONG_BYTES else await self.aside.run(parse, body)
         is_list = isinstance(parsed, list)
@@ -125,10 +129,12 @@ class Submitting:
         if len(documents) > ITEMS_MAX:
             raise too_many()
         self.check_open()
-        batch = make_batch(self._service.new_job_id(), len(documents)) if is_list else None
+        unkeyed = sum(not _has_key(document) for document in documents)
+        batch = make_batch(self._service.new_job_id(), unkeyed) if is_list and unkeyed else None
         maker = await self.spec_maker(tasks_in(documents))
         may_be_large = len(body) > LARGE_BYTES
-        return await self._specs(maker, documents, key, batch, may_be_large=may_be_large), batch
+        specs = await self._specs(maker, documents, key, batch, may_be_large=may_be_large)
+        return Made(specs, is_list, batch)
 
     async def _specs(
         self,
@@ -139,19 +145,20 @@ class Submitting:
         *,
         may_be_large: bool,
     ) -> list[Spec | EdgeNodeError]:
-        """Of each document its spec, or why there is none; under the ids of this batch, if it is one.
+        """Of each document its spec, or why there is none; those without keys under the ids of this batch.
 
         Args:
             may_be_large: one of them may have so much in it that to check it takes long.
         """
         made: list[Spec | EdgeNodeError] = []
         turns = Turns()
-        for index, document in enumerate(documents):
+        places = count()
+        for document in documents:
+            job = None if batch is None or _has_key(document) else job_of(batch, next(places))
             if isinstance(document, EdgeNodeError):
                 made.append(document)
                 continue
             try:
-                job = None if batch is None else job_of(batch, index)
                 if may_be_large and is_large(document):
                     made.append(await self.aside.run(maker.spec, document, key, job))
                 else:
@@ -179,20 +186,22 @@ class Submitting:
         self, request: web.Request, made: Spec | EdgeNodeError, wait_s: Seconds | None
     ) -> web.Response:
         """Have this job stored, and answer with what became of it."""
-        return await self._answer(request, await self.store([made]), None, wait_s)
+        return await self._answer(request, await self.store([made]), Made([made], False, None), wait_s)
 
     async def _answer(
-        self, request: web.Request, submission: Submission, batch: Batch | None, wait_s: Seconds | None
+        self, request: web.Request, submission: Submission, made: Made, wait_s: Seconds | None
     ) -> web.Response:
         """What became of each job, after its end if the client would wait for it."""
         await submission.look(wait_s, self._settings.read_s, ANSWER_BYTES_MAX)
-        if batch is None:
+        if not made.is_list:
             return await submission.answer_one(request, wait_s=wait_s)
-        fields = {"batch": batch_text(batch)}
+        batch = None
+        if made.batch is not None and submission.may_have_unkeyed:
+            batch = batch_text(made.batch)
         answers = await submission.answers(request.path)
-        response = answer_many(answers, fields, wait_s=wait_s, is_done=submission.is_done)
-        if response.status < 400:
-            response.headers["Location"] = f"/v1/batches/{batch_text(batch)}"
+        response = answer_many(answers, {"batch": batch}, wait_s=wait_s, is_done=submission.is_done)
+        if batch is not None and response.status < 400:
+            response.headers["Location"] = f"/v1/batches/{batch}"
         return response
 
     async def store(self, made: Sequence[Spec | EdgeNodeError]) -> Submission:
@@ -324,11 +333,12 @@ class Submission:
     @property
     def taken_count(self) -> int:
         """How many unfinished jobs there are more than before, or may be."""
-        receipts = self._receipts.values()
-        return sum(
-            not receipt.replayed and (receipt.error is None or not receipt.error.definite)
-            for receipt in receipts
-        )
+        return sum(not receipt.replayed and _may_be(receipt) for receipt in self._receipts.values())
+
+    @property
+    def may_have_unkeyed(self) -> bool:
+        """Whether a job without a key was taken, or may have been."""
+        return any(not is_keyed(job) and _may_be(receipt) for job, receipt in self._receipts.items())
 
     @property
     def is_done(self) -> bool:
@@ -379,6 +389,15 @@ def answer_many(
     return json_response(
         body, status=200 if is_over else 202, wait_s=wait_s, retry_after_s=None if is_over else 1.0
     )
+
+
+def _has_key(document: object) -> bool:
+    return isinstance(document, dict) and KEY_FIELD in document
+
+
+def _may_be(receipt: Receipt) -> bool:
+    """Whether a job was taken, or may have been."""
+    return receipt.error is None or not receipt.error.definite
 
 
 def _size(record: Record) -> int:

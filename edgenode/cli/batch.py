@@ -77,6 +77,6 @@ def _tell(found: Mapping[str, Any], *, has_jobs: bool) -> None:
     states = ", ".join(f"{count} {plain(state)}" for state, count in found["states"].items())
     typer.echo(f"batch {plain(found['id'])}: {found['size']} jobs: {states}", err=has_jobs)
     if found["missing"]:
-        typer.echo(f"{found['missing']} were not taken, have keys, or are forgotten", err=True)
+        typer.echo(f"{found['missing']} were not taken, or are forgotten", err=True)
     if found["unknown"]:
         typer.echo(f"{found['unknown']} are not known: some members do not answer", err=True)

@@ -63,7 +63,9 @@ def submit(
     batch: Annotated[
         bool,
         typer.Option(
-            "--batch", help="As one request of up to 10,000 jobs: prints the id for `edgenode batch`."
+            "--batch",
+            help="As one request of up to 10,000 jobs: prints the id for `edgenode batch`, which has those "
+            "without keys.",
         ),
     ] = False,
     count: Annotated[int, typer.Option(metavar="N", help="Submit so many of it.", min=1, max=100_000)] = 1,
@@ -156,6 +158,11 @@ def submit(
     if batch:
         if wait:
             raise typer.BadParameter("wait with `edgenode batch ID --wait`", param_hint="--batch")
+        if all(document.get("idempotency_key") for document in documents):
+            text = (
+                "jobs with keys are in no batch: leave it out, and follow them by their ids (or with --wait)"
+            )
+            raise typer.BadParameter(text, param_hint="--batch")
         raise typer.Exit(_submit_batch(url, documents, as_json=as_json))
     with errors_told(as_json=as_json):
         client = client_of(url)
@@ -184,15 +191,21 @@ def _send(
 
 
 def _submit_batch(url: str | None, documents: Sequence[dict[str, Any]], *, as_json: bool) -> int:
-    """Send all in one request, and print the batch's id alone; the exit code."""
+    """Send all in one request, and print the batch's id alone; the exit code. Those with keys are in none."""
     with errors_told(as_json=as_json):
         made = client_of(url).submit_batch(documents)
     if as_json:
-        print_json({"batch": made.id, "jobs": _fields(made.jobs)})
+        print_json({"batch": made.id or None, "jobs": _fields(made.jobs)})
         return max((exit_code(each) for each in made.jobs if isinstance(each, Exception)), default=0)
-    typer.echo(plain(made.id))
-    accepted = sum(not isinstance(each, Exception) for each in made.jobs)
-    typer.echo(f"{accepted} of {len(made.jobs)} jobs accepted", err=True)
+    if made.id:
+        typer.echo(plain(made.id))
+    accepted = [each for each in made.jobs if not isinstance(each, Exception)]
+    typer.echo(f"{len(accepted)} of {len(made.jobs)} jobs accepted", err=True)
+    keyed = [each.id for each in accepted if each.fields["idempotency_key"]]
+    if keyed:
+        typer.echo(f"{len(keyed)} of them have keys, and are in no batch: follow them by their ids", err=True)
+    for job in dict.fromkeys(keyed):
+        typer.echo(f"  {plain(job)}", err=True)
     return _tell_refusals(made.jobs)
 
 

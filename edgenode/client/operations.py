@@ -112,7 +112,7 @@ class Queues(list[dict[str, Any]]):
 class Batch(NamedTuple):
     """Jobs that were submitted in one request."""
 
-    id: str
+    id: str  # of those without idempotency keys; "" if none of these was taken
     jobs: Sequence[Job | ClientError]  # in order; why not, in the place of one that was not taken
 
 
@@ -189,7 +189,7 @@ class Operations:
         answer = yield from self._send("POST", "/v1/jobs", body=body)
         try:
             found = answer.json()
-            return Batch(str(found["batch"]), [_submitted(each) for each in found["jobs"]])
+            return Batch(str(found["batch"] or ""), [_submitted(each) for each in found["jobs"]])
         except (KeyError, TypeError):
             raise BadAnswer(f"{answer.url} did not answer with a batch") from None
 

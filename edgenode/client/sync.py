@@ -109,7 +109,8 @@ class Client:
         return self._run(self._operations.wait(job, timeout_s))
 
     def submit_batch(self, documents: Iterable[Mapping[str, Any]]) -> Batch:
-        """Have up to 10,000 jobs stored by one request, to be followed as one by the id of the batch.
+        """Have up to 10,000 jobs stored by one request, to be followed as one by the id of the batch. Those
+        with idempotency keys are in no batch: follow them by their own ids.
 
         Raises:
             Refused: the whole request was: too many, or too large.

@@ -4,7 +4,8 @@
     job      48 bits of time | 7 | 12 bits: place | 2 | 2 bits: place | 60 bits: hash of batch and place
 
 Both are UUIDv7 (RFC 9562 section 5.7): the ids of a batch's jobs are in its order, and no two batches share
-one. A job that was submitted under an idempotency key has the id of that key, and is in no batch.
+one. A job that was submitted under an idempotency key has the id of that key, and is in no batch: it takes
+no place in that of the others of its request.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from edgenode.api import batches
 from edgenode.core import job_ids
 from edgenode.core import jobs as jobs_
 from edgenode.core.batches import batch_text, make_batch
+from edgenode.core.errors import OutcomeUnknown
 from edgenode.core.types import JobId, State
 from tests.api.fake import FakeService
 
@@ -84,10 +85,37 @@ async def test_what_is_left_of_a_batch_is_cancelled(http: TestClient, service: F
     assert (await look(http, other))["states"] == {"queued": 1}
 
 
-async def test_refused_items_and_those_with_keys_are_missing_in_a_batch(http: TestClient) -> None:
-    batch, _ = await submitted(http, {}, {"task": "unknown"}, {"idempotency_key": "mine"})
+async def test_refused_items_are_missing_in_a_batch(http: TestClient) -> None:
+    batch, _ = await submitted(http, {}, {"task": "unknown"})
     found = await look(http, batch)
-    assert (found["size"], found["missing"], found["states"]) == (3, 2, {"queued": 1})
+    assert (found["size"], found["missing"], found["states"]) == (2, 1, {"queued": 1})
+
+
+async def test_jobs_with_keys_take_no_place_in_the_batch_of_the_others(
+    http: TestClient, service: FakeService
+) -> None:
+    keyed = {"idempotency_key": "mine"}
+    batch, answered = await submitted(http, keyed, {"payload": {"n": 1}}, {"task": "unknown"}, {})
+    mine, first, _, last = answered
+    found = await (await http.get(f"/v1/batches/{batch}/jobs")).json()
+    assert [each["id"] for each in found["jobs"]] == [first["id"], last["id"]]
+    assert (found["size"], found["missing"], found["settled"]) == (3, 1, False)
+    await service.end(ids([mine])[0])
+    assert (await look(http, batch))["states"] == {"queued": 2}
+
+
+@pytest.mark.parametrize("others", [[], [{"task": "unknown"}], ["nonsense"]])
+async def test_there_is_no_batch_where_none_of_its_jobs_is_in_one(
+    http: TestClient, service: FakeService, others: list[Any]
+) -> None:
+    keyed = [{"task": "echo", "idempotency_key": key} for key in "abc"]
+    answer = await http.post("/v1/jobs", json=[*keyed, *others])
+    body = await answer.json()
+    assert (answer.status, body["batch"], "Location" in answer.headers) == (202, None, False)
+    assert len(ids(body["jobs"])) == 3
+    service.receipt_error = OutcomeUnknown("too few disks")  # then it may have been taken
+    answer = await http.post("/v1/jobs", json=[{"task": "echo"}])
+    assert (await answer.json())["batch"]
 
 
 async def test_the_tasks_of_a_batch_are_asked_about_once(http: TestClient, service: FakeService) -> None:

@@ -136,6 +136,23 @@ def test_a_batch_is_submitted_as_one_and_its_id_alone_is_for_scripts(node: Serve
     assert json.loads(edgenode("batch", told["batch"], "--json").stdout)["missing"] == 0
 
 
+def test_jobs_with_keys_are_named_beside_the_batch_they_are_not_in(node: Served, tmp_path: Path) -> None:
+    keyed, plain = '{"task": "echo", "idempotency_key": "a"}\n', '{"task": "echo"}\n'
+    result = edgenode("submit", "--file", "-", "--batch", stdin=keyed + plain + keyed)
+    assert result.exit_code == 0
+    assert json.loads(edgenode("batch", result.stdout.strip(), "--json").stdout)["size"] == 1
+    job = job_ids.job_text(job_ids.keyed_job_id("a"))
+    assert result.stderr.endswith(
+        f"2 of them have keys, and are in no batch: follow them by their ids\n  {job}\n"
+    )
+    result = edgenode("submit", "--file", "-", "--batch", stdin=keyed + '{"task": "unknown"}\n')
+    assert (result.exit_code, result.stdout) == (2, "")
+    count = len(node.service.submissions)
+    result = edgenode("submit", "--file", "-", "--batch", stdin=keyed * 3)
+    assert (result.exit_code, "jobs with keys are in no batch" in result.stderr) == (2, True)
+    assert len(node.service.submissions) == count
+
+
 def test_a_batch_is_waited_for_by_its_own_command(node: Served) -> None:
     result = edgenode("submit", "echo", "--count", "2", "--batch", "--wait")
     assert result.exit_code == 2

@@ -181,6 +181,7 @@ def test_all_pages_are_listed(make: Any, node: Served) -> None:
 def test_the_jobs_of_a_batch_are_listed_with_how_they_ended(make: Any, node: Served) -> None:
     client = make(node.url)
     node.service.instant = False
+    assert client.submit_batch([{"task": "echo", "idempotency_key": "a"}]).id == ""
     batch = client.submit_batch([{"task": "echo"}] * 3)
     node.end(batch.jobs[1].id, State.FAILED)
     found = client.batch_jobs(batch.id)
