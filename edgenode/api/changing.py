@@ -18,7 +18,7 @@ from edgenode.api import render
 from edgenode.api.answers import dump, json_response
 from edgenode.api.problems import JobEnded, NotRetryable, ResultExpired
 from edgenode.api.requests import BODY_BYTES_MAX, body_of, job_id, no_body, parameters, preferred_wait_s
-from edgenode.api.retries import RETRIED_UNASKED, RETRYABLE
+from edgenode.api.retries import RETRIED_UNASKED, RETRYABLE, retries_of
 from edgenode.api.selecting import Chosen, choose, cursor_text, wanted_jobs
 from edgenode.api.service import Service
 from edgenode.api.specs import SpecMaker, fingerprint
@@ -184,7 +184,8 @@ class Changing:
 
     async def retry_many(self, request: web.Request) -> web.Response:
         """A new job for each that failed or has expired, or was cancelled if that is asked for; or the reason
-        why there is none. In the order of the ids, or by falling id."""
+        why there is none. In the order of the ids, or by falling id. Of a filter without those that were
+        tried again before: `skipped` says how many that are."""
         wait_s = preferred_wait_s(request)
         parameters(request)
         wanted = wanted_jobs(await body_of(request))
@@ -210,9 +211,10 @@ class Changing:
             submission.forget()
             answers += found
             size += sum(len(answer) for answer in found if isinstance(answer, bytes))
+        rest = _rest(chosen) | {"skipped": chosen.skipped}
         if not answers:
-            return json_response(dump({"jobs": []} | _rest(chosen)), wait_s=wait_s)
-        return answer_many(answers, _rest(chosen), wait_s=wait_s, is_done=is_done)
+            return json_response(dump({"jobs": []} | rest), wait_s=wait_s)
+        return answer_many(answers, rest, wait_s=wait_s, is_done=is_done)
 
     async def _retry(self, chosen: Chosen, until: Instant) -> list[Submission]:
         """Have these tried again, in pieces; those of a filter as far as there is room for them, and time.
@@ -223,15 +225,18 @@ class Changing:
         submissions: list[Submission] = []
         full: EdgeNodeError | None = None
         done, size = 0, 0
-        async for made in self._parts(chosen):
+        async for part in self._parts(chosen):
+            made = [each for each in part if each is not None]
             try:
-                submissions.append(await self._submitting.store(made))
+                if made:
+                    submissions.append(await self._submitting.store(made))
             except Overloaded as error:
                 if not submissions:
                     raise
                 full = error
                 break
-            done += len(made)
+            done += len(part)
+            chosen.skipped += len(part) - len(made)
             if chosen.is_filter and asyncio.get_running_loop().time() >= until:
                 break
             size += sum(JOB_BYTES + len(each.payload) for each in made if isinstance(each, Spec))
@@ -245,12 +250,12 @@ class Changing:
             submissions.append(self._submitting.refused([of_job(full, job) for job in left]))
         return submissions
 
-    async def _parts(self, chosen: Chosen) -> AsyncIterator[list[Spec | EdgeNodeError]]:
+    async def _parts(self, chosen: Chosen) -> AsyncIterator[list[Spec | EdgeNodeError | None]]:
         """What `_made` makes of them, with no more bytes at a time than a submission has."""
         for piece in chosen.pieces(CHUNK):
-            part: list[Spec | EdgeNodeError] = []
+            part: list[Spec | EdgeNodeError | None] = []
             size = 0
-            for each in await self._made(piece):
+            for each in await self._made(piece, is_filter=chosen.is_filter):
                 more = len(each.payload) if isinstance(each, Spec) else 0
                 if part and size + more > BODY_BYTES_MAX:
                     yield part
@@ -259,13 +264,18 @@ class Changing:
                 size += more
             yield part
 
-    async def _made(self, jobs: Sequence[JobId]) -> list[Spec | EdgeNodeError]:
-        """Of each job the spec of the one that is to try its work again, or why there is none."""
+    async def _made(self, jobs: Sequence[JobId], *, is_filter: bool) -> list[Spec | EdgeNodeError | None]:
+        """Of each job the spec of the one that is to try its work again, or why there is none; None for one
+        that a filter found, and that was tried again before."""
         done = await self._service.read(jobs, wait_s=0.0, timeout_s=self._settings.read_s)
+        before = await retries_of(self._service, done.records.values()) if is_filter else {}
         maker = await self._submitting.spec_maker(_tasks_of(done.records.values()))
-        made: list[Spec | EdgeNodeError] = []
+        made: list[Spec | EdgeNodeError | None] = []
         turns = Turns()
         for job in jobs:
+            if job in before:
+                made.append(None)
+                continue
             try:
                 if job in done.errors:
                     raise done.errors[job]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import Final
 from urllib.parse import urlencode
@@ -15,21 +17,44 @@ from edgenode.api.logs import log_fields, log_text, names_of, progress_fields, w
 from edgenode.api.problems import NoResult, ResultExpired
 from edgenode.api.reasons import Reasons
 from edgenode.api.requests import cursor_text, job_id, parameters, preferred_wait_s, search_query
-from edgenode.api.retries import RETRYABLE
+from edgenode.api.retries import retries_of
 from edgenode.api.service import Service
 from edgenode.core.errors import EdgeNodeError
-from edgenode.core.job_ids import job_text, retry_id
+from edgenode.core.job_ids import job_text
 from edgenode.core.jobs import Record, is_marker
 from edgenode.core.joining import join
 from edgenode.core.reports import told_of
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import ReadDone
-from edgenode.core.types import JobId, Seconds, State
+from edgenode.core.types import JobId, NodeId, Seconds, State
+from edgenode.core.wire import Query
 
 PROGRESS_S: Final[Seconds] = 0.5
-"""How long a job is shown later for the sake of its progress, or its retry, if somebody does not answer."""
+"""How long a job is shown later for the sake of its progress, if somebody does not answer."""
+LIST_S: Final[Seconds] = 1.0
+"""How long is looked for jobs that were, or were not, tried again: no search knows of that."""
 PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 """A page ends early past this: a thousand jobs with a megabyte each are no answer for one request."""
+
+
+@dataclass(slots=True)
+class Page:
+    """A part of a list of jobs."""
+
+    limit: int
+    retried: bool | None  # only those that were tried again, or that were not; None: all
+    bodies: list[bytes] = field(default_factory=list)
+    size: int = 0
+    onward: bytes = b""  # the job behind which the next page begins; b"": this is all
+    silent: set[NodeId] = field(default_factory=set)
+
+    def add(self, body: bytes) -> None:
+        self.bodies.append(body)
+        self.size += len(body)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.bodies) >= self.limit or self.size >= PAGE_BYTES_MAX
 
 
 class Jobs:
@@ -50,30 +75,47 @@ class Jobs:
 
     async def list(self, request: web.Request) -> web.Response:
         query, filters = search_query(request)
-        found = await self._service.search(query, timeout_s=self._settings.read_s)
-        bodies: list[bytes] = []
-        onward, room = found.next, PAGE_BYTES_MAX
+        page = Page(query.limit, {"true": True, "false": False}.get(filters.get("retried", "")))
         reasons = Reasons(self._service)
-        for record in found.records:
-            reason = reasons.of(record, found.held.get(record.id, ""))
-            bodies.append(render.job_body(record, waiting_for=reason))
-            room -= len(bodies[-1])
-            if room <= 0 and record is not found.records[-1]:
-                onward = record.id
+        until = asyncio.get_running_loop().time() + LIST_S
+        while True:
+            await self._fill(page, query, reasons)
+            is_all = page.retried is None or not page.onward
+            if is_all or page.is_full or asyncio.get_running_loop().time() >= until:
                 break
-        unanswered = json.dumps([*found.unanswered]).encode()
-        response = json_response(b'{"jobs":[%b],"unanswered":%b}' % (b",".join(bodies), unanswered))
-        if onward:
-            cursor = cursor_text(JobId(onward))
+            query = query._replace(after=page.onward)
+        unanswered = json.dumps(sorted(page.silent)).encode()
+        response = json_response(b'{"jobs":[%b],"unanswered":%b}' % (b",".join(page.bodies), unanswered))
+        if page.onward:
+            cursor = cursor_text(JobId(page.onward))
             target = urlencode(filters | {"limit": str(query.limit), "cursor": cursor})
             response.headers["Link"] = f'</v1/jobs?{target}>; rel="next"'
         return response
+
+    async def _fill(self, page: Page, query: Query, reasons: Reasons) -> None:
+        """Add what one search finds, as far as there is room."""
+        found = await self._service.search(query, timeout_s=self._settings.read_s)
+        retries = await retries_of(self._service, found.records)
+        page.silent.update(found.unanswered)
+        page.onward = found.next
+        for record in found.records:
+            again = retries.get(record.id)
+            if page.retried not in (None, again is not None):
+                continue
+            reason = reasons.of(record, found.held.get(record.id, ""))
+            retried_by = None if again is None else job_text(again)
+            page.add(render.job_body(record, waiting_for=reason, retried_by=retried_by))
+            if page.is_full:
+                if record is not found.records[-1]:
+                    page.onward = record.id
+                return
 
     async def show(self, request: web.Request) -> web.Response:
         job, done, wait_s = await self._read(request)
         record = done.records[job]
         extra = await self._progress(record)
-        extra["retried_by"] = await self._retried_by(record)
+        again = (await retries_of(self._service, [record])).get(job)
+        extra["retried_by"] = None if again is None else job_text(again)
         extra["waiting_for"] = Reasons(self._service).of(record, done.held.get(job, ""))
         return json_response(render.read_body(done, job, **extra), wait_s=wait_s)
 
@@ -89,18 +131,6 @@ class Jobs:
         except EdgeNodeError:
             return {}
         return progress_fields(done.items, record)
-
-    async def _retried_by(self, record: Record) -> str | None:
-        """The id of the job that tries this one's work again, if one was found. It is not in this job's
-        record, which is settled: its id follows from this one's, so it is looked for."""
-        if record.state not in RETRYABLE:
-            return None
-        again = retry_id(record.id)
-        try:
-            done = await self._service.read([again], wait_s=0.0, timeout_s=PROGRESS_S)
-        except EdgeNodeError:
-            return None
-        return job_text(again) if again in done.records else None
 
     async def logs(self, request: web.Request) -> web.Response:
         """What each start wrote, logged and said of its progress."""

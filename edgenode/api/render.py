@@ -78,7 +78,7 @@ def _job_fields(record: Record, spec: Spec) -> Json:
         "settled": record.settled,
         "idempotency_key": options.key or None,
         "retry_of": options.retry_of or None,
-        "retried_by": None,  # no record knows: `Jobs.show` looks for it
+        "retried_by": None,  # no record knows: api/retries.py
         "cancel_requested": record.cancel,
         "waiting_for": None,
         "queue": options.queue,

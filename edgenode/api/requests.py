@@ -156,9 +156,11 @@ def idempotency_key(request: web.Request) -> str:
 
 def search_query(request: web.Request) -> tuple[wire.Query, dict[str, str]]:
     """What to search for, and the filters as given, for the link to the next page."""
-    given = parameters(request, "state", "task", "queue", "limit", "cursor")
+    given = parameters(request, "state", "task", "queue", "retried", "limit", "cursor")
     query = query_of(given)
-    return query, {name: given[name] for name in ("state", "task", "queue") if given.get(name)}
+    if given.get("retried", "") not in ("", "true", "false"):
+        raise RejectedInput("retried is true or false", field="retried")
+    return query, {name: given[name] for name in ("state", "task", "queue", "retried") if given.get(name)}
 
 
 def query_of(given: Mapping[str, str]) -> wire.Query:

@@ -47,6 +47,7 @@ class Chosen:
     onward: Place | None = None
     is_filter: bool = False
     silent: set[NodeId] = field(default_factory=set)  # members whose disks were not looked at
+    skipped: int = 0  # how many need no change any more
 
     def pieces(self, size: int) -> Iterator[list[JobId]]:
         for at in range(0, len(self.places), size):

@@ -75,7 +75,8 @@ def retry(
     """Try again the work of jobs that failed, were cancelled or have expired: each as a new job.
 
     However often that is asked for, each of them has one such job. Its own retry is asked for by its own id.
-    What somebody cancelled is tried again only by its id, or with --state cancelled.
+    Without ids those that had been tried again before are left out, and what somebody cancelled unless
+    --state cancelled is said.
 
     \b
     edgenode retry 01930000-0000-7000-8000-000000000000
@@ -92,7 +93,7 @@ def retry(
         made = client.retry_many(ids or (), **_filters(ids, state, task, queue))
         answers = [each.fields if isinstance(each, Job) else getattr(each, "problem", {}) for each in made]
         silent = sorted(made.unanswered)
-        _tell(answers, "submitted again", silent, client, as_json=as_json)
+        _tell(answers, "submitted again", silent, client, as_json=as_json, skipped=made.skipped)
     raise typer.Exit(_code(answers, silent, is_bad=any("receipt" not in each for each in answers)))
 
 
@@ -112,16 +113,25 @@ def _code(answers: Sequence[Mapping[str, Any]], silent: Sequence[str], *, is_bad
 
 
 def _tell(
-    answers: Sequence[Mapping[str, Any]], done: str, silent: Sequence[str], client: Client, *, as_json: bool
+    answers: Sequence[Mapping[str, Any]],
+    done: str,
+    silent: Sequence[str],
+    client: Client,
+    *,
+    as_json: bool,
+    skipped: int | None = None,
 ) -> None:
     """Ids on stdout, one a line, for pipes; what went otherwise on stderr."""
     if as_json:
-        print_json({"jobs": answers, "unanswered": silent})
+        counted = {} if skipped is None else {"skipped": skipped}
+        print_json({"jobs": answers, "unanswered": silent} | counted)
     else:
         _tell_each(answers)
+    if skipped and not as_json:
+        typer.echo(f"{skipped} had been tried again before: see `edgenode jobs --retried`", err=True)
     if silent:
         tell_unheard(silent, plain if as_json else names_of(client), found=bool(answers))
-    elif not answers and not as_json:
+    elif not answers and not skipped and not as_json:
         typer.echo(f"no such jobs: nothing {done}", err=True)
 
 

@@ -36,6 +36,10 @@ def show_jobs(
     state: StateOption = None,
     task: TaskOption = None,
     queue: QueueOption = None,
+    retried: Annotated[
+        bool | None,
+        typer.Option("--retried/--not-retried", help="Only what was tried again, or what was not."),
+    ] = None,
     limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 50,
     url: UrlOption = None,
     as_json: JsonOption = False,
@@ -45,12 +49,12 @@ def show_jobs(
     States: scheduled, waiting, queued, running; then succeeded, failed, cancelled, expired.
 
     \b
-    edgenode jobs --state failed
+    edgenode jobs --state failed --not-retried
     edgenode jobs --task image.resize --limit 1000 --json | jq -r '.jobs[].id'
     """
     with errors_told(as_json=as_json):
         client = client_of(url)
-        listing = client.jobs(state=state, task=task, queue=queue, page=min(limit, 1000))
+        listing = client.jobs(state=state, task=task, queue=queue, retried=retried, page=min(limit, 1000))
         found = list(islice(listing, limit))
         silent = sorted(listing.unanswered)
         if as_json:
@@ -200,8 +204,11 @@ def show_placement(job: JobArgument, url: UrlOption = None, as_json: JsonOption 
 
 
 def _state(fields: Any) -> Any:
-    """The state in its colour; an outcome that may still give way to another is "(unsettled)"."""
+    """The state in its colour; an outcome that may still give way to another is "(unsettled)", and one of a
+    job that was tried again "(retried)"."""
     shown = styled(fields["state"])
+    if fields.get("retried_by"):
+        shown.append(" (retried)", style="dim")
     if fields["finished_at"] is not None and not fields["settled"]:
         shown.append(" (unsettled)", style="dim")
     return shown

@@ -127,14 +127,20 @@ class AsyncClient:
         return await self._run(self._operations.retry_many(ids, filters, wait_s))
 
     def jobs(
-        self, *, state: str | None = None, task: str | None = None, queue: str | None = None, page: int = 100
+        self,
+        *,
+        state: str | None = None,
+        task: str | None = None,
+        queue: str | None = None,
+        retried: bool | None = None,
+        page: int = 100,
     ) -> AsyncJobs:
         """See `Client.jobs`."""
 
         async def fetch(path: str) -> Page:
             return await self._run(self._operations.page(path))
 
-        return AsyncJobs(list_path(state=state, task=task, queue=queue, limit=page), fetch)
+        return AsyncJobs(list_path(state=state, task=task, queue=queue, retried=retried, limit=page), fetch)
 
     async def nodes(self) -> list[dict[str, Any]]:
         """The members, by name."""

@@ -98,6 +98,8 @@ class Changed(list[T]):
     unanswered: frozenset[str] = frozenset()
     """Ids of the members that did not look for jobs that fit a filter, dead ones too: what only they have was
     not changed."""
+    skipped: int = 0
+    """Of a retry of all that fit: how many are not in it, as they had been tried again before."""
 
 
 class Queues(list[dict[str, Any]]):
@@ -254,6 +256,8 @@ class Operations:
                 raise BadAnswer(f"{answer.url} did not answer with jobs") from None
             fields = _object(answer)
             changed.unanswered |= set(map(str, fields.get("unanswered") or ()))
+            if isinstance(skipped := fields.get("skipped"), int):
+                changed.skipped += skipped
             onward = fields.get("next")
             if not onward:
                 return changed
@@ -419,8 +423,11 @@ def is_here(url: str) -> bool:
     return is_loopback(urlsplit(url).hostname or "")
 
 
-def list_path(*, state: str | None, task: str | None, queue: str | None, limit: int) -> str:
-    filters = {"state": state, "task": task, "queue": queue}
+def list_path(
+    *, state: str | None, task: str | None, queue: str | None, retried: bool | None, limit: int
+) -> str:
+    said = None if retried is None else str(retried).lower()
+    filters = {"state": state, "task": task, "queue": queue, "retried": said}
     given = {name: value for name, value in filters.items() if value is not None}
     return "/v1/jobs?" + urlencode(given | {"limit": str(limit)})
 

@@ -189,7 +189,8 @@ class Client:
         self, ids: Sequence[str] = (), *, wait_s: float | None = None, **filters: str
     ) -> Changed[Job | ClientError]:
         """As `retry`, of these jobs (at most 10,000), or of all that fit and have failed or expired; of those
-        that were cancelled only with `state="cancelled"`.
+        that were cancelled only with `state="cancelled"`. Those of a filter that had been tried again before
+        are left out, and counted in `skipped`.
 
         Look at `unanswered` of what is returned before you take it for all that fit.
 
@@ -199,17 +200,26 @@ class Client:
         return self._run(self._operations.retry_many(ids, filters, wait_s))
 
     def jobs(
-        self, *, state: str | None = None, task: str | None = None, queue: str | None = None, page: int = 100
+        self,
+        *,
+        state: str | None = None,
+        task: str | None = None,
+        queue: str | None = None,
+        retried: bool | None = None,
+        page: int = 100,
     ) -> Jobs:
         """Jobs of the whole mesh, newest first, fetched page by page as they are asked for.
 
         Look at its `unanswered` before you take what it has for all there is.
+
+        Args:
+            retried: only those that were tried again (`retried_by`), or that were not.
         """
 
         def fetch(path: str) -> Page:
             return self._run(self._operations.page(path))
 
-        return Jobs(list_path(state=state, task=task, queue=queue, limit=page), fetch)
+        return Jobs(list_path(state=state, task=task, queue=queue, retried=retried, limit=page), fetch)
 
     def nodes(self) -> list[dict[str, Any]]:
         """The members, by name."""

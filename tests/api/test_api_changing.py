@@ -244,6 +244,26 @@ async def test_all_that_failed_are_tried_again(http: TestClient, service: FakeSe
     assert service.wall() == START
 
 
+async def test_what_was_tried_again_before_is_left_out_of_all_that_fit_and_counted(
+    http: TestClient, service: FakeService
+) -> None:
+    failed = [await ended(http, service, State.FAILED) for _ in range(5)]
+    body = {"state": "failed"}
+    await http.post("/v1/jobs/retry", json={"ids": failed[1:3]})
+    answer = await http.post("/v1/jobs/retry", json=body)
+    found = await answer.json()
+    assert ({each["retry_of"] for each in found["jobs"]}, found["skipped"]) == (
+        {failed[0], *failed[3:]},
+        2,
+    )
+    answer = await http.post("/v1/jobs/retry", json=body)
+    assert (answer.status, await answer.json()) == (
+        200, {"jobs": [], "unanswered": [], "next": None, "skipped": 5},
+    )  # fmt: skip
+    again = await (await http.post("/v1/jobs/retry", json={"ids": failed})).json()
+    assert (len(again["jobs"]), again["skipped"]) == (5, 0)  # whoever names it hears of its retry
+
+
 async def test_what_is_tried_again_is_checked_as_what_is_submitted(
     http: TestClient, service: FakeService
 ) -> None:
@@ -260,7 +280,10 @@ async def test_what_is_tried_again_is_checked_as_what_is_submitted(
 
 async def test_when_nothing_failed_nothing_is_tried_again(http: TestClient) -> None:
     answer = await http.post("/v1/jobs/retry", json={"state": "failed"})
-    assert (answer.status, await answer.json()) == (200, {"jobs": [], "unanswered": [], "next": None})
+    assert (answer.status, await answer.json()) == (
+        200,
+        {"jobs": [], "unanswered": [], "next": None, "skipped": 0},
+    )
 
 
 async def test_what_was_cancelled_is_tried_again_only_if_that_is_said(

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from edgenode.api import jobs as jobs_api
 from edgenode.api import submitting, turns
 from edgenode.api.app import make_app
 from edgenode.core import job_ids, jobs
@@ -491,7 +492,34 @@ async def test_a_job_that_was_tried_again_shows_the_id_of_its_retry(
     assert (await (await http.get(address)).json())["retried_by"] == made["id"]
     assert (await (await http.get(f"/v1/jobs/{made['id']}")).json())["retried_by"] is None
     listed = (await (await http.get("/v1/jobs")).json())["jobs"]
-    assert [job["retried_by"] for job in listed] == [None, None]
+    assert {job["id"]: job["retried_by"] for job in listed} == {made["id"]: None, body["id"]: made["id"]}
+    for retried, jobs_ in (("true", [body["id"]]), ("false", [made["id"]])):
+        listed = (await (await http.get("/v1/jobs", params={"retried": retried})).json())["jobs"]
+        assert [job["id"] for job in listed] == jobs_
+    assert (await http.get("/v1/jobs?retried=maybe")).status == 400
+
+
+async def test_a_list_of_what_was_not_tried_again_is_filled_from_further_on(
+    http: TestClient, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [await (await submit(http)).json() for _ in range(9)]
+    for body in made:
+        await service.end(parsed(body), State.FAILED)
+    for body in made[3:8]:
+        await http.post(f"/v1/jobs/{body['id']}/retry")
+
+    async def listed() -> list[list[str]]:
+        target, pages = "/v1/jobs?state=failed&retried=false&limit=3", list[list[str]]()
+        while target:
+            answer = await http.get(target)
+            pages.append([job["id"] for job in (await answer.json())["jobs"]])
+            target = answer.links["next"]["url"].raw_path_qs if "next" in answer.links else ""
+        return pages
+
+    left = [body["id"] for body in (*made[:3], made[8])][::-1]
+    assert await listed() == [left[:3], left[3:]]
+    monkeypatch.setattr(jobs_api, "LIST_S", 0.0)  # then each page is what one search found
+    assert await listed() == [left[:1], [], left[1:]]
 
 
 async def test_a_retry_is_looked_for_only_where_there_can_be_one_and_not_for_long(

@@ -449,11 +449,27 @@ def test_retry_submits_the_work_of_failed_jobs_again(node: Served) -> None:
     result = edgenode("retry", ids[0])
     assert result.exit_code == 0
     assert result.stdout.strip() not in ids
+    assert edgenode("retry", ids[0]).stdout == result.stdout
     again = edgenode("retry", "--state", "failed")
-    assert (again.exit_code, again.stdout) == (0, result.stdout)
+    assert (again.exit_code, again.stdout) == (0, "")
+    assert again.stderr == "1 had been tried again before: see `edgenode jobs --retried`\n"
+    assert json.loads(edgenode("retry", "--state", "failed", "--json").stdout)["skipped"] == 1
     result = edgenode("retry", ids[1])
     assert (result.exit_code, result.stdout) == (1, "")
     assert "the job is queued" in result.stderr
+
+
+def test_what_was_tried_again_is_marked_in_lists_and_can_be_left_out(node: Served) -> None:
+    edgenode("submit", "echo", "--count", "2")
+    one, other = (job_ids.job_text(job) for job in node.service.records)
+    for job in (one, other):
+        node.end(job, State.FAILED)
+    edgenode("retry", one)
+    shown = {line.split()[0]: line for line in edgenode("jobs", "--state", "failed").stdout.splitlines()}
+    assert ("failed (retried)" in shown[one], "(retried)" in shown[other]) == (True, False)
+    for option, job in (("--retried", one), ("--not-retried", other)):
+        told = json.loads(edgenode("jobs", "--state", "failed", option, "--json").stdout)
+        assert [each["id"] for each in told["jobs"]] == [job]
 
 
 def test_retry_leaves_alone_what_was_cancelled_unless_that_is_said(node: Served) -> None:
@@ -486,7 +502,8 @@ def test_a_change_says_who_was_not_heard_and_is_not_sure_of_all_then(node: Serve
     assert (result.exit_code, result.stdout) == (3, "")
     assert result.stderr == "there may be such jobs: not heard: node-c\n"
     result = edgenode(verb, "--queue", "b", "--json")
-    assert (result.exit_code, json.loads(result.stdout)) == (3, {"jobs": [], "unanswered": [NODES[2]]})
+    told = json.loads(result.stdout)
+    assert (result.exit_code, told["jobs"], told["unanswered"]) == (3, [], [NODES[2]])
     assert edgenode("retry", failed).exit_code == 0
 
 

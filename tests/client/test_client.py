@@ -249,6 +249,8 @@ def test_all_that_fit_are_changed_however_many_requests_that_takes(
     assert {each.fields["retry_of"] for each in again} == jobs
     assert (len(again), again.unanswered) == (9, {NODES[4]})
     assert client.retry_many(sorted(jobs)[:4]).unanswered == frozenset()
+    again = client.retry_many(state="cancelled", task="echo")
+    assert (again, again.skipped) == ([], 9)
 
 
 @pytest.mark.parametrize(
