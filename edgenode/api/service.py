@@ -126,7 +126,8 @@ class Service(Protocol):
         ...
 
     def known_tasks(self) -> frozenset[str]:
-        """The names of the tasks that at least one ready member can run."""
+        """The names of the tasks that at least one known member has, drained and dead ones too: they may be
+        back before the jobs' days are over."""
         ...
 
     async def task_schemas(self, names: Collection[str], *, timeout_s: Seconds) -> Mapping[str, TaskSchema]:

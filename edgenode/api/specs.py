@@ -166,7 +166,7 @@ class SpecMaker:
         blob = payload_bytes(payload)
         if task not in self._tasks:
             text = (
-                f"no ready node has a task {_shown(task)}: /v1/tasks (`edgenode tasks`) lists what there is; "
+                f"no known node has a task {_shown(task)}: /v1/tasks (`edgenode tasks`) lists what there is; "
                 "a node gets more with --tasks MODULE_OR_FILE"
             )
             raise UnknownTask(text, field="task", task=task)

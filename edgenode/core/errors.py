@@ -47,7 +47,7 @@ class TooLarge(RejectedInput):
 
 
 class UnknownTask(RejectedInput):
-    status, slug, title = 422, "unknown-task", "No ready node has this task"
+    status, slug, title = 422, "unknown-task", "No known node has this task"
 
 
 class JobNotFound(EdgeNodeError):

@@ -10,6 +10,8 @@ from edgenode.core.types import Load, MemberState
 from edgenode.core.view import MemberView
 
 TAKING: Final = frozenset({MemberState.READY, MemberState.SUSPECT})
+AWAY_MAX: Final = 3
+"""Nodes that are named which have a task, but take no jobs."""
 UNHEARD: Final = Load()
 """The load of a member that has not told of it yet: it may be idle."""
 
@@ -26,7 +28,9 @@ def lack_of(kind: Kind, members: Sequence[MemberView]) -> Lack:
     taking = [member for member in members if member.state in TAKING and member.info.ready]
     having = [member for member in taking if kind.task in member.info.tasks]
     if not having:
-        return Lack(f"a node with the task {kind.task!r}: none of {len(taking)} that are ready has it", None)
+        text = f"a node with the task {kind.task!r}: none of {len(taking)} that are ready has it"
+        away = [f"{m.info.name} is {m.state_text}" for m in members if kind.task in m.info.tasks]
+        return Lack(text + (f" ({', '.join(away[:AWAY_MAX])})" if away else ""), None)
     fitting = [member for member in having if set(kind.requires) <= set(member.info.labels)]
     if not fitting:
         wanted = ", ".join(f"{label}={value}" for label, value in kind.requires)

@@ -674,7 +674,7 @@ class Runtime:
 
     def known_tasks(self) -> frozenset[str]:
         view = self.node.view
-        infos = [view.info(node) for node in view.ranking().members]
+        infos = [view.info(node) for node in view.members()]
         return frozenset(task for info in infos if info is not None for task in info.tasks)
 
     async def task_schemas(

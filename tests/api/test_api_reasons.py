@@ -55,7 +55,8 @@ async def test_the_dead_run_nothing(http: TestClient, service: FakeService) -> N
     answer = await http.post("/v1/jobs", json={"task": "echo"})
     service.silent = set(NODES)
     found = await (await http.get(f"/v1/jobs/{(await answer.json())['id']}")).json()
-    assert found["waiting_for"] == "a node with the task 'echo': none of 0 that are ready has it"
+    who = "(node-a is dead, node-b is dead, node-c is dead)"
+    assert found["waiting_for"] == f"a node with the task 'echo': none of 0 that are ready has it {who}"
 
 
 async def test_a_job_that_waits_for_a_slot_says_so(

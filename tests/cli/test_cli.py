@@ -237,7 +237,7 @@ def test_a_wait_that_ends_too_early_is_no_success(node: Served) -> None:
 def test_a_refused_job_is_wrong_usage_and_says_why(node: Served) -> None:
     result = edgenode("submit", "no.such")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "no ready node has a task 'no.such'" in result.stderr
+    assert "no known node has a task 'no.such'" in result.stderr
     assert "--tasks" in result.stderr
     result = edgenode("submit", "no.such", "--json")
     assert json.loads(result.stderr)["field"] == "task"

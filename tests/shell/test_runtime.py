@@ -61,6 +61,17 @@ class Disk(Store):
         self.orders.append((effect, done))
 
 
+def test_tasks_are_known_as_long_as_a_member_that_has_them_whatever_its_state() -> None:
+    infos = {
+        NodeId(name): MemberInfo(NodeId(name), name, 1, (), "", "0", 1.0, 1, (), tasks, 0.0, ready=False)
+        for name, tasks in (("a", ("echo",)), ("b", ("echo", "only")))
+    }
+    infos[NodeId("c")] = None  # type: ignore[assignment]  # one of whom no more than the id is known
+    view: Any = SimpleNamespace(members=lambda: infos.keys(), info=infos.get)
+    runtime: Any = SimpleNamespace(node=SimpleNamespace(view=view))
+    assert Runtime.known_tasks(runtime) == {"echo", "only"}
+
+
 async def test_what_the_core_writes_before_it_knows_of_a_refusal_holds_nothing_up(tmp_path: Path) -> None:
     disk = Disk.open(tmp_path)
     disk.orders = []
