@@ -35,7 +35,7 @@ from edgenode.api.submitting import (
 from edgenode.api.turns import Turns
 from edgenode.core.errors import EdgeNodeError, OutcomeUnknown, Overloaded, TooLarge, to_problem
 from edgenode.core.job_ids import job_text, retry_id
-from edgenode.core.jobs import Record, is_marker
+from edgenode.core.jobs import Record, as_of, is_marker
 from edgenode.core.settings import JobSettings
 from edgenode.core.specs import Spec, decode_spec
 from edgenode.core.types import TERMINAL, Instant, JobId, Seconds, State
@@ -279,7 +279,7 @@ class Changing:
             try:
                 if job in done.errors:
                     raise done.errors[job]
-                made.append(await self._tried_again(maker, done.records[job]))
+                made.append(await self._tried_again(maker, as_of(done.records[job], maker.now)))
             except EdgeNodeError as error:
                 made.append(of_job(error, job))
             if turns.is_due():
@@ -320,7 +320,7 @@ class Changing:
         done = await self._service.read([job], wait_s=0.0, timeout_s=self._settings.read_s)
         if job in done.errors:
             raise done.errors[job]
-        return done.records[job]
+        return as_of(done.records[job], self._service.wall())
 
 
 def _unheard(job: JobId) -> OutcomeUnknown:

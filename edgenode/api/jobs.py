@@ -21,7 +21,7 @@ from edgenode.api.retries import retries_of
 from edgenode.api.service import Service
 from edgenode.core.errors import EdgeNodeError
 from edgenode.core.job_ids import job_text
-from edgenode.core.jobs import Record, is_marker
+from edgenode.core.jobs import Record, as_of, is_marker
 from edgenode.core.joining import join
 from edgenode.core.reports import told_of
 from edgenode.core.settings import JobSettings
@@ -94,6 +94,7 @@ class Jobs:
 
     async def _fill(self, page: Page, query: Query, reasons: Reasons) -> None:
         """Add what one search finds, as far as there is room."""
+        now = self._service.wall()
         found = await self._service.search(query, timeout_s=self._settings.read_s)
         retries = await retries_of(self._service, found.records)
         page.silent.update(found.unanswered)
@@ -104,7 +105,7 @@ class Jobs:
                 continue
             reason = reasons.of(record, found.held.get(record.id, ""))
             retried_by = None if again is None else job_text(again)
-            page.add(render.job_body(record, waiting_for=reason, retried_by=retried_by))
+            page.add(render.job_body(as_of(record, now), waiting_for=reason, retried_by=retried_by))
             if page.is_full:
                 if record is not found.records[-1]:
                     page.onward = record.id
@@ -187,7 +188,11 @@ class Jobs:
         job = job_id(request)
         wait_s = preferred_wait_s(request)
         parameters(request)
+        asked_at = (
+            self._service.wall()
+        )  # what ends while it is waited for is shown, however short its `ttl_s`
         done = await self._service.read([job], wait_s=wait_s or 0.0, timeout_s=self._settings.read_s)
         if job in done.errors:
             raise done.errors[job]
+        done.records[job] = as_of(done.records[job], asked_at)
         return job, done, wait_s

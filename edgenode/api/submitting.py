@@ -28,7 +28,7 @@ from edgenode.api.turns import Aside, Turns, is_large
 from edgenode.core.batches import Batch, batch_text, job_of, make_batch
 from edgenode.core.errors import EdgeNodeError, KeyReused, Overloaded, RejectedInput, to_problem
 from edgenode.core.job_ids import is_keyed, job_text
-from edgenode.core.jobs import Record
+from edgenode.core.jobs import Record, as_of
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import ReadDone, Receipt
 from edgenode.core.specs import Spec
@@ -286,7 +286,9 @@ class Submission:
             except EdgeNodeError as error:
                 log.warning("looking at %d submitted jobs: %s", len(wanted) - at, error.detail)
                 return
-            self._seen |= dict.fromkeys(done.records, done)
+            for job, record in done.records.items():
+                done.records[job] = as_of(record, self._now)  # as it was when this submission came
+                self._seen[job] = done
             size += sum(map(_size, done.records.values()))
 
     async def answer_one(self, request: web.Request, *, wait_s: Seconds | None) -> web.Response:

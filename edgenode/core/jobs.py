@@ -424,6 +424,14 @@ def is_marker(record: Record) -> bool:
     return not decode_spec(record.spec).payload
 
 
+def as_of(record: Record, at: Wall) -> Record:
+    """What is shown of a copy at this time: its marker alone when its `ttl_s` is over, so that all nodes tell
+    the same, whether they have looked through their disks since or not."""
+    if record.settled and not is_marker(record) and look_day(record, 0.0) <= at:
+        return shrunk(record)
+    return record
+
+
 def look_day(record: Record, skew_s: Seconds) -> Wall:
     """When the copy is next to be made smaller; FOREVER while the job is unfinished."""
     if record.settled and not is_marker(record):

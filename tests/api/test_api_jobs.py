@@ -480,6 +480,43 @@ async def test_the_life_of_a_job_can_be_read(http: TestClient, service: FakeServ
     assert listed["firm"] is None
 
 
+async def test_what_is_kept_no_longer_is_not_shown_though_it_is_still_on_the_disk(
+    http: TestClient, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = await (await submit(http, ttl_s=5, payload={"n": 1}, idempotency_key="k")).json()
+    await service.end(parsed(body), State.FAILED, error="no luck")  # at START + 2
+    address = f"/v1/jobs/{body['id']}"
+
+    async def seen() -> list[Any]:
+        statuses = [(await http.get(f"{address}/{part}")).status for part in ("result", "logs")]
+        again = await submit(http, ttl_s=5, payload={"n": 1}, idempotency_key="k")
+        answers = [await http.get(address), await http.get("/v1/jobs?state=failed"), again]
+        found = [await answer.json() for answer in answers]
+        jobs_ = [found[0], found[1]["jobs"][0], found[2]]
+        return statuses + [(job["result_expired"], job["payload"], job["error"]) for job in jobs_]
+
+    monkeypatch.setattr(service, "wall", lambda: START + 6.99)
+    assert await seen() == [409, 200] + [(False, {"n": 1}, "no luck")] * 3
+    monkeypatch.setattr(service, "wall", lambda: START + 7.0)
+    assert await seen() == [410, 410] + [(True, None, None)] * 3
+    assert (await http.post(f"{address}/retry")).status == 410
+    many = await (await http.post("/v1/jobs/retry", json={"state": "failed"})).json()
+    assert [each["status"] for each in many["jobs"]] == [410]
+
+
+async def test_who_waits_for_the_end_of_a_job_that_is_not_kept_has_its_result(
+    http: TestClient, service: FakeService
+) -> None:
+    body = await (await submit(http, ttl_s=0)).json()
+    waiting = asyncio.create_task(http.get(f"/v1/jobs/{body['id']}", headers={"Prefer": "wait=30"}))
+    await asyncio.sleep(0)
+    await service.end(parsed(body))
+    assert (await (await waiting).json())["result"] == 1
+    service.instant = True
+    body = await (await submit(http, ttl_s=0, headers={"Prefer": "wait=30"})).json()
+    assert (body["state"], body["result_expired"]) == ("succeeded", False)
+
+
 @pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED, State.EXPIRED])
 async def test_a_job_that_was_tried_again_shows_the_id_of_its_retry(
     http: TestClient, service: FakeService, state: State
