@@ -44,7 +44,8 @@ def show_jobs(
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List jobs of the whole mesh, newest first.
+    """List jobs of the whole mesh, newest first; before them, in no order of time, those with a key of their
+    own and retries, whose ids are hashes.
 
     States: scheduled, waiting, queued, running; then succeeded, failed, cancelled, expired.
 

@@ -208,7 +208,8 @@ class Client:
         retried: bool | None = None,
         page: int = 100,
     ) -> Jobs:
-        """Jobs of the whole mesh, newest first, fetched page by page as they are asked for.
+        """Jobs of the whole mesh, newest first, fetched page by page as they are asked for. Those with a key
+        of their own and retries come before all others, in no order of time: their ids are hashes.
 
         Look at its `unanswered` before you take what it has for all there is.
 
