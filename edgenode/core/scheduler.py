@@ -69,6 +69,7 @@ from edgenode.core.wire import (
 )
 
 ATTEMPT_FAILED: Final = "attempt failed"
+START_LOST: Final = "start lost"
 CANCELLED: Final = "somebody asked for it"
 EXPIRED: Final = "its deadline or last day passed before it could start"
 EXPIRED_RUNNING: Final = "its last day passed while it ran"
@@ -254,7 +255,9 @@ class Scheduler:
             lead = self._table.acting(job)
             if lead is not None and lead.firm:
                 self._desk.reach(Situation.ONCE_ONLY_LOST)
-                self._end(record, State.FAILED, error="its runner was lost; delivery is at-most-once")
+                why = next((note.detail for note in reversed(record.history) if note.kind == START_LOST), "")
+                error = f"its runner was lost{f' ({why})' * bool(why)}; delivery is at-most-once"
+                self._end(record, State.FAILED, error=error)
             else:
                 self._desk.reach(Situation.ONCE_ONLY_UNDECIDED)
         elif record.loss_count >= options.max_losses:
@@ -510,7 +513,7 @@ class Scheduler:
         if runner != self._desk.me and self._desk.view.is_living(runner):
             self._desk.post.add(runner, Stop, TokenItem(record.id, token))
         self._pass_on(record.id)
-        record = lost(record, counted=counted, note=self._desk.note("start lost", why))
+        record = lost(record, counted=counted, note=self._desk.note(START_LOST, why))
         self._write(record)
         self._enrol(record)
 

@@ -698,6 +698,20 @@ def test_a_job_that_may_run_once_fails_as_lost_under_a_firm_successor() -> None:
     assert len(mesh.begun) == 1
 
 
+def test_a_job_that_may_run_once_and_whose_worker_was_lost_says_why() -> None:
+    mesh = Mesh("abc")
+    mesh.verdict = endless
+    spec = mesh.spec("abc", delivery=Delivery.AT_MOST_ONCE)
+    mesh.submit(A, spec)
+    mesh.run_until(lambda: mesh.runs(spec.id) == [A])
+    why = "the worker process was killed by SIGKILL, for another job that it ran"
+    mesh.end_run(A, spec.id, mesh.begun[0].token, failed(why), lost=True, counted=False)
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    outcome = mesh.record(B, spec.id).outcome
+    assert outcome is not None
+    assert outcome.error == f"its runner was lost ({why}); delivery is at-most-once"
+
+
 def test_a_provisional_successor_says_nothing_of_a_job_that_may_run_once() -> None:
     mesh = Mesh("abc")
     mesh.verdict = endless
