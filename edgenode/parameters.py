@@ -705,6 +705,10 @@ def parameters_of(function: Callable[..., Any], injected: type) -> tuple[Fields,
         if hints.get(name) is injected:
             wants = name
             continue
+        if name == "ctx" and name not in hints:
+            raise Unreadable(
+                f"parameter 'ctx': for the context of its start write `ctx: {injected.__name__}`"
+            )
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise Unreadable(f"parameter {name!r}: parameters are given by name, one JSON key each")
         required = parameter.default is parameter.empty
@@ -712,8 +716,48 @@ def parameters_of(function: Callable[..., Any], injected: type) -> tuple[Fields,
             shape = shape_of(hints.get(name, Any))
         except Unreadable as error:
             raise Unreadable(f"parameter {name!r}: {error}") from error
+        if not required and (text := _misfit(shape, parameter.default)):
+            raise Unreadable(f"parameter {name!r}: its default does not fit its annotation: {text}")
         fields.append(Field(name, shape, required, parameter.default))
     return Fields(fields, dict), wants
+
+
+class _Untold(Exception):
+    """A value of which cannot be told what JSON would have made it."""
+
+
+def _misfit(shape: Shape, default: object) -> str | None:
+    """Why no payload could say what a default is; None if one could, or if that cannot be told."""
+    problems = Problems(1)
+    try:
+        shape.read(_json_of(default), "", problems)
+    except _Untold:
+        return None
+    return problems.found[0].text if problems.found else None
+
+
+def _json_of(value: object) -> object:
+    """The JSON of a default; what has none stays as it is, and fits `Any` alone.
+
+    Raises:
+        _Untold: it holds a dataclass, which does not keep all that made it, or a number that JSON has not.
+    """
+    match value:
+        case Enum():
+            return _json_of(value.value)
+        case float() if not math.isfinite(value):
+            raise _Untold
+        case Path() | UUID():
+            return str(value)
+        case date() | time():
+            return value.isoformat()
+        case list() | tuple() | set() | frozenset():
+            return [_json_of(each) for each in value]
+        case dict():
+            return {key: _json_of(each) for key, each in value.items()}
+    if dataclasses.is_dataclass(value):
+        raise _Untold
+    return value
 
 
 # ----------------------------------------------------------------------------------- schema -> shape

@@ -32,7 +32,7 @@ from zlib import crc32
 
 from edgenode.core.bounds import PARTIAL_BYTES_MAX
 from edgenode.core.errors import EdgeNodeError, InvalidJob
-from edgenode.core.types import BACKOFFS, FAR_S, Backoff
+from edgenode.core.types import ATTEMPTS_MAX, BACKOFFS, FAR_S, Backoff
 from edgenode.parameters import Fields, Problems, Schema, Unreadable, parameters_of
 
 RESULT_BYTES_MAX: Final = 1024 * 1024
@@ -339,7 +339,7 @@ def task(
     name: str,
     *,
     timeout_s: float = 0.0,
-    max_attempts: int = 0,
+    max_attempts: int | None = None,
     backoff: Backoff | None = None,
     inline: bool = False,
 ) -> Callable[[Function], Function]:
@@ -348,7 +348,7 @@ def task(
     Args:
         name: what jobs call it; letters, digits, dots, dashes and underscores.
         timeout_s: how long one start may take, if the job does not say; at most ten years, 0 for ever.
-        max_attempts: how often it is tried, if the job does not say, at most 64; 0 for the mesh's default.
+        max_attempts: how often it is tried, if the job does not say, from 1 to 64; None: as the mesh does.
         backoff: how long to wait after a failed attempt, if the job does not say; None: as the mesh does.
         inline: it is a coroutine that takes microseconds and never blocks: it runs in the node itself.
     """
@@ -358,16 +358,29 @@ def task(
         raise ValueError(f"{name!r} is no task name: letters, digits, '.', '-' and '_', at most 128")
     if not 0 <= timeout_s <= FAR_S:  # nor is NaN
         raise ValueError(f"timeout_s is from 0 (for ever) to {FAR_S:.0f} seconds, not {timeout_s!r:.40}")
-    if max_attempts < 0:
-        raise ValueError("max_attempts cannot be negative")
+    if max_attempts is not None and not 1 <= max_attempts <= ATTEMPTS_MAX:
+        text = f"max_attempts is from 1 to {ATTEMPTS_MAX}, not {max_attempts!r:.40}"
+        raise ValueError(f"{text}: leave it out for the mesh's default")
+    if backoff is not None and not isinstance(backoff, Backoff):
+        raise TypeError(f'a backoff is like Backoff("exponential", base_s=1.0), not {backoff!r:.40}')
     if backoff is not None and backoff.kind not in BACKOFFS:
         raise ValueError(f"a backoff is one of {', '.join(BACKOFFS)}, not {backoff.kind!r}")
     if backoff is not None and not 0 <= backoff.base_s <= backoff.cap_s < math.inf:
         raise ValueError("of a backoff, base_s cannot be negative, nor more than cap_s, and that is finite")
 
     def mark(function: Function) -> Function:
+        is_class = inspect.isclass(function)
+        if is_class or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            kind = "class" if is_class else "generator"
+            text = f"{function.__module__}.{function.__qualname__} is a {kind}"
+            raise TypeError(f"{text}: a task is a function that returns its result (`def` or `async def`)")
         made = Task(
-            name, function, timeout_s=timeout_s, max_attempts=max_attempts, backoff=backoff, inline=inline
+            name,
+            function,
+            timeout_s=timeout_s,
+            max_attempts=max_attempts or 0,
+            backoff=backoff,
+            inline=inline,
         )
         if inline and not made.is_async:
             raise ValueError(f"{made.place}: an inline task is an `async def`")

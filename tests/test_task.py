@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import edgenode
 from edgenode import Backoff, Bounds, Cancel, Fail, JobContext, Recorder, Retry, load_tasks, run_task, task
 from edgenode.core.errors import InvalidJob
 from edgenode.described import describe
@@ -678,6 +679,83 @@ def test_only_a_coroutine_can_be_inline() -> None:
         task("blocking", inline=True)(lambda: None)
 
 
+@pytest.mark.parametrize("max_attempts", [0, -1, 65, 99])
+def test_so_many_attempts_as_no_job_can_have_are_refused(max_attempts: int) -> None:
+    with pytest.raises(ValueError, match=f"max_attempts is from 1 to 64, not {max_attempts}: leave it out"):
+        task("wrong", max_attempts=max_attempts)
+
+
+def test_a_backoff_that_is_none_is_refused_with_what_to_write() -> None:
+    with pytest.raises(TypeError, match=r"a backoff is like Backoff\(.* not 'exponential'"):
+        task("wrong", backoff="exponential")  # type: ignore[arg-type]
+
+
+def test_only_what_returns_its_result_is_a_task() -> None:
+    def generator() -> Any:
+        yield 1
+
+    async def async_generator() -> Any:
+        yield 1
+
+    for wrong, kind in ((Strange, "class"), (generator, "generator"), (async_generator, "generator")):
+        with pytest.raises(
+            TypeError, match=f"{wrong.__name__} is a {kind}: a task is a function that returns"
+        ):
+            task("wrong")(wrong)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default", "text"),
+    [
+        (int, "a", "expected an integer, got text"),
+        (int, None, "expected an integer, got null"),
+        (int, 1.5, "expected an integer, got a number"),
+        (float, True, "expected a number, got true or false"),
+        (Literal["a", "b"], "c", "expected one of 'a', 'b', got 'c'"),
+        (Colour, Near.HERE, "expected one of"),
+        (list[int], ["a"], "expected an integer, got text"),
+        (tuple[int, int], (1,), "expected a list of 2, got 1"),
+        (Annotated[int, Bounds(ge=1)], 0, "expected an integer .at least 1., got 0"),
+        (Item, Strange(), "expected an object, got Strange"),
+        (date, datetime(2026, 1, 2), "expected a date"),
+        (int | None, None, None),
+        (float, 1, None),
+        (float, float("inf"), None),
+        (Item, Item("a"), None),
+        (list[Item], [Item("a")], None),
+        (dict[str, Path], {"a": Path("/")}, None),
+        (set[int], frozenset({1, 2}), None),
+        (Colour, Colour.RED, None),
+        (datetime, datetime(2026, 1, 2, 3, 4, 5, 6), None),
+        (Any, object(), None),
+    ],
+)
+def test_a_default_that_no_payload_could_say_is_refused_when_the_task_is_loaded(
+    annotation: Any, default: Any, text: str | None
+) -> None:
+    def has_default(thing: Any = default) -> None: ...
+
+    has_default.__annotations__["thing"] = annotation
+    marked = task("default")(has_default)
+    if text is None:
+        assert of(marked).read({}) == {}
+        return
+    with pytest.raises(
+        TaskLoadError, match=f"parameter 'thing': its default does not fit its annotation: {text}"
+    ):
+        Registry.of(marked)
+
+
+def test_a_context_without_an_annotation_says_what_to_write() -> None:
+    @task("bare")
+    def bare(width: int, ctx) -> None: ...  # type: ignore[no-untyped-def]
+
+    with pytest.raises(
+        TaskLoadError, match="parameter 'ctx': for the context of its start write `ctx: JobContext`"
+    ):
+        Registry.of(bare)
+
+
 def test_fences_sort_as_text_as_they_do_as_tuples() -> None:
     fences = [Fence(1, "b" * 16, 2), Fence(10, "a" * 16, 1), Fence(2, "c" * 16, 10), Fence(2, "c" * 16, 9)]
     assert sorted(fences, key=str) == sorted(fences)
@@ -839,6 +917,14 @@ def test_a_test_sees_what_a_task_told_and_may_cancel_it() -> None:
 def test_a_function_without_the_decorator_is_refused() -> None:
     with pytest.raises(TypeError, match="@task"):
         run_task(lambda: None)
+
+
+def test_what_running_a_task_raises_can_be_named() -> None:
+    with pytest.raises(edgenode.InvalidJob, match="text: is missing"):
+        run_task(everything, {})
+    with pytest.raises(edgenode.Unserialisable):
+        run_task(task("odd")(lambda: object()))
+    assert edgenode.TaskLoadError is TaskLoadError
 
 
 def test_a_task_can_be_run_by_name() -> None:

@@ -30,6 +30,7 @@ from edgenode.core.job_ids import is_keyed
 from edgenode.core.quorums import majority_of
 from edgenode.core.specs import Options, Spec, decode_spec, encode_spec
 from edgenode.core.types import (
+    ATTEMPTS_MAX,
     FOREVER,
     NO_BALLOT,
     NO_TOKEN,
@@ -44,7 +45,7 @@ from edgenode.core.types import (
 )
 
 HISTORY_MAX: Final = 20
-COUNTED_BALLOTS_MAX: Final = 64
+COUNTED_BALLOTS_MAX: Final = ATTEMPTS_MAX
 """How many ballots' counts are kept, the newest ones. The counts of the oldest are dropped, and could not be
 added up: a merge of two such sums would count twice what both have. So `max_attempts` is at most this: of
 more ballots with failures the kept ones alone reach it."""

@@ -172,6 +172,8 @@ class Delivery(StrEnum):
 
 
 BACKOFFS: Final = ("constant", "exponential")
+ATTEMPTS_MAX: Final = 64
+"""Of a job: `COUNTED_BALLOTS_MAX` of core/jobs.py says why."""
 
 
 @dataclass(frozen=True, slots=True)
