@@ -425,7 +425,8 @@ def _once(made: Sequence[Spec | EdgeNodeError]) -> tuple[list[Spec | EdgeNodeErr
             if item.options.fingerprint == found[item.id].options.fingerprint:
                 repeated.add(index)
             else:
-                item = KeyReused("another job of this batch has this key", field=KEY_FIELD)
+                reused = KeyReused("another job of this batch has this key", field=KEY_FIELD)
+                item = of_job(reused, item.id)
         elif isinstance(item, Spec):
             found[item.id] = item
         once.append(item)

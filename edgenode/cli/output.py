@@ -181,6 +181,8 @@ def _hint(error: ClientError) -> str:
             )
         case OutcomeUnknown():
             return "it may run all the same: look with `edgenode jobs` before you submit it again"
+        case Refused(slug="key-reused", problem={"job": str() as job}):
+            return f"the job that has it: `edgenode job {plain(job)}`"
         case Refused(slug="job-not-found"):
             return "`edgenode jobs` lists what there is"
         case Refused(slug="node-not-found"):

@@ -96,6 +96,13 @@ def submit(
     max_attempts: Annotated[
         int | None, typer.Option(metavar="N", help="How often it is tried when it fails.")
     ] = None,
+    backoff: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND[:BASE_S[:CAP_S]]",
+            help="Seconds between attempts: constant:5, or exponential:1:300, from the base up to the cap.",
+        ),
+    ] = None,
     max_losses: Annotated[
         int | None, typer.Option(metavar="N", help="How often its runner may die before it has failed.")
     ] = None,
@@ -146,7 +153,7 @@ def submit(
         "timeout_s": timeout_s, "deadline": deadline, "max_attempts": max_attempts, "max_losses": max_losses,
         "delivery": delivery, "partition": partition, "acks": disks, "ttl_s": ttl_s,
         "requires": _required(require), "concurrency_key": concurrency_key,
-        "concurrency_limit": concurrency_limit,
+        "concurrency_limit": concurrency_limit, "backoff": _backoff(backoff),
     }  # fmt: skip
     given = {name: value for name, value in options.items() if value is not None}
     documents = _documents(task, payload, file, given)
@@ -268,6 +275,19 @@ def _required(texts: Sequence[str] | None) -> dict[str, str] | None:
     if len(wanted) < len(labels):
         raise typer.BadParameter("no label can have two values at once", param_hint="--require")
     return wanted
+
+
+def _backoff(text: str | None) -> dict[str, Any] | None:
+    """What the API takes for KIND[:BASE_S[:CAP_S]]; which kinds there are is for it to say."""
+    if text is None:
+        return None
+    kind, *seconds = text.split(":")
+    try:
+        names = ("base_s", "cap_s")[: len(seconds)]
+        return {"kind": kind} | dict(zip(names, map(float, seconds), strict=True))
+    except ValueError:
+        text = "expected KIND[:BASE_S[:CAP_S]], like exponential:1:300"
+        raise typer.BadParameter(text, param_hint="--backoff") from None
 
 
 # --------------------------------------------------------------------------------------------- telling

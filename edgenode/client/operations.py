@@ -7,7 +7,8 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from datetime import datetime
+from dataclasses import asdict
+from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
@@ -25,7 +26,7 @@ from edgenode.client.exchange import (
     made_unsure,
 )
 from edgenode.client.job import Job
-from edgenode.core.types import is_loopback
+from edgenode.core.types import Backoff, is_loopback
 
 T = TypeVar("T")
 Steps = Generator["Attempt | Pause", "Outcome | None", T]
@@ -445,17 +446,21 @@ def _document(task: str, payload: Mapping[str, Any] | None, options: Mapping[str
 
 
 def _dump(document: Mapping[str, Any]) -> bytes:
-    """As JSON; times may be given as `datetime` with a zone.
+    """As JSON; times may be given as `datetime` with a zone, durations as `timedelta`, pauses as `Backoff`.
 
     Raises:
         ValueError, TypeError: it holds what JSON does not know.
     """
-    return json.dumps(document, allow_nan=False, separators=(",", ":"), default=_time).encode()
+    return json.dumps(document, allow_nan=False, separators=(",", ":"), default=_as_json).encode()
 
 
-def _time(value: object) -> str:
+def _as_json(value: object) -> object:
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Backoff):
+        return asdict(value)
     raise TypeError(
         f"{value!r} cannot be sent as JSON" + " (times need a zone)" * isinstance(value, datetime)
     )

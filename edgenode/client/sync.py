@@ -73,7 +73,8 @@ class Client:
             wait_s: also wait so long for its end (whole seconds, at most 60).
             options: idempotency_key, queue, priority, run_at, delay_s, timeout_s, deadline, max_attempts,
                 max_losses, delivery, partition, acks, ttl_s, requires, backoff, concurrency_key,
-                concurrency_limit.
+                concurrency_limit. Times may be `datetime`s with a zone, durations `timedelta`s, and the
+                backoff an `edgenode.Backoff`.
 
         With an `idempotency_key` all submissions of it are one job, whichever nodes they reach, so that this
         call, and whoever repeats it, may try again where it is not known what came of it.

@@ -145,7 +145,7 @@ async def test_in_a_batch_a_key_counts_once(http: TestClient, service: FakeServi
     assert response.status == 202
     assert first["id"] == again["id"]
     assert ("replayed" in first["receipt"], again["receipt"]["replayed"]) == (False, True)
-    assert (reused["type"], reused["index"]) == ("/problems/key-reused", 3)
+    assert (reused["type"], reused["index"], reused["job"]) == ("/problems/key-reused", 3, first["id"])
     assert len({first["id"], plain["id"], other["id"]}) == 3
     assert plain["idempotency_key"] is None
     assert len(service.records) == 3

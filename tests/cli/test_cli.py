@@ -22,7 +22,7 @@ from edgenode.client import ClientError, OutcomeUnknown, Refused
 from edgenode.core import errors, job_ids, jobs
 from edgenode.core.batches import parse_batch
 from edgenode.core.specs import decode_spec
-from edgenode.core.types import Ballot, State
+from edgenode.core.types import Backoff, Ballot, State
 from tests.api.fake import NODES, START, Served
 
 UNKNOWN_ID = "01234567-89ab-7def-8123-456789abcdef"
@@ -74,6 +74,28 @@ def test_submit_sends_all_options(node: Served) -> None:
     assert (options.run_at, options.requires, options.acks) == (START + 5, LABELS, 1)
 
 
+@pytest.mark.parametrize(
+    ("text", "backoff"),
+    [
+        ("constant:5", Backoff("constant", 5.0, 300.0)),
+        ("exponential", Backoff("exponential", 1.0, 300.0)),
+        ("exponential:2:60.5", Backoff("exponential", 2.0, 60.5)),
+    ],
+)
+def test_a_backoff_is_a_kind_and_its_seconds(node: Served, text: str, backoff: Backoff) -> None:
+    assert edgenode("submit", "echo", "--backoff", text).exit_code == 0
+    (record,) = node.service.records.values()
+    assert decode_spec(record.spec).options.backoff == backoff
+
+
+@pytest.mark.parametrize(
+    "text", ["constant:soon", "constant:1:2:3", "linear:1", "constant:5:1", "constant:nan"]
+)
+def test_a_backoff_of_another_form_is_refused(node: Served, text: str) -> None:
+    result = edgenode("submit", "echo", "--backoff", text)
+    assert (result.exit_code, node.service.records) == (2, {})
+
+
 def test_a_key_makes_one_job_of_every_submission(node: Served) -> None:
     first = edgenode("submit", "echo", "--key", "order-17")
     again = edgenode("submit", "echo", "--key", "order-17")
@@ -84,6 +106,7 @@ def test_a_key_makes_one_job_of_every_submission(node: Served) -> None:
     other = edgenode("submit", "echo", '{"n": 2}', "--key", "order-17")
     assert other.exit_code == 2
     assert "had this key" in other.stderr
+    assert f"the job that has it: `edgenode job {first.stdout.split()[0]}`" in other.stderr
 
 
 def test_all_disks_can_be_asked_for(node: Served) -> None:

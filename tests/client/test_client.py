@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -28,8 +28,10 @@ from edgenode.client import (
 from edgenode.client.exchange import Answer, Pause
 from edgenode.client.operations import DEFAULT_URL, Operations, is_here, node_urls
 from edgenode.core import errors
-from edgenode.core.types import State
-from tests.api.fake import NODES, FakeService, Served, served
+from edgenode.core.job_ids import parse_job_id
+from edgenode.core.specs import decode_spec
+from edgenode.core.types import Backoff, State
+from tests.api.fake import NODES, START, FakeService, Served, served
 
 
 class Blocking:
@@ -176,6 +178,21 @@ def test_all_pages_are_listed(make: Any, node: Served) -> None:
     client.submit("echo")
     listed = [job.id for job in client.jobs(queue="slow", page=3)]
     assert listed == made[::-1]
+
+
+def test_durations_and_backoffs_are_sent_as_what_they_are(make: Any, node: Served) -> None:
+    node.service.instant = False
+    job = make(node.url).submit(
+        "echo",
+        delay_s=timedelta(minutes=2),
+        timeout_s=timedelta(seconds=1.5),
+        backoff=Backoff("constant", 5.0, 60.0),
+    )
+    (record,) = node.service.records.values()
+    assert record.id == parse_job_id(job.id)
+    options = decode_spec(record.spec).options
+    assert (options.run_at, options.timeout_s) == (START + 120, 1.5)
+    assert options.backoff == Backoff("constant", 5.0, 60.0)
 
 
 def test_the_jobs_of_a_batch_are_listed_with_how_they_ended(make: Any, node: Served) -> None:
