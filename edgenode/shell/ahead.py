@@ -6,7 +6,8 @@ for no longer than nobody notices.
 
     short     what the last runs took says that those taken ahead wait `WAIT_S` at most
     long      the longer the last runs took, the fewer; after one long run none, at once
-    stuck     a run is not over after `STUCK_S`: what waits behind it was never started, and goes back
+    stuck     a run is not over after `STUCK_S`: what waits behind it was never started, and goes back; and
+              none are taken until dozens were short
 """
 
 from __future__ import annotations
@@ -31,8 +32,15 @@ class Ahead:
         self.count = 0
 
     def ran(self, took_s: Seconds) -> None:
-        """A run has ended, or is not over after so long."""
-        self._mean_s += FORGETTING * (took_s - self._mean_s)
-        fitting = int(WAIT_S * self._processes / max(self._mean_s, WAIT_S / MOST))
+        """A run has ended."""
+        self._expect(self._mean_s + FORGETTING * (took_s - self._mean_s))
+
+    def is_stuck(self) -> None:
+        """A run is not over after `STUCK_S`."""
+        self._expect(max(self._mean_s, WAIT_S * self._processes))
+
+    def _expect(self, mean_s: Seconds) -> None:
+        self._mean_s = mean_s
+        fitting = int(WAIT_S * self._processes / max(mean_s, WAIT_S / MOST))
         # Powers of two: what is told to the core is not to change with every run.
         self.count = min(MOST, 1 << fitting.bit_length() - 1) if fitting > 1 else 0

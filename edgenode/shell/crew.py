@@ -169,16 +169,16 @@ class Crew:
         now = loop.time()
         for process in [each for each in self._processes if each.is_held_up]:
             if now - process.runs_since >= STUCK_S:
-                self._ran(STUCK_S)
+                self._plan_ahead(lambda ahead: ahead.is_stuck())
                 process.recall()
         if any(each.is_held_up for each in self._processes):
             self._watch = loop.call_later(STUCK_S, self._look_for_stuck)
 
-    def _ran(self, took_s: Seconds) -> None:
-        """How long a run took, or has taken yet, says how many more are taken ahead."""
+    def _plan_ahead(self, tell: Callable[[Ahead], None]) -> None:
+        """How long runs take says how many are taken ahead."""
         if self._ahead is not None:
             before = self._ahead.count
-            self._ahead.ran(took_s)
+            tell(self._ahead)
             if self._ahead.count != before:
                 self._pool.crew_changed()
 
@@ -224,7 +224,7 @@ class Crew:
         del self._busy[ended.job, ended.token]
         self._pool.run_ended(ended)
         if ended.begun:
-            self._ran(took_s)
+            self._plan_ahead(lambda ahead: ahead.ran(took_s))
 
     def told_progress(self, run: Run, fraction: float, message: str) -> None:
         self._pool.told_progress(run, fraction, message)

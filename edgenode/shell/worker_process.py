@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
@@ -173,7 +174,8 @@ class WorkerProcess:
         # With the job's id as text, as it is sent. One after the other the process runs them in this order.
         self._active: dict[tuple[str, StartToken], Active] = {}
         self._marked = Marked()
-        self._marks = 0  # that were read, of starts whose end was not
+        self._unheard: deque[tuple[bytes, bool]] = deque()  # read from the pipe: words, and if a mark follows
+        self._marks = 0  # that were heard, of starts whose end was not
         self._killed = False
         self._exited = False
         self._link_ended = False
@@ -287,12 +289,14 @@ class WorkerProcess:
         """What became of a run that was recalled."""
         active.is_recalled = False
         if not is_out:
+            self._hear()
             return  # it had begun
         self._given -= 1
         if active.stop_reason is not None:
             self._end_run(active, _cancelled(active.stop_reason), lost=False, begun=False)
         else:
             self._end_run(active, _failed("it waited for its turn too long"), lost=True, begun=False)
+        self._hear()
         if not self._killed and not self._link_ended:
             self._owner.has_room(self)
 
@@ -408,14 +412,10 @@ class WorkerProcess:
 
     def _read_output(self) -> None:
         """The pipe has something; read a pipe's content at most, and pause after more than is kept."""
-        if (first := self._first) is not None and first.is_recalled:
-            # It is not known yet whose turn it is.
-            self._loop.remove_reader(self._pipe)
-            self._loop.call_later(OUTPUT_PAUSE_S, self._resume_output)
-            return
         self._drain(reads=1)
         speaker = self._speaker
-        if speaker is not None and speaker.chars > BURST_CHARS and not self._exited:
+        is_flood = speaker is not None and speaker.chars > BURST_CHARS
+        if (is_flood or self._unheard) and not self._exited:
             self._loop.remove_reader(self._pipe)
             self._loop.call_later(OUTPUT_PAUSE_S, self._resume_output)
 
@@ -436,18 +436,24 @@ class WorkerProcess:
                 self._close_pipe()
                 return
             *ended, last = self._marked.split(written)
-            for words in ended:
-                self._hear(words, is_last=True)
+            self._unheard += [*((words, True) for words in ended), (last, False)]
+            self._hear()
+
+    def _hear(self) -> None:
+        """What was written is told, as soon as it is known whose it is."""
+        while self._unheard:
+            speaker = self._speaker
+            if speaker is not None and speaker.is_recalled:
+                return  # it, or who comes after it
+            words, is_last = self._unheard.popleft()
+            text = self._decoder.decode(words, final=is_last)
+            self._last_words = (self._last_words + text)[-LAST_WORDS_CHARS:]
+            if text and speaker is not None:
+                speaker.chars += len(text)
+                self._owner.told_output(speaker.run, text)
+            if is_last:
                 self._marks += 1
                 self._last_words = ""
-            self._hear(last)
-
-    def _hear(self, words: bytes, *, is_last: bool = False) -> None:
-        text = self._decoder.decode(words, final=is_last)
-        self._last_words = (self._last_words + text)[-LAST_WORDS_CHARS:]
-        if text and (speaker := self._speaker) is not None:
-            speaker.chars += len(text)
-            self._owner.told_output(speaker.run, text)
 
     def _close_pipe(self) -> None:
         if self._pipe >= 0:
@@ -526,7 +532,10 @@ class WorkerProcess:
             self._loop.remove_reader(self._link.fileno())
             self._loop.remove_writer(self._link.fileno())
             self._link_ended = True
+        for active in self._active.values():
+            active.is_recalled = False  # no answer comes any more
         self._drain()
+        self._hear()
         self._close_pipe()
         self._link.close()
         remove_later(self._loop, self._folder)

@@ -192,12 +192,16 @@ def test_more_are_taken_the_shorter_runs_are() -> None:
     assert counts == [0, 0, 4, MOST, MOST]
 
 
-def test_after_a_long_run_nothing_is_taken_until_dozens_were_short_again() -> None:
+@pytest.mark.parametrize("is_over", [True, False])
+def test_after_a_long_run_nothing_is_taken_until_dozens_were_short_again(is_over: bool) -> None:
     ahead = Ahead(2)
     for _ in range(400):
         ahead.ran(0.001)
     assert ahead.count == MOST
-    ahead.ran(1.0)
+    if is_over:
+        ahead.ran(1.0)
+    else:
+        ahead.is_stuck()
     assert ahead.count == 0
     counts = []
     for _ in range(200):
