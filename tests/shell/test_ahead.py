@@ -140,6 +140,26 @@ async def test_when_a_process_dies_only_what_it_ran_is_lost(
     assert (ended.verdict.state, ended.begun) == (State.CANCELLED, True)
 
 
+async def test_what_is_read_before_it_is_known_whose_turn_it_is_waits_for_that(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second was called back, and the node reads what the third says before the answer to that."""
+    first, (second, third) = await behind(pool, monkeypatch, "hold")
+    process = process_of(pool)
+    _, called_back, _ = process._active.values()
+    called_back.is_recalled = True
+    process._unheard += [(b"", True), (b"third", False)]
+    process._hear()
+    assert second.job not in pool.output
+    assert third.job not in pool.output
+    process._answered(called_back, is_out=True)
+    assert (second.job in pool.output, pool.output[third.job]) == (False, "third")
+    assert (await pool.end_of(second)).begun is False
+    process._marks = 0  # that of the first comes again
+    pool.pool.stop(first.job, first.token, "enough")
+    await pool.end_of(first)
+
+
 async def test_a_timeout_begins_with_its_run(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew, "STUCK_S", LONG_S)
     first = pool.give("hold")
