@@ -12,6 +12,7 @@ from job_mesh import (
     B,
     C,
     D,
+    Disk,
     Mesh,
     StillView,
     job_id,
@@ -905,3 +906,16 @@ def test_who_is_given_more_jobs_than_it_can_ask_for_takes_the_others_when_they_a
     mesh.run_until(lambda: A in mesh.left, limit_s=10.0)
     assert mesh.left[A]
     assert most <= 2 * batch
+
+
+def test_the_only_holder_whose_disk_does_not_vote_passes_its_job_to_the_next_in_rank() -> None:
+    """It comes first in rank, so that nobody else would be a holder today: it would wait for itself."""
+    disk = Disk()
+    desk = make_desk(A, B, settings=JobSettings(replicas=1), archive=disk)
+    job = next(job for job in map(job_id, range(100)) if desk.view.ranking().rank(job)[0] == A)
+    disk.lost.add(job)
+    desk.table.put(make_record(job, (A,)))
+    _, custody = make_custody(desk)
+    custody.look_at((job,))
+    custody.on_time()
+    assert [send.to for send in desk.post.flush() if isinstance(send.message, Gift)] == [B]

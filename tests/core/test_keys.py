@@ -866,3 +866,15 @@ def test_a_repeated_submission_is_not_refused_for_certain_while_the_first_may_st
     assert [each.refused for each in answer.answers] == [REFUSED_UNSURE]
     (answer,) = sends(mesh.tell(other, first, Submit(3, 0, (mesh.item(mesh.spec()),))), Submitted)
     assert [each.refused for each in answer.answers] == [REFUSED_NOT_READY]
+
+
+def test_a_life_of_a_key_that_came_while_another_was_claimed_is_decided_next() -> None:
+    """A asks for its own when a copy of another stands here instead, whose owner nobody knows."""
+    desk = make_desk(A, B, C)
+    keys = Keys(desk)
+    mine, theirs = (make_record(JOB, (A, B, C), key=KEY, fingerprint=content) for content in ("1", "2"))
+    desk.table.put(mine)
+    keys.take_on((JOB,))
+    desk.merge(theirs._replace(own=theirs.own._replace(ballot=Ballot(1, E))))
+    keys.members_changed(frozenset((B,)))
+    assert [claiming.use.content for claiming in keys._claiming.values()] == ["2"]

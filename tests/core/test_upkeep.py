@@ -12,7 +12,7 @@ from edgenode.core.job_bytes import encode
 from edgenode.core.jobs import decided, settled
 from edgenode.core.settings import JobSettings
 from edgenode.core.signals import Row, StoredRow
-from edgenode.core.types import Instant, JobId, MemberInfo, NodeId, State
+from edgenode.core.types import Ballot, Instant, JobId, MemberInfo, NodeId, State
 from edgenode.core.upkeep import Upkeep
 from edgenode.core.view import Standing
 from edgenode.core.wire import Digest, Offer
@@ -223,3 +223,16 @@ def test_a_spare_copy_is_replaced_though_its_node_was_forgotten_before_the_walk(
     assert walker.offered_in(29.9) == set()
     del walker.view.standings[first]
     assert walker.offered_in(5.0) == {second}
+
+
+def test_an_owner_that_is_no_holder_has_spare_copies_made_of_what_it_ends() -> None:
+    """B is dead for long, and the walk for its sake is over: nobody else would look at this job again."""
+    walker = Walker(StillView(A, dict.fromkeys((A, C, D), Standing.LIVING) | {B: Standing.GONE}))
+    walker.desk.now = 100.0
+    records = (make_record(job_id(number), (B, C)) for number in range(100))
+    record = next(each for each in records if walker.desk.spares(each) == [D])
+    record = record._replace(own=record.own._replace(ballot=Ballot(2, A)))
+    done = settled(decided(record, State.SUCCEEDED, firm=True, at=WALL))
+    walker.desk.table.put(done)
+    walker.upkeep.react((done.id,))
+    assert walker.offered_in(1.0) == {D}

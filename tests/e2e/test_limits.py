@@ -19,7 +19,7 @@ def moments(jobs: Iterable[Job], field: str) -> list[float]:
 
 
 CLOCKS_S = 0.02
-"""The clocks of two nodes may differ by some milliseconds: a permit is passed on as fast. Runs take 0.25 s."""
+"""The clocks of two nodes may differ by milliseconds, as fast as a permit is passed on. Runs take 0.25 s."""
 
 
 def most_at_once(jobs: list[Job]) -> int:
