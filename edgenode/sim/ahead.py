@@ -7,6 +7,7 @@ what waits behind it goes back, and no more is taken for a while.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -38,6 +39,8 @@ class Ahead:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._dice = host.random("what is taken ahead")
+        self.stopped: Counter[JobId] = Counter()
+        """Starts that waited when somebody had them end: they are counted, and never began."""
 
     def most(self, machine: Machine) -> int:
         """How much a machine of the weather may take ahead."""
@@ -73,5 +76,6 @@ class Ahead:
         if (job, token) not in life.waiting:
             return False
         life.waiting.discard((job, token))
+        self.stopped[job] += 1
         self._host.post(life, 0.0, RunEnded(job, token, STOPPED, lost=False, begun=False))
         return True

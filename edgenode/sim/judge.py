@@ -447,8 +447,8 @@ class Judge:
         if not is_cancelled and not 0 <= len(starts) - (spoilt + ended) <= repeated:
             raise Violation(f"I6: without faults {job_text(job)} had {len(starts)} starts, {spoilt} spoilt")
         # One that died may not have begun what was on its disk, or on its way to another; nor may one that
-        # went on without the only holder, and gave way to it. Nor what was cancelled before its turn.
-        more = apart + is_death + is_cancelled
+        # went on without the only holder, and gave way to it. Nor what was stopped before its turn.
+        more = apart + is_death + self._world.ahead.stopped[job]
         if not len(starts) <= known.start_count <= len(starts) + more:
             raise Violation(f"I6: {job_text(job)} counts {known.start_count} starts of {len(starts)}")
         spec = decode_spec(known.spec)
