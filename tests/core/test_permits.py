@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable
 
 import pytest
-from job_mesh import A, B, Begun, C, D, Mesh, succeeded
+from job_mesh import A, B, Begun, C, D, Mesh, job_id, make_spec, succeeded
 
 from edgenode.core.job_bytes import encode
-from edgenode.core.lines import key_gate, queue_gate
+from edgenode.core.lines import key_gate, need_of, queue_gate
 from edgenode.core.permits import HOLD_S, steward_of
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.signals import RegulateAsked, RequestId, SearchAsked, SlotsChanged
@@ -87,6 +87,16 @@ def test_a_queue_s_limit_holds_in_the_whole_mesh_and_is_used(letters: str) -> No
     mesh.run(2.0)
     demand_all(mesh, specs, within_s=60 / 3 * RUN_S * 1.2)
     assert most_at_once(mesh, ids(specs)) == 3
+
+
+def test_a_job_that_starts_again_counts_once() -> None:
+    """Its other life, of the same key, gave way before its start began, and nobody said that this is over."""
+    mesh = Mesh("a")
+    permits = mesh.nodes[A]._scheduler._permits
+    need = need_of(make_spec(job_id(1)))
+    assert permits.admit(job_id(1), need, 0) is permits.admit(job_id(1), need, 0) is None
+    permits.ended(job_id(1))
+    assert permits.running() == {}
 
 
 def test_a_limit_that_comes_later_counts_what_runs_already() -> None:

@@ -63,7 +63,7 @@ def test_the_production_core_keeps_every_promise(seed: int) -> None:
         Plan(7147),  # a merge brings another life of a key, while this node claims that for its own
         Plan(7435),  # the members keep to a copy that knows that it is behind
         Plan(9702),  # a careful job, whose key nobody can decide
-        Plan(20036),  # a start that waits for a slot when its job turns out to have ended
+        Plan(30267),  # a life of a key gives way while its start waits to begin, and the other one starts
         Plan(780368),  # an acknowledgement that leaves after the next epoch has come
         Plan(
             930049, nodes=5, replicas=1, hurt_s=3.0
