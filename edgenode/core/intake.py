@@ -341,7 +341,7 @@ class Intake:
         answers: dict[tuple[NodeId, int], list[SubmitAnswer]] = {}
         for job, nodes in receipts:
             dues = self._receipts_due.pop(job, ())
-            record = self._table.get(job) if dues else None
+            record = (self._table.peek(job) or self._table.get(job)) if dues else None
             if record is None:
                 continue
             options = decode_spec(record.spec).options

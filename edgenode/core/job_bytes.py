@@ -82,7 +82,8 @@ def decode(blob: bytes) -> Record:
             claimed,
             None if move is None else _move(move),
         )
-        _check_proposals(record)
+        if outcome is not None or move is not None:
+            _check_proposals(record)
         return record
     except (ValueError, TypeError, KeyError, msgpack.UnpackException, RecursionError) as error:
         raise MalformedMessage(f"not a record: {error}") from error

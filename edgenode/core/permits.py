@@ -208,7 +208,8 @@ class Permits:
         self._hopes[gate] = Hope(min(HOPES_MAX, count), self._desk.now + HOPE_S)
 
     def _enter(self, job: JobId, need: Need, limit: int) -> None:
-        self.ended(job)  # a start of another life of its key, which gave way before it began
+        if job in self._started:
+            self.ended(job)  # a start of another life of its key, which gave way before it began
         self._started[job] = need, limit
         for gate in gates_of(need):
             self._used[gate] += 1
