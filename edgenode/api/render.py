@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from edgenode.api.service import TaskSchema
 from edgenode.core.job_ids import job_text
-from edgenode.core.jobs import Record, new_record
+from edgenode.core.jobs import Note, Record, new_record
 from edgenode.core.signals import ReadDone, Receipt
 from edgenode.core.specs import AS_ITS_TASK, Options, Spec, decode_spec
 from edgenode.core.types import TERMINAL, Backoff, JobId, NodeId, State, Wall, starts_of
@@ -109,11 +109,13 @@ def _job_fields(record: Record, spec: Spec) -> Json:
         "error": None if outcome is None else outcome.error or None,
         "progress": None,  # of these two no record knows: `logs.progress_fields`
         "partial": None,
-        "history": [
-            {"at": time_text(note.at), "kind": note.kind, "node": note.node, "detail": note.detail}
-            for note in record.history
-        ],
+        "history": [_note_fields(note) for note in record.history],
     }
+
+
+def _note_fields(note: Note) -> Json:
+    fields = {"at": time_text(note.at), "kind": note.kind, "node": note.node, "detail": note.detail}
+    return {**fields, "until": time_text(note.until)} if note.until else fields
 
 
 def options_fields(options: Options) -> Json:

@@ -157,9 +157,9 @@ class Desk:
         self._clock_kept_at = self.now
         return self.wall
 
-    def note(self, kind: str, detail: str) -> Note:
+    def note(self, kind: str, detail: str, *, until: Wall = 0.0) -> Note:
         """A line of history, by this node, now."""
-        return Note(round(self.wall, 3), kind, self.me, detail)
+        return Note(round(self.wall, 3), kind, self.me, detail, until)
 
     # ---- records
 

@@ -30,7 +30,7 @@ from edgenode.core.types import (
 
 _T = TypeVar("_T")
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 
 
 def encode(record: Record) -> bytes:
@@ -127,8 +127,8 @@ def _count(fields: list[Any]) -> tuple[Ballot, int]:
 
 
 def _note(fields: list[Any]) -> Note:
-    at, kind, node, text = fields
-    return Note(finite(at), str(kind), shared_node(node), str(text))
+    at, kind, node, text, until = fields
+    return Note(finite(at), str(kind), shared_node(node), str(text), finite(until))
 
 
 def _own(fields: list[Any]) -> Own:

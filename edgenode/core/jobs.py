@@ -57,6 +57,7 @@ class Step(StrEnum):
     """What can happen to a job."""
 
     FALL_DUE = "fall due"
+    DEFER = "defer"  # a failure on another side of a cut asked for a pause
     START = "start"
     LOSE = "lose"  # the runner is gone
     RETRY = "retry"  # the task failed, and may try again
@@ -69,6 +70,7 @@ class Step(StrEnum):
 # Rows are states, columns are steps; a missing pair is illegal. The README's diagram shows this table.
 TRANSITIONS: Final[Mapping[tuple[State, Step], State]] = {
     (State.SCHEDULED, Step.FALL_DUE): State.QUEUED,
+    (State.SCHEDULED, Step.DEFER): State.SCHEDULED,
     (State.SCHEDULED, Step.CANCEL): State.CANCELLED,
     (State.SCHEDULED, Step.EXPIRE): State.EXPIRED,
     (State.SCHEDULED, Step.FAIL): State.FAILED,
@@ -77,6 +79,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Step], State]] = {
     (State.WAITING, Step.EXPIRE): State.EXPIRED,
     (State.WAITING, Step.FAIL): State.FAILED,
     (State.QUEUED, Step.START): State.RUNNING,
+    (State.QUEUED, Step.DEFER): State.SCHEDULED,
     (State.QUEUED, Step.CANCEL): State.CANCELLED,
     (State.QUEUED, Step.EXPIRE): State.EXPIRED,
     (State.QUEUED, Step.FAIL): State.FAILED,
@@ -157,6 +160,7 @@ class Note(NamedTuple):
     kind: str
     node: NodeId
     detail: str
+    until: Wall = 0.0  # of a failed attempt: the next one waits as long
 
 
 Counts = tuple[tuple[Ballot, int], ...]
@@ -320,6 +324,11 @@ def failed_once(record: Record, *, due_at: Wall, note: Note) -> Record:
 def fallen_due(record: Record) -> Record:
     """FALL_DUE: its day has come."""
     return write_own(record, state=_stepped(record, Step.FALL_DUE))
+
+
+def deferred(record: Record, *, due_at: Wall) -> Record:
+    """DEFER: its day is another one, as a failure says that this line of owners had not heard of."""
+    return write_own(record, state=_stepped(record, Step.DEFER), due_at=due_at)
 
 
 _ENDS: Final = {

@@ -24,6 +24,7 @@ from edgenode.core.jobs import (
     TOKENS_MAX,
     Record,
     decided,
+    deferred,
     failed_once,
     fallen_due,
     lost,
@@ -264,15 +265,23 @@ class Scheduler:
             self._desk.reach(Situation.POISON_STOPPED)
             error = f"lost its runner {record.loss_count} times (max_losses is {options.max_losses})"
             self._end(record, State.FAILED, error=error)
-        elif record.own.state is State.SCHEDULED and record.failure_count:
-            # A pause is a duration: a clock that jumps, here or at the last owner, must not stretch it.
-            wait_s = min(pause_s(record), max(0.0, record.own.due_at - self._desk.wall))
-            self._pauses.soon(job, self._desk.now + wait_s)
+        elif record.failures and pause_ends(record) > max(record.own.due_at, self._desk.wall):
+            self._desk.reach(Situation.PAUSE_OF_ANOTHER_LINE)
+            record = deferred(record, due_at=pause_ends(record))
+            self._write(record)
+            self._pause(record)
+        elif record.own.state is State.SCHEDULED and record.failures:
+            self._pause(record)
         elif record.own.state is State.SCHEDULED:
             self._days.soon(job, record.own.due_at)
         elif record.own.state is State.QUEUED and job not in self.queued:  # nothing makes WAITING jobs yet
             place = (9 - options.priority, spec.submitted_at, job)
             self.queued.add(need_of(spec), place)
+
+    def _pause(self, record: Record) -> None:
+        # A pause is a duration: a clock that jumps, here or at the last owner, must not stretch it.
+        wait_s = min(pause_s(record), max(0.0, record.own.due_at - self._desk.wall))
+        self._pauses.soon(record.id, self._desk.now + wait_s)
 
     def release(self, jobs: Iterable[JobId]) -> None:
         """Owned no longer: leave the queues. What runs here goes on until a copy says otherwise."""
@@ -328,6 +337,9 @@ class Scheduler:
                 self._pass_on(job)
             elif record.cancel and self._table.acting(job) is not None:
                 self._cancel(record)
+            elif record.failures and job in self.queued:
+                self.queued.drop(job)
+                self._enrol(record)  # one of them may be news, and have a pause
 
     def _object(self, record: Record, token: StartToken) -> Record:
         """Somebody took this node's silence for its death: the owner must not hold that against the job."""
@@ -499,8 +511,9 @@ class Scheduler:
             delay = verdict.retry_after_s
             if delay < 0:
                 delay = backoff_s(spec.options.backoff, record.failure_count + 1, desk.dice)
-            note = desk.note(ATTEMPT_FAILED, verdict.error[:500])
-            record = failed_once(record, due_at=round(desk.wall + delay, 3), note=note)
+            due_at = round(desk.wall + delay, 3)
+            note = desk.note(ATTEMPT_FAILED, verdict.error[:500], until=due_at)
+            record = failed_once(record, due_at=due_at, note=note)
             self._pass_on(record.id)
             self._write(record)
             self._enrol(record)
@@ -769,6 +782,15 @@ def pause_s(record: Record) -> Seconds:
     so much has happened since that the history has forgotten it: then only the day is known."""
     failed_at = max((note.at for note in record.history if note.kind == ATTEMPT_FAILED), default=-FOREVER)
     return max(0.0, record.own.due_at - failed_at)
+
+
+def pause_ends(record: Record) -> Wall:
+    """The day before which no failure that the history knows of lets the job start again; 0 if there is none.
+
+    Of two lines of owners, one on each side of a cut, only one stands, with its own days: what the other has
+    heard from the task is in the history alone.
+    """
+    return max((note.until for note in record.history), default=0.0)
 
 
 def backoff_s(backoff: Backoff, failures: int, dice: Dice) -> Seconds:

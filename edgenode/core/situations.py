@@ -80,6 +80,7 @@ class Situation(StrEnum):
     RESURRECTED_REFUSED = "an unfinished copy of a settled job is answered with its end"
     GATE_TIMED_OUT = "a job that was taken over starts before enough holders know"
     GATE_STRICT = "a careful job starts: a majority has its start, under a firm owner"
+    PAUSE_OF_ANOTHER_LINE = "a failed start of another line of owners asked for a pause, which is kept to"
     GATE_GIVEN_UP = "a careful start is given up before it began: too few holders say that they know of it"
     CAREFUL_JOB_STRANDED = "a careful job is not started: too few of its holders live"
     PROVISIONAL_RESULT_UNSETTLED = "a provisional result is on a majority of disks, and stays unsettled"

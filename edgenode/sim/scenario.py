@@ -221,9 +221,11 @@ class Scenario:
         life, token = self._start(job, on)
         self.world.run_ends(life, self._jobs[job], token, success(token, life.id), lost=False)
 
-    def fail(self, job: str, *, retry_after_s: Seconds | None = None, final: bool = False) -> None:
+    def fail(
+        self, job: str, *, retry_after_s: Seconds | None = None, final: bool = False, on: str = ""
+    ) -> None:
         """Its latest start raises, or asks to be tried again after a while."""
-        life, token = self._start(job, "")
+        life, token = self._start(job, on)
         verdict = raised(token)._replace(final=final)
         if retry_after_s is not None:
             verdict = verdict._replace(retry_after_s=retry_after_s)

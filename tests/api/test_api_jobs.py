@@ -460,7 +460,8 @@ async def test_the_life_of_a_job_can_be_read(http: TestClient, service: FakeServ
     body = await (await submit(http, max_attempts=2)).json()
     job = parsed(body)
     record = jobs.started(service.records[job], runner=NODES[1], boot=1, at=START + 1)
-    record = jobs.failed_once(record, due_at=START + 9, note=jobs.Note(START + 2, "retry", NODES[0], "oh"))
+    note = jobs.Note(START + 2, "retry", NODES[0], "oh", START + 9)
+    record = jobs.failed_once(record, due_at=START + 9, note=note)
     service.records[job] = record
     seen = await (await http.get(f"/v1/jobs/{body['id']}")).json()
     assert (seen["state"], seen["attempt"], seen["starts"]) == ("scheduled", 1, 1)
@@ -476,6 +477,7 @@ async def test_the_life_of_a_job_can_be_read(http: TestClient, service: FakeServ
     assert (seen["term"], seen["owner"], seen["runner"]) == (3, NODES[1], NODES[1])
     assert seen["firm"] is True  # the owner said so: the record of a later term does not
     assert [note["kind"] for note in seen["history"]] == ["retry", "provisional takeover", "takeover"]
+    assert [note.get("until") for note in seen["history"]] == ["2030-03-17T17:46:49.000Z", None, None]
     (listed,) = (await (await http.get("/v1/jobs")).json())["jobs"]
     assert listed["firm"] is None
 

@@ -28,6 +28,7 @@ from edgenode.core.jobs import (
     adopted,
     bounded,
     decided,
+    deferred,
     failed_once,
     fallen_due,
     is_marker,
@@ -93,7 +94,8 @@ moves = st.builds(
     st.just(0.0),
 )
 counts: st.SearchStrategy[Counts] = st.dictionaries(ballots, st.integers(1, 3), max_size=3).map(bounded)
-notes = st.builds(Note, st.sampled_from([1.0, 2.0]), st.sampled_from(["x", "y"]), st.just(A), st.just(""))
+texts = (st.sampled_from(["x", "y"]), st.just(A), st.just(""))
+notes = st.builds(Note, st.sampled_from([1.0, 2.0]), *texts, st.sampled_from([0.0, 7.0]))
 
 
 def copies(
@@ -312,9 +314,9 @@ def take(record: Record, step: Step) -> Record:
         case Step.EXPIRE:
             return decided(record, State.EXPIRED, firm=True, at=1.0)
         case Step.FALL_DUE:
-            from edgenode.core.jobs import fallen_due
-
             return fallen_due(record)
+        case Step.DEFER:
+            return deferred(record, due_at=3.0)
 
 
 UNFINISHED = [State.SCHEDULED, State.WAITING, State.QUEUED, State.RUNNING]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from sim_stories import end, running, the_copy
+from sim_stories import busy, end, owner, running, the_copy
 
 from edgenode.core.node import Node
+from edgenode.core.situations import Situation
 from edgenode.core.specs import Backoff, Options
 from edgenode.core.types import Seconds, State
 from edgenode.sim.clock import EPOCH
@@ -37,6 +38,35 @@ def test_a_job_that_asked_for_a_pause_has_it_though_its_owner_dies(after_s: Seco
     assert end(story.read("j", "c")) is State.SUCCEEDED
 
 
+@pytest.mark.parametrize("is_waiting", [False, True])
+def test_a_pause_that_was_asked_for_on_the_other_side_of_a_cut_is_kept_to(is_waiting: bool) -> None:
+    """B's line of owners stands, and hears of it while B runs the job, or while that waits for a slot."""
+    story = busy("abcde", "bcde" if is_waiting else "de")
+    story.submit("j", at="a", holders="abc", options=PATIENT)
+    story.until(lambda: story.is_acknowledged("j") and story.runner("j") == "a")
+    story.cut("a", "bcde")
+    story.until(lambda: owner(story, "b") == "b", within_s=20.0)
+    if not is_waiting:
+        story.until(lambda: story.runner("j") == "b")
+    story.fail("j", retry_after_s=60.0, on="a")
+    ends = story.world.now + 60.0
+    story.mend()
+    story.until(lambda: the_copy(story, "b").failure_count == 1, within_s=20.0)
+    if not is_waiting:
+        story.lose_worker("j", on="b")
+    story.until(lambda: the_copy(story, "b").state is State.SCHEDULED, within_s=1.0)
+    assert Situation.PAUSE_OF_ANOTHER_LINE in story.reached
+    assert owner(story, "b") == "b"
+    assert the_copy(story, "b").own.due_at == pytest.approx(EPOCH + ends, abs=0.5)
+    for each in "bcde" if is_waiting else "de":
+        story.finish(f"of {each}")
+    before = story.starts("j")
+    story.until(lambda: story.starts("j") > before, within_s=90.0)
+    assert story.world.now == pytest.approx(ends, abs=1.0)
+    story.heal_and_judge()
+    assert story.starts("j") == before + 1
+
+
 def test_a_drawn_pause_is_drawn_once_for_all_owners() -> None:
     """Full jitter: a successor that drew anew could begin sooner than the others were told."""
     story = running(
@@ -55,11 +85,11 @@ def test_a_drawn_pause_is_drawn_once_for_all_owners() -> None:
 
 def test_attempts_are_counted_over_all_owners() -> None:
     story = running("abcd", options=PATIENT)
-    for owner, successor in ("ab", "bc"):
+    for first, successor in ("ab", "bc"):
         story.fail("j")
-        story.until(lambda owner=owner: story.runner("j") == owner)  # type: ignore[misc]
+        story.until(lambda first=first: story.runner("j") == first)  # type: ignore[misc]
         story.wait(0.5)
-        story.kill(owner)
+        story.kill(first)
         story.until(lambda successor=successor: story.runner("j") == successor)  # type: ignore[misc]
         story.wait(0.5)
     for failures in (3, 4):

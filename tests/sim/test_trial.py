@@ -49,6 +49,8 @@ def test_the_production_core_keeps_every_promise(seed: int) -> None:
 @pytest.mark.parametrize(
     "plan",
     [
+        Plan(197),  # the pause of an owner whose ballot gives way to that of other holders
+        Plan(298),  # the same, and the start that stands is lost
         Plan(1078),  # who had a wrong time takes a pause for over, also when it knows better
         Plan(1003),  # a job without living holders, settled by who had been handed it
         Plan(1011),  # a node that has just begun, and what ended in a smaller mesh
