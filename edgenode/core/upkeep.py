@@ -302,9 +302,13 @@ class Upkeep:
         desk, offered = self._desk, self._offered[job]
         gone = {node for node in offered.takers if not desk.view.is_living(node)}
         offered.takers -= gone
-        if gone:
-            offered.is_surplus = False  # not all holders have it
         record = self._table.get(job)
+        if gone and offered.is_surplus:
+            # Who is gone may only have stood in for a holder: another does now. If the copy here is still one
+            # too many, all that are to have it are asked anew. No walk may come after this.
+            offered.is_surplus = record is not None and self._is_superfluous(record)
+            if record is not None and offered.is_surplus:
+                offered.takers = self._rightful(record)
         if record is None or not offered.takers:
             self.stranded += offered.is_needed and record is not None
             self._forget(job)

@@ -31,6 +31,15 @@ class Newcomers(StillView):
         return StillView.dead_since(self, node) if node in self.standings else 0.0
 
 
+@dataclass(slots=True)
+class Begun(StillView):
+    """Members that take jobs, and say so."""
+
+    def info(self, node: NodeId) -> MemberInfo | None:
+        info = StillView.info(self, node)
+        return None if info is None else info._replace(ready=True)
+
+
 class Walker:
     """A's walks through what it has, as time goes on."""
 
@@ -64,6 +73,13 @@ class Walker:
         row = Row(record.id, encode(record), None)
         self.disk.write([StoredRow(row, A, True, record.state, "echo", "default")])
         return record.id
+
+    def has_spare_copy(self, holder: NodeId) -> JobId:
+        """Of a job that is over, and that this node comes last in rank for."""
+        ranking = self.view.ranking()
+        job = next(job for job in map(job_id, range(100)) if ranking.rank(job)[-1] == A)
+        self.desk.table.put(settled(decided(make_record(job, (holder,)), State.EXPIRED, firm=True, at=WALL)))
+        return job
 
     def has_ended(self, *holders: NodeId) -> None:
         """A job of these is over, and on its way to the disk here."""
@@ -236,3 +252,35 @@ def test_an_owner_that_is_no_holder_has_spare_copies_made_of_what_it_ends() -> N
     walker.desk.table.put(done)
     walker.upkeep.react((done.id,))
     assert walker.offered_in(1.0) == {D}
+
+
+def test_a_spare_copy_goes_though_who_stood_in_beside_it_is_gone_and_another_does() -> None:
+    """Seed 30605: the copy waited for the word of one that was gone, and stayed when that was given up."""
+    walker = Walker(Begun(A, dict.fromkeys((A, B, C, D), Standing.LIVING)))
+    job = walker.has_spare_copy(B)
+    record = walker.desk.table.get(job)
+    assert record is not None
+    first, second = walker.desk.next_in_rank(record)
+    walker.upkeep.react((job,))
+    offers = walker.offers_in(0.1)
+    assert {to for to, _ in offers} == {B, first}
+    walker.upkeep.on_taken(B, [item for _, item in offers])
+    walker.view.standings[first] = Standing.SILENT
+    offers = walker.offers_in(5.0)
+    assert {to for to, _ in offers} == {B, second}, "all that are to have it now are asked"
+    for taker in (B, second):
+        assert walker.desk.table.get(job) is not None
+        walker.upkeep.on_taken(taker, [item for to, item in offers if to == taker])
+    assert walker.desk.table.get(job) is None
+
+
+def test_a_spare_copy_stays_when_who_stood_in_beside_it_is_gone_and_nobody_else_can() -> None:
+    walker = Walker(Begun(A, dict.fromkeys((A, B, D), Standing.LIVING)))
+    job = walker.has_spare_copy(B)
+    walker.upkeep.react((job,))
+    offers = walker.offers_in(0.1)
+    assert {to for to, _ in offers} == {B, D}
+    walker.view.standings[D] = Standing.SILENT
+    walker.upkeep.on_taken(B, [item for _, item in offers])
+    assert walker.offers_in(60.0) == []
+    assert walker.desk.table.get(job) is not None
