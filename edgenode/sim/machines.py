@@ -102,7 +102,7 @@ class Machine:
     slots: int = 2
     seeds: frozenset[NodeId] = frozenset()
     disk: Disk = field(default_factory=Disk)
-    chance: int = 0  # what tells its lives from those of a copy that has started as often
+    chance: int = 0  # what tells its lives from those of a copy, or those it forgot, that were as many
     life: Life | None = None
     powered: bool = True
     gone: str = ""  # why it never comes back

@@ -48,6 +48,7 @@ from edgenode.core.signals import (
 )
 from edgenode.core.situations import Situation
 from edgenode.core.types import (
+    CHANCE_BITS,
     FOREVER,
     NOBODY,
     JobId,
@@ -135,6 +136,7 @@ class World(Timeline):
         self._make_core = make_core
         self._dice = self.random("machines")
         self._busy_dice = self.random("busy")
+        self._chances = self.random("chances")
         self._requests = Requests(self.ledger)
         self.streams = Streams()
         self.talk = Talk(self)
@@ -185,6 +187,8 @@ class World(Timeline):
         self.identities.doubtful.add(machine.place)
         self.ledger.lost_disk(machine.place)
         machine.disk.put_back(snapshot)
+        # It counts again as far as it had counted before: chance tells those lives from the forgotten ones.
+        machine.chance = self._chances.getrandbits(CHANCE_BITS)
 
     def _enter(self, machine: Machine) -> Machine:
         assert machine.place not in self.machines

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from sim_stories import ONCE, end, queued, running, the_copy
 
 from edgenode.core.node import Node
-from edgenode.core.settings import MembershipSettings, Settings
+from edgenode.core.settings import JobSettings, MembershipSettings, Settings
 from edgenode.core.situations import Situation
-from edgenode.core.types import State
+from edgenode.core.types import State, starts_of
 from edgenode.core.wire import Acks, Ask, Marks, Promises, Recalled, Write
 from edgenode.sim.disk import Disk
+from edgenode.sim.identities import Forfeited, forfeit
 from edgenode.sim.scenario import Scenario
 from edgenode.sim.story import short
 
@@ -119,6 +121,28 @@ def test_a_disk_that_is_put_back_is_found_out_also_after_further_starts() -> Non
     story.mend()
     story.until(lambda: story.is_behind("b"))
     story.heal_and_judge()
+
+
+def test_the_lives_of_a_disk_that_is_put_back_are_told_from_those_that_it_forgot() -> None:
+    """Nobody who knows better is there, so it votes: nothing is promised of what comes then. It begins its
+    second life twice, and each makes the same fence. (Found by seed 30883.)"""
+    story = Scenario("ab", Node, settings=Settings(jobs=JobSettings(replicas=1)))
+    story.world.on_forfeit = forfeit
+    story.submit("j", at="b", holders="b")
+    story.until(lambda: story.runs("j"))
+    before = story.snapshot("b")
+    story.cut("a", "b")
+    story.kill("b")
+    story.restart("b")
+    story.until(lambda: story.starts("j") == 2)
+    forgotten = story.machine("b").disk.boot
+    story.kill("b")
+    story.put_back("b", before)
+    boot = story.machine("b").disk.boot
+    assert starts_of(boot) == starts_of(forgotten)
+    assert boot != forgotten
+    with pytest.raises(Forfeited):
+        story.wait(30.0)
 
 
 def test_an_ordinary_restart_and_a_disk_that_was_moved_keep_their_vote() -> None:
