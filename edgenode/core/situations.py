@@ -99,7 +99,7 @@ class Situation(StrEnum):
     REFUSING_HOLDER_OPEN = "a holder whose clock was far ahead takes copies of settled jobs again"
     RETURNED_HOLDER_OFFERED = "a holder came, and is offered a settled job that it may have missed"
     LEAVER_OFFERS_COPY = "a leaving node offers a copy that too few others have"
-    LEAVING_RECOUNTED = "somebody that a leaving node counted on is gone"
+    LEAVING_RECOUNTED = "whom a leaving node counted on is gone, or who came takes what nobody could"
     LEAVER_STRANDED = "a leaving node has what nobody else can take, and says that it will be needed"
     # Starts and runners.
     START_REVOKED = "a start that was stored is revoked before it began"

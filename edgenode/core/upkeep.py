@@ -116,9 +116,12 @@ class Upkeep:
         has_fewer = ranked < before.members and desk.me in ranked  # then others lack a spare, after a while
         if is_short and self._ranking is not before and not has_fewer:
             self._walk_soon()  # a spare copy here may be for others to have now
-        if self._is_leaving and not self._counted_on <= ranked:
+        if not self._is_leaving:
+            return
+        staying = ranked - {desk.me}
+        if not self._counted_on <= staying or (self.stranded and staying != self._counted_on):
             desk.reach(Situation.LEAVING_RECOUNTED)
-            self.part()  # somebody that was counted on is gone, or leaves
+            self.part()  # who was counted on is gone, or leaves; or who came may take what nobody could
 
     def _walk_soon(self) -> None:
         """In a moment: more may come, and who came has its own start behind it then."""

@@ -415,3 +415,23 @@ def test_a_node_that_leaves_waits_until_a_drained_holder_has_how_its_last_job_en
     mesh.run_until(lambda: A in mesh.left)
     assert mesh.record(B, spec.id).settled
     assert not mesh.record(B, spec.id).losses
+
+
+def test_a_node_that_leaves_hands_what_nobody_could_take_to_who_is_undrained_meanwhile() -> None:
+    """Seed 20036: it left with the only copies of finished jobs, though another took jobs by then."""
+    mesh = Mesh("ab", settings=Settings(jobs=JobSettings(replicas=1)))
+    over, goes_on = mesh.specs(2, "a")
+    mesh.submit(A, over)
+    mesh.run_until(lambda: mesh.settled(over.id))
+    drain(mesh, B)
+    mesh.run_until(lambda: is_drained(mesh, B))
+    mesh.verdict = lambda begun: (2.0, succeeded())
+    mesh.submit(A, goes_on)
+    mesh.run_until(lambda: mesh.runs(goes_on.id) == [A])
+    mesh.do(A, LeaveAsked())
+    mesh.run(0.5)
+    assert not mesh.has(B, over.id)
+    ask(mesh, B, B, Wish(Change.UNDRAIN))
+    mesh.run_until(lambda: A in mesh.left, limit_s=5.0)
+    assert mesh.left == {A: True}
+    assert all(mesh.has_settled(B, spec.id) for spec in (over, goes_on))
