@@ -416,9 +416,9 @@ class Judge:
     def _check_exact(self, job: JobId, known: Record) -> None:
         """I6 without faults: one start, and one more for each that failed or whose worker died. Those that a
         leaving node gave up after all may have been repeated; if one node died, one by each other owner. Who
-        goes on without the only holder, which nobody could relieve when it left, cannot know what that one
-        does when it is back (P2: a provisional owner): that may be one more each time, under another ballot,
-        be it the stand-in's or, where that outbid it, one of its own."""
+        goes on without the only holder, which nobody could relieve when it left, cannot know how the job
+        ended there, or what that one does when it is back (P2: a provisional owner): that may be one more
+        each time, under another ballot, be it the stand-in's or, where that outbid it, one of its own."""
         starts = self._world.ledger.starts[job]
         lives = {(life.id, life.boot) for life in self._world.lives()}
         # What one that died had not told of the end of a start is lost with it. (If it is known after all,

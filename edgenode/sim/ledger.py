@@ -120,7 +120,7 @@ class Ledger:
         self.starts: defaultdict[JobId, dict[StartToken, Start]] = defaultdict(dict)
         self.pauses = PauseLaw(self.starts)
         self.stranded: Counter[JobId] = Counter()
-        """How often a job's only holder left with it, since nobody took jobs then."""
+        """How often a job's only holder left with it, since nobody took jobs then that it knew of."""
         self.told: dict[JobId, Value] = {}
         self.chosen: dict[tuple[JobId, int], Value] = {}  # by job and epoch
         self._submissions: defaultdict[JobId, dict[bytes, Spec]] = defaultdict(dict)
@@ -613,10 +613,10 @@ class Ledger:
             self.starts[job][token].evicted = True
 
     def stranded_on(self, node: NodeId) -> None:
-        """It left with what it holds: nobody was there who could take any of that."""
+        """It left with what it holds, and how that ended: it knew of nobody who could take any of it."""
         disk, alone = self._disks[node], (self._identity(node),)
         records = (disk.record(job) for job in disk.rows)
-        self.stranded.update(r.id for r in records if r is not None and not r.settled and r.holders == alone)
+        self.stranded.update(r.id for r in records if r is not None and r.holders == alone)
 
     def ended(self, job: JobId, token: StartToken, verdict: Verdict, *, lost: bool) -> None:
         start = self.starts[job][token]

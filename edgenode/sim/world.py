@@ -690,7 +690,7 @@ class World(Timeline):
                 if self.now >= life.drained_at:
                     self.ledger.evicted(life.running)
                 self.end(life.machine, "has left", silent=False, in_order=True)
-                if not handed_over and not any(map(_takes_jobs, self.lives())):
+                if not handed_over and not self._knows_heir(life):
                     self.ledger.stranded_on(life.place)
                 if handed_over:
                     self.remove(life.machine, "left")  # nobody needs its disk any more
@@ -705,6 +705,11 @@ class World(Timeline):
             case Persist():
                 pass  # the disk had it before
         return True
+
+    def _knows_heir(self, life: Life) -> bool:
+        """Whether somebody takes jobs, and this process has heard of that."""
+        heirs = {other.id for other in self.lives() if _takes_jobs(other)}
+        return bool(heirs & life.core.view.ranking().members if isinstance(life.core, Node) else heirs)
 
     def _check_vote(self, life: Life) -> None:
         """T3: who decides in the name of an identity knows all that was written in its name; or nobody who

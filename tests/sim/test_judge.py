@@ -242,13 +242,17 @@ class Deserter(Loner):
         return [Left(False)] if isinstance(event, LeaveAsked) else super().handle(event, now)
 
 
+@pytest.mark.parametrize("is_over", [False, True])
 @pytest.mark.parametrize("another_takes_jobs", [False, True])
 @pytest.mark.parametrize("holders", [(A,), (A, B)])
 def test_what_a_node_left_with_is_stranded_if_it_alone_held_it_and_nobody_could_take_it(
-    holders: tuple[NodeId, ...], another_takes_jobs: bool
+    holders: tuple[NodeId, ...], another_takes_jobs: bool, is_over: bool
 ) -> None:
+    """How it ended as much as the rest: others may have older copies."""
     world = mesh(core=Deserter)
     record = a_record(a_spec(1), holders)
+    if is_over:
+        record = settled(decided(record, State.EXPIRED, firm=True, at=0.0))
     world.ledger.submitted((a_spec(1),))
     world.disks[A].write([stored_row(record)])
     if not another_takes_jobs:

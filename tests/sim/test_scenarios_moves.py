@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from sim_stories import ONCE, running, the_copy
 
 from edgenode.core.node import Node
@@ -143,6 +144,50 @@ def test_a_job_whose_only_holder_left_while_nobody_took_jobs_may_start_again_whe
     story.until(lambda: the_copy(story, "a").outcome is not None)
     assert not story.lives("c")
     story.until(lambda: story.starts("j") == 2)
+    story.heal_and_judge()
+    Judge(story.world, Mood.CHURN, wiped=False).demand(60.0)
+
+
+def left_with(*, undrained_s: float) -> Scenario:
+    """C, the only holder, runs j until b, which it had given a copy, has left, and then leaves with it; a is
+    drained until so long before that. (0: and afterwards.)"""
+    story = Scenario("abc", Node, settings=Settings(jobs=JobSettings(replicas=1)))
+    story.submit("j", at="c", holders="c")
+    story.until(lambda: story.runs("j"))
+    story.drain("a", at="c")
+    story.until(lambda: story.is_drained("a"))
+    story.leave("c")
+    story.wait(0.3)
+    story.leave("b")
+    story.until(lambda: not story.lives("b"))
+    if undrained_s:
+        story.undrain("a", at="a")
+        story.wait(undrained_s)
+    story.finish("j")
+    story.until(lambda: not story.lives("c"))
+    return story
+
+
+def test_a_job_that_ended_on_its_only_holder_may_start_again_elsewhere_while_that_is_away() -> None:
+    """B has an older copy, and nobody could be told of the end."""
+    story = left_with(undrained_s=0.0)
+    assert the_copy(story, "c").settled
+    assert story.world.ledger.stranded[the_copy(story, "c").id] == 1
+    story.until(lambda: story.runner("j") == "b")
+    assert not story.lives("c")
+    story.heal_and_judge()
+    assert story.starts("j") == 2
+    Judge(story.world, Mood.CHURN, wiped=False).demand(60.0)
+
+
+@pytest.mark.parametrize("undrained_s", [0.0005, 1.0])
+def test_who_leaves_hands_over_to_who_takes_jobs_again_if_it_has_heard_of_that(undrained_s: float) -> None:
+    story = left_with(undrained_s=undrained_s)
+    assert story.is_ready("a")
+    (job,) = story.world.ledger.acked
+    is_handed_over = story.machine("c").gone == "left"
+    assert is_handed_over is (undrained_s == 1.0)
+    assert story.world.ledger.stranded[job] == (not is_handed_over)
     story.heal_and_judge()
     Judge(story.world, Mood.CHURN, wiped=False).demand(60.0)
 
