@@ -777,13 +777,6 @@ def _attempts_max(options: Options) -> int:
     return 1 if options.delivery is Delivery.AT_MOST_ONCE else most
 
 
-def pause_s(record: Record) -> Seconds:
-    """How long the owner that noted the last failure wanted to wait: both days are by its clock. FOREVER if
-    so much has happened since that the history has forgotten it: then only the day is known."""
-    failed_at = max((note.at for note in record.history if note.kind == ATTEMPT_FAILED), default=-FOREVER)
-    return max(0.0, record.own.due_at - failed_at)
-
-
 def pause_ends(record: Record) -> Wall:
     """The day before which no failure that the history knows of lets the job start again; 0 if there is none.
 
@@ -791,6 +784,13 @@ def pause_ends(record: Record) -> Wall:
     heard from the task is in the history alone.
     """
     return max((note.until for note in record.history), default=0.0)
+
+
+def pause_s(record: Record) -> Seconds:
+    """How long the owner that noted the present pause wanted to wait: both days are by its clock. FOREVER if
+    so much has happened since that the history has forgotten it: then only the day is known."""
+    until = record.own.due_at
+    return max((note.until - note.at for note in record.history if note.until == until), default=FOREVER)
 
 
 def backoff_s(backoff: Backoff, failures: int, dice: Dice) -> Seconds:

@@ -104,7 +104,7 @@ class PauseLaw:
         failed = self._whose(record.id, note.detail)
         if failed is None:
             raise Violation(f"I12: {short(note.node)} notes a failure of {job_text(record.id)} that was none")
-        lasts_s = record.own.due_at - note.at
+        lasts_s = note.until - note.at
         least_s, most_s = self._agreed(record, failed)
         if not least_s - ROUNDING_S <= lasts_s <= most_s + ROUNDING_S:
             raise Violation(

@@ -325,13 +325,18 @@ def test_a_leaving_holder_does_not_take_over_while_another_stays() -> None:
     assert mesh.lead(B, spec.id) is None
 
 
-def test_the_last_copy_is_not_said_to_be_handed_over() -> None:
+@pytest.mark.parametrize(
+    ("partition", "dead"), [(Partition.RUN, (B, C)), (Partition.WAIT, (C,))], ids=["last copy", "needed vote"]
+)
+def test_what_others_need_here_is_not_said_to_be_handed_over(
+    partition: Partition, dead: tuple[NodeId, ...]
+) -> None:
     mesh = Mesh("abc", slots=0)
-    spec = mesh.spec("abc")
+    spec = mesh.spec("abc", partition=partition)
     mesh.submit(A, spec)
     mesh.run(0.5)
-    mesh.kill(B)
-    mesh.kill(C)
+    for name in dead:
+        mesh.kill(name)
     mesh.run(0.5)
     mesh.do(A, LeaveAsked())
     mesh.run_until(lambda: A in mesh.left)
@@ -420,18 +425,6 @@ def test_a_leave_ends_in_bounded_time_although_a_run_goes_on() -> None:
     mesh.run_until(lambda: A in mesh.left)
     jobs = mesh.settings.jobs
     assert jobs.drain_s - 0.1 <= mesh.now - began <= jobs.drain_s + jobs.give_s + 0.5
-
-
-def test_who_holds_the_vote_that_settling_needs_does_not_leave_for_good() -> None:
-    mesh = Mesh("abc", slots=0)
-    spec = mesh.spec("abc", partition=Partition.WAIT)
-    mesh.submit(A, spec)
-    mesh.run(0.5)
-    mesh.kill(C)
-    mesh.run(0.5)
-    mesh.do(A, LeaveAsked())
-    mesh.run_until(lambda: A in mesh.left)
-    assert mesh.left == {A: False}
 
 
 def test_repeated_wishes_to_leave_say_goodbye_once() -> None:

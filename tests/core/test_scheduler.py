@@ -407,8 +407,8 @@ def test_a_runner_holds_the_start_that_runs_and_one_whose_result_was_not_thanked
     assert sends(mesh.tell(A, D, Have((item,))), Has) == [Has(1, (item,), (), ())]
 
 
-def test_an_opening_start_is_held_by_its_runner() -> None:
-    """Stored as running, waiting for its gate: to deny it would be to lose it."""
+def opening() -> tuple[Mesh, TokenItem]:
+    """A start that A has stored as running, and that waits for its gate."""
     mesh = Mesh("abc", slots={A: 1, B: 0, C: 0})
     mesh.rule = lambda source, to, message: not isinstance(message, Acks)
     spec = mesh.spec("abc")
@@ -417,18 +417,19 @@ def test_an_opening_start_is_held_by_its_runner() -> None:
     item = TokenItem(spec.id, mesh.record(A, spec.id).own.token)
     assert item.token.start == 1
     assert mesh.begun == []
+    return mesh, item
+
+
+def test_an_opening_start_is_held_by_its_runner() -> None:
+    """To deny it would be to lose it."""
+    mesh, item = opening()
     assert sends(mesh.tell(B, A, Have((item,))), Has) == [Has(1, (item,), (), ())]
 
 
 def test_a_start_given_up_before_it_began_is_denied_and_never_begins() -> None:
-    mesh = Mesh("abc", slots={A: 1, B: 0, C: 0})
-    mesh.rule = lambda source, to, message: not isinstance(message, Acks)
-    spec = mesh.spec("abc")
-    mesh.submit(A, spec)
-    mesh.run(0.1)
-    item = TokenItem(spec.id, mesh.record(A, spec.id).own.token)
+    mesh, item = opening()
     # Another owner: A steps down before its start has begun.
-    mesh.tell(C, A, Ask((AskItem(spec.id, 0, 5, WALL + 1e6, b""),)))
+    mesh.tell(C, A, Ask((AskItem(item.job, 0, 5, WALL + 1e6, b""),)))
     assert sends(mesh.tell(B, A, Have((item,))), Has) == [Has(1, (), (), (item,))]
     mesh.rule = let_pass
     mesh.run(0.1)
@@ -833,6 +834,26 @@ def test_a_pause_is_kept_though_the_history_is_too_full_to_say_when_it_began(
 ) -> None:
     monkeypatch.setattr(jobs, "HISTORY_MAX", 1)
     test_the_rest_of_a_pause_is_waited_by_the_next_owner()
+
+
+@pytest.mark.parametrize("ahead_s", [-100.0, 0.0, 100.0])
+def test_a_pause_that_another_line_of_owners_noted_is_as_long_whatever_its_clock_said(ahead_s: float) -> None:
+    """Its copy of the job comes while that waits for a slot. (With a clock behind, its day is over.)"""
+    mesh = Mesh("ab", slots={A: 1, B: 0})
+    mesh.verdict = lambda begun: (1.0, succeeded())
+    first, spec = mesh.specs(2, "a")
+    mesh.submit(A, first, spec)
+    mesh.run(0.5)
+    record = mesh.record(A, spec.id)
+    assert record.state is State.QUEUED
+    at = mesh.wall() + ahead_s
+    note = jobs.Note(at, scheduler.ATTEMPT_FAILED, B, "not now", at + 20.0)
+    elsewhere = jobs.with_note(record, note)._replace(failures=((Ballot(1, B), 1),))
+    mesh.tell(B, A, Copies((encode(elsewhere),)))
+    told_at = mesh.now
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    began = attempts(mesh, spec.id)[0] - told_at
+    assert began == pytest.approx(20.0 if ahead_s >= 0 else 0.5, abs=0.1)
 
 
 def test_a_job_has_one_pause_however_often_it_is_taken_on_and_none_after_its_end() -> None:

@@ -51,7 +51,7 @@ class Failing:
         token = running.own.token
         verdict: Verdict = raised(token) if after_s is None else asks(token, after_s)
         self.starts[self.record.id][token] = Start(A, 1, verdict, over=True)
-        note = Note(EPOCH + at, ATTEMPT_FAILED, A, verdict.error)
+        note = Note(EPOCH + at, ATTEMPT_FAILED, A, verdict.error, EPOCH + at + lasts_s)
         self.record = failed_once(running, due_at=EPOCH + at + lasts_s, note=note)
         self.law.ordered(A, self.record, at, is_faultless=True)
         return self.record

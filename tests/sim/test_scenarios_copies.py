@@ -5,6 +5,7 @@ Each ends with the judge, who finds a job that a living holder lacks, or that so
 
 from __future__ import annotations
 
+import pytest
 from sim_stories import the_copy
 
 from edgenode.core.node import Node
@@ -49,28 +50,17 @@ def test_a_holder_that_missed_a_job_gets_it_though_its_owner_forgot_who_lacks_it
     story.heal_and_judge()
 
 
-def test_what_a_dead_owner_knew_of_who_lacks_a_job_is_not_needed() -> None:
-    story = Scenario("abcd", Node, settings=SOON)
-    story.lose(Write, source="a", to="c")
-    story.lose(Marks, source="a", to="c")
-    story.submit("j", at="a", holders="abc")
-    ended(story, "j")
-    story.wait(0.2)
-    lost(story, "a")
-    story.until(lambda: has(story, "j", "c") and has(story, "j", "d"))
-    story.heal_and_judge()
-
-
-def test_a_holder_gets_what_it_missed_also_if_it_is_the_next_after_the_dead_owner() -> None:
-    """Of the other two one may lack the job: not only the first of them is to speak."""
+@pytest.mark.parametrize("lacks", "cb")
+def test_what_a_dead_owner_knew_of_who_lacks_a_job_is_not_needed(lacks: str) -> None:
+    """Not even if that one is the first after the owner: not only the first is to speak."""
     story = Scenario("abcd", Node, settings=SOON)
     for message in (Write, Marks):
-        story.lose(message, source="a", to="b")
+        story.lose(message, source="a", to=lacks)
     story.submit("j", at="a", holders="abc")
     ended(story, "j")
     story.wait(0.2)
     lost(story, "a")
-    story.until(lambda: has(story, "j", "b") and has(story, "j", "d"))
+    story.until(lambda: has(story, "j", lacks) and has(story, "j", "d"))
     story.heal_and_judge()
 
 

@@ -14,6 +14,7 @@ import test_scenarios_copies
 import test_scenarios_islands
 import test_scenarios_keys
 import test_scenarios_moves
+import test_scenarios_retries
 
 from edgenode.core.desk import Desk
 from edgenode.core.node import Node
@@ -50,6 +51,7 @@ def stories() -> Iterator[None]:
         test_scenarios_islands,
         test_scenarios_keys,
         test_scenarios_moves,
+        test_scenarios_retries,
     ):
         for name, story in vars(module).items():
             if name.startswith("test_") and not hasattr(story, "pytestmark"):

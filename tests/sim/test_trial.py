@@ -66,6 +66,7 @@ def test_the_production_core_keeps_every_promise(seed: int) -> None:
         Plan(7435),  # the members keep to a copy that knows that it is behind
         Plan(9702),  # a careful job, whose key nobody can decide
         Plan(30267),  # a life of a key gives way while its start waits to begin, and the other one starts
+        Plan(31110),  # a pause that was noted by a clock that was far ahead
         Plan(780368),  # an acknowledgement that leaves after the next epoch has come
         Plan(
             930049, nodes=5, replicas=1, hurt_s=3.0
