@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sim_stories import busy, owner, queued, running, the_copy
+from sim_stories import ONCE, busy, owner, queued, running, the_copy
 
 from edgenode.core.node import Node
 from edgenode.core.settings import JobSettings, Settings
@@ -326,3 +326,25 @@ def test_a_careful_job_is_not_even_tried_on_a_minority() -> None:
     story.heal_and_judge()
     assert Situation.GATE_GIVEN_UP not in story.reached
     assert story.starts("j") == 1
+
+
+def test_a_start_that_takes_longer_than_its_node_may_drain_is_another_ones_to_make() -> None:
+    story = running("abc")
+    story.drain("a", at="b", limit_s=1.0)
+    story.until(lambda: Situation.DRAIN_GAVE_UP_START in story.reached, within_s=3.0)
+    story.until(lambda: story.runner("j") == "b")
+    assert the_copy(story, "b").loss_count == 0
+    story.finish("j")
+    story.heal_and_judge()
+    assert story.starts("j") == 2
+
+
+def test_a_job_that_may_have_run_once_is_not_called_lost_by_who_has_no_majority() -> None:
+    story = running("abc", options=ONCE)
+    story.cut("b", "ac")
+    story.until(lambda: Situation.ONCE_ONLY_UNDECIDED in story.reached, within_s=20.0)
+    assert the_copy(story, "b").outcome is None
+    story.finish("j")
+    story.heal_and_judge()
+    assert story.starts("j") == 1
+    assert the_copy(story, "b").state is State.SUCCEEDED
