@@ -15,6 +15,7 @@ from edgenode.core.types import NO_TOKEN, Ballot, NodeId, StartToken
 
 PARTIAL_BYTES_MAX: Final = 64 * 1024
 """Of a partial result: like a start's log it is copied to every holder, time and again."""
+TEXT_CHARS_MAX: Final = 16_384
 INTEGER_END: Final = 1 << 62
 """MessagePack ends at 2**64. Counters go on from what they heard: there is room for that above."""
 
@@ -41,7 +42,7 @@ def finite(value: object) -> float:
 
 @lru_cache(maxsize=4096)
 def shared_node(name: object) -> NodeId:
-    if type(name) is not str:
+    if type(name) is not str or len(name) > TEXT_CHARS_MAX:
         raise MalformedMessage(f"a node id is text, got {name!r:.40}")
     return NodeId(name)
 

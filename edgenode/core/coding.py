@@ -10,12 +10,11 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
-from edgenode.core.bounds import finite, shared_ballot, whole
+from edgenode.core.bounds import TEXT_CHARS_MAX, finite, shared_ballot, whole
 from edgenode.core.errors import MalformedMessage
 from edgenode.core.types import Ballot, Hash64, JobId, NodeId, State, Wall
 
 ITEMS_MAX: Final = 20_000  # of any list
-TEXT_CHARS_MAX: Final = 16_384
 VERDICTS: Final = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
 """The only states that travel outside of a record."""
 
@@ -48,8 +47,7 @@ def _decoder(kind: Any) -> Callable[[Any], Any]:
     if kind is Ballot:
         return _ballot
     if isinstance(kind, type) and issubclass(kind, tuple):
-        fields = decoder_of_fields(kind)
-        return lambda value: fields(_list(value))
+        return decoder_of_fields(kind)
     raise TypeError(f"no decoder for {kind!r}")  # a bug, at import
 
 
@@ -57,7 +55,7 @@ FROM_MINUS_ONE: Final = {("Promise", "epoch"), ("Rumour", "incarnation"), ("Evid
 """Integers with a value below the first one: for no promise, and for a life that has not spoken yet."""
 
 
-def decoder_of_fields(cls: type[Any]) -> Callable[[list[Any]], Any]:
+def decoder_of_fields(cls: type[Any]) -> Callable[[Any], Any]:
     hints = get_type_hints(cls)
     names = getattr(cls, "_fields", None) or tuple(cls.__dataclass_fields__)
     decoders = [
@@ -68,9 +66,9 @@ def decoder_of_fields(cls: type[Any]) -> Callable[[list[Any]], Any]:
         partial(tuple.__new__, cls) if issubclass(cls, tuple) else lambda values: cls(*values)
     )
 
-    def decode_fields(values: list[Any]) -> Any:
-        if len(values) < count:
-            raise MalformedMessage(f"{cls.__name__} has {count} fields, got {len(values)}")
+    def decode_fields(values: Any) -> Any:
+        if type(values) is not list or not count <= len(values) <= ITEMS_MAX:
+            raise MalformedMessage(f"{cls.__name__} has {count} fields, got {values!r:.40}")
         # Further fields are from a newer version, and mean nothing here.
         return make([each(value) for each, value in zip(decoders, values, strict=False)])
 
@@ -110,10 +108,11 @@ def _job(value: Any) -> bytes:
 
 
 def _ballot(value: Any) -> Ballot:
-    fields = _list(value)
-    if len(fields) < 2:
-        raise MalformedMessage(f"Ballot has 2 fields, got {len(fields)}")
-    return shared_ballot(whole(fields[0]), _text(fields[1]))
+    if type(value) is list and len(value) >= 2:
+        term, owner, *_ = value
+        if type(term) is int and type(owner) is str:
+            return shared_ballot(term, owner)
+    raise MalformedMessage(f"expected a ballot, got {value!r:.40}")
 
 
 def _hash(value: Any) -> int:

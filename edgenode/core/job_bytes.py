@@ -93,8 +93,7 @@ def _check_proposals(record: Record) -> None:
     """An owner writes what it proposes under its own ballot. What said otherwise would be written again and
     again: each new owner would find a newer proposal than its own."""
     own, outcome, move = record.own, record.outcome, record.move
-    is_proposed = outcome is not None and outcome.firm and not outcome.settled
-    if is_proposed and outcome is not None and outcome.ballot > own.ballot:
+    if outcome is not None and outcome.ballot > own.ballot and outcome.firm and not outcome.settled:
         raise ValueError("an outcome is proposed under the ballot of its owner")
     if move is not None and move.ballot > own.ballot:
         raise ValueError("other holders are proposed under the ballot of the owner")
@@ -132,12 +131,30 @@ def _note(fields: list[Any]) -> Note:
 
 
 def _own(fields: list[Any]) -> Own:
-    ballot, write, state, token, runner, boot, started_at, due_at = fields
+    (term, owner), write, state, (start_term, starter, start), *rest = fields
+    return _shared_own(term, owner, write, state, start_term, starter, start, *rest)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _shared_own(
+    term: object,
+    owner: object,
+    write: object,
+    state: str,
+    start_term: object,
+    starter: object,
+    start: object,
+    runner: object,
+    boot: object,
+    started_at: object,
+    due_at: object,
+) -> Own:
+    """Jobs of one batch that wait, or that were begun together, have one for all. (Flat: see core/bounds.)"""
     own = Own(
-        shared_ballot(*ballot),
+        shared_ballot(term, owner),
         whole(write),
         _STATES[state],
-        _token(token),
+        shared_start(start_term, starter, start),
         shared_node(runner),
         whole(boot),
         finite(started_at),
