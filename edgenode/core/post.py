@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -10,11 +11,25 @@ from edgenode.core.signals import Send
 from edgenode.core.types import (
     NodeId,
 )
-from edgenode.core.wire import CATCH_UP_BYTES, Copies, Message, ResultItem, Vote
+from edgenode.core.wire import (
+    CATCH_UP_BYTES,
+    Acks,
+    Copies,
+    Expired,
+    Marked,
+    Marks,
+    Message,
+    Offer,
+    ResultItem,
+    Taken,
+    Vote,
+)
 
 WRITE_BYTES: Final = 512 * 1024
 """Records per message, in bytes: a few hundred, so that the next node works while this one still sends."""
 ITEM_BYTES: Final = 100
+LIGHT: Final = (Acks, Expired, Marked, Marks, Offer, Taken)
+"""Of these even a whole batch is far smaller than a message may be: they are cut by count alone."""
 
 
 @dataclass(slots=True)
@@ -23,17 +38,14 @@ class Post:
 
     me: NodeId
     batch: int
-    _batches: dict[tuple[NodeId, type[Any]], list[Any]] = field(default_factory=dict)
+    _batches: defaultdict[tuple[NodeId, type[Any]], list[Any]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
     _singles: list[tuple[NodeId, Message]] = field(default_factory=list)
 
     def add(self, to: NodeId, kind: type[Any], item: Any) -> None:
         """One more item for a message whose only field is a batch."""
-        key = (to, kind)
-        found = self._batches.get(key)
-        if found is None:
-            self._batches[key] = [item]
-        else:
-            found.append(item)
+        self._batches[to, kind].append(item)
 
     def send(self, to: NodeId, message: Message) -> None:
         self._singles.append((to, message))
@@ -63,6 +75,8 @@ class Post:
 
     def _pieces(self, kind: type[Any], items: list[Any]) -> Iterable[list[Any]]:
         """Cut a batch by count and by bytes: no message may be too large for a frame."""
+        if kind in LIGHT:
+            return [items[at : at + self.batch] for at in range(0, len(items), self.batch)]
         return pieces_of(items, CATCH_UP_BYTES if kind is Copies else WRITE_BYTES, self.batch)
 
 

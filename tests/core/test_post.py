@@ -5,13 +5,49 @@ from __future__ import annotations
 import pytest
 from job_mesh import WALL, A, B, C, Mesh, job_id
 
-from edgenode.core.post import Post
+from edgenode.core.post import LIGHT, WRITE_BYTES, Post
+from edgenode.core.settings import JobSettings
 from edgenode.core.specs import encode_spec
-from edgenode.core.types import StartToken, State
-from edgenode.core.wire import FRAME_BYTES_MAX, Result, ResultItem, Submit, Verdict
+from edgenode.core.types import Ballot, StartToken, State
+from edgenode.core.wire import (
+    FRAME_BYTES_MAX,
+    Acks,
+    Digest,
+    Expired,
+    Mark,
+    Marked,
+    Marks,
+    Offer,
+    Result,
+    ResultItem,
+    Stored,
+    Submit,
+    Taken,
+    Verdict,
+)
 from edgenode.core.wire import encode as frame_of
 
 COUNT = 100
+GREAT = (1 << 62) - 1
+JOB, BALLOT = job_id(1), Ballot(GREAT, A)
+ITEMS = {
+    Acks: Stored(JOB, GREAT, BALLOT, GREAT, firm=True),
+    Expired: JOB,
+    Marked: JOB,
+    Marks: Mark(JOB, GREAT, BALLOT),
+    Offer: Digest(JOB, bytes(8)),
+    Taken: Digest(JOB, bytes(8)),
+}
+
+
+@pytest.mark.parametrize("kind", LIGHT)
+def test_what_is_cut_by_count_alone_is_far_smaller_than_a_message_may_be(kind: type) -> None:
+    batch = JobSettings().batch
+    post = Post(A, batch=batch)
+    for _ in range(2 * batch + 1):
+        post.add(B, kind, ITEMS[kind])
+    frames = [frame_of(send.message) for send in post.flush()]
+    assert [len(frame) < WRITE_BYTES / 4 for frame in frames] == [True, True, True]
 
 
 @pytest.mark.parametrize(("result", "error"), [(b" " * 500_000, ""), (b"", "x" * 500_000)])
