@@ -75,14 +75,16 @@ class Away:
 
     def drop(self, job: JobId) -> None:
         """Its start is over, or not this owner's any more."""
-        self._watched.pop(job, None)
-        self._asks.drop(job)
+        if self._watched.pop(job, None) is not None:
+            self._asks.drop(job)
 
     def stop(self, job: JobId, *, but: StartToken | None) -> None:
         """The job is over: its start is told to end, if it is not the one that ended it."""
         watched = self._watched.get(job)
+        if watched is None:
+            return
         self.drop(job)
-        if watched is None or watched.token == but or self._has_ended_with(watched):
+        if watched.token == but or self._has_ended_with(watched):
             return
         pause_s, is_silent = self._desk.settings.retry_s, self._is_silent(watched.runner)
         self._stopping[job] = Stopping(*watched, pause_s, is_let_go=is_silent)

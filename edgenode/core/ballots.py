@@ -448,7 +448,7 @@ class Ballots:
                 self._seen_term.pop(job, None)
                 desk.voteless.pop(job, None)
                 continue
-            lead = table.lead(job)
+            lead = table.lead(job) if held is not None else None
             if lead is not None and lead.firm and to_be_adopted(record, lead.ballot):
                 # Another side finished or moved it first: a firm owner makes what it finds its own proposal.
                 desk.reach(

@@ -28,9 +28,8 @@ class Pace:
         self._least_s = least_s
         self._most_s = most_s
         self._known: dict[NodeId, tuple[Seconds, Seconds]] = {}  # the smoothed time, and its variation
-        self._doubled: dict[
-            NodeId, tuple[Seconds, Instant]
-        ] = {}  # the wait, and until when it is given a try
+        self._doubled: dict[NodeId, Instant] = {}  # until when its doubled wait is given a try
+        self._patience: dict[NodeId, Seconds] = {}  # what follows of both: asked for with each job
 
     def took(self, peer: NodeId, seconds: Seconds) -> None:
         """It answered what it was told once. (Of what was said twice nobody knows which one it answers: Karn
@@ -38,31 +37,26 @@ class Pace:
         self._doubled.pop(peer, None)
         known = self._known.get(peer)
         if known is None:
-            self._known[peer] = seconds, seconds / 2
-            return
-        smoothed, variation = known
-        variation += VARIATION * (abs(smoothed - seconds) - variation)
-        self._known[peer] = smoothed + SMOOTHING * (seconds - smoothed), variation
+            smoothed, variation = seconds, seconds / 2
+        else:
+            smoothed, variation = known
+            variation += VARIATION * (abs(smoothed - seconds) - variation)
+            smoothed += SMOOTHING * (seconds - smoothed)
+        self._known[peer] = smoothed, variation
+        self._patience[peer] = min(max(self._least_s, smoothed + MARGIN * variation), self._most_s)
 
     def repeated(self, peer: NodeId, now: Instant) -> None:
         """Something had to be said to it again: it is waited for twice as long until it answers in time
         (section 5.5). Many things at once are one sign."""
-        _, until = self._doubled.get(peer, (0.0, now))
-        if until <= now:
-            wait_s = min(2 * self.patience_s(peer), self._most_s)
-            self._doubled[peer] = wait_s, now + wait_s
+        if self._doubled.get(peer, now) <= now:
+            self._patience[peer] = min(2 * self.patience_s(peer), self._most_s)
+            self._doubled[peer] = now + self._patience[peer]
 
     def patience_s(self, peer: NodeId) -> Seconds:
         """How long to wait for an answer of this peer."""
-        doubled = self._doubled.get(peer)
-        if doubled is not None:
-            return doubled[0]
-        known = self._known.get(peer)
-        if known is None:
-            return self._least_s
-        return min(max(self._least_s, known[0] + MARGIN * known[1]), self._most_s)
+        return self._patience.get(peer, self._least_s)
 
     def forget(self, peer: NodeId) -> None:
         """It is another life of it, or none: nothing is known of its pace."""
-        self._known.pop(peer, None)
-        self._doubled.pop(peer, None)
+        for place in (self._known, self._doubled, self._patience):
+            place.pop(peer, None)

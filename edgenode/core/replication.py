@@ -29,6 +29,7 @@ from edgenode.core.resting import Rest
 from edgenode.core.sharing import Shared
 from edgenode.core.situations import Situation
 from edgenode.core.specs import decode_spec
+from edgenode.core.table import Lead
 from edgenode.core.types import (
     FOREVER,
     Ballot,
@@ -269,7 +270,8 @@ class Replication:
             if record is None or record.epoch != item.epoch:
                 continue
             writing.known.add(source)
-            self._desk.voteless.get(item.job, set()).discard(source)
+            if item.job in self._desk.voteless:
+                self._desk.voteless[item.job].discard(source)
             if item.write == writing.write and item.firm == writing.firm:
                 writing.stored.add(source)
                 if not writing.is_repeated:
@@ -283,9 +285,9 @@ class Replication:
     def _count(self, record: Record, writing: Writing) -> None:
         """What the acknowledgements so far allow."""
         desk, job = self._desk, record.id
-        if self._table.lead(job) is None or writing.ballot != record.own.ballot:
+        lead = self._table.lead(job)
+        if lead is None or writing.ballot != record.own.ballot:
             return
-        living = desk.living_holders(record)
         # If the owner has written again in this very event nobody can have acknowledged that yet.
         is_latest = writing.write == record.own.write
         if job in self._waiting or writing.thanks:
@@ -299,35 +301,35 @@ class Replication:
                 writing.thanks = {}
         if not is_latest:
             return
-        if writing.gated and self._gate_is_open(record, writing, living):
+        if writing.gated and self._gate_is_open(record, writing, lead):
             writing.gated = False
             writing.gate_ends_at = FOREVER
             desk.gated.add(job)
         if record.moving:
-            self._try_move(record, writing)
+            self._try_move(record, writing, lead)
         elif record.outcome is not None:
-            self._try_settle(record, writing)
+            self._try_settle(record, writing, lead)
         elif job in desk.newcomers and writing.known.issuperset(desk.newcomers[job]):
             desk.movable.add(job)
 
-    def _try_move(self, record: Record, writing: Writing) -> None:
+    def _try_move(self, record: Record, writing: Writing, lead: Lead) -> None:
         """Whether the holders have decided that others follow them: exactly as they decide an outcome."""
-        lead, move = self._table.lead(record.id), record.move
+        move = record.move
         assert move is not None
-        if lead is None or not lead.firm or move.ballot != record.own.ballot:
+        if not lead.firm or move.ballot != record.own.ballot:
             return
         if majority(len(writing.stored.intersection(record.holders)), record.holders):
             self._desk.moved.add(record.id)
 
-    def _gate_is_open(self, record: Record, writing: Writing, living: Sequence[NodeId]) -> bool:
-        lead = self._table.lead(record.id)
+    def _gate_is_open(self, record: Record, writing: Writing, lead: Lead) -> bool:
         options = decode_spec(record.spec).options
         if options.delivery is Delivery.AT_MOST_ONCE or options.partition is Partition.WAIT:
             stored = len(writing.stored.intersection(record.holders))
-            is_open = lead is not None and lead.firm and majority(stored, record.holders)
+            is_open = lead.firm and majority(stored, record.holders)
             if is_open:
                 self._desk.reach(Situation.GATE_STRICT)
             return is_open
+        living = self._desk.living_holders(record)
         if len(writing.stored.intersection(living)) >= majority_of(len(living)):
             return True
         if self._desk.now < writing.gate_ends_at:
@@ -335,12 +337,12 @@ class Replication:
         self._desk.reach(Situation.GATE_TIMED_OUT)
         return True
 
-    def _try_settle(self, record: Record, writing: Writing) -> None:
-        lead, outcome = self._table.lead(record.id), record.outcome
+    def _try_settle(self, record: Record, writing: Writing, lead: Lead) -> None:
+        outcome = record.outcome
         assert outcome is not None
         if outcome.settled or not majority(len(writing.stored.intersection(record.holders)), record.holders):
             return
-        if lead is None or not lead.firm or not outcome.firm or outcome.ballot != record.own.ballot:
+        if not lead.firm or not outcome.firm or outcome.ballot != record.own.ballot:
             self._desk.reach(Situation.PROVISIONAL_RESULT_UNSETTLED)
             return
         self._desk.reach(Situation.SETTLED)
