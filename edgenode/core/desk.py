@@ -303,6 +303,8 @@ class Desk:
 
     def lost(self, holders: tuple[NodeId, ...]) -> int:
         """How many of these somebody else is to have a spare copy for."""
+        if len(self.living_of(holders)) == len(holders):
+            return 0  # as nearly always: that is known without looking at each
         return sum(self.view.is_behind(holder) or self.is_long_dead(holder) for holder in holders)
 
     def next_in_rank(self, record: Record) -> list[NodeId]:
@@ -410,10 +412,13 @@ class Desk:
     def log(self, kind: str, text: str, *, warning: bool = False) -> None:
         self._effects.append(Log(kind, text, warning))
 
-    def flush(self) -> list[Effect]:
-        """The disk first, then everything that may only be said once that is done."""
+    def flush(self, changed: Sequence[Record] = ()) -> list[Effect]:
+        """The disk first, then everything that may only be said once that is done.
+
+        Args:
+            changed: the records whose change is to be told.
+        """
         effects: list[Effect] = []
-        changed = self.table.changed_records()
         persist = self.table.flush(self._clock_to_keep(), self.queues)
         self.queues = b""
         if persist is not None:

@@ -444,9 +444,11 @@ def as_of(record: Record, at: Wall) -> Record:
 
 def look_day(record: Record, skew_s: Seconds) -> Wall:
     """When the copy is next to be made smaller; FOREVER while the job is unfinished."""
-    if record.settled and not is_marker(record):
-        assert record.outcome is not None
-        return record.outcome.finished_at + decode_spec(record.spec).options.ttl_s
+    outcome = record.outcome
+    if outcome is None:
+        return FOREVER
+    if outcome.settled and not is_marker(record):
+        return outcome.finished_at + decode_spec(record.spec).options.ttl_s
     return drop_day(record, skew_s)
 
 

@@ -402,8 +402,9 @@ class Node:
     def _tell_all(self) -> list[Effect]:
         """Pass on what is new, and empty the desk."""
         self._spread()
-        self._reading.changed(self._desk.table.changed_records())
-        ordered = self._desk.flush()
+        changed = self._desk.table.changed_records()
+        self._reading.changed(changed)
+        ordered = self._desk.flush(changed)
         may_write = self._desk.storing or not any(isinstance(effect, Persist) for effect in ordered)
         assert may_write, "nothing is written to a disk that refuses"
         return self._may_be_said(ordered) if self._vouching.unheard else ordered

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final
 
 import msgpack
@@ -80,13 +81,17 @@ def start_by(spec: Spec) -> Wall:
     return min(spec.expires_at, spec.options.deadline or spec.expires_at)
 
 
+_values_of: Final = attrgetter(*Options.__slots__)
+_USUAL: Final = _values_of(DEFAULTS)
+
+
 def encode_spec(spec: Spec) -> bytes:
     """The bytes that are stored, sent and digested from now on."""
-    options: dict[str, Any] = {}
-    for name in Options.__slots__:
-        value = getattr(spec.options, name)
-        if value != getattr(DEFAULTS, name):
-            options[name] = (value.kind, value.base_s, value.cap_s) if name == "backoff" else value
+    values = zip(Options.__slots__, _values_of(spec.options), _USUAL, strict=True)
+    options: dict[str, Any] = {name: value for name, value, usual in values if value != usual}
+    if "backoff" in options:
+        backoff = spec.options.backoff
+        options["backoff"] = (backoff.kind, backoff.base_s, backoff.cap_s)
     packed: bytes = msgpack.packb(
         (spec.id, spec.task, spec.payload, spec.submitted_at, spec.expires_at, options)
     )

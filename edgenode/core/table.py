@@ -397,31 +397,32 @@ class Table:
             return None
         self.persists += 1
         rows = []
+        records, promises, saving = self._records, self._promises, self._saving
         for job in self._dirty:
-            record, given = self._records.get(job), self._promises.get(job)
+            record, given = records.get(job), promises.get(job)
             if record is None:
                 day = self._promise_days.get(job, FOREVER)
                 rows.append(StoredRow(Row(job, b"", given), NodeId(""), False, "", "", "", day))
                 continue
             if given is not None and given <= _implied(record):
-                del self._promises[job]
+                del promises[job]
                 given = None
-            if record.settled and is_marker(record):
+            spec, is_settled = decode_spec(record.spec), record.settled
+            if is_settled and is_marker(record):
                 self.reports.silence(job)
-            spec = decode_spec(record.spec)
             rows.append(
                 StoredRow(
                     Row(job, self.blob(record), given),
                     record.owner,
-                    record.settled,
+                    is_settled,
                     record.state,
                     spec.task,
                     spec.options.queue,
                     look_day(record, self._skew_s),
                 )
             )
-            self._saving.pop(job, None)
-            self._saving[job] = self.persists
+            saving.pop(job, None)
+            saving[job] = self.persists
         self._dirty.clear()
         self._blobs.clear()
         self._promise_days.clear()
