@@ -24,6 +24,11 @@ from edgenode.core.settings import WEIGHT_MAX, WEIGHT_MIN
 PARENT_VARIABLE: Final = "EDGENODE_PARENT_PID"
 """Set by `edgenode up`: the node ends when that process does, however it ends."""
 PROCESSORS: Final = max(1, os.cpu_count() or 1)
+GARBAGE: Final = (5_000, 20, 10)
+"""When Python looks for garbage: among the new objects when there are so many more of them, among those that
+outlived one search after so many searches, and in all that there is after so many of those. By default, which
+is (700, 10, 10), a node that fills up did the last every 10,000 jobs; with 600,000 queued it stood still for
+0.4 s then (on a busy machine), and used a tenth more CPU for each job than at the beginning."""
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -162,6 +167,7 @@ def _run_loop(main: Coroutine[object, object, None]) -> None:
 
         factory = uvloop.new_event_loop
     gc.freeze()  # what is loaded stays: to look through it for garbage takes 50 ms, again and again
+    gc.set_threshold(*GARBAGE)
     with asyncio.Runner(loop_factory=factory) as runner:
         try:
             runner.run(main)
