@@ -47,8 +47,10 @@ def join(a: Record, b: Record) -> Record:
         top = max(a, b, key=_standing)
         spec, own, outcome, move, claimed = top.spec, top.own, top.outcome, top.move, top.claimed
     else:
-        # Several under one key may say the same. A copy that nobody looks after any more gives way.
-        spec = max((a.epoch, a.settled, a.spec), (b.epoch, b.settled, b.spec))[2]
+        spec = a.spec
+        if b.spec != spec:
+            # Several under one key may say the same. A copy that nobody looks after any more gives way.
+            spec = max((a.epoch, a.settled, a.spec), (b.epoch, b.settled, b.spec))[2]
         top, claimed = a if a.epoch >= b.epoch else b, a.claimed or b.claimed
         own, outcome, move = top.own, top.outcome, top.move
         if a.epoch == b.epoch:
