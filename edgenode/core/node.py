@@ -2,10 +2,11 @@
 
 `membership` knows who lives. `custody` sees to it that every job has an owner, and `ballots` decide which;
 `replication` decides who has a copy, `voters` who should, `scheduler` what may start, `filling` where,
-`runner` runs it, `retention` decides what is forgotten; `intake` speaks for local clients. None of them knows
-another, but for custody, which has ballots, the scheduler, which has a runner, and filling, which has these
-two: each leaves news on the desk, and `_spread` passes it on until there is none. Then the desk is emptied:
-what must be on disk first, and what may be said once it is. An N-node mesh of these runs inside one thread of
+`runner` runs it, `retention` decides what is forgotten; `intake` takes what local clients submit, and
+`questions` answers what they ask. None of them knows another, but for custody, which has ballots, the
+scheduler, which has a runner, and filling, which has these two: each leaves news on the desk, and `_spread`
+passes it on until there is none. Then the desk is emptied: what must be on disk first, and what may be said
+once it is. An N-node mesh of these runs inside one thread of
 the simulator, unchanged.
 """
 
@@ -15,10 +16,8 @@ from collections.abc import Iterable, Sequence, Set
 from typing import Final, assert_never
 
 from edgenode.core.ballots import Ballots
-from edgenode.core.cancelling import Cancelling
 from edgenode.core.catalogue import Catalogue
 from edgenode.core.checks import Checks
-from edgenode.core.counting import Counting
 from edgenode.core.custody import Custody
 from edgenode.core.desk import Desk
 from edgenode.core.filling import Filling
@@ -31,15 +30,13 @@ from edgenode.core.membership import Membership
 from edgenode.core.mending import Mending
 from edgenode.core.meshclock import MeshClock
 from edgenode.core.permits import Permits
+from edgenode.core.questions import Questions
 from edgenode.core.queues import Queues
-from edgenode.core.reading import Reading
-from edgenode.core.regulation import Regulation
 from edgenode.core.replication import Replication
 from edgenode.core.reporting import Reporting
 from edgenode.core.retention import Retention
 from edgenode.core.runner import Runner
 from edgenode.core.scheduler import Scheduler
-from edgenode.core.searching import Searching
 from edgenode.core.settings import WEIGHT_MAX, WEIGHT_MIN, Settings
 from edgenode.core.signals import (
     Archive,
@@ -88,7 +85,6 @@ from edgenode.core.types import (
     Dice,
     Drain,
     Instant,
-    JobId,
     MemberInfo,
     NodeId,
     Seconds,
@@ -229,16 +225,18 @@ class Node:
         self._mending = Mending(self._desk)
         self._retention = Retention(self._desk)
         self._intake = Intake(self._desk)
-        self._reading = Reading(self._desk, self._held_at)
-        self._searching = Searching(self._desk, self._held_at)
         self._reporting = Reporting(self._desk)
-        self._catalogue = Catalogue(self._desk, tasks)
-        self._counting = Counting(self._desk)
-        self._cancelling = Cancelling(self._desk)
+        self._questions = Questions(
+            self._desk,
+            held_at=lambda job: self._scheduler.queued.held_at(job),
+            is_about_to_own=lambda job: self._ballots.is_about_to_own(job),
+            by_queue=lambda: self._scheduler.by_queue(),
+            take_part=self._take_part,
+            tasks=tasks,
+        )
         self._keys = Keys(self._desk)
         self._weight = info.weight
         self._is_booted = False
-        self._regulation = Regulation(self._desk, self._take_part)
         self._draining: Draining | None = None
         self._leaving: Leaving | None = None
         self._said_goodbye = False
@@ -277,7 +275,7 @@ class Node:
     @property
     def catalogue(self) -> Catalogue:
         """To be read only."""
-        return self._catalogue
+        return self._questions.catalogue
 
     @property
     def has_vote(self) -> bool:
@@ -352,13 +350,8 @@ class Node:
             self._keys.on_time()
         self._queues.on_time()
         self._intake.on_time()
-        self._reading.on_time()
-        self._searching.on_time()
         self._reporting.on_time()
-        self._catalogue.on_time()
-        self._counting.on_time()
-        self._cancelling.on_time()
-        self._regulation.on_time()
+        self._questions.on_time()
         if self.ready != self._said_ready:
             effects += self._membership.set_ready(self.ready, now)
         self._pass_on_changes()
@@ -403,7 +396,7 @@ class Node:
         """Pass on what is new, and empty the desk."""
         self._spread()
         changed = self._desk.table.changed_records()
-        self._reading.changed(changed)
+        self._questions.changed(changed)
         ordered = self._desk.flush(changed)
         may_write = self._desk.storing or not any(isinstance(effect, Persist) for effect in ordered)
         assert may_write, "nothing is written to a disk that refuses"
@@ -435,14 +428,9 @@ class Node:
         """When any part but membership has something to do."""
         soonest = min(
             self._intake.deadline(),
-            self._reading.deadline(),
-            self._searching.deadline(),
             self._reporting.deadline(),
-            self._catalogue.deadline(),
-            self._counting.deadline(),
-            self._cancelling.deadline(),
+            self._questions.deadline(),
             self._queues.deadline(),
-            self._regulation.deadline(),
         )
         if not self._desk.storing:
             return soonest
@@ -507,37 +495,21 @@ class Node:
                 self._watch_clock()
             case SubmitAsked():
                 self._intake.submit(event)
-            case ReadAsked():
-                self._reading.read(event)
-            case SearchAsked():
-                self._searching.search(event)
-            case InspectAsked():
-                self._searching.inspect(event)
+            case (
+                ReadAsked() | SearchAsked() | SearchedHere() | InspectAsked() | CountAsked() | CancelAsked()
+                | TasksAsked() | RegulateAsked()
+            ):  # fmt: skip
+                self._questions.ask(event)
             case QueueAsked():
                 self._queues.ask(event)
-            case CountAsked():
-                self._counting.ask(event, self._scheduler.by_queue())
-            case CancelAsked():
-                self._cancelling.ask(event)
             case RequestDropped(request):
-                self._reading.dropped(request)
-                self._searching.dropped(request)
-                self._cancelling.dropped(request)
+                self._questions.dropped(request)
                 self._reporting.dropped(request)
-                self._catalogue.dropped(request)
                 self._queues.dropped(request)
-                self._counting.dropped(request)
-                self._regulation.dropped(request)
             case Reported():
                 self._reporting.reported(event, self._runner)
             case ReportsAsked():
                 self._reporting.ask(event)
-            case RegulateAsked():
-                self._regulation.ask(event)
-            case TasksAsked():
-                self._catalogue.ask(event)
-            case SearchedHere():
-                self._searching.searched_here(event)
             case RunEnded(job):
                 self._scheduler.run_ended(event)
                 if (giving := self._giving) is not None:
@@ -697,26 +669,16 @@ class Node:
                 scheduler.on_has(source, message)
             case Stop(items):
                 scheduler.on_stop(source, items)
-            case Cancel():
-                self._cancelling.on_cancel(source, message)
-            case CancelNoted():
-                self._cancelling.on_noted(source, message)
             case Submit():
                 self._take_submission(source, message)
             case Submitted():
                 intake.on_submitted(source, message)
-            case Read():
-                self._reading.on_read(source, message, ballots.is_about_to_own)
-            case ReadAnswer():
-                self._reading.on_read_answer(source, message)
-            case Search():
-                self._searching.on_search(source, message)
-            case SearchAnswer():
-                self._searching.on_search_answer(source, message)
-            case Inspect():
-                self._searching.on_inspect(source, message)
-            case Inspected():
-                self._searching.on_inspected(source, message)
+            case (
+                Read() | ReadAnswer() | Search() | SearchAnswer() | Inspect() | Inspected() | DescribeTasks()
+                | TasksDescribed() | CountQueues() | QueuesCounted() | Cancel() | CancelNoted() | Regulate()
+                | Regulated()
+            ):  # fmt: skip
+                self._questions.hear(source, message)
             case Report(items):
                 self._reporting.on_report(source, items)
             case Noted(items):
@@ -729,18 +691,6 @@ class Node:
                 self._queues.on_told(source, message)
             case QueuesDigest(digest):
                 self._queues.on_digest(source, digest)
-            case DescribeTasks():
-                self._catalogue.on_describe(source, message)
-            case TasksDescribed():
-                self._catalogue.on_described(source, message)
-            case CountQueues(request):
-                self._counting.on_count(source, request, self._scheduler.by_queue())
-            case QueuesCounted():
-                self._counting.on_counted(source, message)
-            case Regulate():
-                self._regulation.on_regulate(source, message)
-            case Regulated():
-                self._regulation.on_regulated(source, message)
             case PermitsWanted():
                 self._steward.on_wanted(source, message)
             case Allowed():
@@ -750,10 +700,6 @@ class Node:
             case _:
                 assert not isinstance(message, MembershipMessage | Recall | Recalled)
                 assert_never(message)
-
-    def _held_at(self, job: JobId) -> str:
-        """Behind which shut gate a job of this owner waits; "" for none."""
-        return self._scheduler.queued.held_at(job)
 
     def _take_submission(self, source: NodeId, message: Submit) -> None:
         accepted = self._intake.accept(source, message, self._keys.is_parked, ready=self.ready)
@@ -787,17 +733,12 @@ class Node:
             self._voters.members_changed(changed)
             self._scheduler.members_changed(changed)
             self._intake.members_changed(changed)
-            self._reading.members_changed(changed)
-            self._searching.members_changed(changed)
             self._reporting.members_changed(changed)
-            self._catalogue.members_changed(changed)
-            self._counting.members_changed(changed)
-            self._cancelling.members_changed(changed)
+            self._questions.members_changed(changed)
             self._keys.members_changed(changed)
             self._queues.members_changed(changed)
             self._permits.members_changed(changed)
             self._steward.members_changed(changed)
-            self._regulation.members_changed()
             if (giving := self._giving) is not None:
                 giving.members_changed()
 
@@ -919,8 +860,7 @@ class Node:
         self._mending = Mending(desk)
         self._keys = Keys(desk)
         self._intake.disown()
-        self._reading.disown()
-        self._searching.disown()
+        self._questions.disown()
         self._reporting.disown()
         self._queues.resign()
         self._draining = None
@@ -961,10 +901,7 @@ class Node:
     def _close(self) -> None:
         """Tell every local client what is known now."""
         self._intake.close()
-        self._reading.close()
-        self._searching.close()
-        self._catalogue.close()
-        self._counting.close()
+        self._questions.close()
 
     # ------------------------------------------------------------------------------------- leaving
 

@@ -61,7 +61,7 @@ LAYERS: list[set[str]] = [
         "core.upkeep",
         "core.regulation",
     },
-    {"core.filling", "core.giving"},
+    {"core.filling", "core.giving", "core.questions"},
     {"core.leaving"},
     {"core.node"},
 ]

@@ -213,7 +213,7 @@ def test_a_read_that_is_over_leaves_nothing_behind() -> None:
     mesh.do(B, RequestDropped(dropped))
     mesh.run_until(lambda: all(request in mesh.reads for request in requests))
     mesh.run(0.1)
-    reading = mesh.nodes[B]._reading
+    reading = mesh.nodes[B]._questions.reading
     assert (len(reading._reads), len(reading._followers)) == (0, 0)
     assert dropped not in mesh.reads
 
@@ -230,7 +230,7 @@ def test_a_reader_that_asks_no_more_is_forgotten_while_the_job_runs_on() -> None
     mesh.run(30.0)
     mesh.read(B, spec.id, wait_s=1.0)
     mesh.run(0.1)
-    assert len(mesh.nodes[A]._reading._followers) == 2
+    assert len(mesh.nodes[A]._questions.reading._followers) == 2
     mesh.end_run(A, spec.id, mesh.begun[0].token, succeeded())
     ended_at = mesh.now
     mesh.run_until(lambda: lasting in mesh.reads)
@@ -246,7 +246,7 @@ def test_followers_on_other_nodes_are_forgotten_when_the_job_ends() -> None:
     requests = [mesh.read(name, spec.id, wait_s=10.0) for name in (B, C, D)]
     mesh.run_until(lambda: all(request in mesh.reads for request in requests))
     mesh.run(0.1)
-    assert all(len(node._reading._followers) == 0 for node in mesh.nodes.values())
+    assert all(len(node._questions.reading._followers) == 0 for node in mesh.nodes.values())
 
 
 def test_a_read_of_many_large_results_travels_in_frames_that_a_peer_takes() -> None:
