@@ -22,8 +22,8 @@ What --only can name:
     late         how late jobs with a day start, and how late timeouts end what runs
     submit       jobs that are due in an hour, so that nothing runs: single requests, and batches
     failover     kill -9, SIGSTOP, SIGTERM of a node that runs jobs (`make failover` does it a hundred times)
-    held         memory, disk and start-up with --held jobs in a paused queue, and whether the last of them
-                 came in as fast as the first
+    held         memory, disk and start-up with --held jobs in a paused queue, and how fast more come in, in
+                 turns with a mesh that has few
     finished     the same with as many finished ones, and how fast a mesh is that has them, in turns with one
                  that has none. They are written to the disks: a million takes some minutes
     peers        other systems on the same work: no-op jobs, results read back by one process. --peers adds

@@ -89,6 +89,10 @@ def counted(**counts: int) -> str:
     return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count)
 
 
+def spread(ratios: Sequence[float]) -> str:
+    return f"median of {len(ratios)} turns, {min(ratios):.2f} to {max(ratios):.2f}"
+
+
 def number_text(value: float) -> str:
     if abs(value) >= 100 or not value:
         return f"{value:,.0f}"

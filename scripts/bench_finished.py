@@ -17,11 +17,11 @@ from queue import SimpleQueue
 from random import Random
 from typing import Final, NamedTuple
 
-from bench_figures import Cost, counted
+from bench_figures import Cost, counted, spread
 from bench_load import DRAIN_S
 from bench_machine import Meter, usage
 from bench_mesh import BATCH, BATCH_CLIENTS, QUICK_S, Bench, Stage
-from bench_state import MIB, RESTART_S, SETTLE_S, start_again, store_bytes, wait_until
+from bench_state import MIB, RESTART_S, SETTLE_S, TURNS, start_again, store_bytes, wait_until
 
 from edgenode.core.errors import EdgeNodeError
 from edgenode.core.job_bytes import decode, encode
@@ -33,7 +33,6 @@ from edgenode.core.specs import decode_spec, encode_spec
 from edgenode.core.types import JobId
 from edgenode.shell.store import Store
 
-TURNS: Final = 5
 CHUNK: Final = 2_000
 """Rows of one transaction: what the store folds into its file at once, too."""
 SPAN_S: Final = 3600.0
@@ -203,10 +202,6 @@ def _turns(bare: Stage, full: Stage, count: int, size: int, turns: int, say: Cal
     add(f"held.pace.{size}.rate_ratio", label, statistics.median(rates), "", spread(rates))
     label = "the same of CPU of the nodes a job"
     add(f"held.pace.{size}.cpu_ratio", label, statistics.median(cpus), "", spread(cpus))
-
-
-def spread(ratios: Sequence[float]) -> str:
-    return f"median of {len(ratios)} turns, {min(ratios):.2f} to {max(ratios):.2f}"
 
 
 def pace(stage: Stage) -> Pace:

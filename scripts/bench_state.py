@@ -5,16 +5,26 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from math import inf, isfinite
+from math import inf, isfinite, nan
 from random import Random
 from typing import Any, Final
 
 import failover as blows
 import makespan
-from bench_figures import Cost
-from bench_load import DRAIN_S, Load, Sent, seconds_of
+from bench_figures import Cost, spread
+from bench_load import DRAIN_S, Load, seconds_of
 from bench_machine import metrics_text, sent_bytes, usage
-from bench_mesh import BATCH, BATCH_CLIENTS, NODES, PROFILE, Bench, BenchFailed, Stage, add_percentiles
+from bench_mesh import (
+    BATCH,
+    BATCH_CLIENTS,
+    NODES,
+    PROFILE,
+    QUICK_S,
+    Bench,
+    BenchFailed,
+    Stage,
+    add_percentiles,
+)
 from distribution import percentile
 
 from edgenode.cli.up import LocalNode
@@ -28,6 +38,10 @@ TIMEOUT_S: Final = 0.5
 TIMED_OUT: Final = 24
 SETTLE_S: Final = 1.0
 RESTART_S: Final = 180.0
+TURNS: Final = 5
+TURN_JOBS: Final = 10_000
+TURN_S: Final = 60.0
+"""Of two meshes that are compared in turns: how many, of how many jobs, and at most how long."""
 
 
 def start(bench: Bench) -> None:
@@ -87,28 +101,29 @@ def idle(bench: Bench) -> None:
 
 
 def held(bench: Bench) -> None:
-    """Memory and start of nodes that have so many unfinished jobs."""
-    with bench.staged("held") as stage:
-        _held(stage, bench.options.held, bench.options.fill_s, bench.say)
+    """Memory and start of nodes that have so many unfinished jobs; and whether they take more as fast as
+    nodes that have few."""
+    options = bench.options
+    with bench.staged("held") as stage, bench.staged("few") as few:
+        queue, count = _held(stage, options.held, options.fill_s, bench.say)
+        _turns(few, stage, queue, count, 1 if options.seconds < QUICK_S else TURNS, bench.say)
+        ready_s, whole_s = start_again(stage)
+        label = f"start of a node with {count:,} queued jobs, after kill -9, until"
+        stage.figures.add("held.queued.again_s", f"{label} it takes jobs", ready_s, "s")
+        stage.figures.add("held.queued.whole_s", f"{label} all nodes call all ready", whole_s, "s")
 
 
-def _held(stage: Stage, sizes: Sequence[int], fill_s: float, say: Callable[[str], None]) -> None:
+def _held(stage: Stage, sizes: Sequence[int], fill_s: float, say: Callable[[str], None]) -> tuple[str, int]:
+    """Returns the paused queue that is filled, and with how many jobs."""
     count, add = 0, stage.figures.add
     idle_bytes, _ = stage.rss_bytes()
-    queue, first = stage.new_queue(), None
-    Client(stage.urls).pause(queue)
+    queue = paused_queue(stage)
     for size in sizes:
         say(f"  queued: filling up to {size:,}")
         load, used = fill(stage, queue, size - count, fill_s)
         before, count = count, count + len(load.jobs)
-        first = first or (load, used)
         label = f"submitted from {before:,} to {count:,} queued jobs"
         add(f"held.queued.{size}.per_s", label, load.rate, "jobs/s", "", used)
-        ratio = pace(load.jobs, last=True) / pace(first[0].jobs, last=False)
-        add(f"held.queued.{size}.pace_ratio", f"{label}: jobs/s at the end, for one at the start", ratio, "")
-        if before and used is not None and first[1] is not None:
-            ratio = used.nodes_us / first[1].nodes_us
-            add(f"held.queued.{size}.cpu_ratio", f"{label}: CPU of the nodes for one of the first", ratio, "")
         note = "" if count >= size else f"as many as came in {fill_s:.0f} s, of {size:,} wanted"
         key, label = f"held.queued.{size}", f"with {count:,} queued jobs"
         time.sleep(SETTLE_S)  # the third copies
@@ -122,10 +137,32 @@ def _held(stage: Stage, sizes: Sequence[int], fill_s: float, say: Callable[[str]
         add(f"{key}.disk_bytes_per_job", label, disk_bytes, "bytes")
         if count < size:
             break
-    ready_s, whole_s = start_again(stage)
-    label = f"start of a node with {count:,} queued jobs, after kill -9, until"
-    add("held.queued.again_s", f"{label} it takes jobs", ready_s, "s")
-    add("held.queued.whole_s", f"{label} all nodes call all ready", whole_s, "s")
+    return queue, count
+
+
+def paused_queue(stage: Stage) -> str:
+    queue = stage.new_queue()
+    Client(stage.urls).pause(queue)
+    return queue
+
+
+def _turns(few: Stage, many: Stage, queue: str, count: int, turns: int, say: Callable[[str], None]) -> None:
+    """Submit some more to either mesh, one after the other, some times: the medians of the ratios. (Minutes
+    apart, the same mesh differs by a third on a machine that is shared.)"""
+    found: tuple[list[tuple[float, float]], list[tuple[float, float]]] = [], []
+    more, places = min(count, TURN_JOBS), ((few, paused_queue(few)), (many, queue))
+    for turn in range(turns):
+        say(f"  turn {turn + 1} of {turns}, with few and with {count:,} queued jobs")
+        for which in (0, 1) if turn % 2 == 0 else (1, 0):
+            load, used = fill(*places[which], more, TURN_S)
+            found[which].append((load.rate, nan if used is None else used.nodes_us))
+    pairs = list(zip(*found, strict=True))
+    label = f"{more:,} jobs more, with {count:,} queued jobs: jobs/s for one with few"
+    rates = [large[0] / small[0] for small, large in pairs]
+    many.figures.add("held.queued.rate_ratio", label, statistics.median(rates), "", spread(rates))
+    cpus = [large[1] / small[1] for small, large in pairs]
+    label = "the same of CPU of the nodes a job"
+    many.figures.add("held.queued.cpu_ratio", label, statistics.median(cpus), "", spread(cpus))
 
 
 def fill(stage: Stage, queue: str, missing: int, fill_s: float) -> tuple[Load, Cost | None]:
@@ -138,14 +175,6 @@ def fill(stage: Stage, queue: str, missing: int, fill_s: float) -> tuple[Load, C
     text = f"{count} jobs were accepted, {stage.owned - before} are owned"
     stage.figures.check(stage.owned - before == count, text)
     return load, used
-
-
-def pace(jobs: Sequence[Sent], *, last: bool) -> float:
-    """How many were accepted in a second, of the first or the last fifth of them."""
-    by_answer = sorted(jobs, key=lambda job: job.answered)
-    fifth = max(1, len(by_answer) // 5)
-    part = by_answer[-fifth:] if last else by_answer[:fifth]
-    return len(part) / (part[-1].answered - min(job.sent for job in part))
 
 
 def store_bytes(node: LocalNode) -> int:

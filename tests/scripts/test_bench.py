@@ -123,7 +123,8 @@ def test_memory_is_told_with_the_number_of_jobs_that_it_was_measured_at(tmp_path
     assert measures["held.queued.300.count"]["value"] == 300
     assert measures["held.finished.300.count"]["value"] == 500  # and the batch that they are copies of
     assert measures["held.queued.300.per_s"]["per_job"]["nodes_us"] > 0
-    assert measures["held.queued.300.pace_ratio"]["value"] > 0
+    assert {"held.queued.rate_ratio", "held.queued.cpu_ratio", "held.queued.again_s"} <= set(measures)
+    assert measures["held.queued.rate_ratio"]["value"] > 0
     assert "memory of a node with 300 queued jobs" in printed
     assert "memory of a node with 500 finished jobs" in printed
     assert printed.count("  start\n") == 2
