@@ -13,9 +13,7 @@ from random import Random
 from typing import Any
 
 import bench
-import bench_state
 import pytest
-from bench_load import Sent
 
 from tests.processes import processes_of
 
@@ -134,15 +132,6 @@ def test_memory_is_told_with_the_number_of_jobs_that_it_was_measured_at(tmp_path
         measures
     )
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_pace_of_the_last_is_told_from_that_of_the_first() -> None:
-    """Ten jobs in a second at first, and two at last."""
-    first = [Sent(f"{number}", 0.1 * number, 0.1 * number + 0.1, False) for number in range(10)]
-    last = [Sent(f"{10 + number}", 1 + 0.5 * number, 1.5 + 0.5 * number, False) for number in range(10)]
-    assert bench_state.pace([*last, *first], last=False) == pytest.approx(10)
-    assert bench_state.pace([*last, *first], last=True) == pytest.approx(2)
-    assert bench_state.pace(first[:1], last=True) == pytest.approx(10)
 
 
 def test_failover_and_lateness_are_measured_on_real_nodes(tmp_path: Path) -> None:
