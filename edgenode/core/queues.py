@@ -215,7 +215,9 @@ class Queues:
     def _answer(self, request: RequestId, error: StoreFailed | None) -> None:
         asking = self._asking.pop(request)
         known, living = asking.known, asking.known + len(asking.unheard)
-        self._desk.emit(QueueDone(request, asking.item, known, living, error))
+        # Somebody else may have changed it at the same time: what is told is what stands.
+        item = self._items.get(asking.item.queue, asking.item)
+        self._desk.emit(QueueDone(request, item, known, living, error))
 
     # ------------------------------------------------------------------------------------- messages
 

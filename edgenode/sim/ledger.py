@@ -260,7 +260,8 @@ class Ledger:
         record = record_of(row)
         if record is not None:
             now = self._true_time() - EPOCH
-            self.pauses.ordered(self._identity(node), record, now, is_faultless=self.keys.is_faultless)
+            is_faultless = self.keys.is_faultless and not self.stranded[record.id]
+            self.pauses.ordered(self._identity(node), record, now, is_faultless=is_faultless)
 
     def durable(self, node: NodeId, before: Row | None, after: Row) -> None:
         """A row is on the disk of `node` now."""

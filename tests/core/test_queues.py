@@ -65,6 +65,16 @@ def test_a_change_is_known_to_all_before_it_is_answered() -> None:
     assert agreed(mesh) == QueueItem("mail", 2, C, False, 3, 2.5, 4)
 
 
+def test_who_changes_a_queue_at_the_same_time_as_another_node_is_told_what_stands() -> None:
+    """And not what it asked for, as if all kept to that. (Found by seed 1711.)"""
+    mesh = Mesh("abc")
+    requests = [mesh.set_queue(A, "mail", concurrency=1), mesh.set_queue(B, "mail", concurrency=7)]
+    mesh.run_until(lambda: all(request in mesh.queues for request in requests), limit_s=0.1)
+    assert agreed(mesh) == QueueItem("mail", 1, B, False, 7, 0.0, 0)
+    for request in requests:
+        assert (mesh.queues[request].item, mesh.queues[request].known) == (agreed(mesh), 3)
+
+
 def test_who_cannot_be_reached_is_not_counted_and_hears_of_it_when_it_comes_back() -> None:
     mesh = Mesh("abc")
     mesh.rule = lambda source, to, message: not (to == C and isinstance(message, QueuesTold))

@@ -55,6 +55,8 @@ def test_the_production_core_keeps_every_promise(seed: int) -> None:
         Plan(1003),  # a job without living holders, settled by who had been handed it
         Plan(1011),  # a node that has just begun, and what ended in a smaller mesh
         Plan(1338),  # a job has ended as far as the living know; with others its key can be decided
+        Plan(1238),  # a job that waits for its next attempt goes down with the only node that has it
+        Plan(1711),  # two nodes change a queue at one time
         Plan(2418),  # an only holder comes back, and who stood in for it has the greater name in its term
         Plan(2452),  # a holder that takes no copies while clocks are wrong
         Plan(2694),  # the judge looks when all are down
