@@ -104,9 +104,10 @@ def held(bench: Bench) -> None:
     """Memory and start of nodes that have so many unfinished jobs; and whether they take more as fast as
     nodes that have few."""
     options = bench.options
-    with bench.staged("held") as stage, bench.staged("few") as few:
+    with bench.staged("held") as stage:
         queue, count = _held(stage, options.held, options.fill_s, bench.say)
-        _turns(few, stage, queue, count, 1 if options.seconds < QUICK_S else TURNS, bench.say)
+        with bench.staged("few") as few:
+            _turns(few, stage, queue, count, 1 if options.seconds < QUICK_S else TURNS, bench.say)
         ready_s, whole_s = start_again(stage)
         label = f"start of a node with {count:,} queued jobs, after kill -9, until"
         stage.figures.add("held.queued.again_s", f"{label} it takes jobs", ready_s, "s")
