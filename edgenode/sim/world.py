@@ -223,10 +223,10 @@ class World(Timeline):
         machine = self.machines[place]
         is_new = machine.life is not None and self.now - machine.life.began_at < HEARING_S
         known = {machine.id} if machine.life is None else {machine.id} | self.network.met(machine.life)
-        others = (other for other in self.machines.values() if other.gone != "left")
-        clocks = [other.clock for other in others if other.id in known]
-        wrong = sum(clock.was_wrong for clock in clocks)
-        return wrong > 0 if is_new else 2 * wrong >= len(clocks)
+        others = [other for other in self.machines.values() if other.gone != "left" and other.id in known]
+        members = {other.id for other in others}  # a copy of one is no other one
+        wrong = {other.id for other in others if other.clock.was_wrong}
+        return bool(wrong) if is_new else 2 * len(wrong) >= len(members)
 
     def _members(self) -> set[NodeId]:
         return {machine.id for machine in self.machines.values() if machine.gone != "left"}

@@ -58,6 +58,7 @@ def test_the_production_core_keeps_every_promise(seed: int) -> None:
         Plan(1238),  # a job that waits for its next attempt goes down with the only node that has it
         Plan(1711),  # two nodes change a queue at one time
         Plan(2418),  # an only holder comes back, and who stood in for it has the greater name in its term
+        Plan(2457),  # the copy of a member counts as one more clock that is right
         Plan(2452),  # a holder that takes no copies while clocks are wrong
         Plan(2694),  # the judge looks when all are down
         Plan(2964),  # the same; and who asked it drops what it asked about
