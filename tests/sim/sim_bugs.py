@@ -96,8 +96,8 @@ def silence_counts_for_ever(patch: pytest.MonkeyPatch) -> None:
 def run_before_persist(patch: pytest.MonkeyPatch) -> None:
     flush = Desk.flush
 
-    def run_first(desk: Desk) -> list[Effect]:
-        return sorted(flush(desk), key=lambda effect: not isinstance(effect, Run))
+    def run_first(desk: Desk, changed: Sequence[Record]) -> list[Effect]:
+        return sorted(flush(desk, changed), key=lambda effect: not isinstance(effect, Run))
 
     patch.setattr(Desk, "flush", run_first)
 

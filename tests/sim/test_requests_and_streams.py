@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from sim_stories import running
 
 from edgenode.core.desk import Desk
+from edgenode.core.jobs import Record
 from edgenode.core.node import Node
 from edgenode.core.reading import Reading
 from edgenode.core.signals import Changed, Effect
@@ -36,8 +39,8 @@ def test_a_change_that_is_never_told_is_found(monkeypatch: pytest.MonkeyPatch) -
     """A settled mark is news for whoever follows the job."""
     flush = Desk.flush
 
-    def silent(desk: Desk) -> list[Effect]:
-        return [each for each in flush(desk) if not _is_of_settled(each)]
+    def silent(desk: Desk, changed: Sequence[Record]) -> list[Effect]:
+        return [each for each in flush(desk, changed) if not _is_of_settled(each)]
 
     monkeypatch.setattr(Desk, "flush", silent)
     story = ended()
