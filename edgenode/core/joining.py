@@ -82,9 +82,7 @@ def join(a: Record, b: Record) -> Record:
 def is_same_life(a: Record, b: Record) -> bool:
     """Whether two copies of one id are of one job: always, unless its key was used on two sides of a cut.
     Within an epoch one job has one set of holders."""
-    if a.spec == b.spec:
-        return a.holders == b.holders or a.epoch != b.epoch
-    return is_same_content(a, b) and (a.epoch != b.epoch or a.holders == b.holders)
+    return (a.holders == b.holders or a.epoch != b.epoch) and is_same_content(a, b)
 
 
 def is_same_content(a: Record, b: Record) -> bool:
