@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+
+WORKERS_END_S = 10.0
+POLL_S = 0.05
 
 
 def processes_of(folder: Path) -> dict[int, str]:
@@ -16,3 +20,14 @@ def processes_of(folder: Path) -> dict[int, str]:
         if any(word == str(folder) or f"{folder}/" in word for word in words):
             found[int(path.parent.name)] = " ".join(words)
     return found
+
+
+def left_of(folder: Path) -> dict[int, str]:
+    """Those that still run when all that was killed with -9 has had its time.
+
+    A worker that is being started when its node is killed learns of it when it runs its first lines.
+    """
+    deadline = time.monotonic() + WORKERS_END_S
+    while (left := processes_of(folder)) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    return left

@@ -15,7 +15,7 @@ from typing import Any
 import bench
 import pytest
 
-from tests.processes import processes_of
+from tests.processes import left_of, processes_of
 
 FIRST_PORT = 10_000
 LAST_PORT = 30_000
@@ -78,7 +78,7 @@ def run(tmp_path: Path, only: str, *more: str) -> tuple[dict[str, Any], str]:
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert not ended.stderr
-    assert processes_of(tmp_path) == {}
+    assert left_of(tmp_path) == {}
     told = json.loads((tmp_path / "bench.json").read_text())
     (tmp_path / "bench.json").unlink()
     assert told["faults"] == []
@@ -155,7 +155,7 @@ def test_a_bench_that_is_told_to_end_ends_its_nodes(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.stdout.read() == "stopped\n"
     assert process.returncode == 130
-    assert processes_of(tmp_path) == {}
+    assert left_of(tmp_path) == {}
     assert list(tmp_path.iterdir()) == []
 
 

@@ -19,7 +19,7 @@ from samples import Job, Samples, check_outputs
 from verdict import Evidence
 
 from edgenode.task import load_tasks, run_task
-from tests.processes import processes_of
+from tests.processes import left_of
 
 SCRIPT = Path(demo.__file__)
 FIRST_PORT = 10_000
@@ -70,7 +70,7 @@ def test_a_small_demo_loses_nothing_and_leaves_nothing_behind(tmp_path: Path) ->
     assert output.rstrip().endswith("PASSED: nothing was lost")
     assert "\x1b" not in output
     assert list(tmp_path.iterdir()) == []
-    assert processes_of(tmp_path) == {}
+    assert left_of(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_demo_that_is_told_to_end_takes_its_nodes_and_files_along(
     assert "stopped: all nodes have ended" in rest
     assert "Traceback" not in rest
     assert list(tmp_path.iterdir()) == []
-    assert processes_of(tmp_path) == {}
+    assert left_of(tmp_path) == {}
 
 
 def test_options_that_make_no_sense_are_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import serf
 from distribution import Distribution, Promise
 from failover import Blow, Leave, Mark, Results, Said, Starved
 
-from tests.processes import processes_of
+from tests.processes import left_of
 
 FIRST_PORT = 10_000
 LAST_PORT = 22_000
@@ -263,7 +263,7 @@ def test_a_short_run_sees_jobs_start_elsewhere_and_leaves_nothing_behind(tmp_pat
     assert left["extra_starts"] == 0
     assert "SIGTERM: 0 jobs ran twice: HOLDS" in ended.stdout
     assert list(tmp_path.iterdir()) == [out]
-    assert processes_of(tmp_path) == {}
+    assert left_of(tmp_path) == {}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -288,4 +288,4 @@ def test_a_run_that_is_told_to_end_takes_its_nodes_and_files_along(
     assert "stopped: all nodes have ended" in rest
     assert "Traceback" not in rest
     assert list(tmp_path.iterdir()) == []
-    assert processes_of(tmp_path) == {}
+    assert left_of(tmp_path) == {}
