@@ -103,7 +103,9 @@ class Counts:
         ledger = self._world.ledger
         least_running = self._by_queue(job for job, _ in running)
         waiting = (job for job in asked.taken - ledger.finished if self._waits_for_nothing_else(job))
-        least, most = self._by_queue(waiting), self._by_queue(set(submitted) - asked.finished)
+        # One that was cancelled runs until its task has heard of that.
+        over = asked.finished - {job for job, _ in asked.running}
+        least, most = self._by_queue(waiting), self._by_queue(set(submitted) - over)
         for queue in {*least_running, *least, *told.counts}:
             queued, started = told.counts.get(queue, (0, 0))
             self.seen += 1

@@ -7,7 +7,7 @@ acknowledged, each start, what every reader was told, and which result a majorit
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -613,11 +613,15 @@ class Ledger:
         for job, token in running:
             self.starts[job][token].evicted = True
 
-    def stranded_on(self, node: NodeId) -> None:
-        """It left with what it holds, and how that ended: it knew of nobody who could take any of it."""
-        disk, alone = self._disks[node], (self._identity(node),)
-        records = (disk.record(job) for job in disk.rows)
-        self.stranded.update(r.id for r in records if r is not None and r.holders == alone)
+    def stranded_on(self, node: NodeId, living: Container[NodeId]) -> None:
+        """It left with what it holds, and how that ended: it knew of nobody who could take any of it.
+
+        Args:
+            living: by their identities, who is there: what one of those holds, too, went nowhere.
+        """
+        disk, me = self._disks[node], self._identity(node)
+        records = (r for r in map(disk.record, disk.rows) if r is not None and me in r.holders)
+        self.stranded.update(r.id for r in records if not any(h in living for h in r.holders if h != me))
 
     def ended(self, job: JobId, token: StartToken, verdict: Verdict, *, lost: bool) -> None:
         start = self.starts[job][token]

@@ -691,7 +691,7 @@ class World(Timeline):
                     self.ledger.evicted(life.running)
                 self.end(life.machine, "has left", silent=False, in_order=True)
                 if not handed_over and not self._knows_heir(life):
-                    self.ledger.stranded_on(life.place)
+                    self.ledger.stranded_on(life.place, {other.id for other in self.lives()})
                 if handed_over:
                     self.remove(life.machine, "left")  # nobody needs its disk any more
                 else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from itertools import islice
 
 import pytest
@@ -73,6 +74,19 @@ def test_a_count_is_between_what_must_be_and_what_may_be(
     else:
         with pytest.raises(Violation, match=r"Q: a counts"):
             counts._check_bounds(life, answer, asked, running, ledger.acked)
+
+
+@pytest.mark.parametrize(("stops", "is_right"), [(True, True), (False, False)])
+def test_what_was_cancelled_is_counted_while_it_runs_on(counts: Counts, stops: bool, is_right: bool) -> None:
+    """Found by seed 3625."""
+    ledger, (life,) = counts._world.ledger, counts._world.lives()
+    ((token, _),) = ledger.starts[JOBS[0].id].items()
+    stopping = {(JOBS[2].id, a_record(JOBS[2]).own.token)} if stops else set()
+    running = frozenset({(JOBS[0].id, token)})
+    asked = Moment(frozenset(ledger.acked), frozenset(ledger.finished), running | stopping)
+    answer = CountDone(RequestId(1), {"default": (1, 2)}, ())
+    with nullcontext() if is_right else pytest.raises(Violation, match=r"Q: a counts"):
+        counts._check_bounds(life, answer, asked, running, ledger.acked)
 
 
 def test_a_queue_that_no_job_is_in_is_not_told_of(counts: Counts) -> None:

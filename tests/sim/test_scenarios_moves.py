@@ -148,6 +148,30 @@ def test_a_job_whose_only_holder_left_while_nobody_took_jobs_may_start_again_whe
     Judge(story.world, Mood.CHURN, wiped=False).demand(60.0)
 
 
+def test_a_job_whose_holders_left_one_after_the_other_may_start_again_where_its_end_is_unknown() -> None:
+    """B and a take no jobs, so c leaves with a copy that is needed; j ends, and its owner leaves before c is
+    back. B says that a is gone. (Found by seed 3699.)"""
+    story = Scenario("abc", Node, settings=Settings(jobs=JobSettings(replicas=2)))
+    story.drain("b", at="c")
+    story.until(lambda: story.is_drained("b"))
+    story.submit("j", at="a", holders="ac")
+    story.until(lambda: story.runs("j"))
+    story.drain("a", at="c")
+    story.leave("c")
+    story.until(lambda: not story.lives("c"))
+    assert not story.world.ledger.stranded, "a has a copy, too"
+    story.finish("j", on="a")
+    story.leave("a")
+    story.until(lambda: not story.lives("a"))
+    assert story.world.ledger.stranded[the_copy(story, "a").id] == 1
+    story.restart("c")
+    story.until(lambda: story.runner("j") == "c")
+    assert not story.lives("a")
+    story.heal_and_judge()
+    assert story.starts("j") == 2
+    Judge(story.world, Mood.CHURN, wiped=False).demand(60.0)
+
+
 def left_with(*, undrained_s: float) -> Scenario:
     """C, the only holder, runs j until b, which it had given a copy, has left, and then leaves with it; a is
     drained until so long before that. (0: and afterwards.)"""
