@@ -296,11 +296,9 @@ class Ballots:
         self._asking[job].answered.add(holder)
         self._try_conclude(job)
 
-    def ask_above_refusal(self, job: JobId) -> None:
-        """Ask again for a job that is owned here, if a holder has refused what this owner wrote."""
-        if job in self._seen_term:
-            self._desk.reach(Situation.OWNER_ASKS_AGAIN)
-            self.ask(job, "refused")
+    def is_refused(self, job: JobId) -> bool:
+        """Whether a holder has refused what this node wrote as the owner."""
+        return job in self._seen_term
 
     def _give_up(self, job: JobId) -> None:
         self._asking.pop(job, None)

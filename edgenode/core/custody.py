@@ -208,6 +208,19 @@ class Custody:
             return who
         return next((holder for holder in self._desk.living_holders(record) if holder not in gone), who)
 
+    def _answer_refusal(self, job: JobId) -> None:
+        """A holder has promised this job to another, which may have died since: ask again, above that.
+
+        An owner whose disk does not vote on it cannot, and all others wait for it while it lives: who has a
+        vote is to ask.
+        """
+        desk = self._desk
+        if self._table.may_vote(job):
+            desk.reach(Situation.OWNER_ASKS_AGAIN)
+            self._ballots.ask(job, "refused")
+        elif self.give_away(job):
+            self._checks.later.set(job, desk.now + desk.settings.retry_s)
+
     def _waits_for_asker(self, record: Record) -> bool:
         """Whether this disk has just promised the job to a node that lives, and needs a moment to act."""
         promise, view = self._table.promise(record.id), self._desk.view
@@ -308,10 +321,10 @@ class Custody:
         if self._round_at <= desk.now:
             self._go_round()
         for job in checks.later.take_due(desk.now):
-            if desk.leading(job):
-                ballots.ask_above_refusal(job)
-            else:
+            if not desk.leading(job):
                 checks.due[job] = None
+            elif ballots.is_refused(job):
+                self._answer_refusal(job)
         if not desk.at_leisure:
             return
         ballots.on_time()

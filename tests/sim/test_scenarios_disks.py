@@ -8,7 +8,8 @@ from edgenode.core.node import Node
 from edgenode.core.situations import Situation
 from edgenode.core.specs import Options
 from edgenode.core.types import State
-from edgenode.core.wire import Copies, Promises
+from edgenode.core.wire import Ask, Copies, Promises
+from edgenode.sim.machines import node_id
 from edgenode.sim.scenario import Scenario
 from edgenode.sim.story import short
 
@@ -54,6 +55,25 @@ def test_a_holder_whose_row_is_damaged_does_not_hold_up_a_change_of_holders() ->
     assert Situation.MOVE_UNDECIDABLE in story.reached
     assert story.starts("j") == 1
     story.heal_and_judge()
+
+
+def test_an_owner_that_has_no_vote_any_more_gives_way_when_others_have_promised_its_job() -> None:
+    """A went on alone, and lost its row. B, back again, promises the job to c, which gives up: it hears of
+    a. Then a, refused by both, cannot ask again, and all would wait for it for ever. (Found by seed 5038.)"""
+    story = running("abc", at="c", holders="cab", options=Options(max_losses=9))
+    story.kill("b", "c")
+    story.until(lambda: story.runner("j") == "a", within_s=15.0)
+    story.damage("a", "j")
+    story.lose(Ask, source="a", to="b")
+    story.lose(Promises, source="b", to="c")
+    story.restart("b", "c")
+    story.until(lambda: story.lost(Promises))
+    story.lose_nothing()
+    story.finish("j", on="a")
+    story.until(lambda: story.is_told("j"))
+    story.heal_and_judge()
+    assert Situation.OWNER_REFUSED_BY_PROMISE in story.reached
+    assert the_copy(story, "a").own.ballot.owner != node_id("a")
 
 
 def test_a_row_that_was_being_mended_is_offered_to_who_came_meanwhile() -> None:
