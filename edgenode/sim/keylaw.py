@@ -8,10 +8,12 @@ Without a majority of all members a key's job runs all the same, unclaimed, and 
 other side of a cut: they count as one job, of which one life stands in the end (`judge` demands that). So two
 lives may start, and an unclaimed one that was acknowledged may give way to another content.
 
-Two lives may even both be claimed where two majorities of the members need not meet: who decided did not know
-of all members, or since the first decision so many came, or left, that the others outnumber those who know of
-it. That is checked by numbers here, not by which fault struck: without a fault nothing is excused. And a job
-that is on no disk any more, each that had it being gone or damaged, cannot keep its key from another.
+Two lives may even both be claimed where the second decision need not find the first: who decided did not know
+of all members, or since then so many came, or left, that the others outnumber those who know of it. Two
+majorities need not meet then; and of a decision without a ballot a majority must see so many traces that it
+may have been one (Fast Paxos), among as many members as there are by now. That is checked by numbers here,
+not by which fault struck: without a fault nothing is excused. And a job that is on no disk any more,
+each that had it being gone or damaged, cannot keep its key from another.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ from dataclasses import dataclass
 from edgenode.core.errors import KeyReused
 from edgenode.core.job_ids import is_keyed, job_text
 from edgenode.core.jobs import Record, is_marker
-from edgenode.core.quorums import majority_of
+from edgenode.core.quorums import fast_quorum_of, majority_of
 from edgenode.core.signals import Receipt
 from edgenode.core.specs import Spec, decode_spec, encode_spec
-from edgenode.core.types import JobId, NodeId, Wall
+from edgenode.core.types import NO_BALLOT, JobId, KeyUse, NodeId, Wall
 from edgenode.sim.disk import Disk
 from edgenode.sim.story import short
 from edgenode.sim.violation import Violation
@@ -40,6 +42,7 @@ class Decision:
     holders: tuple[NodeId, ...]  # the first ones; () if they have changed since
     members: frozenset[NodeId]  # all that existed then, the dead included
     knew_all: bool  # who decided knew of all those
+    first_come: frozenset[NodeId]  # whose disks said so, if none said it under a ballot
 
 
 class KeyLaw:
@@ -119,17 +122,26 @@ class KeyLaw:
         holders = record.holders if not record.epoch else ()
         members = frozenset(self.members())
         knew_all = members <= set(self.known_to(node))
-        first = self._decisions.setdefault(job, Decision(content, holders, members, knew_all))
+        first_come = self._first_come(job, content, record.holders)
+        first = self._decisions.setdefault(job, Decision(content, holders, members, knew_all, first_come))
         same_holders = not (first.holders and holders) or first.holders == holders
         if (first.content == content and same_holders) or job in self.excused:
             return
-        must_meet = first.knew_all and knew_all and _must_meet(first.members, members)
+        must_meet = first.knew_all and knew_all and _must_meet(first, members)
         if self.is_faultless or (must_meet and not self._is_gone(job, first)):
             raise Violation(
                 f"I11: the key of {job_text(job)} is {first.content}'s with {[*map(short, first.holders)]}, "
                 f"and {content}'s with {[*map(short, holders)]}, as {short(node)} has it"
             )
         self.excused.add(job)
+
+    def _first_come(self, job: JobId, content: str, holders: tuple[NodeId, ...]) -> frozenset[NodeId]:
+        """Whose disks have accepted this use as that of who came first; none if one has under a ballot."""
+        rows = {node: row for node, disk in self._disks.items() if (row := disk.claim_rows.get(job))}
+        accepted = {node: row.accepted for node, row in rows.items() if row.use == KeyUse(holders, content)}
+        return (
+            frozenset() if any(ballot != NO_BALLOT for ballot in accepted.values()) else frozenset(accepted)
+        )
 
     def _is_gone(self, job: JobId, first: Decision) -> bool:
         """Whether no disk has the job any more for which its key was decided first."""
@@ -149,7 +161,11 @@ def _content(record: Record) -> str:
     return decode_spec(record.spec).options.fingerprint
 
 
-def _must_meet(before: frozenset[NodeId], after: frozenset[NodeId]) -> bool:
-    """Whether a majority of those after has somebody of each majority of those before."""
+def _must_meet(first: Decision, after: frozenset[NodeId]) -> bool:
+    """Whether any majority of those after finds what was decided before."""
+    before = first.members
     staying = majority_of(len(before)) - len(before - after)
-    return staying + majority_of(len(after)) > len(after)
+    if staying + majority_of(len(after)) <= len(after):
+        return False
+    # Those whom a majority does not hear may all have said so: with them it must be enough.
+    return not first.first_come or len(first.first_come & after) >= fast_quorum_of(len(after))

@@ -8,9 +8,9 @@ from sim_records import stored_row
 from edgenode.core.errors import KeyReused, NotReady
 from edgenode.core.job_ids import keyed_job_id
 from edgenode.core.jobs import Record, new_record
-from edgenode.core.signals import Receipt
+from edgenode.core.signals import ClaimRow, Receipt
 from edgenode.core.specs import Options, Spec, encode_spec
-from edgenode.core.types import NodeId
+from edgenode.core.types import NO_BALLOT, Ballot, KeyUse, NodeId
 from edgenode.sim.disk import Disk
 from edgenode.sim.keylaw import KeyLaw
 from edgenode.sim.machines import node_id
@@ -55,6 +55,29 @@ def test_two_claims_are_excused_when_so_many_joined_that_majorities_need_not_mee
     watching = law("abc")
     store(watching, A, claimed("this", A, B))
     watching.members = watching.known_to = lambda *node: {*map(node_id, grown)}
+    if is_excused:
+        watching.durable(D, claimed("that", C, D))
+        assert watching.excused == {JOB}
+    else:
+        with pytest.raises(Violation, match="I11"):
+            watching.durable(D, claimed("that", C, D))
+
+
+@pytest.mark.parametrize(
+    ("knowing", "under", "is_excused"),
+    [("abc", NO_BALLOT, True), ("abcd", NO_BALLOT, False), ("abc", Ballot(1, A), False)],
+)
+def test_a_decision_without_a_ballot_is_found_by_majorities_if_it_would_be_one_among_as_many_as_there_are_now(
+    knowing: str, under: Ballot, is_excused: bool
+) -> None:
+    """Three of four are enough; of five members a majority may then see one of the three, and two others.
+    (Found by seeds 4452 and 6245.)"""
+    watching = law("abcd")
+    for node in map(node_id, knowing):
+        row = ClaimRow(JOB, under, under, KeyUse((A, B), "this"), 2.0)
+        watching._disks[node].write_claims([row], 0.0)
+    store(watching, A, claimed("this", A, B))
+    watching.members = watching.known_to = lambda *node: {*map(node_id, "abcde")}
     if is_excused:
         watching.durable(D, claimed("that", C, D))
         assert watching.excused == {JOB}
