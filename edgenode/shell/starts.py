@@ -129,7 +129,8 @@ def make_context(
 
 
 def no_such_task(name: str) -> Ended:
-    return Ended(State.FAILED, error=f"this node has no task {name!r}", final=True)
+    """Another node took the job, or told of its tasks before this one got other code: others may have it."""
+    return Ended(State.FAILED, error=f"this node has no task {name!r}")
 
 
 def ended_by(error: BaseException, stopping: str | None) -> Ended:
@@ -139,8 +140,11 @@ def ended_by(error: BaseException, stopping: str | None) -> Ended:
         stopping: why it was asked to end, if it was.
     """
     match error:
-        case InvalidJob() | Unserialisable() | Fail():
+        case Unserialisable() | Fail():
             return Ended(State.FAILED, error=message_of(error), final=True)
+        case InvalidJob():
+            # It was valid where it was submitted: nodes with that code may run it.
+            return Ended(State.FAILED, error=message_of(error))
         case Retry():
             after_s = -1.0 if error.after_s is None else error.after_s
             return Ended(State.FAILED, error=kept(error.reason), retry_after_s=after_s)

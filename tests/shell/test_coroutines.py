@@ -442,7 +442,7 @@ async def test_what_an_inline_task_raises_is_a_failed_attempt(
     assert (verdict.state, verdict.retry_after_s, verdict.final) == (State.FAILED, retry_after_s, final)
     assert not ended.lost
     wrong = (await pool.do("in.add", a="x")).verdict
-    assert wrong.final
+    assert not wrong.final, "another node may have the code for it"
     assert "a: expected an integer" in wrong.error
 
 
