@@ -82,6 +82,9 @@ class PauseLaw:
         self.seen = 0  # starts that a pause had gone before
         self._noted: defaultdict[JobId, dict[Note, Pause]] = defaultdict(dict)
         self._waiting: dict[JobId, Pause] = {}
+        self._begun: dict[tuple[JobId, StartToken], tuple[Note, ...]] = {}
+        """What the owner knew when it wanted this start stored: what it hears before it runs takes nothing
+        back. (Found by seed 6675.)"""
 
     def ordered(self, node: NodeId, record: Record, now: Seconds, *, is_faultless: bool) -> None:
         """`node` wants this stored.
@@ -89,6 +92,8 @@ class PauseLaw:
         Raises:
             Violation: it notes a pause that nobody agreed to, or has let one go on for too long.
         """
+        if record.owner == node and record.own.state is State.RUNNING:
+            self._begun.setdefault((record.id, record.own.token), record.history)
         waited = self._waiting.get(record.id)
         if record.own.state is not State.SCHEDULED or record.outcome is not None:
             self._waiting.pop(record.id, None)
@@ -134,13 +139,13 @@ class PauseLaw:
         """A start begins, of which its owner has this on disk.
 
         Raises:
-            Violation: an earlier one has failed, as that owner knows, and its pause is not over.
+            Violation: an earlier one has failed, as that owner knew, and its pause is not over.
         """
         known = self._noted.get(record.id)
         if not known:
             return
         ends: defaultdict[StartToken, list[Seconds]] = defaultdict(list)
-        for note in record.history:
+        for note in self._begun.get((record.id, token), record.history):
             pause = known.get(note)
             if pause is None or self._was_given_up(record, pause.failed):
                 continue

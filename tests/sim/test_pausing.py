@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import nullcontext
 from itertools import islice
 
 import pytest
@@ -105,6 +106,22 @@ def test_nobody_who_knows_of_a_failure_starts_the_job_before_its_pause_is_over()
     for record in (job.record, taken):
         with pytest.raises(Violation, match=r"begins 1\.000 s before the pause"):
             job.start(7.0, record)
+
+
+@pytest.mark.parametrize("knew", [True, False])
+def test_a_start_that_was_on_its_way_to_the_disk_when_the_pause_became_known_begins_all_the_same(
+    knew: bool,
+) -> None:
+    job = Failing()
+    before = job.record
+    failed = job.fail(3.0, 5.0, after_s=5.0)
+    taken = taken_over(failed if knew else before, Ballot(2, B), Note(EPOCH, "takeover", B, ""))
+    queued = taken._replace(own=taken.own._replace(state=before.own.state))
+    again = started(queued, runner=B, boot=1, at=EPOCH + 3.5)
+    job.law.ordered(B, again, 3.5, is_faultless=False)
+    record = again._replace(history=taken_over(failed, Ballot(2, B), Note(EPOCH, "takeover", B, "")).history)
+    with pytest.raises(Violation, match=r"begins 4\.000 s before") if knew else nullcontext():
+        job.law.started(again.own.token, record, 4.0)
 
 
 def test_who_takes_a_failed_start_for_lost_need_not_wait() -> None:
