@@ -107,7 +107,7 @@ def held(bench: Bench) -> None:
     with bench.staged("held") as stage:
         queue, count = _held(stage, options.held, options.fill_s, bench.say)
         with bench.staged("few") as few:
-            _turns(few, stage, queue, count, 1 if options.seconds < QUICK_S else TURNS, bench.say)
+            count += _turns(few, stage, queue, count, 1 if options.seconds < QUICK_S else TURNS, bench.say)
         ready_s, whole_s = start_again(stage)
         label = f"start of a node with {count:,} queued jobs, after kill -9, until"
         stage.figures.add("held.queued.again_s", f"{label} it takes jobs", ready_s, "s")
@@ -147,16 +147,18 @@ def paused_queue(stage: Stage) -> str:
     return queue
 
 
-def _turns(few: Stage, many: Stage, queue: str, count: int, turns: int, say: Callable[[str], None]) -> None:
+def _turns(few: Stage, many: Stage, queue: str, count: int, turns: int, say: Callable[[str], None]) -> int:
     """Submit some more to either mesh, one after the other, some times: the medians of the ratios. (Minutes
-    apart, the same mesh differs by a third on a machine that is shared.)"""
+    apart, the same mesh differs by a third on a machine that is shared.) Returns how many more there are."""
     found: tuple[list[tuple[float, float]], list[tuple[float, float]]] = [], []
     more, places = min(count, TURN_JOBS), ((few, paused_queue(few)), (many, queue))
+    added = 0
     for turn in range(turns):
         say(f"  turn {turn + 1} of {turns}, with few and with {count:,} queued jobs")
         for which in (0, 1) if turn % 2 == 0 else (1, 0):
             load, used = fill(*places[which], more, TURN_S)
             found[which].append((load.rate, nan if used is None else used.nodes_us))
+            added += len(load.jobs) * which
     pairs = list(zip(*found, strict=True))
     label = f"{more:,} jobs more, with {count:,} queued jobs: jobs/s for one with few"
     rates = [large[0] / small[0] for small, large in pairs]
@@ -164,6 +166,7 @@ def _turns(few: Stage, many: Stage, queue: str, count: int, turns: int, say: Cal
     cpus = [large[1] / small[1] for small, large in pairs]
     label = "the same of CPU of the nodes a job"
     many.figures.add("held.queued.cpu_ratio", label, statistics.median(cpus), "", spread(cpus))
+    return added
 
 
 def fill(stage: Stage, queue: str, missing: int, fill_s: float) -> tuple[Load, Cost | None]:

@@ -125,6 +125,7 @@ def test_memory_is_told_with_the_number_of_jobs_that_it_was_measured_at(tmp_path
     assert measures["held.queued.rate_ratio"]["value"] > 0
     assert "memory of a node with 300 queued jobs" in printed
     assert "memory of a node with 500 finished jobs" in printed
+    assert "start of a node with 600 queued jobs" in printed, "as many again came in one turn"
     assert printed.count("  start\n") == 2
     assert printed.count("  held\n") == 1, "it is not repeated"
     paces = ("held.pace.0.jobs_per_s", "held.pace.300.jobs_per_s", "held.pace.300.cpu_ratio")
