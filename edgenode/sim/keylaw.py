@@ -61,6 +61,7 @@ class KeyLaw:
         """Keys of which more than one life was claimed, where that is not excluded."""
         self._contents: defaultdict[JobId, set[str]] = defaultdict(set)
         self._decisions: dict[JobId, Decision] = {}
+        self._known: dict[tuple[JobId, NodeId, str, tuple[NodeId, ...]], tuple[frozenset[NodeId], bool]] = {}
         self._unclaimed: set[tuple[JobId, str]] = set()
         self._refused: dict[bytes, str] = {}
 
@@ -103,6 +104,20 @@ class KeyLaw:
         if blob in self._refused:
             raise Violation(f"P5: {job_text(job)} starts as a submission that was refused")
 
+    def ordered(self, node: NodeId, record: Record) -> None:
+        """`node` wants this stored: if it says for whom the key is, that is decided by now."""
+        if is_keyed(record.id) and record.claimed:
+            self._view(node, record)
+
+    def _view(self, node: NodeId, record: Record) -> tuple[frozenset[NodeId], bool]:
+        """Who existed when this node first knew of a decision, and whether it knew of all those: the disk may
+        take long. (Found by seed 7982.)"""
+        key = record.id, node, _content(record), _first_holders(record)
+        if key not in self._known:
+            members = frozenset(self.members())
+            self._known[key] = members, members <= set(self.known_to(node))
+        return self._known[key]
+
     def durable(self, node: NodeId, record: Record) -> None:
         """This is on the disk of `node` now."""
         job = record.id
@@ -119,9 +134,8 @@ class KeyLaw:
 
     def _claimed(self, node: NodeId, record: Record) -> None:
         job, content = record.id, _content(record)
-        holders = record.holders if not record.epoch else ()
-        members = frozenset(self.members())
-        knew_all = members <= set(self.known_to(node))
+        holders = _first_holders(record)
+        members, knew_all = self._view(node, record)
         first_come = self._first_come(job, content, record.holders)
         first = self._decisions.setdefault(job, Decision(content, holders, members, knew_all, first_come))
         same_holders = not (first.holders and holders) or first.holders == holders
@@ -159,6 +173,11 @@ def submission_of(record: Record) -> tuple[Wall, str]:
 
 def _content(record: Record) -> str:
     return decode_spec(record.spec).options.fingerprint
+
+
+def _first_holders(record: Record) -> tuple[NodeId, ...]:
+    """() if they have changed since."""
+    return record.holders if not record.epoch else ()
 
 
 def _must_meet(first: Decision, after: frozenset[NodeId]) -> bool:

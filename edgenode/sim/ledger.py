@@ -243,7 +243,7 @@ class Ledger:
         for job in persist.dropped:
             self._word.pop((node, job), None)
         for stored in persist.rows:
-            self._check_pause(node, stored.row)
+            self._check_wish(node, stored.row)
             promise = promise_of(stored.row)
             if promise is None or stored.row.id in self._disks[node].damaged_rows:
                 continue  # of a damaged row nobody knows what was promised: it never votes again
@@ -256,9 +256,10 @@ class Ledger:
             self._word[node, stored.row.id] = promise
             self._raised.setdefault(stored.row.id, NO_PROMISE if before is None else before)
 
-    def _check_pause(self, node: NodeId, row: Row) -> None:
+    def _check_wish(self, node: NodeId, row: Row) -> None:
         record = record_of(row)
         if record is not None:
+            self.keys.ordered(node, record)
             now = self._true_time() - EPOCH
             is_faultless = self.keys.is_faultless and not self.stranded[record.id]
             self.pauses.ordered(self._identity(node), record, now, is_faultless=is_faultless)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 from sim_records import stored_row
 
@@ -96,6 +98,19 @@ def test_a_second_claim_is_excused_when_no_disk_has_the_first_job_any_more() -> 
     del watching._disks[B].rows[JOB]
     store(watching, C, claimed("this", C))
     assert watching.excused == {JOB}
+
+
+@pytest.mark.parametrize("knew_all", [True, False])
+def test_what_counts_is_whom_a_node_knew_when_it_decided_and_not_when_its_disk_was_done(
+    knew_all: bool,
+) -> None:
+    watching = law("abcd")
+    store(watching, A, claimed("this", A, B))
+    watching.known_to = lambda *node: {*map(node_id, "abcd" if knew_all else "cd")}
+    watching.ordered(D, claimed("that", C, D))
+    watching.known_to = lambda *node: {*map(node_id, "abcd")}
+    with pytest.raises(Violation, match="I11") if knew_all else nullcontext():
+        watching.durable(D, claimed("that", C, D))
 
 
 def test_without_a_fault_nothing_is_excused() -> None:
