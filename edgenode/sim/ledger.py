@@ -14,7 +14,7 @@ from typing import Final
 from edgenode.core.errors import EdgeNodeError
 from edgenode.core.job_ids import is_keyed, job_text
 from edgenode.core.jobs import Outcome, Record, is_marker, majority
-from edgenode.core.joining import join
+from edgenode.core.joining import is_same_life, join
 from edgenode.core.signals import Persist, Receipt, Row, Run, StopRun
 from edgenode.core.specs import Spec, decode_spec, encode_spec, start_by
 from edgenode.core.types import (
@@ -109,6 +109,8 @@ class Ledger:
         """Copies that were dropped, not being needed any more, and the holders that had the job then."""
         self._lost_disks: set[NodeId] = set()  # whose disk is gone, or not what it was
         self._lost_rows: set[tuple[NodeId, JobId]] = set()
+        self._gave_way: dict[tuple[NodeId, JobId], Record] = {}
+        """What a disk had of a life of a key, of which another stands."""
         self._harmed: set[JobId] = set()  # that were on any of those
         self.specs: dict[JobId, Spec] = {}
         """What was submitted; under a key, first."""
@@ -278,6 +280,8 @@ class Ledger:
             return
         if old is not None and join(old, new) != new:
             raise Violation(f"{short(node)}'s copy of {job_text(after.id)} went backwards: {old} -> {new}")
+        if old is not None and not is_same_life(old, new):
+            self._gave_way[node, new.id] = old
         self._from_a_submission(new)
         self.keys.durable(node, new)
         if new.epoch and (old is None or old.epoch != new.epoch):
@@ -528,16 +532,17 @@ class Ledger:
 
     def has(self, node: NodeId, stored: Stored) -> bool:
         """Whether the disk of `node` has what such an acknowledgement asserts."""
-        record = self._disks[node].record(stored.job)
-        if record is None or (stored.firm and record.outcome is None and record.epoch == stored.epoch):
-            return False  # (what an epoch had and did not decide, the next does not keep)
-        on_disk = (record.epoch, record.own.ballot, record.own.write)
-        return on_disk >= (stored.epoch, stored.ballot, stored.write)
+        return _asserts(self._disks[node].record(stored.job), stored)
 
     def _check_ack(self, node: NodeId, stored: Stored) -> None:
         record = self._disks[node].record(stored.job)
         # Since it was written bits may have flipped in it, or it was dropped, its last day being over.
-        is_gone = (node, stored.job) in self._lost_rows or node in self.forgotten[stored.job]
+        # Or another life of its key took its place with the very next write. (Found by seed 7513.)
+        is_gone = (
+            (node, stored.job) in self._lost_rows
+            or node in self.forgotten[stored.job]
+            or _asserts(self._gave_way.get((node, stored.job)), stored)
+        )
         if not self.has(node, stored) and not is_gone:
             raise Violation(f"T4: {short(node)} acknowledges of {job_text(stored.job)} what its disk has not")
         under = Promise(stored.epoch, stored.ballot)
@@ -634,3 +639,11 @@ class Ledger:
             for start in starts.values():
                 if (start.node, start.boot) == (node, boot) and not start.over:
                     start.over = start.cut_short = True
+
+
+def _asserts(record: Record | None, stored: Stored) -> bool:
+    """Whether who has this may say so."""
+    if record is None or (stored.firm and record.outcome is None and record.epoch == stored.epoch):
+        return False  # (what an epoch had and did not decide, the next does not keep)
+    on_disk = (record.epoch, record.own.ballot, record.own.write)
+    return on_disk >= (stored.epoch, stored.ballot, stored.write)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from sim_records import A, B, C, D, a_record, a_spec, row_of, stored_row
 
 from edgenode.core.errors import JobNotFound, NotReady, OutcomeUnknown
+from edgenode.core.job_ids import keyed_job_id
 from edgenode.core.jobs import (
     Note,
     Record,
@@ -410,6 +412,20 @@ def test_an_acknowledgement_may_leave_late_of_what_a_later_epoch_has_replaced() 
     mesh.ledger.chosen[SPEC.id, 0] = (later.holders, later.own.ballot, later.own.state, later.own.due_at)
     mesh.store(B, later)
     mesh.say_stored(B, done)
+
+
+def test_an_acknowledgement_may_leave_late_of_a_life_of_a_key_that_gave_way_to_another() -> None:
+    """Seed 7513: one commit held the copy of one life, and that of the one that stands."""
+    mesh = Mesh()
+    spec = replace(SPEC, id=keyed_job_id("order-17"))
+    mesh.ledger.submitted((spec,))
+    first = write_own(a_record(spec, (A, B)))
+    mesh.store(B, first)
+    mesh.store(B, a_record(spec, (A, C))._replace(claimed=True))
+    mesh.say_stored(B, first)
+    mesh.ledger.ordered(B, Persist((stored_row(write_own(first)),)))
+    with pytest.raises(Violation, match="T4"):
+        mesh.say_stored(B, write_own(first))
 
 
 def test_an_acknowledged_outcome_may_not_vanish_within_its_epoch() -> None:
