@@ -110,7 +110,8 @@ class Ledger:
         self._lost_disks: set[NodeId] = set()  # whose disk is gone, or not what it was
         self._lost_rows: set[tuple[NodeId, JobId]] = set()
         self._gave_way: dict[tuple[NodeId, JobId], Record] = {}
-        """What a disk had of a life of a key, of which another stands."""
+        """What a disk had until a copy took its place that does not continue it: one of another life of its
+        key, or a settled one, of which less is kept."""
         self._harmed: set[JobId] = set()  # that were on any of those
         self.specs: dict[JobId, Spec] = {}
         """What was submitted; under a key, first."""
@@ -537,7 +538,7 @@ class Ledger:
     def _check_ack(self, node: NodeId, stored: Stored) -> None:
         record = self._disks[node].record(stored.job)
         # Since it was written bits may have flipped in it, or it was dropped, its last day being over.
-        # Or another life of its key took its place with the very next write. (Found by seed 7513.)
+        # Or another copy took its place with the very next write. (Found by seeds 7513 and 9688.)
         is_gone = (
             (node, stored.job) in self._lost_rows
             or node in self.forgotten[stored.job]
