@@ -17,7 +17,7 @@ everybody now and then with one of the others, as long as any queue has settings
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
@@ -87,7 +87,9 @@ class Queues:
         self._met: dict[NodeId, int] = {}  # the life of each member that was told our digest
         self._digest: Hash64 | None = None
         self._compare_at: Instant = FOREVER
+        self._pulled: NodeId = NOBODY  # who is asked for all that it knows
         self._pulled_until: Instant = 0.0
+        self._next: tuple[NodeId, Hash64] | None = None  # who said meanwhile that it knows otherwise, too
 
     # --------------------------------------------------------------------------------- what is known
 
@@ -237,6 +239,7 @@ class Queues:
             return
         if message.is_all:
             self._pulled_until = 0.0
+            self._ask_the_next()
         heard = {item.queue: item for item in message.items}
         for request, asking in list(self._asking.items()):
             item = heard.get(asking.item.queue)
@@ -247,16 +250,30 @@ class Queues:
 
     def on_digest(self, source: NodeId, digest: Hash64) -> None:
         """Another one says what all that it knows comes to."""
-        if digest != self.digest and self._pulled_until <= self._desk.now:
-            self._pulled_until = self._desk.now + PULL_S
-            self._desk.post.send(source, QueuesTold(tuple(self.all()), False, True))
+        if digest == self.digest:
+            return
+        if self._pulled_until > self._desk.now:
+            self._next = source, digest
+            return
+        self._pulled, self._pulled_until = source, self._desk.now + PULL_S
+        self._desk.post.send(source, QueuesTold(tuple(self.all()), False, True))
+
+    def _ask_the_next(self) -> None:
+        """One that was asked has answered, or is gone: somebody else knew otherwise, and may still."""
+        if self._next is not None:
+            (source, digest), self._next = self._next, None
+            if self._desk.view.is_living(source):
+                self.on_digest(source, digest)
 
     # --------------------------------------------------------------------------- members and time
 
-    def members_changed(self, changed: Iterable[NodeId]) -> None:
+    def members_changed(self, changed: Collection[NodeId]) -> None:
         view, me = self._desk.view, self._desk.me
         for request in list(self._asking):
             self._look(request)
+        if self._pulled in changed and not view.is_living(self._pulled):
+            self._pulled_until = 0.0
+            self._ask_the_next()
         for node in sorted(changed):
             if node == me or not view.is_living(node):
                 self._met.pop(node, None)

@@ -12,8 +12,9 @@ from job_mesh import A, B, C, D, Mesh, make_desk, sends
 from edgenode.core import queues
 from edgenode.core.errors import RejectedInput, StoreFailed, StoreUnwritable
 from edgenode.core.queues import COMPARE_S, PULL_S, QUEUES_MAX, RESET_MAX, Queues, is_reset, later
-from edgenode.core.signals import QueueAsked, RequestId
-from edgenode.core.types import NodeId, State
+from edgenode.core.signals import QueueAsked, RequestId, Send
+from edgenode.core.types import Hash64, NodeId, State
+from edgenode.core.view import Standing
 from edgenode.core.wire import QueueItem, QueuesDigest, QueuesTold
 
 ITEMS = st.builds(
@@ -279,6 +280,38 @@ def test_all_come_to_the_same_whatever_was_reset_and_forgotten_meanwhile(
             compare(place)
         assert nodes[0].all() == nodes[1].all() == nodes[2].all()
         assert sum(is_reset(item) for item in nodes[0].all()) <= 2
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_who_has_just_joined_asks_the_next_when_the_first_has_answered_or_is_gone(answers: bool) -> None:
+    """Two members say what they know; the first one asked leaves at once, or knew less. (Found by seed 10206:
+    the newcomer started a job of a paused queue.)"""
+    desk = make_desk(A, B, C)
+    newcomer = Queues(desk)
+    knows = Queues(make_desk(C, A, B))
+    knows.on_told(A, QueuesTold((QueueItem("mail", 1, C, True, 0, 0.0, 0),), True, False))
+    newcomer.on_digest(B, Hash64(7))
+    newcomer.on_digest(C, knows.digest)
+    assert [effect.to for effect in desk.flush() if isinstance(effect, Send)] == [B]
+    if answers:
+        newcomer.on_told(B, QueuesTold((), True, True))
+    else:
+        desk.view.standings[B] = Standing.GONE  # type: ignore[attr-defined]
+        newcomer.members_changed(frozenset({B}))
+    asked = [effect for effect in desk.flush() if isinstance(effect, Send)]
+    assert [(each.to, type(each.message)) for each in asked if each.to != B] == [(C, QueuesTold)]
+
+
+def test_who_is_asked_by_nobody_twice_at_once_is_left_alone() -> None:
+    """One that says the same as the one that was asked is not asked when that has answered."""
+    desk = make_desk(A, B, C)
+    newcomer, item = Queues(desk), QueueItem("mail", 1, C, True, 0, 0.0, 0)
+    knows = Queues(make_desk(C, A, B))
+    knows.on_told(A, QueuesTold((item,), True, False))
+    newcomer.on_digest(B, knows.digest)
+    newcomer.on_digest(C, knows.digest)
+    newcomer.on_told(B, QueuesTold((item,), True, True))
+    assert [effect.to for effect in desk.flush() if isinstance(effect, Send)] == [B]
 
 
 def test_there_are_only_so_many_queues_with_settings() -> None:
