@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import select
 import time
 from pathlib import Path
 
 WORKERS_END_S = 10.0
-POLL_S = 0.05
 
 
 def processes_of(folder: Path) -> dict[int, str]:
@@ -28,6 +29,18 @@ def left_of(folder: Path) -> dict[int, str]:
     A worker that is being started when its node is killed learns of it when it runs its first lines.
     """
     deadline = time.monotonic() + WORKERS_END_S
-    while (left := processes_of(folder)) and time.monotonic() < deadline:
-        time.sleep(POLL_S)
-    return left
+    while left := processes_of(folder):
+        if not _ends(next(iter(left)), deadline - time.monotonic()):
+            return left
+    return {}
+
+
+def _ends(process: int, within_s: float) -> bool:
+    try:
+        handle = os.pidfd_open(process)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([handle], [], [], max(0.0, within_s))[0])  # pidfd_open(2)
+    finally:
+        os.close(handle)
