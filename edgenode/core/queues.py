@@ -238,7 +238,6 @@ class Queues:
             desk.post.send(source, QueuesTold(tuple(answer), True, message.is_all))
             return
         if message.is_all:
-            self._pulled_until = 0.0
             self._ask_the_next()
         heard = {item.queue: item for item in message.items}
         for request, asking in list(self._asking.items()):
@@ -260,6 +259,7 @@ class Queues:
 
     def _ask_the_next(self) -> None:
         """One that was asked has answered, or is gone: somebody else knew otherwise, and may still."""
+        self._pulled_until = 0.0
         if self._next is not None:
             (source, digest), self._next = self._next, None
             if self._desk.view.is_living(source):
@@ -272,7 +272,6 @@ class Queues:
         for request in list(self._asking):
             self._look(request)
         if self._pulled in changed and not view.is_living(self._pulled):
-            self._pulled_until = 0.0
             self._ask_the_next()
         for node in sorted(changed):
             if node == me or not view.is_living(node):
