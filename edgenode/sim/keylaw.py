@@ -153,9 +153,8 @@ class KeyLaw:
         """Whose disks have accepted this use as that of who came first; none if one has under a ballot."""
         rows = {node: row for node, disk in self._disks.items() if (row := disk.claim_rows.get(job))}
         accepted = {node: row.accepted for node, row in rows.items() if row.use == KeyUse(holders, content)}
-        return (
-            frozenset() if any(ballot != NO_BALLOT for ballot in accepted.values()) else frozenset(accepted)
-        )
+        has_ballot = any(ballot != NO_BALLOT for ballot in accepted.values())
+        return frozenset() if has_ballot else frozenset(accepted)
 
     def _is_gone(self, job: JobId, first: Decision) -> bool:
         """Whether no disk has the job any more for which its key was decided first."""

@@ -41,6 +41,13 @@ def store(watching: KeyLaw, node: NodeId, record: Record) -> None:
     watching.durable(node, record)
 
 
+def decide_again(watching: KeyLaw, *, is_excused: bool) -> None:
+    """D has the key claimed for something else."""
+    with nullcontext() if is_excused else pytest.raises(Violation, match="I11"):
+        watching.durable(D, claimed("that", C, D))
+    assert watching.excused == ({JOB} if is_excused else set())
+
+
 @pytest.mark.parametrize("other", [claimed("that", A, B), claimed("this", C, B)])
 def test_a_key_is_claimed_for_one_content_and_one_set_of_holders(other: Record) -> None:
     watching = law()
@@ -57,12 +64,7 @@ def test_two_claims_are_excused_when_so_many_joined_that_majorities_need_not_mee
     watching = law("abc")
     store(watching, A, claimed("this", A, B))
     watching.members = watching.known_to = lambda *node: {*map(node_id, grown)}
-    if is_excused:
-        watching.durable(D, claimed("that", C, D))
-        assert watching.excused == {JOB}
-    else:
-        with pytest.raises(Violation, match="I11"):
-            watching.durable(D, claimed("that", C, D))
+    decide_again(watching, is_excused=is_excused)
 
 
 @pytest.mark.parametrize(
@@ -80,12 +82,7 @@ def test_a_decision_without_a_ballot_is_found_by_majorities_if_it_would_be_one_a
         watching._disks[node].write_claims([row], 0.0)
     store(watching, A, claimed("this", A, B))
     watching.members = watching.known_to = lambda *node: {*map(node_id, "abcde")}
-    if is_excused:
-        watching.durable(D, claimed("that", C, D))
-        assert watching.excused == {JOB}
-    else:
-        with pytest.raises(Violation, match="I11"):
-            watching.durable(D, claimed("that", C, D))
+    decide_again(watching, is_excused=is_excused)
 
 
 def test_a_second_claim_is_excused_when_no_disk_has_the_first_job_any_more() -> None:
@@ -109,8 +106,7 @@ def test_what_counts_is_whom_a_node_knew_when_it_decided_and_not_when_its_disk_w
     watching.known_to = lambda *node: {*map(node_id, "abcd" if knew_all else "cd")}
     watching.ordered(D, claimed("that", C, D))
     watching.known_to = lambda *node: {*map(node_id, "abcd")}
-    with pytest.raises(Violation, match="I11") if knew_all else nullcontext():
-        watching.durable(D, claimed("that", C, D))
+    decide_again(watching, is_excused=not knew_all)
 
 
 def test_without_a_fault_nothing_is_excused() -> None:
