@@ -40,6 +40,8 @@ class Streams:
         """A node tells of these."""
         for record in records:
             key = (life, record.id)
+            if key not in self._stored:
+                continue  # it was dropped by a write right behind the one that this tells of
             last = self._told.get(key)
             if record.id in life.machine.disk.damaged:
                 last = None  # what another one still has of it may be older

@@ -66,3 +66,22 @@ def test_a_node_that_tells_an_older_state_again_is_found() -> None:
 def test_what_was_told_of_a_job_is_what_there_is() -> None:
     story = ended()
     story.world.streams.check(story.world.lives())
+
+
+def test_who_drops_a_copy_and_takes_it_again_may_tell_less_of_it_than_before() -> None:
+    """It dropped it by a clock that was far ahead, and so soon that what it knew was told after that (seed
+    11402)."""
+    story = running("abc")
+    before = story.copy("j", "a")
+    assert before is not None
+    story.finish("j")
+    story.heal_and_judge()
+    after = story.copy("j", "a")
+    assert after is not None
+    life, streams = story.world.lives()[0], story.world.streams
+    streams.dropped(life, before.id)
+    streams.changed(life, (after,))
+    streams.stored(life, (before.id,))
+    streams.changed(life, (before,))
+    with pytest.raises(Violation, match=r"I16: a tells of .* what it was before"):
+        streams.changed(life, (after, before))
