@@ -235,9 +235,9 @@ class Custody:
         desk = self._desk
         if not desk.leaving and self._table.may_vote(record.id):
             return False
-        gone = self._forgotten_by.get(record.id, ())
-        heirs = [node for node in self._heirs(record) if node not in gone]
+        heirs = self._heirs(record)
         if not heirs and not self._table.may_vote(record.id):
+            gone = self._forgotten_by.get(record.id, ())
             others = desk.strangers(record) or filter(desk.view.is_living, desk.next_in_rank(record))
             heirs = [node for node in others if node not in gone]
         # Whatever the heir answers makes this be looked at again: it is told once, and again after a pause.
@@ -251,9 +251,10 @@ class Custody:
         return bool(heirs)
 
     def _heirs(self, record: Record) -> list[NodeId]:
-        """The other holders that live and stay, in rank order."""
-        desk, staying = self._desk, self._desk.view.ranking().members
-        return [h for h in record.holders if h != desk.me and h in staying and desk.view.is_living(h)]
+        """The other holders that live and stay, and have not dropped the job, in rank order."""
+        desk, gone = self._desk, self._forgotten_by.get(record.id, ())
+        others = desk.view.ranking().members - {desk.me, *gone}
+        return [holder for holder in record.holders if holder in others and desk.view.is_living(holder)]
 
     def _why(self, record: Record) -> str:
         if record.owner == self._desk.me:

@@ -11,6 +11,7 @@ from job_mesh import DAY_S, WALL, A, B, Begun, C, D, Mesh, succeeded
 from edgenode.core.signals import SlotsChanged
 from edgenode.core.specs import Spec
 from edgenode.core.types import Delivery, Partition, Room, State
+from edgenode.core.wire import Expired
 
 HOUR_S = 3600.0
 
@@ -112,6 +113,18 @@ def test_an_owner_with_a_wrong_clock_hands_what_is_over_to_one_that_may_say_so()
     assert (record.state, record.owner) == (State.EXPIRED, B)
     assert record.outcome is not None
     assert record.outcome.finished_at >= spec.expires_at
+
+
+def test_what_is_over_is_not_handed_to_a_holder_that_has_dropped_it() -> None:
+    """The next one may say so, too; it was offered to the first for ever (seed 11467)."""
+    mesh = Mesh("abc", slots=0, ahead_s={A: -HOUR_S})
+    spec = short(mesh, 5.0)
+    mesh.submit(A, spec)
+    mesh.run(1.0)
+    mesh.tell(B, A, Expired((spec.id,)))
+    mesh.run_until(lambda: mesh.settled(spec.id))
+    record = mesh.record(A, spec.id)
+    assert (record.state, record.owner) == (State.EXPIRED, C)
 
 
 @pytest.mark.parametrize("ahead_s", [-HOUR_S, HOUR_S])
