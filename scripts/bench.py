@@ -15,7 +15,8 @@ What --only can name:
     idle         memory (RSS), CPU and bytes sent while nobody asks for anything
     latency      one client, one job at a time, `Prefer: wait`: from sending the job until its settled result
     end-to-end   from the first job sent until the last is settled: single requests by 1, 16 and 64 clients,
-                 and batches; for batches also the time until all results were read back
+                 and batches; for batches also the time until all results were read back, from a list at the
+                 end, or from the answers to the batches (`Prefer: wait`)
     half-load    `latency` beside jobs that come at half the rate of the batches above
     run          jobs that wait in a paused queue, from its release until the last is settled
     reads        GET of one job, at a node that does not own it
@@ -27,7 +28,8 @@ What --only can name:
     finished     the same with as many finished ones, and how fast a mesh is that has them, in turns with one
                  that has none. They are written to the disks: a million takes some minutes
     peers        other systems on the same work: no-op jobs, results read back by one process. --peers adds
-                 this to the others; for ratios it needs `latency` and `end-to-end` in the same run
+                 this to the others; for ratios it needs `latency` and `end-to-end` in the same run. Our
+                 results are those in the answers
 
 Jobs echo a message of some 100 bytes, in a worker process (`workers`: the built-in `echo`) or in the node
 itself (`inline`). Every submission counts only with its 202: stored and fsynced on `acks` of the job's

@@ -48,15 +48,15 @@ def ours(figures: Figures) -> list[Row]:
     """What was measured of edgenode, as if it were one of the others; a kind that was not is left out."""
     rows: list[Row] = []
     for kind in KINDS:
-        whole, one = f"end_to_end.{kind}.batch", f"latency.{kind}.idle"
+        whole, one = f"end_to_end.{kind}", f"latency.{kind}.idle"
         keys = {
-            "submit_per_s": f"{whole}.accepted_per_s",
-            "jobs_per_s": f"{whole}.read_per_s",
+            "submit_per_s": f"{whole}.batch.accepted_per_s",
+            "jobs_per_s": f"{whole}.answers.jobs_per_s",
             "one_p50_ms": f"{one}.p50_ms",
             "one_p99_ms": f"{one}.p99_ms",
         }
         values = {name: figures.value(key) for name, key in keys.items()}
-        used = figures.cost(f"{whole}.jobs_per_s")
+        used = figures.cost(keys["jobs_per_s"])
         if used is not None and None not in values.values():
             name = f"edgenode, {NODES} nodes, {kind}"
             cpu = {"system_us": used.nodes_us + used.workers_us, "client_us": used.load_us}

@@ -23,6 +23,7 @@ def rows() -> Iterator[tuple[str, tuple[str, ...]]]:
     for kind in KINDS:
         whole = f"end_to_end.{kind}"
         yield f"end to end, {kind}, batches of {BATCH}", (f"{whole}.batch.jobs_per_s",)
+        yield f"the same, results in the answers (`Prefer: wait`), {kind}", (f"{whole}.answers.jobs_per_s",)
         singles = " / ".join(map(str, CLIENTS))
         keys = tuple(f"{whole}.{clients}.jobs_per_s" for clients in CLIENTS)
         yield f"end to end, {kind}, single requests by {singles} clients", keys

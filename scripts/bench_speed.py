@@ -73,12 +73,13 @@ def one_at_a_time(stage: Stage, kind: str) -> Plan:
 
 def waits_note(stage: Stage, load: Load, kind: str) -> str:
     bad = len(load.jobs) - len(load.waits_ms)
-    stage.figures.check(not bad, f"one {kind} job at a time: {bad} did not end well within {WAIT_S} s")
+    stage.figures.check(not bad, f"{kind}, with `Prefer: wait`: {bad} jobs did not end well within {WAIT_S} s")
     return counted(jobs=len(load.waits_ms), not_ended=bad, refused=load.refused.total())
 
 
 def end_to_end(bench: Bench) -> None:
-    """From the first job sent until the last is settled, and until all results were read back."""
+    """From the first job sent until the last is settled, and until all results were read back: from a list of
+    the jobs at the end, or from the answers to the batches themselves."""
     stage = bench.stage
     for kind in KINDS:
         for clients in CLIENTS:
@@ -88,7 +89,8 @@ def end_to_end(bench: Bench) -> None:
             label = f"end to end, {kind}, {singles(clients)}"
             note = counted(jobs=len(done.finished), refused=load.refused.total())
             bench.figures.add(f"end_to_end.{kind}.{clients}.jobs_per_s", label, rate, "jobs/s", note, used)
-        load, done, used = stage.whole_run(stage.warmed(stage.plan(kind, BATCH_CLIENTS, batch=BATCH)))
+        batches = stage.warmed(stage.plan(kind, BATCH_CLIENTS, batch=BATCH))
+        load, done, used = stage.whole_run(batches)
         rows = [
             Row(job.id, job.sent, job.answered, done.finished[job.id])
             for job in load.jobs
@@ -101,6 +103,11 @@ def end_to_end(bench: Bench) -> None:
         add(f"{key}.jobs_per_s", label, jobs / done.settled_s, "jobs/s", note, used)
         add(f"{key}.read_per_s", f"{label}, results read back", jobs / done.read_s, "jobs/s")
         add(f"{key}.accepted_per_s", f"{label}: accepted meanwhile", load.rate, "jobs/s")
+        waits = batches._replace(document=batches.document | {"queue": stage.new_queue()}, wait_s=WAIT_S)
+        load, used = stage.submit(waits)
+        note, rate = waits_note(stage, load, kind), len(load.waits_ms) / load.took_s
+        text = f"{label}, results in the answers"
+        add(f"end_to_end.{kind}.answers.jobs_per_s", text, rate, "jobs/s", note, used)
 
 
 def running(bench: Bench) -> None:

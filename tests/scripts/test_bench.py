@@ -97,7 +97,7 @@ def test_a_quick_run_measures_throughput_and_latency_and_has_a_row_for_each_job_
     for kind in ("workers", "inline"):
         for load in ("idle", "half"):
             assert {f"latency.{kind}.{load}.{name}_ms" for name in ("p50", "p95", "p99")} <= set(measures)
-        for clients in ("1", "16", "64", "batch"):
+        for clients in ("1", "16", "64", "batch", "answers"):
             assert measures[f"end_to_end.{kind}.{clients}.jobs_per_s"]["per_job"]["nodes_us"] > 0
         assert measures[f"run.{kind}.jobs_per_s"]["per_job"]["link_bytes"] > 0
     assert measures["run.workers.jobs_per_s"]["per_job"]["workers_us"] > 0
