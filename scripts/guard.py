@@ -1,4 +1,4 @@
-"""Has a job become dearer? What it costs, compared with what was recorded.
+"""Has a job become dearer, or a node at rest? What they cost, compared with what was recorded.
 
     python scripts/guard.py              exit code 1 if a figure has grown too much (half a minute)
     python scripts/guard.py --record     take today's figures for what is to be compared with from now on
@@ -9,6 +9,7 @@ No figure depends on how fast the machine is (scripts/guard_cost.py says how eac
                            and compared with that only
     events, packs, persists, rows, messages, row_bytes, message_bytes
                            a job, of three nodes together. Exact, with any Python. Packs are what was encoded
+    rest.*                 the same of a node and second without work, in a mesh of three
     ratio.job, ratio.row   processor time of a job from its JSON to its result, and of a row written by the
                            store, over that of a job of a floor made in the same run: what cannot be done
                            without, written as directly as it goes. Measured again if it is above its limit,

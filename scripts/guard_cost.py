@@ -27,7 +27,7 @@ from zlib import crc32
 
 import msgpack
 from bench_load import document
-from guard_mesh import NODES, PAYLOAD_BYTES, TASK, WALL, Plan, mesh
+from guard_mesh import NODES, PAYLOAD_BYTES, SETTLE_S, TASK, WALL, Plan, mesh
 
 import edgenode
 from edgenode.core.job_ids import make_job_id
@@ -42,6 +42,8 @@ COUNTED: Final = {
     "single": Plan(clients=16, jobs=96, lasts_s=0.05),
 }
 """Requests of 200 jobs that end at once; and single ones, whose starts last so long that all hear of them."""
+RESTED_S: Final = 20.0
+"""Some cycles of all that happens now and then, in simulated time."""
 WARMING: Final = (Plan(clients=6, jobs=600, batch=100), Plan(clients=16, jobs=32, lasts_s=0.05))
 TIMED: Final = Plan(clients=6, jobs=600, batch=100)
 TIMED_ROWS: Final = 200
@@ -112,7 +114,8 @@ def counts(
     folder: Path, plans: Mapping[str, Plan] = COUNTED, warming: Sequence[Plan] = WARMING
 ) -> dict[str, float]:
     """Per job of each plan: instructions by part of the program, packs, events, writes, rows, messages, and
-    their bytes. Before that the `warming` plans are carried out: caches are as full then as in a node.
+    their bytes. Before that the `warming` plans are carried out: caches are as full then as in a node. The
+    same per node and second (`rest`), when nobody has had any work for a while.
 
     The same in every process with this code, this Python and the same `PYTHONHASHSEED`.
     """
@@ -125,6 +128,12 @@ def counts(
             nodes.work(plan)
             after = nodes.counted + instructions.found
             told |= {f"{name}.{key}": (after[key] - before[key]) / plan.jobs for key in sorted(after)}
+        nodes.rest(SETTLE_S)
+        before = nodes.counted + instructions.found
+        nodes.rest(RESTED_S)
+        after = nodes.counted + instructions.found
+        seconds = RESTED_S * len(nodes.members)
+        told |= {f"rest.{key}": (after[key] - before[key]) / seconds for key in sorted(after)}
     return told
 
 

@@ -70,6 +70,8 @@ CLOCK_S: Final[Seconds] = 1.0
 FORM_S: Final[Seconds] = 30.0
 REST_S: Final[Seconds] = 0.2
 """After the last result was read: all holders are yet to be told that all are settled, and to write it."""
+SETTLE_S: Final[Seconds] = 10.0
+"""After they have met, members look through what they have for each other. It is no part of a job's cost."""
 SUBMIT_S: Final[Seconds] = 10.0
 WAIT_S: Final[Seconds] = 30.0
 LISTENING: Final = (("127.0.0.1", 9700),)
@@ -194,6 +196,7 @@ class Mesh:
                 if peer != member.id:
                     member.inbox.append(LinkUp(peer, BOOT, LISTENING[0] if peer > member.id else None))
         self._go_on(FORM_S, lambda: all(member.core.ready for member in self.members), "the nodes are ready")
+        self.rest(SETTLE_S)
 
     # ------------------------------------------------------------------------------------------- time
 
@@ -286,8 +289,12 @@ class Mesh:
                 client = waiting.pop(request)
                 with suppress(StopIteration):
                     waiting[client.send(answer)] = client
-        ends = self.now + REST_S
-        self._go_on(2 * REST_S, lambda: self.now >= ends, "the end of a rest")
+        self.rest(REST_S)
+
+    def rest(self, for_s: Seconds) -> None:
+        """Let so much time pass without any work."""
+        ends = self.now + for_s
+        self._go_on(2 * for_s, lambda: self.now >= ends, "the end of a rest")
 
     def _client(self, entry: Member, plan: Plan, todo: Iterator[int]) -> Client:
         """Takes one request after another off `todo`; asks its node, and is sent what that answers."""
