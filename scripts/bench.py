@@ -12,7 +12,7 @@ share this machine's processors, so a figure says what the whole machine does, l
 What --only can name:
 
     start        from starting three processes until each sees all three ready; a start after kill -9
-    idle         memory (RSS), CPU and bytes sent while nobody asks for anything
+    idle         memory, CPU and bytes sent of a node in a mesh of five while nobody asks for anything
     latency      one client, one job at a time, `Prefer: wait`: from sending the job until its settled result
     end-to-end   from the first job sent until the last is settled: single requests by 1, 16 and 64 clients,
                  and batches; for batches also the time until all results were read back, from a list at the

@@ -216,14 +216,14 @@ class Bench:
         self._main = self._stage = None
 
     @contextmanager
-    def staged(self, name: str) -> Iterator[Stage]:
-        """A mesh with an empty disk."""
+    def staged(self, name: str, nodes: int = NODES) -> Iterator[Stage]:
+        """A mesh with empty disks."""
         self._meshes += 1
         folder = self.folder / f"{self._meshes}-{name}"
         folder.mkdir()
         pool, first = self._load_processes(), self.options.base_port
         began = time.monotonic()
-        with local_mesh(NODES, folder, first_port=first, tasks=TASKS, slots=SLOTS, profile=PROFILE) as mesh:
+        with local_mesh(nodes, folder, first_port=first, tasks=TASKS, slots=SLOTS, profile=PROFILE) as mesh:
             stage = Stage(mesh, pool, self.options, self.figures)
             stage.ready_s = time.monotonic() - began
             yield stage

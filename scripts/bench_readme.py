@@ -44,8 +44,10 @@ def rows() -> Iterator[tuple[str, tuple[str, ...]]]:
         ("timeout", "end of a job after its timeout"),
     ):
         yield f"{name}, p50 / p99", (f"late.{what}.p50_ms", f"late.{what}.p99_ms")
-    yield "an idle node: memory", ("idle.rss_mib",)
-    yield "an idle node: CPU", ("idle.cpu_percent",)
+    yield "an idle node of five: memory (RSS)", ("idle.rss_mib",)
+    yield "an idle node of five: memory, shared pages by their share (PSS)", ("idle.pss_mib",)
+    yield "an idle node of five: CPU", ("idle.cpu_percent",)
+    yield "an idle node of five: sent", ("idle.link_bytes_per_s",)
     yield "start of the mesh / of a killed node again", ("start.mesh_s", "start.again_s")
 
 

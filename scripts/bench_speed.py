@@ -73,7 +73,7 @@ def one_at_a_time(stage: Stage, kind: str) -> Plan:
 
 def waits_note(stage: Stage, load: Load, kind: str) -> str:
     bad = len(load.jobs) - len(load.waits_ms)
-    stage.figures.check(not bad, f"{kind}, with `Prefer: wait`: {bad} jobs did not end well within {WAIT_S} s")
+    stage.figures.check(not bad, f"{kind}, with `Prefer: wait`: {bad} did not end well within {WAIT_S} s")
     return counted(jobs=len(load.waits_ms), not_ended=bad, refused=load.refused.total())
 
 

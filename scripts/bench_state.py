@@ -26,11 +26,13 @@ from bench_mesh import (
     add_percentiles,
 )
 from distribution import percentile
+from proc import pss_bytes
 
 from edgenode.cli.up import LocalNode
 from edgenode.client import Client
 
 MIB: Final = 2**20
+IDLE_NODES: Final = 5
 RUNNING: Final = 8
 """Jobs that a node runs when it is hit."""
 SPARE_SLOTS: Final = 2
@@ -81,9 +83,14 @@ def wait_until(is_so: Callable[[], bool], what: str, within_s: float) -> None:
 
 def idle(bench: Bench) -> None:
     """Nobody asks for anything."""
-    stage, add = bench.stage, bench.figures.add
-    nodes, seconds = stage.mesh.nodes, bench.options.seconds
+    with bench.staged("idle", IDLE_NODES) as stage:
+        _idle(stage, bench.figures.add, bench.options.seconds)
+
+
+def _idle(stage: Stage, add: Callable[..., None], seconds: float) -> None:
+    nodes = stage.mesh.nodes
     stage.owned  # noqa: B018  every node has answered once
+    time.sleep(SETTLE_S)  # who has met the others looks for what they need
     sent = sum(sent_bytes(metrics_text(node)) for node in nodes)
     before, began = usage(nodes), time.monotonic()
     time.sleep(seconds)
@@ -92,9 +99,13 @@ def idle(bench: Bench) -> None:
     used_s = [later.cpu_s - earlier.cpu_s for earlier, later in zip(before, after, strict=True)]
     node_bytes, worker_bytes = stage.rss_bytes()
     note = f"and {worker_bytes / MIB:.0f} MiB in its workers"
-    add("idle.rss_mib", "memory of an idle node", node_bytes / MIB, "MiB", note)
-    add("idle.cpu_percent", "CPU of an idle node", 100 * statistics.mean(used_s) / took_s, "% of a core")
-    add("idle.link_bytes_per_s", "sent by an idle node", told / took_s / NODES, "bytes/s")
+    label = f"an idle node, one of {len(nodes)}"
+    add("idle.rss_mib", f"memory of {label}", node_bytes / MIB, "MiB", note)
+    own_bytes = statistics.mean(pss_bytes(node.pid) for node in nodes)
+    note = "what others have, too, counted by its part (PSS)"
+    add("idle.pss_mib", f"the same, shared pages by their share: {label}", own_bytes / MIB, "MiB", note)
+    add("idle.cpu_percent", f"CPU of {label}", 100 * statistics.mean(used_s) / took_s, "% of a core")
+    add("idle.link_bytes_per_s", f"sent by {label}", told / took_s / len(nodes), "bytes/s")
 
 
 # --------------------------------------------------------------------------------------------- jobs held

@@ -69,6 +69,23 @@ def written_bytes(process: int) -> int:
         return 0
 
 
+def parse_pss(text: str) -> int:
+    """Bytes of memory of a process from /proc/PID/smaps_rollup (proc(5)), a page that so many processes have
+    counted as that part of it; 0 if that is not told."""
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name == "Pss":
+            return int(value.split()[0]) * 1024
+    return 0
+
+
+def pss_bytes(process: int) -> int:
+    try:
+        return parse_pss(Path(f"/proc/{process}/smaps_rollup").read_text())
+    except OSError:  # another user's, or a kernel that does not count it
+        return 0
+
+
 def descendants(root: int, seen: Mapping[int, ProcessStat]) -> list[int]:
     """The children of a process, and theirs, and so on, parents first."""
     children: dict[int, list[int]] = {}

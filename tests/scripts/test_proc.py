@@ -37,6 +37,13 @@ def test_written_bytes_are_those_that_went_to_disks() -> None:
     assert proc.written_bytes(2**22 + 1) == 0
 
 
+def test_memory_that_is_shared_counts_by_its_share() -> None:
+    text = "55d0-7ffe ---p 00000000 00:00 0   [rollup]\nRss:  66000 kB\nPss:   45500 kB\nPss_Anon:  9 kB\n"
+    assert proc.parse_pss(text) == 45_500 * 1024
+    assert proc.parse_pss("") == proc.pss_bytes(2**22 + 1) == 0
+    assert 1_000_000 < proc.pss_bytes(os.getpid()) <= 1.1 * proc.processes()[os.getpid()].rss_bytes
+
+
 LEAVES_ORPHANS = """
 import os, subprocess, sys
 import proc
