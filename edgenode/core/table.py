@@ -235,6 +235,8 @@ class Table:
                 if job in self.leads:
                     self.leads[job] = replace(self.leads[job], ballot=NO_BALLOT)
                 self._promises[job] = self.promise(job)
+            elif record.settled and _implied(record) < (given := self.promise(job)):
+                self._promises[job] = given  # a marker has the ballot of whoever settled the job
             self._unindex(before)
             if job in self._rests:
                 self._resting.pop(job)

@@ -9,7 +9,8 @@ from job_mesh import WALL, A, B, C, Disk, job_id, make_desk, make_record, make_s
 
 from edgenode.core.desk import News
 from edgenode.core.job_bytes import decode, encode
-from edgenode.core.jobs import Note, Record, decided, new_record, settled, with_note
+from edgenode.core.job_ids import keyed_job_id
+from edgenode.core.jobs import Note, Record, decided, new_record, settled, shrunk, with_note
 from edgenode.core.post import size_of
 from edgenode.core.signals import Log, Persist, Row, Send, StoredRow
 from edgenode.core.specs import encode_spec
@@ -130,6 +131,22 @@ def test_the_promise_of_an_archived_row_is_not_lowered_when_news_of_it_is_stored
     flush(desk.table, disk)
     assert disk.rows[JOB].row.promise == promise
     assert decode(disk.rows[JOB].row.blob) == noted(record, "news")
+
+
+def test_a_marker_of_a_lower_ballot_does_not_lower_the_promise() -> None:
+    """It takes the place of the copy of a provisional owner, as a whole; with a key that is no other life of
+    the job (seed 12252)."""
+    disk, key = Disk(), "once"
+    desk = make_desk(A, B, C, archive=disk)
+    record = make_record(keyed_job_id(key), HOLDERS, key=key)
+    marker = shrunk(ended(record))
+    desk.merge(record._replace(own=record.own._replace(ballot=Ballot(2, C))))
+    flush(desk.table, disk)
+    desk.merge(marker)
+    flush(desk.table, disk)
+    assert desk.table.peek(record.id) == marker
+    assert desk.table.promise(record.id) == Promise(0, Ballot(2, C))
+    assert disk.rows[record.id].row.promise == Promise(0, Ballot(2, C))
 
 
 def test_a_promise_outlives_a_restart_without_any_record() -> None:
