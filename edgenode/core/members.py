@@ -7,9 +7,19 @@ from typing import Final, NamedTuple
 
 from edgenode.core.comparison import Leaf, leaf_of
 from edgenode.core.gossip import is_alive
-from edgenode.core.rounds import RoundRobin
+from edgenode.core.rounds import Rounds
 from edgenode.core.suspicion import Patience, Suspicion
-from edgenode.core.types import FOREVER, NOBODY, Dice, Instant, Load, MemberInfo, MemberState, NodeId
+from edgenode.core.types import (
+    FOREVER,
+    NOBODY,
+    Dice,
+    Instant,
+    Load,
+    MemberInfo,
+    MemberState,
+    NodeId,
+    Seconds,
+)
 from edgenode.core.view import Standing
 from edgenode.core.wire import Rumour
 
@@ -98,9 +108,9 @@ class Members(dict[NodeId, Member]):
 
     __slots__ = ("alive", "myself")
 
-    def __init__(self, info: MemberInfo, dice: Dice, watched_max: int) -> None:
+    def __init__(self, info: MemberInfo, dice: Dice, watched_max: int, period_s: Seconds) -> None:
         self.myself: Final = Member(Rumour(info, 0, MemberState.JOINING, NOBODY), met=True, since=NEVER)
-        self.alive: Final = RoundRobin(dice, info.id, watched_max)
+        self.alive: Final = Rounds(dice, info.id, watched_max, period_s)
         """The others that are alive; this node is not among them."""
         super().__init__({info.id: self.myself})
 

@@ -156,7 +156,8 @@ class Membership(Roster):
         """Derived from state after every event, so there is no timer to forget to cancel."""
         if self._members.myself.belief.state is MemberState.LEFT:
             return FOREVER
-        regular = (self._probe_at, self._sync_at, self._heal_at, self._tidy_at)
+        probe_at = max(self._probe_at, self._members.alive.next_at())
+        regular = (probe_at, self._sync_at, self._heal_at, self._tidy_at)
         return min(
             *regular,
             self._book.deadline(),
@@ -491,7 +492,7 @@ class Membership(Roster):
         if not member.hearsay:
             self._clock.met(node)
         if member.is_alive:
-            self._members.alive.add(node)
+            self._members.alive.add(node, self._now)
         self._book.enter(member)
         self._touch(node)
 
@@ -504,7 +505,7 @@ class Membership(Roster):
         self._clock.forget(node)
         self._doubted.pop(node, None)
         self._drop_suspicion(member)
-        self._members.alive.remove(node)
+        self._members.alive.remove(node, self._now)
         self._testimony.dismiss(member)
         self._outbox.hush(node)
         self._book.enter(member, keep=False)
@@ -515,7 +516,7 @@ class Membership(Roster):
             member.met = True
             member.since = self._now
             if member.is_alive:
-                self._members.alive.add(member.id)
+                self._members.alive.add(member.id, self._now)
                 self._log_met(member)
             self._touch(member.id)
 
@@ -547,9 +548,9 @@ class Membership(Roster):
                 # It refuted its death, so what its accusers saw was not the end of its process.
                 member.cleared, member.hearsay = rumour.incarnation, False
                 self._testimony.dismiss(member)
-            self._members.alive.add(node)
+            self._members.alive.add(node, self._now)
         else:
-            self._members.alive.remove(node)
+            self._members.alive.remove(node, self._now)
         self._publish(member, before, was_alive, was_met=was_met)
 
     def _publish(self, member: Member, before: Rumour, was_alive: bool, *, was_met: bool) -> None:
@@ -673,11 +674,9 @@ class Membership(Roster):
             for node, member in self._members.items():
                 if not member.met:
                     self._touch(node)
-        if now >= self._probe_at:
+        if now >= self._probe_at and (target := self._members.alive.take(now)) is not None:
             self._probe_at = now + self._prober.health.stretch(settings.probe_period_s)
-            target = self._members.alive.next()
-            if target is not None:
-                self._prober.probe(target, self._now)
+            self._prober.probe(target, now)
         if now >= self._sync_at:
             self._sync_at = now + self._dice.uniform(0.8, 1.2) * settings.sync_period_s
             self._sync_with_somebody()

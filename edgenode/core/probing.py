@@ -118,6 +118,8 @@ class Prober:
                 # Else the address has changed hands, and the one that was meant must not seem alive.
                 if target == self._me:
                     self._answer(source, seq, now)
+                    if self.health.level == 0:  # who doubts itself asks: only answers make that better
+                        self._members.alive.pinged(source, now)
             case PingReq(seq, target):
                 self._relay(source, seq, target, now)
             case Pong():

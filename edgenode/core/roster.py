@@ -80,7 +80,7 @@ class Roster:
         self._settings = settings
         self._id = info.id
         self._now: Instant = NEVER
-        self._members = Members(info, dice, settings.watched_max)
+        self._members = Members(info, dice, settings.watched_max, settings.probe_period_s)
         self._graves: dict[NodeId, Grave] = {}
         self._expects_peers = expects_peers
         self._knows_peers = knows_peers

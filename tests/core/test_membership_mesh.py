@@ -145,7 +145,7 @@ def test_a_node_that_slept_for_a_minute_listens_before_it_accuses() -> None:
 def bytes_at_rest(size: int, span_s: float) -> float:
     mesh = Mesh(1, keeps_changes=False)
     mesh.start_acquainted(size)
-    mesh.run(2.0)
+    mesh.run(8.0)  # a round of the largest: in the first one everybody asks everybody
     assert mesh.is_whole()
     mesh.counts_bytes = True
     mesh.run(span_s)
@@ -153,10 +153,10 @@ def bytes_at_rest(size: int, span_s: float) -> float:
 
 
 def test_bytes_per_node_at_rest_do_not_grow_with_the_mesh() -> None:
-    small, medium, large = (bytes_at_rest(size, span_s) for size, span_s in ((10, 20), (40, 8), (200, 4)))
-    assert 400 < small < 700  # ten pings a second and their answers
-    assert 0.9 < medium / small < 1.1
-    assert 0.9 < large / small < 1.1
+    small, medium, large = (bytes_at_rest(size, span_s) for size, span_s in ((10, 20), (40, 16), (200, 8)))
+    assert 200 < small < 400  # five pings a second and their answers
+    assert 0.8 < medium / small < 1.1
+    assert 0.8 < large / small < 1.1
 
 
 def test_what_one_node_missed_it_learns_with_one_comparison_in_a_large_mesh_too() -> None:

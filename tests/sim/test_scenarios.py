@@ -328,6 +328,7 @@ def test_two_nodes_r3() -> None:
 
 def test_whole_mesh_power_cut() -> None:
     story = running("abcde")
+    story.until(lambda: story.copy("j", "c") is not None)
     story.power_off(*"abcde")
     story.wait(2.0)
     story.restart(*"edc")

@@ -8,7 +8,7 @@ from edgenode.core.node import Node
 from edgenode.core.situations import Situation
 from edgenode.core.specs import Options
 from edgenode.core.types import State
-from edgenode.core.wire import Ask, Copies, Promises
+from edgenode.core.wire import Ask, Copies, Promises, Write
 from edgenode.sim.machines import node_id
 from edgenode.sim.scenario import Scenario
 from edgenode.sim.story import short
@@ -64,7 +64,9 @@ def test_an_owner_that_has_no_vote_any_more_gives_way_when_others_have_promised_
     story.kill("b", "c")
     story.until(lambda: story.runner("j") == "a", within_s=15.0)
     story.damage("a", "j")
-    story.lose(Ask, source="a", to="b")
+    for name in "bc":  # so long that c asks before it hears of a
+        story.lose(Ask, source="a", to=name)
+        story.lose(Write, source="a", to=name)
     story.lose(Promises, source="b", to="c")
     story.restart("b", "c")
     story.until(lambda: story.lost(Promises))

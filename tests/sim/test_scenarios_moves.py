@@ -9,7 +9,7 @@ from edgenode.core.node import Node
 from edgenode.core.settings import JobSettings, Settings
 from edgenode.core.specs import Options
 from edgenode.core.types import State
-from edgenode.core.wire import Acks, Copies, Write
+from edgenode.core.wire import Acks, Ask, Copies, Sync, Write
 from edgenode.sim.clock import EPOCH
 from edgenode.sim.faults import Mood
 from edgenode.sim.judge import Judge
@@ -143,7 +143,10 @@ def test_a_job_whose_only_holder_left_while_nobody_took_jobs_may_start_again_whe
     story.finish("j")
     story.until(lambda: the_copy(story, "a").outcome is not None)
     assert not story.lives("c")
+    story.lose(Ask, source="a", to="c")  # until c, back again, has begun
+    story.lose(Write, source="a", to="c")
     story.until(lambda: story.starts("j") == 2)
+    story.lose_nothing()
     story.heal_and_judge()
     Judge(story.world, Mood.CHURN, wiped=False).demand(60.0)
 
@@ -164,6 +167,7 @@ def test_a_job_whose_holders_left_one_after_the_other_may_start_again_where_its_
     story.leave("a")
     story.until(lambda: not story.lives("a"))
     assert story.world.ledger.stranded[the_copy(story, "a").id] == 1
+    story.wait(0.05)  # b has seen that
     story.restart("c")
     story.until(lambda: story.runner("j") == "c")
     assert not story.lives("a")
@@ -185,10 +189,13 @@ def left_with(*, undrained_s: float) -> Scenario:
     story.leave("b")
     story.until(lambda: not story.lives("b"))
     if undrained_s:
+        if undrained_s < 0.1:
+            story.lose(Sync, source="a", to="c")  # which would tell
         story.undrain("a", at="a")
         story.wait(undrained_s)
     story.finish("j")
     story.until(lambda: not story.lives("c"))
+    story.lose_nothing()
     return story
 
 

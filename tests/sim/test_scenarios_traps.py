@@ -290,6 +290,7 @@ def test_old_holder_with_other_result() -> None:
 def test_restamped_result() -> None:
     """A provisional owner that finds a firm result leaves it under the ballot that wrote it."""
     story = running("abc")
+    story.until(lambda: story.copy("j", "b") is not None)
     story.cut("ab", "c")
     story.lose(Acks, source="b", to="a")
     story.finish("j")
