@@ -322,7 +322,7 @@ class Ledger:
 
     def _is_spare(self, node: NodeId, record: Record) -> bool:
         """Whether a majority of its holders have what this node has, which is none of them; or have had it:
-        some disk may be lost since they said so."""
+        some disk, or some row, may be lost since they said so."""
         if not record.settled or self._identity(node) in record.holders:
             return False
         having = {
@@ -330,7 +330,10 @@ class Ledger:
         }
         have = having.intersection(record.holders)
         had = {holder for holder in record.holders if holder not in self._disks or holder in self._lost_disks}
-        return bool(have) and majority(len(have | had), record.holders)
+        damaged = {
+            self._identity(place) for place, disk in self._disks.items() if record.id in disk.damaged_rows
+        }
+        return bool(have) and majority(len(have | had | damaged.intersection(record.holders)), record.holders)
 
     def is_over(self, job: JobId) -> bool:
         """Whether it ended, and some have forgotten it since; or who had it left, and it was past its day for

@@ -569,3 +569,23 @@ def test_a_spare_copy_that_was_not_needed_any_more_may_still_be_in_a_receipt() -
         assert mesh.ledger.survives(SPEC.id)
         mesh.ledger.lost_disk(node)
     assert not mesh.ledger.survives(SPEC.id)  # D has nothing of it
+
+
+def test_a_spare_copy_may_go_though_a_holder_that_said_it_had_the_job_has_lost_its_row() -> None:
+    """While another has it. (Found by seed 23462.)"""
+    mesh = Mesh()
+    mesh.start()
+    done = mesh.finish()
+    mesh.acknowledge(B, done)
+    for node in (A, B):
+        mesh.store(node, settled(done))
+    mesh.disks[D] = Disk()
+    mesh.store(D, settled(done))
+    mesh.disks[B].flip_bits((SPEC.id,))
+    assert mesh.disks[B].record(SPEC.id) is not None, "nobody has read it yet"
+    mesh.disks[B].check()
+    mesh.ledger.dropped(D, SPEC.id)
+    mesh.disks[A].flip_bits((SPEC.id,))
+    mesh.disks[A].check()
+    with pytest.raises(Violation, match="before its day"):
+        mesh.ledger.dropped(D, SPEC.id)
