@@ -286,9 +286,11 @@ class Weather:
             self._world.regulate(self._dice.choice(lives), life.id, Wish(Change.UNDRAIN))
 
     def _undrain_all(self) -> None:
-        """By somebody at each node itself: that is not lost on its way."""
-        for life in self._drained:
-            if life.alive:
+        """By somebody at each node itself: that is not lost on its way. Also where it has another life since
+        then: a wish that was repeated may have come to that one."""
+        for machine in {life.machine.id: life.machine for life in self._drained}.values():
+            life = machine.life
+            if life is not None and life.alive:
                 self._world.regulate(life, life.id, Wish(Change.UNDRAIN))
 
     def _move(self, life: Life) -> None:
