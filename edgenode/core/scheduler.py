@@ -113,6 +113,7 @@ class Scheduler:
         self._days: Agenda[JobId] = Agenda()  # unfinished jobs, by the day (mesh time) that changes them
         self._day: Wall = FOREVER  # noted last: the jobs of a batch share one object for theirs
         self._doubted: Agenda[JobId] = Agenda()  # whose day has come, if the clock is right
+        self._is_sure = False  # of the time
         self._pauses: Agenda[JobId] = Agenda()  # jobs to be tried again, by when
         self._unacknowledged: dict[JobId, None] = {}  # submitted here, not yet on enough disks
         self._opening: dict[JobId, Opening] = {}
@@ -659,7 +660,9 @@ class Scheduler:
         self._table.fetch(due)
         for job in due:
             self._fall_due(job)
-        self.take_on(self._doubted.take_due(desk.now))
+        was_sure, self._is_sure = self._is_sure, desk.sure_wall > -FOREVER
+        all_of_them = self._is_sure and not was_sure  # as soon as this node knows what time it is
+        self.take_on(self._doubted.take_due(desk.now + LOOK_AGAIN_S * all_of_them))
         for job in self._pauses.take_due(desk.now):
             self._fall_due(job)
         for job in self._gates.take_due(desk.now):
