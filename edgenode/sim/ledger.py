@@ -124,6 +124,9 @@ class Ledger:
         self.pauses = PauseLaw(self.starts)
         self.stranded: Counter[JobId] = Counter()
         """How often a job's only holder left with it, since nobody took jobs then that it knew of."""
+        self.withheld: set[JobId] = set()
+        """Jobs that went on when a holder left with its copy: a majority may have to wait for its return.
+        (Found by seed 21207.)"""
         self.told: dict[JobId, Value] = {}
         self.chosen: dict[tuple[JobId, int], Value] = {}  # by job and epoch
         self._submissions: defaultdict[JobId, dict[bytes, Spec]] = defaultdict(dict)
@@ -264,7 +267,7 @@ class Ledger:
         if record is not None:
             self.keys.ordered(node, record)
             now = self._true_time() - EPOCH
-            is_faultless = self.keys.is_faultless and not self.stranded[record.id]
+            is_faultless = self.keys.is_faultless and record.id not in self.withheld
             self.pauses.ordered(self._identity(node), record, now, is_faultless=is_faultless)
 
     def durable(self, node: NodeId, before: Row | None, after: Row) -> None:
@@ -622,6 +625,12 @@ class Ledger:
         """A node that leaves does not wait any longer for these."""
         for job, token in running:
             self.starts[job][token].evicted = True
+
+    def left_with(self, node: NodeId) -> None:
+        """It left, and nobody has taken over what it holds."""
+        disk, me = self._disks[node], self._identity(node)
+        records = (r for r in map(disk.record, disk.rows) if r is not None and me in r.holders)
+        self.withheld.update(record.id for record in records if not record.settled)
 
     def stranded_on(self, node: NodeId, living: Container[NodeId]) -> None:
         """It left with what it holds, and how that ended: it knew of nobody who could take any of it.

@@ -690,6 +690,8 @@ class World(Timeline):
                 if self.now >= life.drained_at:
                     self.ledger.evicted(life.running)
                 self.end(life.machine, "has left", silent=False, in_order=True)
+                if not handed_over:
+                    self.ledger.left_with(life.place)
                 if not handed_over and not self._knows_heir(life):
                     self.ledger.stranded_on(life.place, {other.id for other in self.lives()})
                 if handed_over:

@@ -589,3 +589,13 @@ def test_a_spare_copy_may_go_though_a_holder_that_said_it_had_the_job_has_lost_i
     mesh.disks[A].check()
     with pytest.raises(Violation, match="before its day"):
         mesh.ledger.dropped(D, SPEC.id)
+
+
+def test_what_a_holder_left_with_is_known_until_it_has_ended() -> None:
+    mesh = Mesh()
+    mesh.start()
+    mesh.store(B, mesh.record)
+    mesh.ledger.left_with(C)
+    assert not mesh.ledger.withheld, "it had nothing"
+    mesh.ledger.left_with(B)
+    assert mesh.ledger.withheld == {SPEC.id}
