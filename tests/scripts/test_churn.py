@@ -29,6 +29,7 @@ JOBS = 6
 BOUNDED = {
     # What each of three parts knows of how fast each of those that stay answers.
     "Pace._known": 3 * (STAY - 1),
+    "Pace._patience": 3 * (STAY - 1),
     "Desk.reached": len(Situation),
     "Roster._graves": 1024,
     "Ranking._cache": 65_536,
