@@ -156,8 +156,7 @@ class Membership(Roster):
         """Derived from state after every event, so there is no timer to forget to cancel."""
         if self._members.myself.belief.state is MemberState.LEFT:
             return FOREVER
-        probe_at = max(self._probe_at, self._members.alive.next_at())
-        regular = (probe_at, self._sync_at, self._heal_at, self._tidy_at)
+        regular = (self._next_probe(), self._sync_at, self._heal_at, self._tidy_at)
         return min(
             *regular,
             self._book.deadline(),
@@ -166,6 +165,12 @@ class Membership(Roster):
             FOREVER if self._is_grace_over else self._grace_ends,
             self._formation_ends if self._now < self._formation_ends else FOREVER,
         )
+
+    def _next_probe(self) -> Instant:
+        """When it is somebody's turn; or after a period, with rumours to pass on: these ride on pings."""
+        if self._outbox.has_rumours:
+            return self._probe_at
+        return max(self._probe_at, self._members.alive.next_at())
 
     def set_load(self, load: Load) -> None:
         """Show this load on every ping and answer from now on."""
@@ -674,9 +679,11 @@ class Membership(Roster):
             for node, member in self._members.items():
                 if not member.met:
                     self._touch(node)
-        if now >= self._probe_at and (target := self._members.alive.take(now)) is not None:
+        if now >= self._next_probe():
             self._probe_at = now + self._prober.health.stretch(settings.probe_period_s)
-            self._prober.probe(target, now)
+            target = self._members.alive.take(now)
+            if target is not None:
+                self._prober.probe(target, now)
         if now >= self._sync_at:
             self._sync_at = now + self._dice.uniform(0.8, 1.2) * settings.sync_period_s
             self._sync_with_somebody()

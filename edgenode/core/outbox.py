@@ -53,6 +53,11 @@ class Outbox:
         """Let this ride on messages from now on, instead of anything earlier about the same member."""
         self._queue.put(rumour)
 
+    @property
+    def has_rumours(self) -> bool:
+        """Whether there is anything to pass on."""
+        return bool(self._queue)
+
     def hush(self, node: NodeId) -> None:
         """Spread no rumour about this one any more."""
         self._queue.drop(node)

@@ -84,13 +84,14 @@ class Rounds:
         return self._turns.next()
 
     def take(self, now: Instant) -> NodeId | None:
-        """Of those whose turn has come, who has waited longest; the next one is a round from now."""
-        due = self._turns.take_due(now, 1)
-        if not due:
+        """Whose turn is next, also if it has not come; the one after that is a round from now. None without
+        members."""
+        if not self._turns:
             return None
-        self._postponed.pop(due[0], None)
-        self._turn_again(due[0], now)
-        return due[0]
+        (node,) = self._turns.take_due(self._turns.next(), 1)
+        self._postponed.pop(node, None)
+        self._turn_again(node, now)
+        return node
 
     def pinged(self, node: NodeId, now: Instant) -> None:
         """It was first: what this node would ask is known."""

@@ -57,7 +57,7 @@ class MembershipSettings:
     """A ping stays one or two packets with 6 rumours of 250 bytes, and bounded with long task lists."""
     direct_max: int = 16
     """Up to this many members, news (accused, dead, alive after all, leaving) goes to each directly."""
-    fanout: int = 8
+    fanout: int = 16
     """In larger meshes it goes to this many directly, and by rumour from there."""
     sync_period_s: Seconds = 2.0
     """How often views are compared with somebody's: 20 bytes for any n if they are equal, else some
